@@ -1,0 +1,41 @@
+# Everything runs in .venv, which is made when it is missing or when what it needs has changed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check bench slow base clean
+
+demo: $(READY)  ## the main job: train the demo's three arms offline, then measure the angles
+	$(BIN)/geomix train
+	$(BIN)/geomix analyze grad-angle
+
+test: $(READY)  ## all tests
+	$(BIN)/python -m pytest
+
+slow: $(READY)  ## the tests that take longer than a minute
+	$(BIN)/python -m pytest -m slow
+
+check: $(READY)  ## style, types and the one-way flow of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)  ## speed and cost, as ratios in one run
+	$(BIN)/python benchmarks/recorder.py
+	$(BIN)/python benchmarks/startup.py
+
+base: $(READY)  ## make the built-in base model again (about an hour)
+	$(BIN)/python data/make_base.py --out data/base
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "geomix needs Python 3.11 or newer; make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(shell grep '^torch==' constraints.txt)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable .
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

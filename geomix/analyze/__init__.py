@@ -1,0 +1,1 @@
+"""One file a command: open the run, call the measures, save, return a table."""

@@ -1,0 +1,138 @@
+"""The command `geomix`: parse, call, print. A command imports the heavy things that it needs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from geomix.errors import UserError
+
+PRESETS = Path(__file__).resolve().parent / "presets"
+
+
+class _OneLineErrors(click.Group):
+    """Turns a user's mistake into its lines and exit status 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            for line in error.lines:
+                click.echo(f"geomix: {line}", err=True)
+            ctx.exit(2)
+
+
+@click.group(cls=_OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="geomix")
+def main() -> None:
+    """How language models memorise and forget: staged fine-tuning, recorded and analysed."""
+
+
+@main.command()
+@click.argument("config", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a key, in dots: --set stages.0.mix.ratio=4",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Run directory [runs/DATE-NAME].")
+@click.option("--dry-run", is_flag=True, help="Print stages, exact counts and steps; run nothing.")
+def train(config: Path | None, overrides: tuple[str, ...], out: Path | None, dry_run: bool) -> None:
+    """Fine-tune a model in stages and record its gradients.
+
+    CONFIG is a YAML file or the name of a preset; without it the preset `demo` runs.
+    """
+    from geomix.config_file import load
+    from geomix.data.registry import SOURCES
+
+    experiment = load(_config_file(config), overrides, tuple(SOURCES))
+    from rich.console import Console
+
+    console = Console()
+    if dry_run:
+        from geomix.plan import plan_table
+
+        console.print(plan_table(experiment))
+        return
+    _quiet_libraries()
+    from geomix.experiment import new_folder, run_experiment
+    from geomix.show import retention_table
+    from geomix.train.progress import Display, live_progress
+
+    folder = out or new_folder(experiment.name)
+    console.print(f"{experiment.name} → {folder}", highlight=False)
+    displays: list[Display] = []
+    with live_progress(console) as live:
+
+        def display(arm: str) -> Display:
+            for finished in displays:
+                finished.close()
+            displays.append(Display(console, live, arm))
+            return displays[-1]
+
+        run = run_experiment(experiment, folder, display)
+        displays[-1].close()
+    console.print(retention_table(run))
+    console.print(f"next: geomix analyze grad-angle {folder}", highlight=False)
+
+
+@main.group()
+def analyze() -> None:
+    """Compute a table, a figure and a verdict from a run's records."""
+
+
+@analyze.command("grad-angle")
+@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--by",
+    type=click.Choice(["layer", "module", "parameter"]),
+    default="layer",
+    show_default=True,
+    help="What a row of the table stands for.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the whole table as JSON.")
+def grad_angle(run: Path | None, by: str, as_json: bool) -> None:
+    """Cosines between the gradients of D_A, D_B, D_M and a held-out set, at each snapshot.
+
+    RUN is a run's folder; without it the newest under runs/ is taken.
+    """
+    from geomix.analyze import grad_angle as analysis
+    from geomix.run import newest_run, open_run
+
+    opened = open_run(run) if run else newest_run()
+    analysis.command(opened, by, as_json)
+
+
+@main.command()
+@click.argument("run", required=False, type=click.Path(path_type=Path))
+def show(run: Path | None) -> None:
+    """Print a run: its stages, state, retention and files.
+
+    RUN is a run's folder; without it the newest under runs/ is taken.
+    """
+    from rich.console import Console
+
+    from geomix.run import newest_run, open_run
+    from geomix.show import show_run
+
+    Console().print(show_run(open_run(run) if run else newest_run()))
+
+
+def _config_file(given: Path | None) -> Path:
+    """The file that CONFIG means: a path, or a preset's name."""
+    preset = PRESETS / f"{given or 'demo'}.yaml"
+    return preset if given is None or (not given.exists() and preset.is_file()) else given
+
+
+def _quiet_libraries() -> None:
+    """Keep the libraries' own progress bars and notices out of ours."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()

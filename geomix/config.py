@@ -1,0 +1,175 @@
+"""What a run is: one small tree. Every key that a YAML file may hold is a field here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+def _known_source(name: str, info: ValidationInfo) -> str:
+    """Refuse a source that is neither registered nor a file; the caller says which are known."""
+    known = (info.context or {}).get("sources")
+    if known is None or name in known or name.endswith(".jsonl"):
+        return name
+    raise ValueError(f"unknown source '{name}'; known: {', '.join(known)}, or a .jsonl file")
+
+
+def _source_alone(value: Any) -> Any:
+    """`data: kvr` stands for `data: {source: kvr}`."""
+    return {"source": value} if isinstance(value, str) else value
+
+
+class SourceConfig(_Strict):
+    """Where examples come from."""
+
+    source: Annotated[str, AfterValidator(_known_source)]
+    """Name of a built-in source, or the path of a `.jsonl` file with `prompt` and `target`."""
+    seed: NonNegativeInt | None = None
+    """Seed of a generated source; null takes the run's."""
+
+
+class DataConfig(SourceConfig):
+    """The examples of one stage."""
+
+    limit: PositiveInt = 100
+    """How many examples; a source that holds fewer is an error."""
+    split: Literal["train", "id", "held-out"] = "train"
+    """`id`: unseen examples of the same distribution (the paper's in-domain stage 2)."""
+
+
+class MixConfig(SourceConfig):
+    """Examples of D_M that are added to a stage."""
+
+    ratio: PositiveFloat = 2.0
+    """Examples of D_M for each example of the stage's own data; the paper's 1:2 is 2."""
+    words: PositiveInt = 50
+    """Length of a passage in words."""
+    passage_free: bool = False
+    """The control: this mix's own batches, steps and schedule with the D_M examples left out."""
+
+
+class StopConfig(_Strict):
+    """When a stage ends."""
+
+    epochs: PositiveInt = 20
+    """Passes over the stage's examples."""
+
+
+class TrainConfig(_Strict):
+    """How a stage trains. Given at the top for all stages; a stage's own `train` overrides keys."""
+
+    lr: PositiveFloat = 5e-5
+    """Peak learning rate of AdamW."""
+    batch_size: PositiveInt = 32
+    """Examples in a step, mixed-in ones included."""
+    micro_batch_size: PositiveInt = 128
+    """Most examples in one forward pass; a step's gradient is the same whatever it is."""
+    loss: Literal["token", "example"] = "token"
+    """Reduction: mean over target tokens, or over examples of each one's token mean."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Shape of the learning rate after the warm-up, anew in every stage."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of the stage's steps over which the learning rate rises from zero."""
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
+        0.9,
+        0.95,
+    )
+    """AdamW's decay rates of the first and second moment."""
+    weight_decay: NonNegativeFloat = 0.0
+    """AdamW's decoupled weight decay."""
+    clip: PositiveFloat | None = 1.0
+    """Largest norm of a step's gradient; null does not clip."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """`bf16` computes in bfloat16 and keeps float32 weights."""
+
+
+class StageConfig(_Strict):
+    """One stage of fine-tuning."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = ""
+    """Name of its folder; by default that of its source."""
+    data: Annotated[DataConfig, BeforeValidator(_source_alone)]
+    """The stage's own examples."""
+    mix: Annotated[MixConfig | None, BeforeValidator(_source_alone)] = None
+    """Examples mixed in."""
+    stop: StopConfig = StopConfig()
+    """When it ends."""
+    train: TrainConfig = TrainConfig()
+    """How it trains, the top-level `train` already merged in."""
+
+
+class RecordConfig(_Strict):
+    """What the recorder writes while the run trains.
+
+    The probe sets' loss has the first stage's reduction and precision in the whole run.
+    """
+
+    at: list[str | NonNegativeInt] = ["boundaries", "log:4"]
+    """When: `boundaries`, `log:N` and `every:N` steps in each stage, or a step's number."""
+    probes: PositiveInt = 128
+    """Most examples in a probe set; a larger set is represented by its first examples."""
+    batch_size: PositiveInt = 32
+    """Examples in one forward and backward pass of a snapshot."""
+    mix: Annotated[MixConfig | None, BeforeValidator(_source_alone)] = None
+    """The D_M probe set of a run that mixes nothing in; else the first stage's mix is taken."""
+    activations: bool = True
+    """Keep residual activations and their gradients at the answer positions."""
+
+
+class EvaluateConfig(_Strict):
+    """When retention is measured: always at stage boundaries, and in between."""
+
+    epochs: NonNegativeInt = 1
+    """Every how many epochs; 0 for the boundaries only."""
+    batch_size: PositiveInt = 128
+    """Examples in one scoring pass."""
+
+
+class RunConfig(_Strict):
+    """A run: a base model and the stages that it goes through."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
+    """Name of the run; the run directory's name ends in it."""
+    model: Annotated[str, Field(min_length=1)] = "builtin"
+    """`builtin`, a local folder, or a hub id of any causal LM of transformers."""
+    seed: NonNegativeInt = 0
+    """Seed of the generated data and of the order of the examples."""
+    stages: Annotated[list[StageConfig], Field(min_length=1)]
+    """The stages, in order."""
+    train: TrainConfig = TrainConfig()
+    """How every stage trains, unless its own `train` says otherwise."""
+    record: RecordConfig | None = RecordConfig()
+    """What is recorded; null records nothing."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """When retention is measured."""
+
+    def stage_name(self, index: int) -> str:
+        """The stage's own name, else its source's (of a file, the file's name)."""
+        stage = self.stages[index]
+        return stage.name or stage.data.source.rsplit("/", 1)[-1].removesuffix(".jsonl")
+
+    def content_hash(self) -> str:
+        """Hash of everything that decides the run's outcome: its name left out."""
+        content = self.model_dump(mode="json", exclude={"name"})
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,299 @@
+"""A YAML file, overrides and arms into validated configurations; every mistake named at once."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import textwrap
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from geomix.config import RunConfig, StageConfig, TrainConfig
+from geomix.errors import UserError
+
+Key = tuple[str | int, ...]
+"""Path of a value in the tree: `("stages", 0, "mix", "ratio")`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a value was written, for messages."""
+
+    file: str
+    line: int | None
+    key: Key
+
+    def __str__(self) -> str:
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        return f"{place} {dotted(self.key)}".rstrip()
+
+
+@dataclass(slots=True)
+class Document:
+    """Plain values with the origin of each; `origins` holds every mapping key and list item."""
+
+    values: Any
+    origins: dict[Key, Origin] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """What one configuration asks for: a single run, or several arms.
+
+    Attributes:
+        name: of the run directory.
+        text: the configuration as given, the `--set` overrides as comments.
+        arms: configurations by arm; the single key "" where the file has no arms.
+    """
+
+    name: str
+    text: str
+    arms: dict[str, RunConfig]
+
+
+def dotted(key: Key) -> str:
+    """`("stages", 0, "mix")` → `stages[0].mix`."""
+    text = ""
+    for part in key:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def load(path: Path, overrides: Sequence[str] = (), sources: Collection[str] = ()) -> Experiment:
+    """Read and validate a configuration.
+
+    Args:
+        path: a YAML file.
+        overrides: `key.path=value` texts; the value is YAML.
+        sources: names of the data sources that exist.
+
+    Raises:
+        UserError: one line for each mistake: file, line, key, what is wrong, what to do.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; `geomix train` alone runs the demo") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as text ({error})") from None
+    document = _parse(text, str(path))
+    for override in overrides:
+        _apply_text(document, override)
+    notes = "".join(f"# --set {override}\n" for override in overrides)
+    return _experiment(document, notes + text, sources)
+
+
+def _parse(text: str, file: str) -> Document:
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{file}:{mark.line + 1}" if mark else file
+        raise UserError(f"{place}: not YAML: {getattr(error, 'problem', error)}") from None
+    except (ValueError, RecursionError) as error:  # a date like 2026-99-99, endless nesting
+        raise UserError(f"{file}: not YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{file}: a configuration is a mapping that holds at least `stages:`")
+    document = Document(values)
+    twice: list[str] = []
+    _locate(node, file, (), document.origins, twice)
+    if twice:
+        raise UserError(*twice)
+    return document
+
+
+def _locate(node: Any, file: str, key: Key, origins: dict[Key, Origin], twice: list[str]) -> None:
+    """Note the line of every key below `node`; YAML itself would let a second one win."""
+    if isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            inner = (*key, name.value)
+            origin = Origin(file, name.start_mark.line + 1, inner)
+            if inner in origins:
+                twice.append(f"{origin}: given twice (first in line {origins[inner].line})")
+            origins[inner] = origin
+            _locate(value, file, inner, origins, twice)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            inner = (*key, index)
+            origins[inner] = Origin(file, value.start_mark.line + 1, inner)
+            _locate(value, file, inner, origins, twice)
+
+
+def _apply_text(document: Document, override: str) -> None:
+    """Apply one `--set key.path=value`."""
+    name, equals, text = override.partition("=")
+    if not equals or not name:
+        raise UserError(f"--set {override}: give key=value, such as stages.0.mix.ratio=2")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"--set {override}: the value is not YAML") from None
+    key = _key(name)
+    _assign(document, key, value, Origin(f"--set {override}", None, ()))
+
+
+def _key(name: str) -> Key:
+    parts = name.replace("[", ".").replace("]", "").split(".")
+    return tuple(int(part) if part.isdigit() else part for part in parts)
+
+
+def _assign(document: Document, key: Key, value: Any, origin: Origin) -> None:
+    """Put a value at a key, making the mappings on the way."""
+    node: Any = document.values
+    for depth, part in enumerate(key):
+        last = depth == len(key) - 1
+        if isinstance(node, list):
+            if not isinstance(part, int) or part >= len(node):
+                raise UserError(
+                    f"{origin}: {dotted(key[:depth])} has {len(node)} items; "
+                    f"'{part}' is not the number of one (the first is 0)"
+                )
+        elif not isinstance(node, dict):
+            raise UserError(f"{origin}: {dotted(key[:depth])} is a value, not a mapping")
+        elif not last and node.get(part) is None:
+            node[part] = {}
+        elif not last and part == "data" and isinstance(node[part], str):
+            node[part] = {"source": node[part]}
+        if last:
+            node[part] = copy.deepcopy(value)
+        else:
+            node = node[part]
+    for stale in [known for known in document.origins if known[: len(key)] == key]:
+        del document.origins[stale]
+    document.origins[key] = origin
+
+
+def _experiment(document: Document, text: str, sources: Collection[str]) -> Experiment:
+    arms = document.values.pop("arms", None)
+    mistakes: dict[str, None] = {}  # ordered, and each once: arms share most of the tree
+    if arms is None:
+        run = _validated(document, sources, mistakes)
+        configs = {"": run}
+    else:
+        configs = {}
+        for name, arm in _arm_documents(document, arms, mistakes):
+            configs[name] = _validated(arm, sources, mistakes)
+    if mistakes:
+        raise UserError(*mistakes)
+    found = {name: config for name, config in configs.items() if config is not None}
+    return Experiment(next(iter(found.values())).name, text, found)
+
+
+def _arm_documents(
+    document: Document, arms: Any, mistakes: dict[str, None]
+) -> list[tuple[str, Document]]:
+    """The base with each arm's overrides: keys in dots, as in `--set`."""
+    origin = document.origins.get(("arms",), Origin("", None, ("arms",)))
+    if not isinstance(arms, dict) or not arms:
+        mistakes[f"{origin}: a mapping from the arm's name to its overrides"] = None
+        return []
+    found = []
+    for name, changes in arms.items():
+        at = document.origins.get(("arms", name), origin)
+        valid = isinstance(name, str) and name.replace("-", "").replace("_", "").isalnum()
+        if not valid:
+            mistakes[f"{at}: an arm's name is made of letters, digits, '-' and '_'"] = None
+            continue
+        if changes is not None and not isinstance(changes, dict):
+            mistakes[f"{at}: a mapping of overrides, such as stages.0.mix.ratio: 2"] = None
+            continue
+        arm = Document(copy.deepcopy(document.values), dict(document.origins))
+        for key, value in (changes or {}).items():
+            written = ("arms", name, key)
+            place = document.origins.get(written, at)
+            try:
+                _assign(arm, _key(str(key)), value, place)
+            except UserError as error:
+                mistakes.update(dict.fromkeys(error.lines))
+                continue
+            for known, inner in document.origins.items():
+                if known[:3] == written:
+                    arm.origins[(*_key(str(key)), *known[3:])] = inner
+        found.append((name, arm))
+    return found
+
+
+def _validated(
+    document: Document, sources: Collection[str], mistakes: dict[str, None]
+) -> RunConfig | None:
+    """Validate one arm; a stage's `train` is laid over the run's."""
+    values = copy.deepcopy(document.values)
+    shared = values.get("train") or {}
+    stages = values.get("stages")
+    if isinstance(shared, dict) and isinstance(stages, list):
+        for stage in stages:
+            if isinstance(stage, dict) and isinstance(stage.get("train", {}), dict | None):
+                stage["train"] = {**shared, **(stage.get("train") or {})}
+    try:
+        return RunConfig.model_validate(values, context={"sources": sources})
+    except ValidationError as error:
+        for detail in error.errors():
+            mistakes[_line(document, detail)] = None
+        return None
+
+
+def _line(document: Document, detail: Any) -> str:
+    """One mistake as file, line, key, what is wrong and what to do."""
+    key: Key = tuple(part for part in detail["loc"] if part not in ("str", "int"))
+    if key[:1] == ("stages",) and key[2:3] == ("train",) and key not in document.origins:
+        shared = ("train", *key[3:])
+        key = shared if shared in document.origins else key
+    origin = _origin(document, key)
+    if detail["type"] == "extra_forbidden":
+        return f"{origin}: unknown key{_suggestion(key)}"
+    if detail["type"] == "missing":
+        return f"{origin}: missing; it must be given"
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    return f"{origin}: {message[:1].lower()}{message[1:]} (given: {_short(detail['input'])})"
+
+
+def _origin(document: Document, key: Key) -> Origin:
+    """Where `key` or the nearest thing around it was written."""
+    for length in range(len(key), 0, -1):
+        origin = document.origins.get(key[:length])
+        if origin:
+            return Origin(origin.file, origin.line, (*origin.key, *key[length:]))
+    files = [origin.file for origin in document.origins.values()]
+    return Origin(files[0] if files else "", None, key)
+
+
+def _short(value: Any) -> str:
+    return textwrap.shorten(repr(value), width=60, placeholder=" …")
+
+
+def _suggestion(key: Key) -> str:
+    """`; did you mean 'ratio'?`, or the keys that exist there."""
+    model = _model_at(key[:-1])
+    if model is None:
+        return ""
+    names = [*model.model_fields, *(["arms"] if model is RunConfig else [])]
+    close = difflib.get_close_matches(str(key[-1]), names, n=1)
+    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(names)}"
+
+
+def _model_at(key: Key) -> type[BaseModel] | None:
+    """The class that describes the mapping at `key`."""
+    model: type[BaseModel] = RunConfig
+    for part in key:
+        if part == "stages":
+            model = StageConfig
+        elif isinstance(part, str):
+            model = TrainConfig if part == "train" else _class_of(model, part)
+    return model
+
+
+def _class_of(model: type[BaseModel], name: str) -> type[BaseModel]:
+    """The model class in a field's annotation, through `Annotated` and `| None`."""
+    pending = [model.model_fields[name].annotation] if name in model.model_fields else []
+    while pending:
+        annotation = pending.pop()
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            return annotation
+        pending.extend(getattr(annotation, "__args__", ()))
+    return model

@@ -1,0 +1,1 @@
+"""Text and facts into tokenised examples: sources, template, label mask, mixing."""

@@ -1,0 +1,42 @@
+"""One example as text and as the model sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+IGNORED = -100
+"""Label of a position that carries no loss (the convention of torch's cross entropy)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A prompt and the target that the model is to produce for it."""
+
+    prompt: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenisedExample:
+    """An example after the chat template and the tokenizer.
+
+    Attributes:
+        ids: token ids of prompt, target and end token, `(t,)`.
+        labels: `(t,)`, the token's own id where it carries loss, `IGNORED` elsewhere.
+            `labels[i]` is predicted from position `i - 1`; `labels[0]` is always `IGNORED`.
+        text: the example it came from.
+    """
+
+    ids: tuple[int, ...]
+    labels: tuple[int, ...]
+    text: Example
+
+    @property
+    def target_tokens(self) -> int:
+        """How many tokens carry loss (the end token included)."""
+        return sum(label != IGNORED for label in self.labels)
+
+    @property
+    def target_start(self) -> int:
+        """Position of the first token that carries loss; `ids[:target_start]` is the prompt."""
+        return next(i for i, label in enumerate(self.labels) if label != IGNORED)

@@ -1,0 +1,169 @@
+"""What a stage trains on: its own examples, the mixed-in ones, and the order of both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from geomix.config import DataConfig, MixConfig, RunConfig, SourceConfig
+from geomix.data.example import Example, TokenisedExample
+from geomix.data.registry import Request, examples_of
+from geomix.data.split import Split
+from geomix.errors import UserError
+
+MIXED = "D_M"
+"""Name of the mixed-in examples; a stage's own are `D_A`, `D_B`, … by its place."""
+
+HELD_OUT: Split = "held-out"
+"""Name of the set that nobody trains on: the first stage's source, other examples."""
+
+
+def set_name(stage: int) -> str:
+    """`D_A` for the first stage, `D_B` for the second, … `D_N` (D_M is the mixed-in set)."""
+    letters = "ABCDEFGHIJKLNOPQRSTUVWXYZ"
+    if stage >= len(letters):
+        raise UserError(f"stages: {stage + 1} or more; geomix names up to {len(letters)}")
+    return f"D_{letters[stage]}"
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """The examples of one stage as text.
+
+    Attributes:
+        name: set name of the stage's own examples.
+        own: the stage's own examples.
+        mixed: the examples of D_M; also where the control leaves them out of every batch.
+        passage_free: whether it does.
+    """
+
+    name: str
+    own: list[Example]
+    mixed: list[Example]
+    passage_free: bool
+
+    @property
+    def size(self) -> int:
+        """Examples of an epoch, those that the control leaves out included."""
+        return len(self.own) + len(self.mixed)
+
+    def steps(self, epochs: int, batch_size: int) -> int:
+        """Optimiser steps of the stage; the last, partial batch of an epoch is a step too."""
+        return epochs * math.ceil(self.size / batch_size)
+
+    def batches(self, seed: int, stage: int, epoch: int, batch_size: int) -> list[list[int]]:
+        """Indices into `own + mixed`, batch by batch.
+
+        A pure function of its arguments: resuming needs no loader's state. The control has the
+        batches of its mix with the mixed-in examples taken out; one may then be empty.
+        """
+        order = np.random.default_rng([seed, stage, epoch]).permutation(self.size).tolist()
+        if self.passage_free:
+            return [[i for i in part if i < len(self.own)] for part in _parts(order, batch_size)]
+        return _parts(order, batch_size)
+
+
+def _parts(order: list[int], size: int) -> list[list[int]]:
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def plan_stages(config: RunConfig) -> list[StagePlan]:
+    """Generate or read the examples of every stage.
+
+    Raises:
+        UserError: a source cannot give what the configuration asks for.
+    """
+    return [
+        StagePlan(
+            name=set_name(index),
+            own=own_examples(stage.data, config.seed),
+            mixed=mixed_examples(stage.mix, stage.data.limit, config.seed, index),
+            passage_free=stage.mix is not None and stage.mix.passage_free,
+        )
+        for index, stage in enumerate(config.stages)
+    ]
+
+
+def own_examples(data: DataConfig, seed: int) -> list[Example]:
+    """The examples that a stage names."""
+    request = Request(count=data.limit, seed=_seed(data, seed), split=data.split)
+    return examples_of(data.source, request)
+
+
+def mixed_examples(mix: MixConfig | None, own: int, seed: int, stage: int) -> list[Example]:
+    """The passages of D_M: exactly `ratio` for each of the `own` examples, rounded half up.
+
+    Two stages that mix the same source draw different passages.
+    """
+    if mix is None:
+        return []
+    count = math.floor(mix.ratio * own + 0.5)
+    if count == 0:
+        raise UserError(f"mix.ratio {mix.ratio} of {own} examples is none; give a larger ratio")
+    derived = int(np.random.SeedSequence([_seed(mix, seed), stage]).generate_state(1)[0])
+    return examples_of(mix.source, Request(count=count, seed=derived, words=mix.words))
+
+
+def probe_sets(config: RunConfig, plans: Sequence[StagePlan]) -> dict[str, list[Example]]:
+    """The sets whose gradients are compared: D_A, D_B, …, D_M and held-out, whole.
+
+    D_M is the first stage's mix that there is, else the one that `record.mix` names, built as the
+    first stage would mix it: the arms of a comparison then share one D_M.
+    """
+    sets = {plan.name: plan.own for plan in plans}
+    mixed = next((plan.mixed for plan in plans if plan.mixed), [])
+    first = config.stages[0].data
+    if not mixed and config.record is not None:
+        mixed = mixed_examples(config.record.mix, first.limit, config.seed, 0)
+    if mixed:
+        sets[MIXED] = mixed
+    request = Request(count=first.limit, seed=_seed(first, config.seed), split=HELD_OUT)
+    if first.split != HELD_OUT and (held_out := examples_of(first.source, request)):
+        sets[HELD_OUT] = held_out
+    return sets
+
+
+def _seed(source: SourceConfig, seed: int) -> int:
+    return seed if source.seed is None else source.seed
+
+
+def content_hash(examples: Sequence[Example]) -> str:
+    """SHA-256 over prompts and targets, in order."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(json.dumps([example.prompt, example.target]).encode())
+    return digest.hexdigest()
+
+
+def describe(
+    plan: StagePlan, own: Sequence[TokenisedExample], mixed: Sequence[TokenisedExample]
+) -> dict[str, Any]:
+    """`data.json`: counts, hashes, and what each source weighs in the loss (theory: w_A, w_M)."""
+    parts = {plan.name: (plan.own, own)}
+    if plan.mixed:
+        parts[MIXED] = (plan.mixed, mixed)
+    trained = {n: 0 if n == MIXED and plan.passage_free else 1 for n in parts}
+    tokens = {name: sum(e.target_tokens for e in found) for name, (_, found) in parts.items()}
+    weighed_tokens = sum(tokens[n] * trained[n] for n in parts)
+    weighed_examples = sum(len(parts[n][0]) * trained[n] for n in parts)
+    return {
+        "sets": {
+            name: {
+                "examples": len(texts),
+                "target_tokens": tokens[name],
+                "sha256": content_hash(texts),
+                "trained": bool(trained[name]),
+                "effective_weight": {
+                    "token": tokens[name] * trained[name] / weighed_tokens,
+                    "example": len(texts) * trained[name] / weighed_examples,
+                },
+            }
+            for name, (texts, _) in parts.items()
+        }
+    }

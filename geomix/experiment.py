@@ -1,0 +1,154 @@
+"""From a configuration to runs on disk: each arm planned, trained and recorded."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from geomix.atomic import write_json, write_text
+from geomix.config import RunConfig
+from geomix.config_file import Experiment
+from geomix.data.stage import StagePlan, plan_stages, probe_sets
+from geomix.data.template import tokenise_all
+from geomix.environment import describe_environment
+from geomix.errors import UserError
+from geomix.model.load import LoadedModel, default_device, load_model
+from geomix.record.recorder import Recorder
+from geomix.run import DEFAULT_ROOT, Run
+from geomix.train.engine import Engine, Progress
+from geomix.train.step import autocast
+
+
+def new_folder(name: str, root: Path = DEFAULT_ROOT) -> Path:
+    """A folder for a new run: date and name, numbered where that is taken."""
+    base = f"{datetime.date.today().isoformat()}-{name}"
+    number, folder = 1, root / base
+    while folder.exists():
+        number += 1
+        folder = root / f"{base}-{number}"
+    return folder
+
+
+def check_free(folder: Path) -> None:
+    """Refuse a folder that holds anything, or that cannot be one.
+
+    Raises:
+        UserError: it is a file, or not empty.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {folder}: a file; name a folder that is not there yet")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"--out {folder}: not empty; name a folder that is not there yet")
+
+
+def run_experiment(experiment: Experiment, folder: Path, display: Callable[[str], Progress]) -> Run:
+    """Train every arm of an experiment into `folder`.
+
+    Everything that can be wrong with the data and the first model is found before the folder is
+    made.
+
+    Args:
+        experiment: the validated configuration.
+        folder: a new run directory.
+        display: gives the progress display of an arm, by its name ("" for a run without arms).
+
+    Returns:
+        The finished run.
+    """
+    check_free(folder)
+    plans = {name: plan_stages(config) for name, config in experiment.arms.items()}
+    device = default_device()
+    first = next(iter(experiment.arms.values()))
+    loaded: LoadedModel | None = load_model(first.model, device)
+    run = Run(folder)
+    arms = None if "" in experiment.arms else list(experiment.arms)
+    with _writing(run, experiment.name, first, experiment.text, arms, device):
+        for name, config in experiment.arms.items():
+            loaded = loaded or load_model(config.model, device)
+            if not name:
+                _train(run, config, plans[name], loaded, display(name))
+            else:
+                run.set_status("running", arm=name)
+                arm = Run(folder / "arms" / name)
+                text = f"# arm {name} of ../../config.yaml\n"
+                with _writing(arm, name, config, text, None, device):
+                    _train(arm, config, plans[name], loaded, display(name))
+            loaded = None  # every arm starts from θ_0
+    return run
+
+
+@contextmanager
+def _writing(
+    run: Run,
+    name: str,
+    config: RunConfig,
+    text: str,
+    arms: list[str] | None,
+    device: torch.device,
+) -> Iterator[None]:
+    """Hold a run's folder, say what it is, and keep its status true however the block ends."""
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{run.path}: cannot be made ({error.strerror})") from None
+    with run.locked():
+        write_text(run.config_file, text)
+        write_json(run.environment_file, describe_environment(device))
+        run.set_status("running")
+        resolved = {"name": name, "hash": config.content_hash(), "arms": arms}
+        write_json(run.resolved_file, {**resolved, "config": config.model_dump(mode="json")})
+        try:
+            yield
+        except KeyboardInterrupt:
+            run.set_status("interrupted")
+            raise
+        except BaseException as error:
+            run.set_status("failed", why=str(error) or type(error).__name__)
+            raise
+        run.set_status("done")
+
+
+def _train(
+    run: Run,
+    config: RunConfig,
+    plans: list[StagePlan],
+    loaded: LoadedModel,
+    progress: Progress,
+) -> None:
+    """Train one arm with its recorder looking on."""
+    observers = [_recorder(run, config, plans, loaded)] if config.record else []
+    Engine(config, loaded, run, observers, progress).train(plans)
+
+
+def _recorder(run: Run, config: RunConfig, plans: list[StagePlan], loaded: LoadedModel) -> Recorder:
+    """The recorder over the run's probe sets, whose texts are kept beside the snapshots."""
+    record = config.record
+    assert record is not None
+    whole = probe_sets(config, plans)
+    probes = {name: examples[: record.probes] for name, examples in whole.items()}
+    described = {
+        name: {
+            "n": len(examples),
+            "of": len(whole[name]),
+            "examples": [asdict(example) for example in examples],
+        }
+        for name, examples in probes.items()
+    }
+    write_json(run.probes_file, described)
+    train = config.stages[0].train
+    return Recorder(
+        run.snapshot_folder,
+        {name: tokenise_all(loaded.tokenizer, examples) for name, examples in probes.items()},
+        at=record.at,
+        reduction=train.loss,
+        batch_size=record.batch_size,
+        pad_id=loaded.pad_id,
+        keep_activations=record.activations,
+        autocast=partial(autocast, train.precision, loaded.device),
+    )

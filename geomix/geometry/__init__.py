@@ -1,0 +1,1 @@
+"""Inner products and cosines (pure maths)."""

@@ -1,0 +1,1 @@
+"""A causal LM of transformers: loading, layers by name, loss, gradient, scoring."""

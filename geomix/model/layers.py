@@ -1,0 +1,59 @@
+"""Where a causal LM of transformers keeps its layers, and how a parameter is called in a table."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from torch import nn
+
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.+)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a parameter sits: `layer` counts from 0; −1 before the layers, `n` behind them."""
+
+    layer: int
+    module: str
+
+
+def decoder_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The decoder's layers as `(qualified name, module)`, from the first to the last.
+
+    The longest `nn.ModuleList` is the stack: true for every causal LM of transformers.
+
+    Raises:
+        ValueError: the model holds no list of layers.
+    """
+    lists = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m)]
+    if not lists:
+        raise ValueError(f"{type(model).__name__} holds no list of layers (nn.ModuleList)")
+    depth = min(name.count(".") for name, _ in lists)
+    name, stack = max(
+        ((n, m) for n, m in lists if n.count(".") == depth), key=lambda pair: len(pair[1])
+    )
+    return [(f"{name}.{i}", layer) for i, layer in enumerate(stack)]
+
+
+def place_of(parameter: str, layers: int) -> Place:
+    """Layer and module of a parameter, from its qualified name.
+
+    Args:
+        parameter: name as in `model.named_parameters()`.
+        layers: how many decoder layers the model has.
+    """
+    found = _LAYER.search(parameter)
+    if found:
+        inner = found.group(2).removesuffix(".weight").removesuffix(".bias")
+        return Place(int(found.group(1)), inner)
+    short = parameter.removesuffix(".weight").removesuffix(".bias").split(".")[-1]
+    before = any(word in short for word in ("embed", "wte", "wpe"))
+    return Place(-1 if before else layers, short)
+
+
+def tied_head(model: nn.Module) -> bool:
+    """Whether the output head shares the embedding's tensor, so that one row holds both."""
+    ends = [getattr(model, f"get_{name}_embeddings", None) for name in ("output", "input")]
+    head, embedding = (end() if callable(end) else None for end in ends)
+    return head is not None and embedding is not None and head.weight is embedding.weight

@@ -1,0 +1,101 @@
+"""Any causal LM of transformers, by hub id, local folder, or the built-in one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from geomix.errors import UserError
+
+BUILTIN = "builtin"
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+_PLACES = (_PACKAGE / "builtin", _PACKAGE.parent / "data" / "base")  # installed; from a checkout
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A causal LM with its tokenizer.
+
+    Attributes:
+        model: in float32, in evaluation mode, on `device`.
+        tokenizer: a fast tokenizer.
+        pad_id: token id that fills a batch; masked wherever it stands.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    pad_id: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's parameters are."""
+        return next(self.model.parameters()).device
+
+
+def builtin_folder() -> Path:
+    """Folder of the built-in base model.
+
+    Raises:
+        UserError: the installation lacks it.
+    """
+    for place in _PLACES:
+        if (place / "config.json").is_file():
+            return place
+    raise UserError(f"{_PLACES[0]}: the built-in model is missing; install geomix again")
+
+
+def default_device() -> torch.device:
+    """The first GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_model(name: str, device: torch.device) -> LoadedModel:
+    """Load model and tokenizer; weights from safetensors only, no code of the model's own.
+
+    Args:
+        name: `builtin`, a local folder, or a hub id.
+        device: where the model goes.
+
+    Raises:
+        UserError: there is no such model, or it is not a causal LM that can be used.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source = str(builtin_folder()) if name == BUILTIN else name
+    if Path(source).is_dir():
+        _check_folder(Path(source))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=torch.float32, use_safetensors=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        lines = (line.strip() for line in str(error).splitlines())
+        first = next(filter(None, lines), type(error).__name__)
+        raise UserError(
+            f"model '{name}': cannot be loaded as a causal LM with its tokenizer: {first}"
+        ) from None
+    if not tokenizer.is_fast or tokenizer.eos_token_id is None:
+        raise UserError(f"model '{name}': geomix needs a fast tokenizer that has an end token")
+    pad = tokenizer.pad_token_id
+    return LoadedModel(
+        model=model.to(device).eval(),
+        tokenizer=tokenizer,
+        pad_id=tokenizer.eos_token_id if pad is None else pad,
+    )
+
+
+def _check_folder(folder: Path) -> None:
+    config = folder / "config.json"
+    if not config.is_file():
+        raise UserError(f"{folder}: not a model folder of transformers (it holds no config.json)")
+    try:
+        json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{config}: cannot be read ({error})") from None

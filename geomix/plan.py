@@ -1,0 +1,49 @@
+"""What a configuration would do: stages, exact counts and steps, before any model is loaded."""
+
+from __future__ import annotations
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from geomix.config import RunConfig
+from geomix.config_file import Experiment
+from geomix.data.stage import StagePlan, plan_stages, probe_sets
+from geomix.record.schedule import parse
+
+
+def plan_table(experiment: Experiment) -> Table:
+    """One row a stage of each arm. Reads or generates the data, so its errors show here too.
+
+    Raises:
+        UserError: a source cannot give what the configuration asks for.
+    """
+    table = Table(
+        title=f"Plan of {experiment.name} (in brackets: left out by the control)",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1),
+    )
+    for column in ("arm", "stage", "own", "mixed in", "epochs", "steps", "lr", "snapshots"):
+        table.add_column(column, justify="left" if column in ("arm", "stage") else "right")
+    for arm, config in experiment.arms.items():
+        plans = plan_stages(config)
+        for index, plan in enumerate(plans):
+            table.add_row(arm if index == 0 else "", *_row(config, index, plan))
+        probe_sets(config, plans)
+    return table
+
+
+def _row(config: RunConfig, index: int, plan: StagePlan) -> tuple[str, ...]:
+    stage = config.stages[index]
+    steps = plan.steps(stage.stop.epochs, stage.train.batch_size)
+    mixed = f"({len(plan.mixed)})" if plan.passage_free else str(len(plan.mixed))
+    snapshots = len(parse(config.record.at).steps_of(index, steps)) if config.record else 0
+    return (
+        f"{index}-{config.stage_name(index)}",
+        f"{plan.name} {len(plan.own)}",
+        mixed if plan.mixed else "–",
+        str(stage.stop.epochs),
+        str(steps),
+        f"{stage.train.lr:g}",
+        str(snapshots),
+    )

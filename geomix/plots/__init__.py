@@ -1,0 +1,1 @@
+"""One function a figure: tidy table in, matplotlib figure and CSV out."""

@@ -1,0 +1,108 @@
+"""What every figure shares: its style, and files that come out the same byte for byte."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from geomix.atomic import written_file
+
+WIDTH = 7.0
+"""Inches: the width of a page of two columns."""
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
+"""Marker and line repeat what the colour says, for print in grey."""
+
+_STYLE: Any = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine draws the same
+    "mathtext.fontset": "dejavusans",
+    "font.size": 7.5,
+    "axes.titlesize": 8,
+    "axes.labelsize": 7.5,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7.5,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "ytick.minor.size": 1.5,
+    "ytick.minor.width": 0.4,
+    "axes.unicode_minus": True,
+    "pdf.fonttype": 42,  # embedded TrueType: journals refuse Type 3, and text stays text
+    "pdf.use14corefonts": False,
+    "svg.hashsalt": "geomix",
+}
+
+
+def style() -> AbstractContextManager[None]:
+    """Context manager under which a figure is drawn and saved; the caller's settings come back."""
+    return matplotlib.rc_context(_STYLE)
+
+
+def new_figure(height: float) -> Figure:
+    """An empty figure of the page's width, laid out by constraints, on no global state.
+
+    Args:
+        height: inches.
+    """
+    layout = ConstrainedLayoutEngine(w_pad=0.025, h_pad=0.03, wspace=0.01, hspace=0.01)
+    figure = Figure(figsize=(WIDTH, height), layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def settle(figure: Figure) -> None:
+    """Lay the figure out once and for all, so that every format gets the same panels."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
+def save_figure(
+    figure: Figure, rows: Sequence[Mapping[str, Any]], folder: Path, name: str
+) -> list[Path]:
+    """Write a figure as PDF and PNG (200 dpi), and the table behind it as CSV.
+
+    Args:
+        figure: as a function of this package drew it.
+        rows: the tidy table; every row has the first one's keys. A nan becomes an empty field.
+        folder: where to, made if it is not there.
+        name: of the files, without an ending.
+
+    Returns:
+        The three files. The same figure and rows give the same bytes: no date is written.
+    """
+    pdf, png, table = (folder / f"{name}.{ending}" for ending in ("pdf", "png", "csv"))
+    with style():
+        with written_file(pdf) as partial:
+            figure.savefig(partial, format="pdf", metadata={"CreationDate": None})
+        with written_file(png) as partial:
+            figure.savefig(partial, format="png", dpi=200, metadata={"Software": None})
+    with written_file(table) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(rows[0] if rows else [])
+        writer.writerows([_field(value) for value in row.values()] for row in rows)
+    return [pdf, png, table]
+
+
+def _field(value: Any) -> Any:
+    # repr gives back the same float; str(numpy scalar) need not.
+    if isinstance(value, float):
+        return "" if math.isnan(value) else repr(float(value))
+    return value

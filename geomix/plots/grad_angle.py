@@ -1,0 +1,231 @@
+"""Figure: cosines and norms of the sets' gradients by depth, at the key moments of training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from geomix.geometry.cosine import Floats
+from geomix.plots.figure import COLOURS, LINES, MARKERS, new_figure, settle, style
+
+_ROW = 0.98
+"""Inches for one moment."""
+
+_POINTS = 380.0
+"""Width that the panels of a row have together, in points."""
+
+_NAME = 7.5
+"""Width of an upright name, in points."""
+
+_MANY = 10
+"""More groups than this get smaller marks and fewer names."""
+
+_DECADES = 2
+"""Shorter logarithmic axes are drawn over whole decades, or they might carry no number."""
+
+_LEAST = 0.25
+"""The cosines' axis reaches at least this far either way, so that noise is not blown up."""
+
+_FOCUS = "D_A"
+WHOLE = "all"
+"""The group of all parameters, in the table."""
+
+Row = Mapping[str, Any]
+
+
+def draw(rows: Sequence[Row], moments: Sequence[str]) -> Figure:
+    """Rows: moments. Left columns: cosine of D_A with each other set. Right columns: norms.
+
+    One line an arm, through the layers; embedding, final norm and head stand apart as open markers,
+    and so does the whole model, which is no mean of the others. By module or parameter every group
+    is an open marker, a parameter at its layer. A cosine that is not defined is left out.
+
+    Args:
+        rows: the tidy table of `geomix analyze grad-angle`; its CSV has the same columns.
+        moments: labels of those to draw, in order.
+    """
+    table = _Table(rows)
+    columns = [(name, "cosine") for name in table.sets if name != _FOCUS]
+    gap = len(columns)
+    columns += [(name, "norm") for name in table.sets if name != "held-out"]
+    axis = _Depth(table, _POINTS / len(columns))
+    with style():
+        figure = new_figure(0.35 + _ROW * len(moments) + axis.height)
+        ratios = [1.0] * len(columns)
+        ratios.insert(gap, 0.1)
+        grid = figure.add_gridspec(len(moments), len(ratios), width_ratios=ratios)
+        panels: list[list[Axes]] = []
+        for row, moment in enumerate(moments):
+            line: list[Axes] = []
+            for column, (name, measure) in enumerate(columns):
+                start = gap * (column >= gap)
+                shared = (panels[0] if row else line)[start] if row or column > start else None
+                cell = grid[row, column + (column >= gap)]
+                axes = figure.add_subplot(cell, sharex=shared, sharey=shared)
+                axes.tick_params(labelleft=column == start, labelbottom=row == len(moments) - 1)
+                axes.margins(x=0.04)
+                axis.draw(axes, moment, name, measure)
+                line.append(axes)
+            line[0].set_ylabel(_symbol(moment), rotation=0, ha="right", va="center", size=9)
+            panels.append(line)
+        for axes, (name, measure) in zip(panels[0], columns, strict=True):
+            one, other = _gradient(_FOCUS), _gradient(name)
+            axes.set_title(f"cos({one}, {other})" if measure == "cosine" else f"|{other}|")
+        _finish_cosines([axes for line in panels for axes in line[:gap]])
+        _finish_norms([axes for line in panels for axes in line[gap:]])
+        for axes in panels[-1]:
+            axis.name(axes)
+        _legend(figure, table.arms)
+        settle(figure)
+    return figure
+
+
+def _symbol(moment: str) -> str:
+    base, plus, step = moment.partition("+")
+    return rf"$\theta_{{{base.removeprefix('θ_')}}}$" + (f"+{step}" if plus else "")
+
+
+def _gradient(name: str) -> str:
+    index = "held" if name == "held-out" else name.removeprefix("D_")
+    return rf"$g_{{\mathrm{{{index}}}}}$"
+
+
+class _Depth:
+    """The horizontal axis: where each group stands, and how the arms are drawn along it.
+
+    Args:
+        table: what is drawn.
+        points: width of a panel, in points.
+    """
+
+    def __init__(self, table: _Table, points: float) -> None:
+        self.table = table
+        self.groups, self.places = list(table.places), list(table.places.values())
+        self.names = sorted(dict.fromkeys(self.places), key=lambda place: place == WHOLE)
+        self.layers = [i for i, name in enumerate(self.names) if name.startswith("layer ")]
+        single = len(self.names) - len(self.layers) + bool(self.layers)
+        # A group that is no layer gets the width of its upright name, or names would collide.
+        self.wide = max(1.0, _NAME * len(self.layers) / max(points - _NAME * single, points / 4))
+        steps = [
+            1.0 if not self.layers or (i in self.layers and i - 1 in self.layers) else self.wide
+            for i in range(len(self.names))
+        ]
+        self.at = np.cumsum(steps)
+        where = dict(zip(self.names, self.at, strict=True))
+        self.x = np.array([where[place] for place in self.places])
+        self.stack = np.array([group.startswith("layer ") for group in self.groups])
+
+    @property
+    def height(self) -> float:
+        """Inches that the longest upright name needs."""
+        return 0.15 + 0.062 * max(len(_short(name)) for name in self.names)
+
+    def draw(self, axes: Axes, moment: str, name: str, measure: str) -> None:
+        """One line or row of markers an arm."""
+        arms, x, stack = self.table.arms, self.x, self.stack
+        size = 3.0 if len(self.groups) <= _MANY else 2.0
+        every = (
+            1 + int(stack.sum()) // _MANY
+        )  # in a deep model a marker on each layer hides the line
+        for index, arm in enumerate(arms):
+            y = self.table.values(arm, moment, name, measure)
+            look: dict[str, Any] = {"color": COLOURS[index], "marker": MARKERS[index], "ms": size}
+            thinned = (index % every, every)
+            axes.plot(x[stack], y[stack], ls=LINES[index], lw=0.9, markevery=thinned, **look)
+            apart = 0.12 * self.wide if len(self.names) == len(self.groups) else 0.2
+            at = x[~stack] + (index - (len(arms) - 1) / 2) * apart
+            axes.plot(at, y[~stack], ls="none", mfc="white", mew=0.7, **look)
+        axes.axvline(self.at[-1] - 0.55 * self.wide, color="0.8", lw=0.5, zorder=0)
+
+    def name(self, axes: Axes) -> None:
+        """Layers by number, of many only three; the other groups by name, upright."""
+        few = len(self.layers) <= _MANY
+        first, last = (self.layers[0], self.layers[-1]) if self.layers else (0, 0)
+        shown = [
+            i
+            for i in range(len(self.names))
+            if i not in self.layers or few or i in (first, (first + last + 1) // 2, last)
+        ]
+        axes.set_xticks(self.at[shown], [_short(self.names[i]) for i in shown])
+        if self.layers:
+            under = axes.get_xaxis_transform()
+            middle = float(self.at[self.layers].mean())
+            axes.text(middle, -0.23, "layer", size=7, transform=under, ha="center", va="top")
+        for label in axes.get_xticklabels():
+            if not label.get_text().isdigit():
+                label.set(rotation=90, size=6.5 if len(shown) <= _MANY else 5.5)
+
+
+class _Table:
+    """The tidy table by what it is about, everything in the order of its first row."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.arms = list(dict.fromkeys(row["arm"] for row in rows))
+        self.places: dict[str, str] = {row["group"]: row["place"] for row in rows}
+        self._values: dict[tuple[str, ...], float] = {}
+        found: set[str] = set()
+        for row in rows:
+            at = (row["arm"], row["moment"], row["group"])
+            first, second = row["first"], row["second"]
+            found |= {first, second}
+            self._values[*at, first, "norm"] = row["norm_first"]
+            self._values[*at, second, "norm"] = row["norm_second"]
+            if _FOCUS in (first, second):
+                other = second if first == _FOCUS else first
+                self._values[*at, other, "cosine"] = row["cosine"]
+        last = {"D_M": 1, "held-out": 2}
+        self.sets = sorted(found, key=lambda name: (last.get(name, 0), name))
+
+    def values(self, arm: str, moment: str, name: str, measure: str) -> Floats:
+        """One number a group; nan where there is none, or none to put on a logarithmic axis."""
+        keys = ((arm, moment, group, name, measure) for group in self.places)
+        found = np.array([self._values.get(key, np.nan) for key in keys])
+        return np.where(found > 0, found, np.nan) if measure == "norm" else found
+
+
+def _finish_cosines(panels: Sequence[Axes]) -> None:
+    for axes in panels:
+        axes.axhline(0, color="0.6", lw=0.6, zorder=0)
+    corner = panels[0]
+    low, high = corner.get_ylim()
+    corner.set_ylim(max(min(low, -_LEAST), -1.1), min(max(high, _LEAST), 1.1))
+    corner.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    corner.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}".replace("-", "−")))
+
+
+def _finish_norms(panels: Sequence[Axes]) -> None:
+    for axes in panels:
+        axes.set_yscale("log")
+    corner = panels[0]
+    low, high = np.log10(corner.get_ylim())
+    if high - low < _DECADES:
+        corner.set_ylim(10 ** np.floor(low), 10 ** np.ceil(high))
+    corner.yaxis.set_major_locator(LogLocator(numticks=5))
+    corner.yaxis.set_minor_locator(NullLocator())
+
+
+def _short(group: str) -> str:
+    if group == WHOLE:
+        return "whole"
+    return group.removeprefix("layer ").replace("embedding", "emb.").replace(" (tied)", "")
+
+
+def _legend(figure: Figure, arms: Sequence[str]) -> None:
+    handles = [
+        Line2D([], [], color=COLOURS[i], ls=LINES[i], marker=MARKERS[i], lw=0.9, markersize=3)
+        for i in range(len(arms))
+    ]
+    figure.legend(
+        handles,
+        list(arms),
+        loc="outside upper center",
+        ncols=len(arms),
+        frameon=False,
+        handlelength=3,
+    )

@@ -1,0 +1,1 @@
+"""What an observer of training writes down: probe sets, residual streams, gradients."""

@@ -1,0 +1,195 @@
+"""The residual stream and its gradient out of one forward and backward pass.
+
+The only module that imports nnsight, and only where a recording happens: the import patches
+`Tensor.backward` for the whole process. `HooksCapture` does the same with plain torch hooks; the
+tests hold the two to agree bit for bit.
+
+Shapes: N examples, T padded tokens, D features; a list over layers has layers + 1 entries, of which
+0 is the input of the first decoder layer and l the output of layer l (before the final norm).
+"""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from geomix.model.gradient import plain_forward
+from geomix.model.layers import decoder_layers
+
+CaptureName = Literal["nnsight", "hooks"]
+
+
+class Capture(ABC):
+    """A forward pass (`geomix.model.gradient.Forward`) that keeps the residual stream.
+
+    Works inside its own `with` block and leaves no hook and no attribute on the model after it:
+
+        with NNsightCapture(model) as forward:
+            logits = forward(ids, mask)
+            torch.autograd.backward(loss_of(logits))
+            forward.activations, forward.gradients
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.layers = decoder_layers(model)
+        self._forward = plain_forward(model)
+        self._residuals: list[Tensor] = []
+        self._handles: list[RemovableHandle] = []
+
+    def __enter__(self) -> Self:
+        _, first = self.layers[0]
+        handle = first.register_forward_pre_hook(_make_differentiable, with_kwargs=True)
+        self._handles.append(handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._residuals.clear()
+
+    def __call__(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """The model's logits `(N, T, vocabulary)`; what the last call kept is let go."""
+        self._residuals = []
+        logits, self._residuals = self._run(ids, mask)
+        for residual in self._residuals:
+            residual.retain_grad()
+        return logits
+
+    @abstractmethod
+    def _run(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits and the residual stream, still in the graph."""
+
+    @property
+    def activations(self) -> list[Tensor]:
+        """Residual stream of the last pass, layers + 1 times `(N, T, D)`, detached."""
+        return [residual.detach() for residual in self._residuals]
+
+    @property
+    def gradients(self) -> list[Tensor]:
+        """Gradient of the loss at the same places, layers + 1 times `(N, T, D)`.
+
+        Raises:
+            RuntimeError: no backward pass has run since the last forward pass.
+        """
+        gradients = [residual.grad for residual in self._residuals if residual.grad is not None]
+        if not gradients or len(gradients) < len(self._residuals):
+            raise RuntimeError("no gradient yet: run torch.autograd.backward(loss) first")
+        return gradients
+
+
+class HooksCapture(Capture):
+    """Capture with torch's own hooks."""
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._kept: list[Tensor] = []
+
+        def keep_input(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._kept = [_layer_input(args, kwargs)]
+
+        def keep_output(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+            self._kept.append(_layer_output(output))
+
+        _, first = self.layers[0]
+        self._handles.append(first.register_forward_pre_hook(keep_input, with_kwargs=True))
+        for _, layer in self.layers:
+            self._handles.append(layer.register_forward_hook(keep_output))
+        return self
+
+    def _run(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, list[Tensor]]:
+        logits = self._forward(ids, mask)
+        kept, self._kept = self._kept, []
+        return logits, kept
+
+
+class NNsightCapture(Capture):
+    """Capture with nnsight's activation cache; backward runs outside the trace.
+
+    So used, a trace leaves no reference cycle that holds a tensor, and needs no garbage collection.
+    """
+
+    def __enter__(self) -> Self:
+        self._nnsight = _import_nnsight()
+        super().__enter__()
+        # nnsight puts a `forward` on every module for good: remember what was there.
+        self._found = [
+            (module, vars(module).get("forward"))
+            for module in self.model.modules()
+            if _STATE not in vars(module)
+        ]
+        self._envoy = self._nnsight.NNsight(self.model)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        for module, forward in self._found:
+            vars(module).pop(_STATE, None)
+            vars(module).pop("forward", None)
+            if forward is not None:
+                vars(module)["forward"] = forward
+        del self._envoy, self._found
+
+    def _run(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, list[Tensor]]:
+        nnsight = self._nnsight
+        paths = [f"{self._envoy.path}.{name}" for name, _ in self.layers]
+        with self._envoy.trace(ids, mask, fn=self._forward) as tracer:
+            cache = tracer.cache(modules=paths, device=None, detach=False, include_inputs=True)
+            logits = nnsight.save(tracer.result)
+        residuals = [_layer_input(*cache[paths[0]].inputs)]
+        residuals += [_layer_output(cache[path].output) for path in paths]
+        return logits, residuals
+
+
+CAPTURES: dict[CaptureName, Callable[[nn.Module], Capture]] = {
+    "nnsight": NNsightCapture,
+    "hooks": HooksCapture,
+}
+
+_STATE = "__nnsight__"
+"""Where nnsight 0.8 keeps its state on a module."""
+
+
+def _import_nnsight() -> Any:
+    """Import nnsight without letting it read this program's command line."""
+    given, sys.argv = sys.argv, sys.argv[:1]  # it takes `-v` for its own debug mode
+    try:
+        import nnsight
+    finally:
+        sys.argv = given
+    return nnsight
+
+
+def _layer_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    hidden: Tensor = args[0] if args else kwargs["hidden_states"]
+    return hidden
+
+
+def _layer_output(output: Any) -> Tensor:
+    """A layer returns its hidden state alone, or first in a tuple (transformers before 5)."""
+    hidden: Tensor = output[0] if isinstance(output, tuple) else output
+    return hidden
+
+
+def _make_differentiable(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Behind frozen embeddings the graph would begin only inside the first layer."""
+    hidden = _layer_input(args, kwargs)
+    if not hidden.requires_grad:
+        hidden.requires_grad_(True)

@@ -1,0 +1,299 @@
+"""Snapshots on disk: one HDF5 file each, complete whenever it exists.
+
+    /                         attributes: format, schema, versions, stage, step, reduction,
+                              coverage, …, and `complete`, written last
+    /probes/<set>/            coordinates: example, edge, position, layer, feature
+        loss, exact           (example)
+        offsets               (edge): example i owns positions offsets[i] to offsets[i + 1]
+        positions, targets    (position)
+        activations           (position, layer, feature), absent if not kept
+        gradients             (position, layer, feature), absent if not kept
+    /parameters/              coordinates: parameter, set, other_set (their names)
+        size, layer, module   (parameter)
+        inner_products        (parameter, set, other_set)
+
+Every dimension is an HDF5 dimension scale, so that `xarray.open_dataset(path, group="probes/d_a",
+engine="h5netcdf")` shows labelled axes. Numbers carry a checksum (Fletcher-32) and no compression:
+gradients are noise.
+
+Shapes: N examples, P positions that predict a target token, L layers + 1, D features, M parameter
+tensors, S probe sets.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from geomix.atomic import written_file
+from geomix.errors import UserError
+
+FORMAT = "geomix snapshot"
+SCHEMA = 1
+"""Raised when a reader of the older schema would misread the file."""
+_BLOCK = 1 << 20  # bytes of a chunk: whole rows, so that one example is one short read
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeRecord:
+    """What the model does on one probe set.
+
+    Attributes:
+        loss: `(N,)` float64, mean negative log-likelihood of the example's target tokens, nats.
+        exact: `(N,)` bool, every target token is the argmax given the true tokens before it.
+        offsets: `(N + 1,)` int64; example i owns rows `offsets[i]:offsets[i + 1]` of all below.
+        positions: `(P,)` int64, index in the example of the token that predicts a target token.
+        targets: `(P,)` int64, id of the target token that is predicted there.
+        activations: `(P, L, D)` float32 residual stream; entry 0 is the input of the first layer,
+            entry l the output of layer l, before the final norm. None if not kept or not read.
+        gradients: `(P, L, D)` float32, gradient of the set's mean loss (in the snapshot's
+            reduction) at the same places, nats per unit of the activation. None like `activations`.
+    """
+
+    loss: NDArray[np.float64]
+    exact: NDArray[np.bool_]
+    offsets: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    targets: NDArray[np.int64]
+    activations: NDArray[np.float32] | None
+    gradients: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The model at one step, as its probe sets show it.
+
+    Attributes:
+        stage: index of the stage, from 0.
+        stage_name: its name.
+        step: optimiser steps done in the stage.
+        steps: optimiser steps of the whole stage.
+        reduction: `token` or `example`, the mean that `gradients` and `inner_products` are of.
+        sets: names of the probe sets, S of them, in the order of `inner_products`.
+        probes: one record a set.
+        parameters: names of the parameter tensors covered, M of them; tied ones once.
+        sizes: `(M,)` int64, elements of each.
+        parameter_layers: `(M,)` int64, layer from 0; -1 before the layers, `layers` behind them.
+        parameter_modules: module within the layer, M of them.
+        inner_products: `(M, S, S)` float64, inner products of the sets' mean-loss gradients.
+        layers: decoder layers of the model.
+        tied_head: whether the output head shares the embedding's tensor.
+        trainable: parameter tensors with `requires_grad`; a snapshot covers them all.
+    """
+
+    stage: int
+    stage_name: str
+    step: int
+    steps: int
+    reduction: str
+    sets: tuple[str, ...]
+    probes: dict[str, ProbeRecord]
+    parameters: tuple[str, ...]
+    sizes: NDArray[np.int64]
+    parameter_layers: NDArray[np.int64]
+    parameter_modules: tuple[str, ...]
+    inner_products: NDArray[np.float64]
+    layers: int
+    tied_head: bool
+    trainable: int
+
+
+def file_name(stage: int, step: int) -> str:
+    """Name of a snapshot's file."""
+    return f"stage{stage}-step{step:06d}.h5"
+
+
+def write_snapshot(path: Path, snapshot: Snapshot) -> None:
+    """Write one snapshot atomically; a file of that name is replaced."""
+    with written_file(path) as partial, h5py.File(partial, "w", locking=False) as file:
+        file.attrs["format"] = FORMAT
+        file.attrs["schema"] = SCHEMA
+        for package in ("geomix", "torch", "transformers", "nnsight"):
+            file.attrs[f"{package}_version"] = _version(package)
+        for name in _ROOT:
+            file.attrs[name] = getattr(snapshot, name)
+        file.attrs["coverage"] = _coverage(len(snapshot.parameters), snapshot.trainable)
+        for name in snapshot.sets:
+            _write_probes(file.create_group(f"probes/{name}"), snapshot.probes[name])
+        _write_parameters(file.create_group("parameters"), snapshot)
+        file.flush()
+        file.attrs["complete"] = True
+
+
+def read_snapshot(path: Path, activations: bool = True) -> Snapshot:
+    """Read one snapshot.
+
+    Args:
+        path: the file.
+        activations: whether to read activations and their gradients, nearly all of the file.
+
+    Raises:
+        UserError: the file is missing, damaged, incomplete, not a snapshot, of a newer schema, or
+            does not cover every trainable parameter.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such snapshot")
+    try:
+        # Without a lock, which some cluster file systems lack: a finished file never changes.
+        with h5py.File(path, "r", locking=False) as file:
+            _check(path, file)
+            return _read(file, activations)
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{path}: damaged, truncated or not HDF5; delete it and record it again ({reason})"
+        ) from None
+
+
+_ROOT = ("stage", "stage_name", "step", "steps", "reduction", "layers", "tied_head", "trainable")
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _coverage(covered: int, trainable: int) -> str:
+    return f"covered parameters {covered} of {trainable}"
+
+
+def _check(path: Path, file: Any) -> None:
+    if file.attrs.get("format") != FORMAT:
+        raise UserError(f"{path}: an HDF5 file, but not a snapshot of geomix")
+    if file.attrs["schema"] > SCHEMA:
+        raise UserError(
+            f"{path}: schema {file.attrs['schema']} is newer than the {SCHEMA} this version reads; "
+            f"it was written by geomix {file.attrs['geomix_version']}, upgrade to that"
+        )
+    if "complete" not in file.attrs:
+        raise UserError(f"{path}: incomplete, its writer was stopped; delete it and record again")
+    covered, trainable = len(file["parameters/parameter"]), int(file.attrs["trainable"])
+    if covered != trainable or file.attrs["coverage"] != _coverage(covered, trainable):
+        raise UserError(
+            f"{path}: holds {covered} parameters, of {trainable} trainable ones "
+            f"('{file.attrs['coverage']}'); its gradients are not whole, record it again"
+        )
+
+
+def _write_probes(group: Any, record: ProbeRecord) -> None:
+    _scale(group, "example", np.arange(len(record.loss)), "index in the probe set")
+    _scale(group, "edge", np.arange(len(record.offsets)), "boundary between examples")
+    _scale(group, "position", np.arange(len(record.positions)), "row of the ragged arrays")
+    example, position = ("example",), ("position",)
+    _put(group, "loss", record.loss, example, units="nat", text="mean over the target tokens")
+    exact = record.exact.astype(np.int8)
+    dataset = _put(group, "exact", exact, example, units="1", text="all target tokens right")
+    dataset.attrs["dtype"] = "bool"  # how netCDF, which has no booleans, says so
+    _put(group, "offsets", record.offsets, ("edge",), units="1", text="first position of each")
+    text = "index of the predicting token in the example"
+    _put(group, "positions", record.positions, position, units="1", text=text)
+    text = "id of the target token predicted"
+    _put(group, "targets", record.targets, position, units="1", text=text)
+    if record.activations is None or record.gradients is None:
+        return
+    dimensions = ("position", "layer", "feature")
+    _, layers, features = record.activations.shape
+    _scale(group, "layer", np.arange(layers), "0: input of the first layer; l: output of layer l")
+    _scale(group, "feature", np.arange(features), "dimension of the residual stream")
+    text = "residual stream"
+    _put(group, "activations", record.activations, dimensions, units="1", text=text)
+    text = "gradient of the set's mean loss with respect to the activations"
+    _put(group, "gradients", record.gradients, dimensions, units="nat", text=text)
+
+
+def _write_parameters(group: Any, snapshot: Snapshot) -> None:
+    _scale(group, "parameter", snapshot.parameters, "name in model.named_parameters()")
+    _scale(group, "set", snapshot.sets, "probe set")
+    _scale(group, "other_set", snapshot.sets, "probe set")
+    parameter = ("parameter",)
+    _put(group, "size", snapshot.sizes, parameter, units="1", text="elements")
+    text = "layer from 0; -1 before the layers, their number behind them"
+    _put(group, "layer", snapshot.parameter_layers, parameter, units="1", text=text)
+    text = "module within the layer"
+    _put(group, "module", snapshot.parameter_modules, parameter, units="", text=text)
+    text = "inner products between the gradients of the sets' mean losses"
+    dimensions = ("parameter", "set", "other_set")
+    products = snapshot.inner_products
+    _put(group, "inner_products", products, dimensions, units="nat^2", text=text)
+
+
+def _scale(group: Any, name: str, values: NDArray[Any] | Sequence[str], description: str) -> None:
+    """A dimension and its coordinate."""
+    dataset = group.create_dataset(name, data=_storable(values))
+    dataset.attrs["description"] = description
+    dataset.make_scale(name)
+
+
+def _put(
+    group: Any,
+    name: str,
+    values: NDArray[Any] | Sequence[str],
+    dimensions: tuple[str, ...],
+    *,
+    units: str,
+    text: str,
+) -> Any:
+    """A dataset with its dimensions attached, in chunks of whole rows."""
+    data = _storable(values)
+    options: dict[str, Any] = {}
+    if isinstance(data, np.ndarray) and data.size:
+        rows = max(1, _BLOCK // (data.nbytes // len(data)))
+        options = {"chunks": (min(rows, len(data)), *data.shape[1:]), "fletcher32": True}
+    dataset = group.create_dataset(name, data=data, **options)
+    dataset.attrs["units"] = units
+    dataset.attrs["description"] = text
+    for axis, dimension in enumerate(dimensions):
+        dataset.dims[axis].attach_scale(group[dimension])
+    return dataset
+
+
+def _storable(values: NDArray[Any] | Sequence[str]) -> NDArray[Any] | list[str]:
+    return values if isinstance(values, np.ndarray) else list(values)
+
+
+def _read(file: Any, activations: bool) -> Snapshot:
+    parameters = file["parameters"]
+    sets = _strings(parameters["set"])
+    return Snapshot(
+        stage=int(file.attrs["stage"]),
+        stage_name=str(file.attrs["stage_name"]),
+        step=int(file.attrs["step"]),
+        steps=int(file.attrs["steps"]),
+        reduction=str(file.attrs["reduction"]),
+        sets=sets,
+        probes={name: _read_probes(file[f"probes/{name}"], activations) for name in sets},
+        parameters=_strings(parameters["parameter"]),
+        sizes=parameters["size"][:],
+        parameter_layers=parameters["layer"][:],
+        parameter_modules=_strings(parameters["module"]),
+        inner_products=parameters["inner_products"][:],
+        layers=int(file.attrs["layers"]),
+        tied_head=bool(file.attrs["tied_head"]),
+        trainable=int(file.attrs["trainable"]),
+    )
+
+
+def _read_probes(group: Any, activations: bool) -> ProbeRecord:
+    wanted = activations and "activations" in group
+    return ProbeRecord(
+        loss=group["loss"][:],
+        exact=group["exact"][:].astype(np.bool_),
+        offsets=group["offsets"][:],
+        positions=group["positions"][:],
+        targets=group["targets"][:],
+        activations=group["activations"][:] if wanted else None,
+        gradients=group["gradients"][:] if wanted else None,
+    )
+
+
+def _strings(dataset: Any) -> tuple[str, ...]:
+    return tuple(dataset.asstr()[:])

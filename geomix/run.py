@@ -1,0 +1,200 @@
+"""A run on disk: where everything lies, who may write, and how it is found again.
+
+runs/2026-11-20-demo/
+config.yaml      as given             resolved.json   every default filled in, and its hash
+env.json         versions, device     status.json     running | done | failed, stage, step
+metrics.jsonl    one line a step or evaluation         lock      held while a process writes
+stages/0-kvr/    data.json   eval/epoch-003.jsonl   checkpoints/final/
+records/         probes.json   snapshots/stage0-step000120.h5
+analysis/  figures/            made by `geomix analyze`
+arms/plain/ …                  instead of stages and records where the configuration has arms:
+each arm is a whole run directory of its own
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from geomix.atomic import write_json
+from geomix.errors import UserError
+
+DEFAULT_ROOT = Path("runs")
+
+
+_SNAPSHOT = re.compile(r"stage(\d+)-step(\d+)\.h5")
+
+
+def _numbers(name: re.Match[str]) -> tuple[int, ...]:
+    return tuple(int(number) for number in name.groups())
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run directory. Paths are where things belong, whether they exist yet or not."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The folder's name; of an arm, the arm's name."""
+        return self.path.name
+
+    @property
+    def config_file(self) -> Path:
+        """The configuration as it was given."""
+        return self.path / "config.yaml"
+
+    @property
+    def resolved_file(self) -> Path:
+        """The configuration with every default filled in: what makes a folder a run."""
+        return self.path / "resolved.json"
+
+    @property
+    def environment_file(self) -> Path:
+        """Versions, commit and device."""
+        return self.path / "env.json"
+
+    @property
+    def status_file(self) -> Path:
+        """State, stage and step."""
+        return self.path / "status.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        """One JSON line a step or evaluation."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def snapshot_folder(self) -> Path:
+        """One HDF5 file a snapshot."""
+        return self.path / "records" / "snapshots"
+
+    @property
+    def probes_file(self) -> Path:
+        """The texts of the probe sets, in the order of the snapshots' examples."""
+        return self.path / "records" / "probes.json"
+
+    @property
+    def analysis_folder(self) -> Path:
+        """Results of `geomix analyze`."""
+        return self.path / "analysis"
+
+    @property
+    def figure_folder(self) -> Path:
+        """Figures and the CSV behind each."""
+        return self.path / "figures"
+
+    def stage_folder(self, index: int, name: str) -> Path:
+        """Folder of one stage."""
+        return self.path / "stages" / f"{index}-{name}"
+
+    def snapshots(self) -> list[Path]:
+        """Snapshot files, in the order of stage and step."""
+        found = [(_SNAPSHOT.fullmatch(file.name), file) for file in self.snapshot_folder.glob("*")]
+        return [file for _, file in sorted((_numbers(m), file) for m, file in found if m)]
+
+    @property
+    def arms(self) -> list[Run]:
+        """The arms in the configuration's order; a run without arms is its own single arm."""
+        names = self.resolved().get("arms")
+        return [Run(self.path / "arms" / name) for name in names] if names else [self]
+
+    def resolved(self) -> dict[str, Any]:
+        """The resolved configuration.
+
+        Raises:
+            UserError: the file is missing or is not JSON.
+        """
+        return _read_json(self.resolved_file)
+
+    def status(self) -> dict[str, Any]:
+        """State, stage and step; a run that nobody writes any more is not `running`."""
+        status = _read_json(self.status_file)
+        if status["state"] == "running" and not self.is_locked():
+            status["state"] = "interrupted"
+        return status
+
+    def metrics(self) -> Iterator[dict[str, Any]]:
+        """The lines of `metrics.jsonl`."""
+        if self.metrics_file.exists():
+            with self.metrics_file.open(encoding="utf-8") as lines:
+                for line in lines:
+                    yield json.loads(line)
+
+    def is_locked(self) -> bool:
+        """Whether a process holds the run's lock now."""
+        lock = self.path / "lock"
+        if not lock.exists():
+            return False
+        with lock.open() as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for writing; the kernel lets go of it however the process ends.
+
+        Raises:
+            UserError: another process holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "lock").open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"{self.path}: another process is writing this run") from None
+            yield
+
+    def set_status(self, state: str, **details: Any) -> None:
+        """Replace `status.json`."""
+        write_json(self.status_file, {"state": state, "pid": os.getpid(), **details})
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: not there; is {path.parent} a run of geomix?") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    return value
+
+
+def open_run(path: str | Path) -> Run:
+    """Open a finished, running or interrupted run.
+
+    Args:
+        path: the run's folder.
+
+    Raises:
+        UserError: there is no such folder, or it is not a run.
+    """
+    run = Run(Path(path))
+    if not run.path.is_dir():
+        raise UserError(f"{path}: no such folder; `geomix train` makes a run under {DEFAULT_ROOT}/")
+    if not run.resolved_file.is_file():
+        raise UserError(f"{path}: not a run of geomix (it holds no {run.resolved_file.name})")
+    return run
+
+
+def newest_run(root: Path = DEFAULT_ROOT) -> Run:
+    """The run under `root` that was started last.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = [folder for folder in root.glob("*") if Run(folder).resolved_file.is_file()]
+    if not found:
+        raise UserError(f"{root}/: no run here; `geomix train` makes one, or name a run's folder")
+    return Run(max(found, key=lambda folder: Run(folder).resolved_file.stat().st_mtime_ns))

@@ -1,0 +1,204 @@
+"""`geomix show`: what a run is, how far it came, what it remembers and what lies in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from geomix.run import Run
+
+_STYLES = {"done": "green", "failed": "red", "interrupted": "yellow", "running": "cyan"}
+_LAST_SETS = {"D_M": 1, "held-out": 2}
+_MOST_SETS = 4
+"""More sets than this do not fit 80 columns with two numbers each."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionRow:
+    """How well one set is known at one moment of one arm.
+
+    Attributes:
+        arm: its name.
+        moment: `θ_0`, `after stage 1`, `after stage 2`, …; `stage 2, step 40` where a stage has not
+            ended.
+        set: `D_A`, `D_B`, …
+        n: examples scored.
+        exact_match: percent, 0 to 100.
+        loss: nats, mean in the run's reduction.
+    """
+
+    arm: str
+    moment: str
+    set: str
+    n: int
+    exact_match: float
+    loss: float
+
+
+def retention_rows(run: Run) -> list[RetentionRow]:
+    """Every set at the base model and at the end of each stage, arm by arm.
+
+    A stage that has not ended shows its newest evaluation. A line that was written again, by a run
+    that was resumed, counts once.
+    """
+    return [row for arm in run.arms for row in _arm_rows(arm)]
+
+
+def _arm_rows(arm: Run) -> list[RetentionRow]:
+    lines = [line for line in arm.metrics() if line["event"] == "evaluation"]
+    ended = {line["stage"] for line in lines if line["moment"] == "end"}
+    newest = {line["stage"]: line["step"] for line in lines}
+    found: dict[tuple[str, str], RetentionRow] = {}
+    for line in lines:
+        stage, step = line["stage"], line["step"]
+        if line["moment"] == "epoch" and (stage in ended or step < newest[stage]):
+            continue
+        label = {
+            "start": "θ_0",
+            "end": f"after stage {stage + 1}",
+            "epoch": f"stage {stage + 1}, step {step}",
+        }[line["moment"]]
+        scores = (line["n"], line["exact_match"], line["loss"])
+        found[label, line["set"]] = RetentionRow(arm.name, label, line["set"], *scores)
+    return list(found.values())
+
+
+def retention_table(run: Run) -> RenderableType:
+    """The retention rows: arm and moment down, the sets across."""
+    rows = retention_rows(run)
+    if not rows:
+        return Text("no evaluation yet")
+    sets = sorted({row.set for row in rows}, key=lambda name: (_LAST_SETS.get(name, 0), name))
+    if len(sets) <= _MOST_SETS:
+        return _retention(rows, sets, ("exact %", "loss"), len(run.arms) > 1)
+    return Group(
+        *(_retention(rows, sets, (column,), len(run.arms) > 1) for column in ("exact %", "loss"))
+    )
+
+
+def _retention(
+    rows: Sequence[RetentionRow], sets: Sequence[str], columns: Sequence[str], several: bool
+) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column("", overflow="fold")
+    for name in sets:
+        for column in columns:
+            table.add_column(f"{name}\n{column}", justify="right", no_wrap=True)
+    values = {(row.arm, row.moment, row.set): row for row in rows}
+    before = None
+    for arm, moment in dict.fromkeys((row.arm, row.moment) for row in rows):
+        if several and arm != before:
+            table.add_row(Text(arm, style="bold"))
+        before = arm
+        cells: list[str] = []
+        for name in sets:
+            row = values.get((arm, moment, name))
+            texts = {
+                "exact %": f"{row.exact_match:.1f}" if row else "",
+                "loss": f"{row.loss:.4g}" if row else "",
+            }
+            cells += [texts[column] for column in columns]
+        table.add_row(Text(moment), *cells)
+    return table
+
+
+def show_run(run: Run) -> RenderableType:
+    """What a run is and how far it came, in at most 80 columns.
+
+    Raises:
+        UserError: the folder's `resolved.json` or `status.json` cannot be read.
+    """
+    parts: list[RenderableType] = [_head(run)]
+    for arm in run.arms:
+        parts += ["", _arm(arm, run)]
+    parts += ["", Text("Retention", style="bold"), retention_table(run)]
+    parts += ["", Text("Results", style="bold"), _files(run)]
+    return Group(*parts)
+
+
+def _head(run: Run) -> RenderableType:
+    resolved = run.resolved()
+    config = resolved["config"]
+    title = Text(run.name, style="bold").append("  ").append_text(_state(run))
+    facts = f"model {config['model']} · seed {config['seed']} · hash {resolved['hash'][:12]}"
+    return Group(title, Text(facts))
+
+
+def _state(run: Run) -> Text:
+    """`done`, `running in stage 1, step 40`, `failed: why`."""
+    if not run.status_file.exists():
+        return Text("not started")
+    status = run.status()
+    text = Text(status["state"], style=_STYLES.get(status["state"], ""))
+    if "stage" in status:
+        text.append(f" in stage {status['stage'] + 1}, step {status['step']}")
+    if "arm" in status:
+        text.append(f" in arm {status['arm']}")
+    if "why" in status:
+        text.append(f": {status['why']}")
+    return text
+
+
+def _arm(arm: Run, run: Run) -> RenderableType:
+    """One line a stage, and how many snapshots there are."""
+    if not arm.resolved_file.exists():
+        return Text.assemble((f"arm {arm.name}", "bold"), "  not started")
+    lines: list[RenderableType] = []
+    if arm != run:
+        lines.append(Text(f"arm {arm.name}", style="bold").append("  ").append_text(_state(arm)))
+    done = _steps(arm)
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for name in ("stage", "data", "mix", "train"):
+        table.add_column(name, overflow="fold")
+    for name in ("epochs", "steps"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for index, stage in enumerate(arm.resolved()["config"]["stages"]):
+        table.add_row(*_stage_cells(index, stage), str(done.get(index, 0)))
+    count = len(arm.snapshots())
+    return Group(*lines, table, Text(f"{count} snapshot{'' if count == 1 else 's'}"))
+
+
+def _stage_cells(index: int, stage: dict[str, Any]) -> list[Text]:
+    """Stage, data, mix, training and epochs, from the resolved configuration."""
+    data, mix, train = stage["data"], stage["mix"], stage["train"]
+    split = "" if data["split"] == "train" else f" ({data['split']})"
+    mixed = "–"
+    if mix:
+        mixed = f"{mix['source']} 1:{mix['ratio']:g}, {mix['words']} words"
+        mixed += ", passage-free" * mix["passage_free"]
+    return [
+        Text(f"{index + 1} {stage['name']}".strip()),
+        Text(f"{data['limit']} {data['source']}{split}"),
+        Text(mixed),
+        Text(f"lr {train['lr']:g}, batch {train['batch_size']}, {train['loss']} loss"),
+        Text(str(stage["stop"]["epochs"])),
+    ]
+
+
+def _steps(arm: Run) -> dict[int, int]:
+    """Steps done in each stage."""
+    done: dict[int, int] = {}
+    for line in arm.metrics():
+        if line["event"] == "step":
+            done[line["stage"]] = max(line["step"], done.get(line["stage"], 0))
+    return done
+
+
+def _results(run: Run) -> Iterable[Path]:
+    """Finished results of the run and of its arms."""
+    for owner in dict.fromkeys((run, *run.arms)):
+        for folder in (owner.analysis_folder, owner.figure_folder):
+            yield from sorted(p for p in folder.glob("*") if p.is_file() and p.suffix != ".partial")
+
+
+def _files(run: Run) -> RenderableType:
+    names = [str(path.relative_to(run.path)) for path in _results(run)]
+    if not names:
+        return Text("no analysis yet; `geomix analyze grad-angle` makes the first")
+    return Text("\n".join(names), overflow="fold")

@@ -1,0 +1,1 @@
+"""Stages, one training step, optimiser, checkpoints, evaluation; announces moments."""

@@ -1,0 +1,49 @@
+"""AdamW and its learning rate, as a stage configures them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from geomix.config import TrainConfig
+
+
+def make_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """A fresh AdamW over the parameters that require a gradient."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return torch.optim.AdamW(
+        trained, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
+    )
+
+
+def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
+    """Learning rate of a stage's step.
+
+    The warm-up's first step already moves (1/n of the peak, not 0): a snapshot after one step is
+    then not the one before it.
+
+    Args:
+        step: 0 for the stage's first step.
+        steps: steps of the whole stage.
+        config: peak, warm-up and shape.
+    """
+    warmup = math.ceil(config.warmup * steps)
+    if step < warmup:
+        return config.lr * (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(1, steps - warmup)
+    if config.schedule == "cosine":
+        return config.lr * 0.5 * (1.0 + math.cos(math.pi * progress))
+    if config.schedule == "linear":
+        return config.lr * (1.0 - progress)
+    return config.lr
+
+
+def second_moments(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Adam's running mean of squared gradients by parameter name, each of the parameter's shape."""
+    return {
+        name: optimiser.state[parameter]["exp_avg_sq"]
+        for name, parameter in model.named_parameters()
+        if parameter in optimiser.state
+    }

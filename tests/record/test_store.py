@@ -1,0 +1,185 @@
+"""Snapshots on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from geomix.errors import UserError
+from geomix.record.store import (
+    SCHEMA,
+    ProbeRecord,
+    Snapshot,
+    file_name,
+    read_snapshot,
+    write_snapshot,
+)
+
+SETS = ("d_a", "d_b", "ø random words")
+
+
+def record(seed: int, kept: bool = True) -> ProbeRecord:
+    draw = np.random.default_rng(seed)
+    offsets = np.array([0, 2, 3, 7])
+    residual = [draw.normal(size=(7, 4, 5)).astype(np.float32) if kept else None for _ in range(2)]
+    return ProbeRecord(
+        loss=draw.normal(size=3),
+        exact=np.array([True, False, True]),
+        offsets=offsets,
+        positions=draw.integers(0, 9, 7),
+        targets=draw.integers(0, 99, 7),
+        activations=residual[0],
+        gradients=residual[1],
+    )
+
+
+def snapshot(**changes: Any) -> Snapshot:
+    whole = Snapshot(
+        stage=1,
+        stage_name="lama",
+        step=12,
+        steps=40,
+        reduction="example",
+        sets=SETS,
+        probes={name: record(i) for i, name in enumerate(SETS)},
+        parameters=("embed.weight", "layers.0.mlp.weight"),
+        sizes=np.array([12, 30]),
+        parameter_layers=np.array([-1, 0]),
+        parameter_modules=("embed", "mlp"),
+        inner_products=np.random.default_rng(9).normal(size=(2, 3, 3)),
+        layers=3,
+        tied_head=True,
+        trainable=2,
+    )
+    return dataclasses.replace(whole, **changes)
+
+
+def same(one: Any, other: Any) -> bool:
+    if dataclasses.is_dataclass(one):
+        names = [field.name for field in dataclasses.fields(one)]
+        return all(same(getattr(one, name), getattr(other, name)) for name in names)
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, np.ndarray):
+        return one.dtype == other.dtype and np.array_equal(one, other)
+    return type(one) is type(other) and bool(one == other)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "snapshots" / file_name(1, 12)
+    write_snapshot(path, snapshot())
+    return path
+
+
+def complaint(path: Path) -> str:
+    with pytest.raises(UserError) as error:
+        read_snapshot(path)
+    assert len(error.value.lines) == 1
+    assert "\n" not in error.value.lines[0]
+    assert error.value.lines[0].startswith(f"{path}: ")
+    return error.value.lines[0]
+
+
+def test_round_trip(path: Path) -> None:
+    assert path.name == "stage1-step000012.h5"
+    assert same(read_snapshot(path), snapshot())
+    assert [other.name for other in path.parent.iterdir()] == [path.name]
+
+
+def test_activations_may_be_left_out_of_reading_and_of_writing(path: Path) -> None:
+    without = {name: record(i, kept=False) for i, name in enumerate(SETS)}
+    bare = {
+        name: dataclasses.replace(record(i), activations=None, gradients=None)
+        for i, name in enumerate(SETS)
+    }
+    assert same(read_snapshot(path, activations=False), snapshot(probes=bare))
+    write_snapshot(path, snapshot(probes=without))
+    assert same(read_snapshot(path), snapshot(probes=without))
+
+
+def test_the_file_describes_itself(path: Path) -> None:
+    def axes(dataset: h5py.Dataset) -> list[str]:
+        return [scale[0].name.rpartition("/")[2] for scale in dataset.dims]
+
+    with h5py.File(path) as file:
+        probes, parameters = file["probes/d_a"], file["parameters"]
+        assert axes(probes["activations"]) == ["position", "layer", "feature"]
+        assert axes(probes["gradients"]) == ["position", "layer", "feature"]
+        assert axes(parameters["inner_products"]) == ["parameter", "set", "other_set"]
+        assert file.attrs["coverage"] == "covered parameters 2 of 2"
+        assert file.attrs["schema"] == SCHEMA
+        assert {"geomix_version", "torch_version", "nnsight_version"} <= set(file.attrs)
+        for group in (*file["probes"].values(), parameters):
+            for dataset in group.values():
+                assert dataset.attrs["description"]
+                if not dataset.is_scale:
+                    assert "units" in dataset.attrs
+                    assert axes(dataset)
+                assert dataset.compression is None
+
+
+def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyError):
+        write_snapshot(tmp_path / "a.h5", snapshot(sets=(*SETS, "absent")))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing(tmp_path: Path) -> None:
+    assert "no such snapshot" in complaint(tmp_path / "none.h5")
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.01, 0.5, 0.9, 0.999])
+def test_truncated(path: Path, kept: float) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * kept)])
+    assert "damaged, truncated or not HDF5" in complaint(path)
+
+
+def test_a_flipped_bit_in_the_numbers_is_noticed(path: Path) -> None:
+    gradients = record(0).gradients
+    assert gradients is not None
+    whole = bytearray(path.read_bytes())
+    whole[whole.index(gradients.tobytes()) + 8] ^= 1
+    path.write_bytes(whole)
+    assert "damaged" in complaint(path)
+
+
+def test_text(path: Path) -> None:
+    path.write_text("position,layer\n0,1\n")
+    assert "not HDF5" in complaint(path)
+
+
+def test_foreign(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file["x"] = [1, 2]
+    assert "not a snapshot of geomix" in complaint(path)
+
+
+def test_newer(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        file.attrs["schema"] = SCHEMA + 1
+    assert f"schema {SCHEMA + 1} is newer" in complaint(path)
+
+
+def test_incomplete(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file.attrs["complete"]
+    assert "incomplete" in complaint(path)
+
+
+@pytest.mark.parametrize("place", ["probes/d_b", "parameters/inner_products", "parameters/set"])
+def test_missing_part(path: Path, place: str) -> None:
+    with h5py.File(path, "r+") as file:
+        del file[place]
+    assert "damaged" in complaint(path)
+
+
+def test_uncovered_parameters(path: Path) -> None:
+    write_snapshot(path, snapshot(trainable=3))
+    assert "covered parameters 2 of 3" in complaint(path)
