@@ -50,7 +50,7 @@ def written_folder(path: Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
-        for file in sorted(partial.rglob("*")):
+        for file in [*sorted(partial.rglob("*")), partial]:
             _sync(file)
         partial.rename(path)
         _sync(path.parent)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -39,12 +40,27 @@ def _source_alone(value: Any) -> Any:
     return {"source": value} if isinstance(value, str) else value
 
 
+def _scheduled(at: list[str | int]) -> list[str | int]:
+    """Refuse what `geomix.record.schedule` cannot read."""
+    for item in at:
+        if not re.fullmatch("boundaries|(log|every):[1-9][0-9]{0,8}|[0-9]{1,9}", str(item)):
+            raise ValueError(
+                f"{item!r:.30} is not 'boundaries', 'log:N', 'every:N' (N from 1) "
+                "or a step's number from 0"
+            )
+    return at
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+"""What both numpy's and torch's generators take."""
+
+
 class SourceConfig(_Strict):
     """Where examples come from."""
 
     source: Annotated[str, AfterValidator(_known_source)]
     """Name of a built-in source, or the path of a `.jsonl` file with `prompt` and `target`."""
-    seed: NonNegativeInt | None = None
+    seed: Seed | None = None
     """Seed of a generated source; null takes the run's."""
 
 
@@ -106,7 +122,7 @@ class TrainConfig(_Strict):
 class StageConfig(_Strict):
     """One stage of fine-tuning."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = ""
+    name: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")] = ""
     """Name of its folder; by default that of its source."""
     data: Annotated[DataConfig, BeforeValidator(_source_alone)]
     """The stage's own examples."""
@@ -124,7 +140,7 @@ class RecordConfig(_Strict):
     The probe sets' loss has the first stage's reduction and precision in the whole run.
     """
 
-    at: list[str | NonNegativeInt] = ["boundaries", "log:4"]
+    at: Annotated[list[str | int], AfterValidator(_scheduled)] = ["boundaries", "log:4"]
     """When: `boundaries`, `log:N` and `every:N` steps in each stage, or a step's number."""
     probes: PositiveInt = 128
     """Most examples in a probe set; a larger set is represented by its first examples."""
@@ -152,7 +168,7 @@ class RunConfig(_Strict):
     """Name of the run; the run directory's name ends in it."""
     model: Annotated[str, Field(min_length=1)] = "builtin"
     """`builtin`, a local folder, or a hub id of any causal LM of transformers."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Seed of the generated data and of the order of the examples."""
     stages: Annotated[list[StageConfig], Field(min_length=1)]
     """The stages, in order."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-import textwrap
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,12 @@ from geomix.errors import UserError
 
 Key = tuple[str | int, ...]
 """Path of a value in the tree: `("stages", 0, "mix", "ratio")`."""
+
+MOST_VALUES = 100_000
+"""A configuration with more keys and list items than this is refused."""
+
+SHOWN = 60
+"""Most characters of a given value that a message repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +101,18 @@ def _parse(text: str, file: str) -> Document:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{file}:{mark.line + 1}" if mark else file
-        raise UserError(f"{place}: not YAML: {getattr(error, 'problem', error)}") from None
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{place}: not YAML: {problem}") from None
     except (ValueError, RecursionError) as error:  # a date like 2026-99-99, endless nesting
         raise UserError(f"{file}: not YAML: {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"{file}: a configuration is a mapping that holds at least `stages:`")
     document = Document(values)
     twice: list[str] = []
-    _locate(node, file, (), document.origins, twice)
+    try:
+        _locate(node, file, (), document.origins, twice)
+    except RecursionError:
+        raise UserError(f"{file}: an alias (*name) that holds itself") from None
     if twice:
         raise UserError(*twice)
     return document
@@ -110,12 +120,15 @@ def _parse(text: str, file: str) -> Document:
 
 def _locate(node: Any, file: str, key: Key, origins: dict[Key, Origin], twice: list[str]) -> None:
     """Note the line of every key below `node`; YAML itself would let a second one win."""
+    if len(origins) > MOST_VALUES:  # nested aliases make billions out of a few lines
+        raise UserError(f"{file}: more than {MOST_VALUES} values, its aliases (*name) expanded")
     if isinstance(node, yaml.MappingNode):
         for name, value in node.value:
             inner = (*key, name.value)
             origin = Origin(file, name.start_mark.line + 1, inner)
             if inner in origins:
                 twice.append(f"{origin}: given twice (first in line {origins[inner].line})")
+                continue
             origins[inner] = origin
             _locate(value, file, inner, origins, twice)
     elif isinstance(node, yaml.SequenceNode):
@@ -129,18 +142,20 @@ def _apply_text(document: Document, override: str) -> None:
     """Apply one `--set key.path=value`."""
     name, equals, text = override.partition("=")
     if not equals or not name:
-        raise UserError(f"--set {override}: give key=value, such as stages.0.mix.ratio=2")
+        raise UserError(
+            f"--set {_shortened(override)}: give key=value, such as stages.0.mix.ratio=2"
+        )
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"--set {override}: the value is not YAML") from None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise UserError(f"--set {_shortened(override)}: the value is not YAML") from None
     key = _key(name)
-    _assign(document, key, value, Origin(f"--set {override}", None, ()))
+    _assign(document, key, value, Origin(f"--set {_shortened(override)}", None, ()))
 
 
 def _key(name: str) -> Key:
     parts = name.replace("[", ".").replace("]", "").split(".")
-    return tuple(int(part) if part.isdigit() else part for part in parts)
+    return tuple(int(part) if re.fullmatch("[0-9]{1,9}", part) else part for part in parts)
 
 
 def _assign(document: Document, key: Key, value: Any, origin: Origin) -> None:
@@ -259,12 +274,20 @@ def _origin(document: Document, key: Key) -> Origin:
         origin = document.origins.get(key[:length])
         if origin:
             return Origin(origin.file, origin.line, (*origin.key, *key[length:]))
+    for known, origin in document.origins.items():
+        if known[: len(key)] == key:
+            return Origin(origin.file, origin.line, key)
     files = [origin.file for origin in document.origins.values()]
     return Origin(files[0] if files else "", None, key)
 
 
 def _short(value: Any) -> str:
-    return textwrap.shorten(repr(value), width=60, placeholder=" …")
+    return _shortened(repr(value))
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN else line[: SHOWN - 2] + " …"
 
 
 def _suggestion(key: Key) -> str:

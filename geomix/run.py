@@ -163,11 +163,13 @@ class Run:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        value: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: not there; is {path.parent} a run of geomix?") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: cannot be read (not a JSON object)")
     return value
 
 

@@ -61,4 +61,6 @@ def _row(line: str) -> Example | str:
             return f"'{key}' is missing (found: {', '.join(map(str, row)) or 'nothing'})"
         if not isinstance(row[key], str) or not row[key].strip():
             return f"'{key}' is not a text with at least one character"
+        if any("\ud800" <= character <= "\udfff" for character in row[key]):
+            return f"'{key}' holds half a character (a lone \\ud800 … \\udfff)"
     return Example(row["prompt"], row["target"])

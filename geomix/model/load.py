@@ -72,15 +72,21 @@ def load_model(name: str, device: torch.device) -> LoadedModel:
         _check_folder(Path(source))
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=torch.float32, use_safetensors=True
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except Exception as error:  # a broken file raises anything, a bare Exception included
         lines = (line.strip() for line in str(error).splitlines())
         first = next(filter(None, lines), type(error).__name__)
         raise UserError(
             f"model '{name}': cannot be loaded as a causal LM with its tokenizer: {first}"
         ) from None
+    if info["missing_keys"]:  # transformers would draw them at random, with a warning
+        missing = sorted(info["missing_keys"])
+        raise UserError(
+            f"model '{name}': {len(missing)} weights are missing, such as {missing[0]}; "
+            "is it a causal LM of this architecture?"
+        )
     if not tokenizer.is_fast or tokenizer.eos_token_id is None:
         raise UserError(f"model '{name}': geomix needs a fast tokenizer that has an end token")
     pad = tokenizer.pad_token_id

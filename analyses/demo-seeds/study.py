@@ -1,0 +1,78 @@
+"""The demo over five seeds: `study.py run` trains what is missing, `study.py table` prints it."""
+
+from __future__ import annotations
+
+import csv
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from scipy.stats import t as student
+
+from geomix.run import Run, open_run
+
+HERE = Path(__file__).resolve().parent
+RUNS = Path("runs/demo-seeds")
+SEEDS = range(5)
+ARMS = ("plain", "mixed", "control")
+PAIRS = (("mixed", "plain"), ("control", "plain"), ("mixed", "control"))
+COLUMNS = ("D_A after stage 1", "D_A after stage 2", "D_B after stage 2")
+
+
+def run() -> None:
+    """Train each seed that is not done yet."""
+    geomix = Path(sys.executable).with_name("geomix")
+    for seed in SEEDS:
+        folder = RUNS / f"seed-{seed}"
+        if folder.is_dir():
+            if open_run(folder).status()["state"] == "done":
+                continue
+            sys.exit(f"{folder}: not finished; remove it and start again")
+        overrides = ["--set", f"seed={seed}", "--set", "record=null", "--set", "evaluate.epochs=0"]
+        subprocess.run([geomix, "train", "--out", folder, *overrides], check=True)
+
+
+def scores(arm: Run) -> list[float]:
+    """Exact match, 0–100, in the order of `COLUMNS`."""
+    ends = {
+        (line["stage"], line["set"]): float(line["exact_match"])
+        for line in arm.metrics()
+        if line["event"] == "evaluation" and line["moment"] == "end"
+    }
+    return [ends[0, "D_A"], ends[1, "D_A"], ends[1, "D_B"]]
+
+
+def interval(differences: list[float]) -> tuple[float, float]:
+    """Mean over seeds and the half width of its 95 % interval (Student's t)."""
+    n = len(differences)
+    width = student.ppf(0.975, n - 1) * statistics.stdev(differences) / n**0.5
+    return statistics.mean(differences), float(width)
+
+
+def table() -> None:
+    """Print the table and write it beside this file."""
+    found = {
+        (seed, arm.name): scores(arm)
+        for seed in SEEDS
+        for arm in open_run(RUNS / f"seed-{seed}").arms
+    }
+    with (HERE / "retention.csv").open("w", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["seed", "arm", *COLUMNS])
+        rows.writerows([seed, arm, *values] for (seed, arm), values in found.items())
+    print(f"{'exact match, %':10} " + "  ".join(f"{column:>18}" for column in COLUMNS))
+    for arm in ARMS:
+        values = [found[seed, arm] for seed in SEEDS]
+        cells = [" ".join(f"{v[i]:3.0f}" for v in values) for i in range(len(COLUMNS))]
+        print(f"{arm:14} " + "  ".join(f"{cell:>18}" for cell in cells))
+    retained = COLUMNS.index("D_A after stage 2")
+    for one, other in PAIRS:
+        pairs = [found[s, one][retained] - found[s, other][retained] for s in SEEDS]
+        mean, width = interval(pairs)
+        word = "undetermined" if abs(mean) <= width else "suggestive"
+        print(f"{one} − {other}: {mean:+.1f} points ± {width:.1f} (n = {len(pairs)}): {word}")
+
+
+if __name__ == "__main__":
+    {"run": run, "table": table}[sys.argv[1] if len(sys.argv) > 1 else "table"]()

@@ -1,0 +1,214 @@
+"""Figures: what they draw, that it can be read, and that their files are reproducible."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+
+from geomix.plots.figure import COLOURS, LINES, MARKERS, save_figure
+from geomix.plots.grad_angle import draw
+
+MOMENTS = ["θ_0", "θ_A", "θ_A+1", "θ_B"]
+SETS = ("D_A", "D_B", "D_M", "held-out")
+
+
+def groups(layers: int, tied: bool) -> list[str]:
+    head = [] if tied else ["head"]
+    first = "embedding+head (tied)" if tied else "embedding"
+    return ["all", first, *(f"layer {i}" for i in range(layers)), "final norm", *head]
+
+
+def table(
+    arms: int = 2,
+    layers: int = 4,
+    tied: bool = True,
+    sets: tuple[str, ...] = SETS,
+    spread: float = 2.0,
+) -> list[dict[str, Any]]:
+    """A tidy table of random numbers; `spread` is that of the norms, in powers of e."""
+    rng = np.random.default_rng(0)
+    names = ("plain", "mixed", "control", "replay")[:arms]
+    rows = []
+    for arm, moment, group in itertools.product(names, MOMENTS, groups(layers, tied)):
+        norms = dict(zip(sets, np.exp(spread * rng.normal(size=len(sets))), strict=True))
+        for first, second in itertools.combinations(sets, 2):
+            rows.append(
+                {
+                    "arm": arm,
+                    "moment": moment,
+                    "group": group,
+                    "place": group,
+                    "first": first,
+                    "second": second,
+                    "cosine": rng.uniform(-1, 1),
+                    "norm_first": norms[first],
+                    "norm_second": norms[second],
+                }
+            )
+    return rows
+
+
+def panels(figure: Figure) -> np.ndarray:
+    """Axes by moment and column."""
+    return np.array(figure.axes).reshape(len(MOMENTS), -1)
+
+
+def drawn(axes: Axes, arm: int) -> dict[int, float]:
+    """Height by rounded place, of one arm's line and single markers."""
+    points = {}
+    for line in axes.lines:
+        if line.get_color() == COLOURS[arm]:
+            for x, y in np.asarray(line.get_xydata()).tolist():
+                points[round(x)] = y
+    return points
+
+
+@pytest.mark.parametrize("sets", [SETS, ("D_A", "D_B")])
+def test_every_panel_shows_the_numbers_of_the_table(sets: tuple[str, ...]) -> None:
+    rows = table(layers=3, sets=sets)
+    figure = draw(rows, MOMENTS)
+    order = [*groups(3, tied=True)[1:], "all"]
+    columns = [("D_B", "cosine"), ("D_M", "cosine"), ("held-out", "cosine")]
+    columns += [("D_A", "norm"), ("D_B", "norm"), ("D_M", "norm")]
+    columns = [column for column in columns if column[0] in sets]
+    assert panels(figure).shape == (len(MOMENTS), len(columns))
+    for (i, moment), (j, (name, measure)), (k, arm) in itertools.product(
+        enumerate(MOMENTS), enumerate(columns), enumerate(("plain", "mixed"))
+    ):
+        expected = {}
+        for row in rows:
+            if (row["arm"], row["moment"]) != (arm, moment):
+                continue
+            place = order.index(row["group"]) + 1
+            if measure == "cosine" and (row["first"], row["second"]) == ("D_A", name):
+                expected[place] = row["cosine"]
+            elif measure == "norm" and name in (row["first"], row["second"]):
+                expected[place] = row["norm_first" if row["first"] == name else "norm_second"]
+        assert drawn(panels(figure)[i, j], k) == expected
+
+
+def test_what_is_undefined_or_zero_is_left_out() -> None:
+    rows = table(arms=1)
+    for row in rows:
+        if (row["moment"], row["first"], row["group"]) == ("θ_A", "D_A", "layer 2"):
+            row.update(cosine=float("nan"), norm_first=0.0)
+    figure = draw(rows, MOMENTS)
+    for column in (0, 3):
+        points = drawn(panels(figure)[1, column], 0)
+        assert [x for x, y in points.items() if np.isnan(y)] == [4]
+
+
+def test_an_arm_without_a_set_or_a_moment_has_no_marks_there() -> None:
+    rows = [
+        row
+        for row in table(arms=2)
+        if not (row["arm"] == "plain" and "D_M" in (row["first"], row["second"]))
+        and not (row["arm"] == "mixed" and row["moment"] == "θ_B")
+    ]
+    found = panels(draw(rows, MOMENTS))
+    assert np.isnan(list(drawn(found[0, 1], 0).values())).all()
+    assert np.isnan(list(drawn(found[3, 0], 1).values())).all()
+    assert not np.isnan(list(drawn(found[3, 0], 0).values())).any()
+
+
+def test_no_line_runs_through_embedding_norm_head_or_whole_model() -> None:
+    (line,) = (
+        line
+        for line in panels(draw(table(arms=1, layers=5, tied=False), MOMENTS))[0, 0].lines
+        if line.get_linestyle() != "None" and line.get_color() == COLOURS[0]
+    )
+    assert len(np.asarray(line.get_xydata())) == 5
+
+
+def test_arms_differ_in_colour_line_and_marker() -> None:
+    for looks in (COLOURS, LINES, MARKERS):
+        assert len({str(look) for look in looks[:4]}) == 4
+
+
+def texts(figure: Figure) -> list[tuple[Text, Bbox]]:
+    """Every text that is seen, with its box."""
+    found = [text for legend in figure.legends for text in legend.get_texts()]
+    for axes in figure.axes:
+        found += [axes.title, axes.yaxis.label, *axes.texts]
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            for tick, at in zip(axis.get_major_ticks(), axis.get_majorticklocs(), strict=True):
+                if tick.label1.get_visible() and low <= at <= high:
+                    found.append(tick.label1)
+    return [(text, text.get_window_extent()) for text in found if text.get_text().strip()]
+
+
+@pytest.mark.parametrize(
+    ("arms", "layers", "tied", "sets"),
+    [
+        (1, 2, False, ("D_A", "D_B", "held-out")),
+        (3, 4, True, SETS),
+        (4, 12, False, SETS),
+        (4, 32, False, SETS),
+        (4, 80, True, SETS),
+        (2, 32, True, ("D_A", "D_B", "D_C", "D_M", "held-out")),
+    ],
+)
+def test_no_text_is_cut_off_or_overlaps(
+    arms: int, layers: int, tied: bool, sets: tuple[str, ...]
+) -> None:
+    figure = draw(table(arms, layers, tied, sets), MOMENTS)
+    page = figure.bbox.padded(0.5)
+    found = texts(figure)
+    assert len(found) > 20
+    for text, box in found:
+        assert page.contains(*box.min), text.get_text()
+        assert page.contains(*box.max), text.get_text()
+    for (one, a), (other, b) in itertools.combinations(found, 2):
+        # Text boxes hold some air: what may touch is less than a tenth of the smaller one.
+        common = Bbox.intersection(a, b)
+        area = 0 if common is None else common.width * common.height
+        smaller = min(a.width * a.height, b.width * b.height)
+        assert area < 0.1 * smaller, (one.get_text(), other.get_text())
+
+
+@pytest.mark.parametrize("spread", [0.01, 5.0])
+def test_the_axis_of_norms_always_carries_two_numbers(spread: float) -> None:
+    axes = panels(draw(table(spread=spread), MOMENTS))[0, 3]
+    low, high = axes.get_ylim()
+    assert sum(low <= y <= high for y in axes.get_yticks()) >= 2
+
+
+def test_files_are_reproducible_and_fit_for_print(tmp_path: Path) -> None:
+    rows = table()
+    rows[0]["cosine"] = float("nan")
+    files = save_figure(draw(rows, MOMENTS), rows, tmp_path / "one", "toy")
+    again = save_figure(draw(rows, MOMENTS), rows, tmp_path / "two", "toy")
+    assert [file.name for file in files] == ["toy.pdf", "toy.png", "toy.csv"]
+    assert [f.read_bytes() for f in files] == [f.read_bytes() for f in again]
+    assert sorted(p.name for p in (tmp_path / "one").iterdir()) == sorted(f.name for f in files)
+    pdf = files[0].read_bytes()
+    assert b"/Subtype /Type3" not in pdf
+    assert b"/FontFile2" in pdf
+    assert b"Date" not in pdf
+    assert imread(files[1]).shape[1] == 1400
+    with files[2].open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert lines[0]["cosine"] == ""
+    assert [float(line["cosine"]) for line in lines[1:]] == [row["cosine"] for row in rows[1:]]
+
+
+def test_the_callers_matplotlib_is_left_as_it_was(tmp_path: Path) -> None:
+    before = dict(matplotlib.rcParams)
+    save_figure(draw(table(), MOMENTS), table(), tmp_path, "toy")
+    assert dict(matplotlib.rcParams) == before
+    code = "import sys, geomix.plots.grad_angle; assert 'matplotlib.pyplot' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

@@ -1,0 +1,190 @@
+"""What `geomix show` prints, and the retention table that `geomix train` ends with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console, RenderableType
+
+from geomix.config import RunConfig
+from geomix.errors import UserError
+from geomix.run import Run
+from geomix.show import RetentionRow, retention_rows, retention_table, show_run
+
+SETS = ("D_A", "D_B", "D_M", "held-out")
+
+
+def printed(renderable: RenderableType, width: int = 80) -> str:
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    with console.file:
+        console.print(renderable)
+        return "\n".join(line.rstrip() for line in console.export_text().splitlines()) + "\n"
+
+
+def evaluation(
+    stage: int, step: int, moment: str, name: str, exact: float, loss: float
+) -> dict[str, Any]:
+    return {
+        "event": "evaluation",
+        "stage": stage,
+        "step": step,
+        "epoch": 1,
+        "moment": moment,
+        "set": name,
+        "n": 100,
+        "exact_match": exact,
+        "loss": loss,
+    }
+
+
+def write(
+    folder: Path,
+    status: dict[str, Any] | None,
+    lines: Iterable[dict[str, Any]] = (),
+    arms: list[str] | None = None,
+    mix: dict[str, Any] | None = None,
+) -> Run:
+    folder.mkdir(parents=True, exist_ok=True)
+    config = RunConfig.model_validate(
+        {
+            "name": "toy",
+            "stages": [
+                {"data": {"source": "kvr", "limit": 100}, "mix": mix, "stop": {"epochs": 30}},
+                {"data": {"source": "kvr", "limit": 50, "split": "id"}, "stop": {"epochs": 40}},
+            ],
+        }
+    )
+    run = Run(folder)
+    resolved = {"name": folder.name, "hash": config.content_hash(), "arms": arms}
+    text = json.dumps({**resolved, "config": config.model_dump(mode="json")})
+    run.resolved_file.write_text(text)
+    if status:
+        run.status_file.write_text(json.dumps(status))
+    run.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return run
+
+
+def finished() -> list[dict[str, Any]]:
+    exact = {
+        ("start", 0): (0.0, 1.0, 2.0, 3.0),
+        ("end", 0): (99.0, 1.5, 40.0, 3.5),
+        ("end", 1): (12.5, 88.0, 30.0, 3.25),
+    }
+    lines: list[dict[str, Any]] = [{"event": "step", "stage": 0, "step": 120, "loss": 0.1}]
+    for (moment, stage), values in exact.items():
+        for name, value in zip(SETS, values, strict=True):
+            lines.append(evaluation(stage, 120, moment, name, value, 5 - value / 25))
+    lines.insert(6, evaluation(0, 60, "epoch", "D_A", 50.0, 1.0))
+    return [*lines, {"event": "step", "stage": 1, "step": 80, "loss": 0.1}]
+
+
+def test_retention_is_the_base_and_the_end_of_each_stage(tmp_path: Path) -> None:
+    rows = retention_rows(write(tmp_path / "toy", {"state": "done"}, finished()))
+    assert [r.moment for r in rows[::4]] == ["θ_0", "after stage 1", "after stage 2"]
+    assert rows[4] == RetentionRow("toy", "after stage 1", "D_A", 100, 99.0, 5 - 99 / 25)
+    assert [r.exact_match for r in rows if r.set == "D_B"] == [1.0, 1.5, 88.0]
+    assert len(rows) == 12, "the epoch inside a finished stage is no row"
+
+
+def test_a_stage_under_way_shows_its_newest_evaluation_only(tmp_path: Path) -> None:
+    lines = finished()[:10]
+    lines += [evaluation(1, step, "epoch", "D_A", 80.0 - step, 0.5) for step in (2, 4)]
+    rows = retention_rows(write(tmp_path / "toy", {"state": "running"}, lines))
+    assert (rows[-1].moment, rows[-1].exact_match) == ("stage 2, step 4", 76.0)
+    assert all(row.moment != "stage 2, step 2" for row in rows)
+
+
+def test_a_resumed_run_counts_its_last_line(tmp_path: Path) -> None:
+    lines = [evaluation(0, 9, "end", "D_A", value, 0.1) for value in (10.0, 20.0)]
+    (row,) = retention_rows(write(tmp_path / "toy", {"state": "done"}, lines))
+    assert row.exact_match == 20.0
+
+
+def test_the_table_holds_every_number_in_80_columns(tmp_path: Path) -> None:
+    write(tmp_path / "toy", {"state": "done"}, arms=["plain", "a-rather-long-arm-name"])
+    for arm in ("plain", "a-rather-long-arm-name"):
+        write(tmp_path / "toy" / "arms" / arm, {"state": "done"}, finished())
+    text = printed(retention_table(Run(tmp_path / "toy")))
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == ["D_A", "D_A", "D_B", "D_B", "D_M", "D_M", "held-out", "held-out"]
+    after = next(line for line in lines if "after stage 2" in line)
+    assert after.split()[3:] == ["12.5", "4.5", "88.0", "1.48", "30.0", "3.8", "3.2", "4.87"]
+    assert text.index("plain") < text.index("a-rather-long-arm-name")
+
+
+def test_more_sets_than_fit_give_two_tables(tmp_path: Path) -> None:
+    lines = [evaluation(0, 0, "start", name, 1.0, 2.0) for name in (*SETS, "D_C")]
+    text = printed(retention_table(write(tmp_path / "toy", {"state": "done"}, lines)))
+    assert max(map(len, text.splitlines())) <= 80
+    header = text.splitlines()[0].split()
+    assert header == ["D_A", "D_B", "D_C", "D_M", "held-out"]
+    assert text.count("exact %") == text.count("loss") == 5
+
+
+def test_no_evaluation_yet(tmp_path: Path) -> None:
+    run = write(tmp_path / "toy", {"state": "running", "stage": 0, "step": 3})
+    assert "no evaluation yet" in printed(show_run(run))
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ({"state": "done"}, "toy  done"),
+        ({"state": "failed", "why": "out of memory"}, "toy  failed: out of memory"),
+        # Nobody holds the lock, so a run that says it is running was killed.
+        ({"state": "running", "stage": 1, "step": 40}, "toy  interrupted in stage 2, step 40"),
+        ({"state": "running", "arm": "mixed"}, "toy  interrupted in arm mixed"),
+        (None, "toy  not started"),
+    ],
+)
+def test_the_first_line_says_the_state(
+    tmp_path: Path, status: dict[str, Any] | None, expected: str
+) -> None:
+    assert printed(show_run(write(tmp_path / "toy", status))).splitlines()[0].rstrip() == expected
+
+
+def test_a_running_run_is_running_while_its_lock_is_held(tmp_path: Path) -> None:
+    run = write(tmp_path / "toy", {"state": "running", "stage": 0, "step": 7})
+    with run.locked():
+        assert "running in stage 1, step 7" in printed(show_run(run))
+
+
+def test_stages_snapshots_and_results_are_listed(tmp_path: Path) -> None:
+    mix = {"source": "random-words", "ratio": 2, "words": 20, "passage_free": True}
+    run = write(tmp_path / "toy", {"state": "done"}, finished(), mix=mix)
+    for file in (
+        run.snapshot_folder / "stage0-step000000.h5",
+        run.snapshot_folder / "stage0-step000120.h5",
+        run.analysis_folder / "grad_angle.json",
+        run.figure_folder / "grad_angle.pdf",
+        run.figure_folder / "grad_angle.png.partial",
+    ):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    text = printed(show_run(run))
+    words = " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 80
+    assert "100 kvr" in text
+    assert "50 kvr (id)" in words
+    for word in ("random-words", "1:2,", "passage-free", "2 snapshots", " 120\n", " 80\n"):
+        assert word in text
+    assert "analysis/grad_angle.json\nfigures/grad_angle.pdf" in text
+    assert "partial" not in text
+
+
+def test_arms_are_told_apart_and_one_may_not_have_begun(tmp_path: Path) -> None:
+    run = write(tmp_path / "toy", {"state": "running", "arm": "mixed"}, arms=["plain", "mixed"])
+    write(run.path / "arms" / "plain", {"state": "done"}, finished())
+    text = printed(show_run(run))
+    assert "arm plain  done" in text
+    assert "arm mixed  not started" in text
+
+
+def test_a_folder_that_is_no_run_is_a_users_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is .* a run of geomix"):
+        show_run(Run(tmp_path))
