@@ -69,7 +69,8 @@ def main() -> None:
         def snapshot() -> None:
             recorder.observe(moment)
 
-        plain(), snapshot()  # warm up
+        for work in (plain, snapshot):  # warm up
+            work()
         rounds = [(seconds(plain), seconds(snapshot)) for _ in range(ROUNDS)]
         (file,) = Path(folder).glob("*.h5")
         weight = file.stat().st_size / 1e6

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from geomix.errors import UserError
+
+if TYPE_CHECKING:
+    from geomix.analyze.groups import By
 
 PRESETS = Path(__file__).resolve().parent / "presets"
 
@@ -22,7 +24,9 @@ class _OneLineErrors(click.Group):
         except UserError as error:
             for line in error.lines:
                 click.echo(f"geomix: {line}", err=True)
-            ctx.exit(2)
+        except OSError as error:  # a full disk, a folder without permission
+            click.echo(f"geomix: {error.filename or 'files'}: {error.strerror or error}", err=True)
+        raise click.exceptions.Exit(2)
 
 
 @click.group(cls=_OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
@@ -59,11 +63,12 @@ def train(config: Path | None, overrides: tuple[str, ...], out: Path | None, dry
 
         console.print(plan_table(experiment))
         return
-    _quiet_libraries()
     from geomix.experiment import new_folder, run_experiment
+    from geomix.model.load import quiet_libraries
     from geomix.show import retention_table
     from geomix.train.progress import Display, live_progress
 
+    quiet_libraries()
     folder = out or new_folder(experiment.name)
     console.print(f"{experiment.name} → {folder}", highlight=False)
     displays: list[Display] = []
@@ -96,7 +101,7 @@ def analyze() -> None:
     help="What a row of the table stands for.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the whole table as JSON.")
-def grad_angle(run: Path | None, by: str, as_json: bool) -> None:
+def grad_angle(run: Path | None, by: By, as_json: bool) -> None:
     """Cosines between the gradients of D_A, D_B, D_M and a held-out set, at each snapshot.
 
     RUN is a run's folder; without it the newest under runs/ is taken.
@@ -127,12 +132,3 @@ def _config_file(given: Path | None) -> Path:
     """The file that CONFIG means: a path, or a preset's name."""
     preset = PRESETS / f"{given or 'demo'}.yaml"
     return preset if given is None or (not given.exists() and preset.is_file()) else given
-
-
-def _quiet_libraries() -> None:
-    """Keep the libraries' own progress bars and notices out of ours."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()

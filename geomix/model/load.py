@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,15 @@ def builtin_folder() -> Path:
 def default_device() -> torch.device:
     """The first GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' own progress bars and notices out of the command line's output."""
+    from transformers.utils import logging
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def load_model(name: str, device: torch.device) -> LoadedModel:

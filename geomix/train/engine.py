@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from geomix.config import RunConfig, StageConfig
 from geomix.data.example import TokenisedExample
 from geomix.data.stage import MIXED, StagePlan, describe
 from geomix.data.template import tokenise_all
+from geomix.errors import UserError
 from geomix.model.load import LoadedModel
 from geomix.run import Run
 from geomix.train.checkpoint import save_final
@@ -100,6 +102,7 @@ class Engine:
             )
             for index, plan in enumerate(plans)
         ]
+        self._check_lengths(stages)
         for stage in stages:
             described = describe(stage.plan, stage.own, stage.mixed)
             write_json(self._folder(stage) / "data.json", described)
@@ -129,6 +132,7 @@ class Engine:
                     forward, optimiser, sources, train, self.loaded.pad_id, device
                 )
                 step += 1
+                _check_finite(stage, step, loss=result.loss, gradient_norm=result.gradient_norm)
                 self._log({"event": "step", "stage": stage.index, "step": step, "lr": rate}, result)
                 self.progress.step(result)
                 self._announce(stage, step, epoch + (number == len(batches)), result.loss)
@@ -137,6 +141,18 @@ class Engine:
                 self._evaluate("end" if last else "epoch", epoch + 1, step, stage, stages)
         model.eval()
         save_final(self._folder(stage) / "checkpoints" / "final", self.loaded, optimiser)
+
+    def _check_lengths(self, stages: Sequence[_Stage]) -> None:
+        """Refuse examples that the model has no positions for, before anything is trained."""
+        most = getattr(self.loaded.model.config, "max_position_embeddings", None)
+        for stage in stages:
+            for name, examples in ((stage.plan.name, stage.own), (MIXED, stage.mixed)):
+                longest = max((len(example.ids) for example in examples), default=0)
+                if most is not None and longest > most:
+                    raise UserError(
+                        f"stage {stage.name}: an example of {name} has {longest} tokens, the model "
+                        f"takes at most {most}; leave it out, or mix fewer words"
+                    )
 
     def _evaluate(
         self, moment: str, epoch: int, step: int, stage: _Stage, stages: Sequence[_Stage]
@@ -157,6 +173,7 @@ class Engine:
         )
         at = {"event": "evaluation", "stage": stage.index, "step": step, "epoch": epoch}
         for scored, result in results.items():
+            _check_finite(stage, step, loss=result.loss)
             self._log({**at, "moment": moment, "set": scored}, result)
         self.run.set_status(
             "running", stage=stage.index, stage_name=stage.name, step=step, epoch=epoch
@@ -173,3 +190,13 @@ class Engine:
 
     def _folder(self, stage: _Stage) -> Path:
         return self.run.stage_folder(stage.index, stage.name)
+
+
+def _check_finite(stage: _Stage, step: int, **numbers: float) -> None:
+    """Stop a run that has diverged: every number after this one would be meaningless."""
+    for name, number in numbers.items():
+        if not math.isfinite(number):
+            raise UserError(
+                f"stage {stage.name}, step {step}: {name} is {number}; lower train.lr, "
+                "or set train.clip"
+            )

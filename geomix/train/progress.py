@@ -51,9 +51,10 @@ class Display:
         self._task = None
         seconds = time.monotonic() - self._started
         self._console.print(
-            f"{self._title():24} {self._steps:5} steps  loss {self._loss:<7.3g} "
-            f"{self._retention}  {seconds:.0f} s",
+            f"{self._title():17} {self._steps:4} steps {seconds:4.0f} s  "
+            f"loss {self._loss:<7.2g} {self._retention}",
             highlight=False,
+            soft_wrap=True,
         )
 
     def _title(self) -> str:

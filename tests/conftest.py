@@ -1,0 +1,103 @@
+"""A tiny random causal LM on disk, as transformers writes any other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from geomix.data import arithmetic, kvr
+from geomix.data.example import Example, TokenisedExample
+from geomix.data.template import tokenise_all
+from geomix.model.load import LoadedModel, load_model
+
+VALUES = [
+    "7 42 blue",
+    "green red",
+    "a long answer with words",
+    "x",
+    "no",
+    "99 bottles",
+    "zz top",
+    "k9",
+    "éß",
+    "日本",
+    "last",
+    "one",
+]
+
+
+def byte_level_tokenizer(corpus: list[str], size: int, *, split: bool) -> Any:
+    """A byte-level BPE tokenizer: any text is representable.
+
+    Args:
+        corpus: what its merges are learnt from.
+        size: of the vocabulary.
+        split: whether merges stay within words, as they do in GPT-2 and Llama 3; else they may
+            run over the line break that ends a prompt.
+    """
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split)
+    inner.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=["<s>", "</s>", "<pad>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    inner.train_from_iterator(corpus, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    )
+
+
+@pytest.fixture(scope="session")
+def make_tokenizer() -> Callable[..., Any]:
+    """`byte_level_tokenizer`, for tests that need one of their own."""
+    return byte_level_tokenizer
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random tied Llama (2 layers, d = 32) with its tokenizer."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    known = [*kvr.examples(50, 9, "train"), *arithmetic.examples(50, 9, "train")]
+    tokenizer = byte_level_tokenizer([e.prompt for e in known], 400, split=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=32,
+                intermediate_size=64,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                max_position_embeddings=256,
+                tie_word_embeddings=True,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def loaded(tiny_model: Path) -> LoadedModel:
+    """The tiny model, fresh from disk."""
+    return load_model(str(tiny_model), torch.device("cpu"))
+
+
+@pytest.fixture
+def facts(loaded: LoadedModel) -> list[TokenisedExample]:
+    """Twelve examples whose targets have different lengths."""
+    made = [Example(f"The value of {'abcdefghijkl'[i]} is?", v) for i, v in enumerate(VALUES)]
+    return tokenise_all(loaded.tokenizer, made)

@@ -1,0 +1,177 @@
+"""What a stage trains on: counts, order, the control, the probe sets."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from itertools import chain
+from typing import Any
+
+import pytest
+
+from geomix.config import MixConfig, RunConfig
+from geomix.data.example import IGNORED, Example, TokenisedExample
+from geomix.data.stage import (
+    StagePlan,
+    content_hash,
+    describe,
+    mixed_examples,
+    plan_stages,
+    probe_sets,
+    set_name,
+)
+from geomix.errors import UserError
+
+MIX = {"source": "random-words", "ratio": 2, "words": 5}
+
+
+def plan(own: int, mixed: int, *, free: bool = False) -> StagePlan:
+    def named(letter: str, count: int) -> list[Example]:
+        return [Example(f"{letter}{i}", "t") for i in range(count)]
+
+    return StagePlan("D_A", named("a", own), named("m", mixed), passage_free=free)
+
+
+def config(*stages: dict[str, Any], **keys: Any) -> RunConfig:
+    return RunConfig.model_validate({"stages": list(stages), **keys})
+
+
+def stage(source: str = "kvr", limit: int = 12, **keys: Any) -> dict[str, Any]:
+    return {"data": {"source": source, "limit": limit}, **keys}
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.5, 1, 2, 4])
+def test_the_mix_is_exactly_the_ratio_rounded_half_up(ratio: float) -> None:
+    """In fractions of whole numbers, where nothing is rounded on the way."""
+    mix = MixConfig(source="random-words", ratio=ratio, words=5)
+    for own in (1, 2, 3, 4, 5, 7, 10, 15, 25, 33, 100, 105, 250):
+        expected = math.floor(Fraction(str(ratio)) * own + Fraction(1, 2))
+        if expected == 0:
+            with pytest.raises(UserError, match="is none; give a larger ratio"):
+                mixed_examples(mix, own, 0, 0)
+        else:
+            found = mixed_examples(mix, own, 0, 0)
+            assert len(found) == expected
+            assert len({example.target for example in found}) == expected
+            assert all(len(example.target.split()) == 5 for example in found)
+
+
+def test_no_mix_is_none() -> None:
+    assert mixed_examples(None, 10, 0, 0) == []
+
+
+def test_stages_and_seeds_mix_different_passages() -> None:
+    mix = MixConfig.model_validate(MIX)
+    drawn = [{e.target for e in mixed_examples(mix, 10, *at)} for at in ((0, 0), (0, 1), (1, 0))]
+    assert len(set().union(*drawn)) == 60
+    fixed = MixConfig.model_validate({**MIX, "seed": 0})
+    assert mixed_examples(fixed, 10, 5, 0) == mixed_examples(mix, 10, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("own", "mixed", "size"), [(12, 24, 8), (10, 0, 4), (5, 2, 32), (7, 14, 1)]
+)
+def test_every_epoch_is_a_permutation_in_full_batches_and_one_rest(
+    own: int, mixed: int, size: int
+) -> None:
+    made = plan(own, mixed)
+    for epoch in range(3):
+        batches = made.batches(0, 0, epoch, size)
+        assert sorted(chain(*batches)) == list(range(own + mixed))
+        assert all(len(batch) == size for batch in batches[:-1])
+        assert 0 < len(batches[-1]) <= size
+        assert len(batches) == math.ceil((own + mixed) / size)
+    assert made.steps(3, size) == 3 * math.ceil((own + mixed) / size)
+
+
+def test_the_order_is_a_function_of_seed_stage_and_epoch() -> None:
+    made = plan(30, 60)
+    places = [(seed, index, epoch) for seed in (0, 1) for index in (0, 1) for epoch in (0, 1, 2)]
+    orders = {tuple(chain(*made.batches(*place, 8))) for place in places}
+    assert len(orders) == len(places)
+    assert plan(30, 60).batches(1, 0, 2, 8) == made.batches(1, 0, 2, 8)
+
+
+def test_the_control_is_the_mix_with_the_passages_left_out() -> None:
+    mixed, control = plan(10, 20), plan(10, 20, free=True)
+    assert control.steps(5, 4) == mixed.steps(5, 4) == 40
+    empty = 0
+    for epoch in range(5):
+        pairs = zip(mixed.batches(3, 1, epoch, 4), control.batches(3, 1, epoch, 4), strict=True)
+        for whole, left in pairs:
+            assert left == [i for i in whole if mixed.own[i : i + 1]]
+            empty += not left
+        assert sorted(chain(*control.batches(3, 1, epoch, 4))) == list(range(10))
+    assert empty, "by chance some batch holds passages only; it stays a step"
+
+
+def tokenised(examples: list[Example], targets: list[int]) -> list[TokenisedExample]:
+    return [
+        TokenisedExample((1,) * (n + 1), (IGNORED,) + (1,) * n, e)
+        for e, n in zip(examples, targets, strict=True)
+    ]
+
+
+def test_weights_in_data_json_by_hand() -> None:
+    """Own: 2 examples, 3 + 1 tokens; mixed: 3, 4 + 4 + 8. So 4/20 of tokens, 2/5 of examples."""
+    made = plan(2, 3)
+    own, mixed = tokenised(made.own, [3, 1]), tokenised(made.mixed, [4, 4, 8])
+    sets = describe(made, own, mixed)["sets"]
+    assert sets["D_A"]["effective_weight"] == pytest.approx({"token": 0.2, "example": 0.4})
+    assert sets["D_M"]["effective_weight"] == pytest.approx({"token": 0.8, "example": 0.6})
+    counts = [(s["examples"], s["target_tokens"], s["trained"]) for s in sets.values()]
+    assert counts == [(2, 4, True), (3, 16, True)]
+    control = describe(plan(2, 3, free=True), own, mixed)["sets"]
+    assert control["D_A"]["effective_weight"] == {"token": 1, "example": 1}
+    assert control["D_M"]["effective_weight"] == {"token": 0, "example": 0}
+    assert [s["trained"] for s in control.values()] == [True, False]
+    assert list(describe(plan(2, 0), own, [])["sets"]) == ["D_A"]
+
+
+def test_the_hash_tells_prompts_targets_and_order_apart() -> None:
+    one, other = Example("a", "b"), Example("c", "d")
+    lists = [[one, other], [other, one], [one], [Example("ab", "")], [Example("", "ab")]]
+    assert len({content_hash(examples) for examples in lists}) == len(lists)
+
+
+def test_plans_follow_the_configuration() -> None:
+    made = plan_stages(config(stage(mix=MIX), stage("arithmetic", 5), seed=3))
+    assert [(p.name, len(p.own), len(p.mixed)) for p in made] == [("D_A", 12, 24), ("D_B", 5, 0)]
+    assert plan_stages(config(stage(), seed=3))[0].own == made[0].own
+    assert plan_stages(config(stage(), seed=4))[0].own != made[0].own
+    fixed = {"data": {"source": "kvr", "limit": 12, "seed": 3}}
+    assert plan_stages(config(fixed, seed=4))[0].own == made[0].own
+
+
+def test_set_names_skip_the_m() -> None:
+    names = [set_name(i) for i in range(25)]
+    assert names[:2] == ["D_A", "D_B"]
+    assert len(set(names)) == 25
+    assert "D_M" not in names
+    with pytest.raises(UserError, match="stages"):
+        set_name(25)
+
+
+def test_arms_share_their_probe_sets() -> None:
+    """Plain, mixed and control: cosines of different arms are of the same examples."""
+    record = {"mix": MIX}
+    arms = [
+        config(stage(mix=mix), stage("arithmetic", 5), record=record, seed=2)
+        for mix in (None, MIX, {**MIX, "passage_free": True})
+    ]
+    plain, mixed, control = (probe_sets(arm, plan_stages(arm)) for arm in arms)
+    assert plain == mixed == control
+    assert {name: len(examples) for name, examples in plain.items()} == {
+        "D_A": 12,
+        "D_B": 5,
+        "D_M": 24,
+        "held-out": 12,
+    }
+    texts = [{e.prompt for e in examples} for examples in plain.values()]
+    assert len(set().union(*texts)) == 12 + 5 + 24 + 12, "no example is in two sets"
+
+
+def test_probe_sets_without_a_mix_or_a_record() -> None:
+    for keys in ({}, {"record": None}):
+        alone = config(stage(), **keys)
+        assert list(probe_sets(alone, plan_stages(alone))) == ["D_A", "held-out"]

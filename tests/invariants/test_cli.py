@@ -1,0 +1,405 @@
+"""What must hold through the real command line, whatever happens inside."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import pytest
+import yaml
+from safetensors import safe_open
+
+from geomix.run import Run
+
+GEOMIX = str(Path(sys.executable).with_name("geomix"))
+CONFIG = """stages:
+  - data: {source: kvr, limit: 5}
+    stop: {epochs: 2}
+  - data: {source: arithmetic, limit: 4}
+    stop: {epochs: 1}
+train: {lr: 1e-2, batch_size: 3}
+record: {at: [boundaries, 1], probes: 3, mix: &mix {source: random-words, ratio: 2, words: 1}}
+evaluate: {epochs: 0}
+arms:
+  mixed: {stages.0.mix: *mix}
+  control: {stages.0.mix: {source: random-words, ratio: 2, words: 1, passage_free: true}}
+"""
+
+
+FORKED_RUNS = """
+import contextlib, os, random, signal, sys, time
+folder, model = sys.argv[1:]
+os.chdir(folder)
+import torch, transformers, nnsight, geomix.experiment, geomix.show, geomix.train.progress
+from geomix.cli import main
+from geomix.model.load import load_model
+load_model(model, torch.device("cpu"))  # whatever that imports
+
+def start(name, kill_at, *more):
+    # Counts what the process does to files under its run, and kills it in the middle of one.
+    pid = os.fork()
+    if pid:
+        return pid
+    events = 0
+    def hook(event, arguments):
+        nonlocal events
+        if event in ("open", "os.rename", "os.mkdir", "os.remove") and name in str(arguments[0]):
+            events += 1
+            if events == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(hook)
+    arguments = ["train", "run.yaml", "--out", name, "--set", f"model={model}", *more]
+    with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
+        with contextlib.suppress(SystemExit):
+            main(arguments)
+    with open("events", "w") as file:
+        file.write(str(events))
+    os._exit(0)
+
+begun = time.monotonic()
+os.waitpid(start("again", 0), 0)
+seconds = time.monotonic() - begun
+total = int(open("events").read()) - 6  # the last few say that it is done
+os.waitpid(start("unrecorded", 0, "--set", "record=null"), 0)
+os.waitpid(start("seed", 0, "--set", "record=null", "--set", "seed=1"), 0)
+draw = random.Random(0)
+for index in range(4):  # at a file's operation, one in each quarter of the run
+    low, high = 4 + index * (total - 4) // 4, 3 + (index + 1) * (total - 4) // 4
+    os.waitpid(start(f"event-{index}", draw.randint(low, high)), 0)
+for index in range(2):  # at a moment of the clock
+    pid = start(f"clock-{index}", 0)
+    time.sleep(seconds * draw.uniform(0.1, 0.9))
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+"""
+"""A whole run again, some with other settings, and some that are killed.
+
+Forked, so that the libraries are imported once: each kill costs only what the run does."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder with a configuration in it, where geomix is started."""
+
+    folder: Path
+    model: Path
+
+    def geomix(self, *arguments: str, hash_seed: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run the installed command; another hash seed is another order of every set."""
+        return subprocess.run(
+            [GEOMIX, *arguments],
+            cwd=self.folder,
+            env=self.environment(hash_seed),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    def environment(self, hash_seed: int = 0) -> dict[str, str]:
+        fixed = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "100"}
+        return {**os.environ, **fixed, "PYTHONHASHSEED": str(hash_seed)}
+
+    def train(self, name: str, *arguments: str, hash_seed: int = 0) -> Run:
+        command = ["train", "run.yaml", "--out", name, "--set", f"model={self.model}", *arguments]
+        done = self.geomix(*command, hash_seed=hash_seed)
+        assert done.returncode == 0, done.stderr
+        return Run(self.folder / name)
+
+    def files(self) -> set[str]:
+        return {path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*")}
+
+
+def make_place(folder: Path, model: Path) -> Place:
+    (folder / "run.yaml").write_text(CONFIG)
+    return Place(folder, model)
+
+
+@pytest.fixture
+def place(tmp_path: Path, tiny_model: Path) -> Place:
+    return make_place(tmp_path, tiny_model)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, Run]:
+    """Runs by name: one through the installed command, the rest forked off a process."""
+    shared = make_place(tmp_path_factory.mktemp("runs"), tiny_model)
+    shared.train("recorded", hash_seed=1)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKED_RUNS, str(shared.folder), str(tiny_model)],
+        env=shared.environment(hash_seed=2),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    return {path.name: Run(path) for path in sorted(shared.folder.iterdir()) if path.is_dir()}
+
+
+def weights(run: Run) -> dict[str, bytes]:
+    """Every safetensors file of a run, byte by byte: trained weights and Adam's moments."""
+    found = sorted(run.path.rglob("*.safetensors"))
+    return {path.relative_to(run.path).as_posix(): path.read_bytes() for path in found}
+
+
+def steps(run: Run) -> list[dict[str, object]]:
+    return [line for line in run.metrics() if line["event"] == "step"]
+
+
+def test_the_same_seed_gives_the_same_bits(runs: dict[str, Run]) -> None:
+    """In two processes whose sets and dictionaries of strings hash differently."""
+    assert len(weights(runs["recorded"])) == 2 * 2 * 2, "arms, stages, weights and moments"
+    assert weights(runs["recorded"]) == weights(runs["again"])
+    for one, other in zip(runs["recorded"].arms, runs["again"].arms, strict=True):
+        assert list(one.metrics()) == list(other.metrics())
+
+
+def test_recording_changes_no_bit(runs: dict[str, Run]) -> None:
+    assert weights(runs["recorded"]) == weights(runs["unrecorded"])
+    for one, other in zip(runs["recorded"].arms, runs["unrecorded"].arms, strict=True):
+        assert list(one.metrics()) == list(other.metrics())
+    assert all(len(arm.snapshots()) == 5 for arm in runs["recorded"].arms)
+    assert not any(arm.snapshots() for arm in runs["unrecorded"].arms)
+
+
+def test_another_seed_gives_other_weights(runs: dict[str, Run]) -> None:
+    one, other = weights(runs["unrecorded"]), weights(runs["seed"])
+    assert one.keys() == other.keys()
+    assert not any(one[name] == other[name] for name in one)
+
+
+def test_mixed_and_control_take_the_same_steps_on_the_same_examples(runs: dict[str, Run]) -> None:
+    """15 examples in threes, 2 epochs: 10 steps; the control's weights lie on D_A alone."""
+    mixed, control = (steps(arm) for arm in runs["recorded"].arms)
+    assert [(s["stage"], s["step"], s["lr"]) for s in mixed] == [
+        (s["stage"], s["step"], s["lr"]) for s in control
+    ]
+    assert [s["step"] for s in mixed if s["stage"] == 0] == list(range(1, 11))
+    for with_mix, without in zip(mixed, control, strict=True):
+        if with_mix["stage"] == 0:
+            assert isinstance(with_mix["weights"], dict)
+            assert isinstance(without["weights"], dict)
+            assert without["weights"]["D_M"] == 0
+            assert bool(with_mix["weights"]["D_A"]) == bool(without["weights"]["D_A"])
+    assert mixed[0]["loss"] != control[0]["loss"]
+
+
+def test_a_run_says_what_it_was(runs: dict[str, Run]) -> None:
+    run = runs["seed"]
+    given = run.config_file.read_text()
+    assert given.endswith(CONFIG)
+    assert "# --set seed=1\n" in given
+    assert run.resolved()["arms"] == ["mixed", "control"]
+    assert [arm.resolved()["config"]["seed"] for arm in run.arms] == [1, 1]
+    assert run.resolved()["hash"] != runs["unrecorded"].resolved()["hash"]
+    assert [one.status()["state"] for one in (run, *run.arms)] == ["done"] * 3
+    environment = json.loads(run.environment_file.read_text())
+    assert environment["versions"]["torch"]
+
+
+def assert_complete(run: Path) -> int:
+    """Every file under a final name is whole; the number of those that were read."""
+    read = 0
+    for path in sorted(run.rglob("*")):
+        if any(part.endswith(".partial") for part in path.parts) or path.is_dir():
+            continue
+        read += 1
+        match path.suffix:
+            case ".safetensors":
+                with safe_open(path, framework="pt") as tensors:
+                    assert [tensors.get_tensor(name).shape for name in tensors.keys()]  # noqa: SIM118
+                others = {other.name for other in path.parent.iterdir()}
+                assert others >= {"model.safetensors", "config.json", "tokenizer.json"}, path
+                assert "adam_second_moments.safetensors" in others
+            case ".h5":
+                with h5py.File(path) as file:
+                    assert file.attrs["complete"]
+            case ".json":
+                json.loads(path.read_text())
+            case ".jsonl":
+                lines = path.read_text().split("\n")
+                assert lines.pop() == ""
+                assert all(isinstance(json.loads(line), dict) for line in lines)
+            case ".yaml":
+                yaml.safe_load(path.read_text())
+            case _:
+                assert path.name == "lock", path
+    return read
+
+
+def test_a_kill_at_any_moment_leaves_only_whole_files(runs: dict[str, Run]) -> None:
+    whole = assert_complete(runs["again"].path)
+    assert runs["again"].status()["state"] == "done"
+    at_events = [run for name, run in runs.items() if name.startswith("event-")]
+    at_moments = [run for name, run in runs.items() if name.startswith("clock-")]
+    left = [assert_complete(run.path) for run in at_events]
+    assert len(left) == 4
+    assert len(set(left)) == 4, "the kills were at different moments"
+    assert max(left) <= whole
+    assert [run.status()["state"] for run in at_events] == ["interrupted"] * 4
+    for run in at_moments:
+        assert_complete(run.path)
+        if run.status_file.exists():
+            assert run.status()["state"] in ("interrupted", "done")
+
+
+def test_show_says_that_a_killed_run_was_interrupted(runs: dict[str, Run]) -> None:
+    run = runs["event-3"]
+    shown = Place(run.path.parent, run.path).geomix("show", run.name)
+    assert shown.returncode == 0, shown.stderr
+    assert "interrupted" in shown.stdout.splitlines()[0]
+
+
+IMPORTED = """
+import sys
+from geomix.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as ended:
+    status = ended.code
+print(status, *(name for name in sys.modules if "." not in name))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "heavy"),
+    [
+        (
+            ["--help"],
+            {"torch", "transformers", "nnsight", "matplotlib", "h5py", "pydantic", "rich"},
+        ),
+        (["train", "--help"], {"torch", "transformers", "nnsight", "matplotlib", "h5py"}),
+        (["train", "run.yaml", "--dry-run"], {"torch", "transformers", "nnsight", "matplotlib"}),
+        (["train", "none.yaml"], {"torch", "transformers", "nnsight", "matplotlib", "h5py"}),
+        (["train", "--set", "seed=x"], {"torch", "transformers", "nnsight", "matplotlib", "h5py"}),
+        (["show"], {"torch", "transformers", "nnsight", "matplotlib", "h5py"}),
+    ],
+)
+def test_heavy_libraries_wait_until_they_are_needed(
+    place: Place, arguments: list[str], heavy: set[str]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED, *arguments],
+        cwd=place.folder,
+        env=place.environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    status, *modules = done.stdout.splitlines()[-1].split()
+    assert status in {"0", "2"}
+    assert "click" in modules
+    assert not heavy & set(modules)
+
+
+def test_a_dry_run_counts_and_makes_nothing(place: Place) -> None:
+    before = place.files()
+    done = place.geomix("train", "run.yaml", "--dry-run", "--set", "model=no/such/model")
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines() if "0-kvr" in line or "1-ar" in line]
+    assert rows == [
+        ["mixed", "0-kvr", "D_A", "5", "10", "2", "10", "0.01", "3"],
+        ["1-arithmetic", "D_B", "4", "–", "1", "2", "0.01", "2"],
+        ["control", "0-kvr", "D_A", "5", "(10)", "2", "10", "0.01", "3"],
+        ["1-arithmetic", "D_B", "4", "–", "1", "2", "0.01", "2"],
+    ]
+    assert place.files() == before
+
+
+ALONE = "stages: [{data: kvr}]\n"
+BROKEN: dict[str, tuple[str | bytes, list[str], list[str]]] = {
+    # name: (file, further arguments, what each line holds)
+    "two mistakes": ("modle: x\nstages: [{data: kvrr}]\n", [], ["'model'", "known: kvr"]),
+    "no YAML": ("stages: [", [], ["bad.yaml:1"]),
+    "empty": ("", [], ["mapping"]),
+    "list": ("- 1\n", [], ["mapping"]),
+    "other bytes": (b"\xff", [], ["cannot be read"]),
+    "duplicate": (ALONE + "seed: 1\nseed: 2\n", [], ["bad.yaml:3 seed: given twice"]),
+    "tag": ("stages: !!python/object/apply:os.mkdir [made]\n", [], ["not YAML"]),
+    "schedule": (ALONE + "record: {at: [sometimes]}\n", [], ["bad.yaml:2 record.at"]),
+    "arm": (ALONE + "arms: {a: {stages.3.mix: kvr}}\n", [], ["bad.yaml:2"]),
+    "set": (ALONE, ["--set", "stages.0.lmit=3"], ["unknown key"]),
+    "set without a value": (ALONE, ["--set", "seed"], ["key=value"]),
+    "seed of 65 bits": (ALONE, ["--set", f"seed={2**65}"], ["seed"]),
+    "no data": ("stages: [{data: none.jsonl}]\n", [], ["no such file"]),
+    "too few facts": ("stages: [{data: {source: triples, limit: 9999999}}]\n", [], ["triples"]),
+    "too few sums": ("stages: [{data: {source: arithmetic, limit: 9999999}}]\n", [], ["250000"]),
+    "no mix left": (ALONE, ["--set", "stages.0.mix={source: kvr, ratio: 0.001}"], ["ratio"]),
+    "out is a file": (ALONE, ["--out", "run.yaml"], ["a file"]),
+    "out is full": (ALONE, ["--out", "full"], ["not empty"]),
+}
+
+
+def one_line_each(done: subprocess.CompletedProcess[str], says: list[str]) -> None:
+    assert done.returncode == 2, done.stdout + done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(says), done.stderr
+    assert all(line.startswith("geomix: ") and len(line) < 500 for line in lines)
+    for part in says:
+        assert sum(part in line for line in lines) == 1, done.stderr
+
+
+COMMANDS = """
+import io, json, os, sys, contextlib
+os.chdir(sys.argv[1])
+import torch, geomix.experiment, geomix.show, geomix.train.progress
+from geomix.cli import main
+done = []
+for arguments in json.loads(sys.argv[2]):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status = main(arguments)
+        except SystemExit as ended:
+            status = ended.code
+    done.append((status, out.getvalue(), err.getvalue()))
+print(json.dumps(done))
+"""
+
+
+def test_a_mistake_is_a_clear_line_and_nothing_is_made(place: Place) -> None:
+    """All in one process, which must also live through each of them."""
+    (place.folder / "full").mkdir()
+    (place.folder / "full" / "kept").touch()
+    commands = []
+    for index, (name, (text, arguments, _)) in enumerate(BROKEN.items()):
+        folder = place.folder / str(index)
+        folder.mkdir()
+        content = text if isinstance(text, bytes) else text.encode()
+        (folder / "bad.yaml").write_bytes(content)
+        commands.append(["train", f"{index}/bad.yaml", "--set", f"model={place.model}", *arguments])
+        assert name
+    models = (".", "full", "nobody/nothing", "run.yaml")
+    commands += [["train", "run.yaml", "--set", f"model={model}"] for model in models]
+    commands += [["show", "none"], ["show", "full"], ["show"], ["analyze", "grad-angle", "none"]]
+    before = place.files()
+    process = subprocess.run(
+        [sys.executable, "-c", COMMANDS, str(place.folder), json.dumps(commands)],
+        env=place.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert process.returncode == 0, process.stderr
+    expected = [says for _, _, says in BROKEN.values()]
+    expected += [["model"]] * 4 + [["no such folder"], ["not a run"], ["no run here"], ["no such"]]
+    results = json.loads(process.stdout.splitlines()[-1])
+    for command, says, (status, out, err) in zip(commands, expected, results, strict=True):
+        done = subprocess.CompletedProcess(command, status, out, err)
+        one_line_each(done, says)
+    assert place.files() == before
+
+
+def test_a_mistake_at_the_real_command_line(place: Place) -> None:
+    before = place.files()
+    one_line_each(place.geomix("train", "none.yaml"), ["none.yaml: no such file"])
+    two = place.geomix("train", "run.yaml", "--set", "sed=1", "--set", "train.lr=x")
+    one_line_each(two, ["sed=1: unknown key; did you mean 'seed'?", "train.lr=x: "])
+    assert place.files() == before

@@ -1,0 +1,49 @@
+"""The README's example and commands are true."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from geomix.cli import main
+from geomix.config_file import load
+from geomix.data.registry import SOURCES
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_example_configuration_is_valid(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
+    file = tmp_path / "my.yaml"
+    file.write_text(example, encoding="utf-8")
+    arms = load(file, sources=tuple(SOURCES)).arms
+    assert list(arms) == ["mixed", "plain"]
+    assert arms["mixed"].stages[0].mix is not None
+    assert arms["plain"].stages[0].mix is None
+    assert [stage.train.lr for stage in arms["plain"].stages] == [5e-5, 1e-5]
+
+
+def test_every_command_that_is_named_exists() -> None:
+    named = set(re.findall(r"geomix (train|show|analyze [a-z-]+)", README))
+    assert {"train", "show", "analyze grad-angle"} <= named
+    for command in named:
+        assert CliRunner().invoke(main, [*command.split(), "--help"]).exit_code == 0
+
+
+def test_every_linked_file_exists() -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in set(re.findall(r"make ([a-z]+)\b", README)) - {"my"}:
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+def test_every_source_is_named() -> None:
+    assert [name for name in SOURCES if f"`{name}`" not in README] == []

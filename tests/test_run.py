@@ -1,0 +1,118 @@
+"""A run on disk: who may write it, and how it is found again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from geomix.errors import UserError
+from geomix.run import Run, newest_run, open_run
+
+HOLD = """
+import pathlib, sys, time
+from geomix.run import Run
+run = Run(pathlib.Path(sys.argv[1]))
+with run.locked():
+    run.set_status("running", stage=1)
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextmanager
+def held_elsewhere(folder: Path) -> Iterator[None]:
+    """Another process holds the run; it is killed at the end."""
+    command = [sys.executable, "-c", HOLD, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        try:
+            yield
+        finally:
+            holder.kill()
+
+
+def make(folder: Path, text: str = "{}") -> Run:
+    folder.mkdir(parents=True)
+    run = Run(folder)
+    run.resolved_file.write_text(text)
+    return run
+
+
+def test_one_process_writes_and_its_death_shows(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    with held_elsewhere(run.path):
+        assert run.is_locked()
+        assert run.status()["state"] == "running"
+        with pytest.raises(UserError, match="another process is writing"), run.locked():
+            pass
+    assert not run.is_locked()
+    status = run.status()
+    assert status["state"] == "interrupted"
+    assert status["stage"] == 1
+    with run.locked():
+        assert run.is_locked()
+        run.set_status("running")
+        assert run.status()["state"] == "running"
+    run.set_status("done")
+    assert run.status()["state"] == "done"
+
+
+def test_the_lock_is_free_again_after_a_failure(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    with pytest.raises(RuntimeError), run.locked():
+        raise RuntimeError
+    assert not run.is_locked()
+
+
+def test_the_newest_run_is_the_one_started_last(tmp_path: Path) -> None:
+    for name, time in (("z", 100), ("a", 300), ("m", 200)):
+        os.utime(make(tmp_path / name).resolved_file, (time, time))
+    (tmp_path / "not-a-run").mkdir()
+    (tmp_path / "file").touch()
+    assert newest_run(tmp_path).name == "a"
+
+
+def test_no_run_at_all_is_one_line(tmp_path: Path) -> None:
+    for root in (tmp_path, tmp_path / "none"):
+        with pytest.raises(UserError, match="no run here; `geomix train` makes one"):
+            newest_run(root)
+
+
+def test_what_is_no_run_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name, says in (("none", "no such folder"), ("file", "no such folder"), (".", "not a run")):
+        with pytest.raises(UserError, match=says) as raised:
+            open_run(tmp_path / name)
+        assert len(raised.value.lines) == 1
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "3", "\udcff"])
+def test_a_broken_manifest_is_one_line(tmp_path: Path, text: str) -> None:
+    run = make(tmp_path / "run")
+    run.resolved_file.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(UserError, match=r"resolved\.json: cannot be read") as raised:
+        open_run(run.path).resolved()
+    assert len(raised.value.lines) == 1
+
+
+def test_arms_and_snapshots_are_in_order(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", '{"arms": ["z", "a"]}')
+    assert [arm.path for arm in run.arms] == [run.path / "arms" / "z", run.path / "arms" / "a"]
+    alone = make(tmp_path / "alone", '{"arms": null}')
+    assert alone.arms == [alone]
+    alone.snapshot_folder.mkdir(parents=True)
+    names = [f"stage{s}-step{n:06d}.h5" for s, n in ((0, 0), (0, 9), (0, 10), (1, 2))]
+    for name in (*reversed(names), "stage0-step000011.h5.partial"):
+        (alone.snapshot_folder / name).touch()
+    assert [path.name for path in alone.snapshots()] == names
+
+
+def test_metrics_of_a_run_that_has_none(tmp_path: Path) -> None:
+    assert list(Run(tmp_path).metrics()) == []

@@ -1,0 +1,185 @@
+"""One step against the gradient of the mean loss, taken another way."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from geomix.config import TrainConfig
+from geomix.data.example import TokenisedExample
+from geomix.model.load import LoadedModel
+from geomix.train.optimiser import make_optimiser
+from geomix.train.step import StepResult, training_forward, training_step
+
+CPU = torch.device("cpu")
+Sources = Mapping[str, Sequence[TokenisedExample]]
+
+
+@pytest.fixture
+def model(loaded: LoadedModel) -> Any:
+    return loaded.model.double().train()
+
+
+@pytest.fixture
+def sources(facts: list[TokenisedExample]) -> Sources:
+    return {"D_A": facts[:5], "D_M": facts[5:12]}
+
+
+def config(**keys: Any) -> TrainConfig:
+    return TrainConfig.model_validate({"lr": 1e-2, "clip": None, **keys})
+
+
+def step(model: Any, optimiser: torch.optim.Optimizer, sources: Sources, **keys: Any) -> StepResult:
+    forward = training_forward(model, keys.get("precision", "fp32"), CPU)
+    return training_step(forward, optimiser, sources, config(**keys), 2, CPU)
+
+
+def sgd(model: Any) -> torch.optim.Optimizer:
+    """With a learning rate of one, a step is the gradient itself."""
+    return torch.optim.SGD(model.parameters(), lr=1.0)
+
+
+def moved(model: Any, sources: Sources, **keys: Any) -> list[Tensor]:
+    """The gradient that a step takes."""
+    trained = copy.deepcopy(model)
+    step(trained, sgd(trained), sources, **keys)
+    return [
+        (old - new).detach()
+        for old, new in zip(model.parameters(), trained.parameters(), strict=True)
+    ]
+
+
+def mean_gradient(model: Any, examples: Sequence[TokenisedExample], loss: str) -> list[Tensor]:
+    """Each example alone and unpadded; the mean as the definition of the reduction says."""
+    total = sum(e.target_tokens for e in examples)
+    losses = []
+    for example in examples:
+        logits = model(input_ids=torch.tensor([example.ids])).logits[0, :-1]
+        mean = torch.nn.functional.cross_entropy(logits, torch.tensor(example.labels[1:]))
+        losses.append(
+            mean * (example.target_tokens / total if loss == "token" else 1 / len(examples))
+        )
+    return list(torch.autograd.grad(torch.stack(losses).sum(), list(model.parameters())))
+
+
+def assert_same(one: Sequence[Tensor], other: Sequence[Tensor], tolerance: float = 1e-10) -> None:
+    for a, b in zip(one, other, strict=True):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("loss", ["token", "example"])
+@pytest.mark.parametrize("micro", [1, 2, 3, 128])
+def test_single_source_micro_batches_sum_to_the_gradient_of_the_batch(
+    model: Any, sources: Sources, loss: str, micro: int
+) -> None:
+    everything = [example for examples in sources.values() for example in examples]
+    expected = mean_gradient(model, everything, loss)
+    assert_same(moved(model, sources, loss=loss, micro_batch_size=micro), expected)
+
+
+def test_no_forward_pass_mixes_sources(model: Any, sources: Sources) -> None:
+    known = {name: {e.ids for e in examples} for name, examples in sources.items()}
+    seen: list[tuple[str, int]] = []
+    plain = training_forward(model, "fp32", CPU)
+
+    def forward(ids: Tensor, mask: Tensor) -> Tensor:
+        rows = {tuple(r[m.bool()].tolist()) for r, m in zip(ids, mask, strict=True)}
+        (source,) = [name for name, texts in known.items() if rows <= texts]
+        seen.append((source, len(rows)))
+        return plain(ids, mask)
+
+    training_step(forward, sgd(model), sources, config(micro_batch_size=4), 2, CPU)
+    assert seen == [("D_A", 4), ("D_A", 1), ("D_M", 4), ("D_M", 3)]
+
+
+def test_micro_batches_do_not_change_adamw(model: Any, sources: Sources) -> None:
+    ends = []
+    for micro in (1, 3, 128):
+        trained = copy.deepcopy(model)
+        optimiser = make_optimiser(trained, config())
+        for _ in range(3):
+            step(trained, optimiser, sources, micro_batch_size=micro)
+        ends.append(list(trained.parameters()))
+    # Adam divides by the square root of v̂, so rounding grows where a gradient is near zero.
+    assert_same(ends[0], ends[2], 1e-8)
+    assert_same(ends[1], ends[2], 1e-8)
+    assert not torch.equal(next(model.parameters()), ends[0][0])
+
+
+@pytest.mark.parametrize("loss", ["token", "example"])
+def test_realised_weights_and_loss_by_hand(model: Any, sources: Sources, loss: str) -> None:
+    result = step(model, sgd(model), sources, loss=loss)
+    tokens = {name: sum(e.target_tokens for e in part) for name, part in sources.items()}
+    counts = tokens if loss == "token" else {name: len(part) for name, part in sources.items()}
+    total = sum(counts.values())
+    assert result.weights == pytest.approx({name: n / total for name, n in counts.items()})
+
+
+def test_the_loss_is_the_one_before_the_update(model: Any, sources: Sources) -> None:
+    result = step(copy.deepcopy(model), sgd(model), sources, loss="example")
+    losses = []
+    for example in [*sources["D_A"], *sources["D_M"]]:
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([example.ids])).logits[0, :-1]
+        labels = torch.tensor(example.labels[1:])
+        losses.append(torch.nn.functional.cross_entropy(logits, labels).item())
+    assert result.loss == pytest.approx(sum(losses) / len(losses), rel=1e-10)
+
+
+def test_clipping_scales_the_whole_gradient(model: Any, sources: Sources) -> None:
+    free = moved(model, sources, loss="token")
+    norm = torch.cat([g.flatten() for g in free]).norm().item()
+    clipped = moved(model, sources, loss="token", clip=norm / 4)
+    assert_same(clipped, [g / 4 for g in free], 1e-6)
+    assert_same(moved(model, sources, loss="token", clip=norm * 4), free)
+    assert step(model, sgd(model), sources, clip=norm / 4).gradient_norm == pytest.approx(norm)
+
+
+def test_gradients_are_gone_after_a_step(model: Any, sources: Sources) -> None:
+    step(model, sgd(model), sources)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_an_empty_batch_is_a_step_on_a_gradient_of_zero(model: Any, sources: Sources) -> None:
+    """AdamW's own formula: β₁ m / √(β₂ v), both corrected for their bias, moves the weights on."""
+    optimiser = make_optimiser(model, config(betas=(0.9, 0.95)))
+    step(model, optimiser, sources)
+    parameter = next(p for p in model.parameters() if p.requires_grad)
+    before = parameter.detach().clone()
+    m, v = (optimiser.state[parameter][key].clone() for key in ("exp_avg", "exp_avg_sq"))
+    result = step(model, optimiser, {"D_A": [], "D_M": []})
+    assert (result.loss, result.gradient_norm) == (0, 0)
+    assert result.weights == {"D_A": 0, "D_M": 0}
+    change = 0.9 * m / (1 - 0.9**2) / ((0.95 * v / (1 - 0.95**2)).sqrt() + 1e-8)
+    torch.testing.assert_close(parameter.detach(), before - 1e-2 * change, rtol=1e-9, atol=1e-12)
+    assert optimiser.state[parameter]["step"] == 2
+
+
+def test_an_empty_batch_may_be_the_first(model: Any) -> None:
+    before = [p.detach().clone() for p in model.parameters()]
+    step(model, make_optimiser(model, config()), {"D_A": []})
+    assert_same(list(model.parameters()), before, 0)
+
+
+def test_one_source_may_be_empty(model: Any, sources: Sources) -> None:
+    alone = moved(model, {"D_A": sources["D_A"]})
+    assert_same(moved(model, {"D_A": sources["D_A"], "D_M": []}), alone, 0)
+
+
+def test_bf16_computes_in_bfloat16_on_single_precision_weights(
+    loaded: LoadedModel, sources: Sources
+) -> None:
+    model = loaded.model.train()
+    ids = torch.tensor([sources["D_A"][0].ids])
+    forward = training_forward(model, "bf16", CPU)
+    assert forward(ids, torch.ones_like(ids)).dtype == torch.bfloat16
+    exact = step(copy.deepcopy(model), sgd(model), sources)
+    rounded = step(model, sgd(model), sources, precision="bf16")
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert rounded.loss == pytest.approx(exact.loss, rel=2e-2)
+    assert rounded.loss != exact.loss
