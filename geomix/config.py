@@ -67,7 +67,7 @@ class SourceConfig(_Strict):
 class DataConfig(SourceConfig):
     """The examples of one stage."""
 
-    limit: PositiveInt = 100
+    limit: Annotated[int, Field(ge=1, le=10_000_000)] = 100
     """How many examples; a source that holds fewer is an error."""
     split: Literal["train", "id", "held-out"] = "train"
     """`id`: unseen examples of the same distribution (the paper's in-domain stage 2)."""
@@ -76,9 +76,9 @@ class DataConfig(SourceConfig):
 class MixConfig(SourceConfig):
     """Examples of D_M that are added to a stage."""
 
-    ratio: PositiveFloat = 2.0
+    ratio: Annotated[float, Field(gt=0, le=1_000)] = 2.0
     """Examples of D_M for each example of the stage's own data; the paper's 1:2 is 2."""
-    words: PositiveInt = 50
+    words: Annotated[int, Field(ge=1, le=100_000)] = 50
     """Length of a passage in words."""
     passage_free: bool = False
     """The control: this mix's own batches, steps and schedule with the D_M examples left out."""
@@ -87,7 +87,7 @@ class MixConfig(SourceConfig):
 class StopConfig(_Strict):
     """When a stage ends."""
 
-    epochs: PositiveInt = 20
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     """Passes over the stage's examples."""
 
 

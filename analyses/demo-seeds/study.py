@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import csv
-import statistics
 import subprocess
 import sys
 from pathlib import Path
 
-from scipy.stats import t as student
-
 from geomix.run import Run, open_run
+from geomix.stats import t_interval
 
 HERE = Path(__file__).resolve().parent
 RUNS = Path("runs/demo-seeds")
@@ -43,13 +41,6 @@ def scores(arm: Run) -> list[float]:
     return [ends[0, "D_A"], ends[1, "D_A"], ends[1, "D_B"]]
 
 
-def interval(differences: list[float]) -> tuple[float, float]:
-    """Mean over seeds and the half width of its 95 % interval (Student's t)."""
-    n = len(differences)
-    width = student.ppf(0.975, n - 1) * statistics.stdev(differences) / n**0.5
-    return statistics.mean(differences), float(width)
-
-
 def table() -> None:
     """Print the table and write it beside this file."""
     found = {
@@ -69,7 +60,7 @@ def table() -> None:
     retained = COLUMNS.index("D_A after stage 2")
     for one, other in PAIRS:
         pairs = [found[s, one][retained] - found[s, other][retained] for s in SEEDS]
-        mean, width = interval(pairs)
+        mean, width = t_interval(pairs)
         word = "undetermined" if abs(mean) <= width else "suggestive"
         print(f"{one} − {other}: {mean:+.1f} points ± {width:.1f} (n = {len(pairs)}): {word}")
 

@@ -109,12 +109,17 @@ def _decode(
         ids = [[loaded.pad_id] * (width - len(p)) + p for p in prompts]
         mask = [[0] * (width - len(p)) + [1] * len(p) for p in prompts]
         steps = max(examples[i].target_tokens for i in part) + SLACK
+        most = getattr(loaded.model.config, "max_position_embeddings", None)
+        steps = steps if most is None else max(1, min(steps, most - width))
         with torch.no_grad():
             generated = loaded.model.generate(  # type: ignore[operator]
                 input_ids=torch.tensor(ids, device=loaded.device),
                 attention_mask=torch.tensor(mask, device=loaded.device),
                 max_new_tokens=steps,
-                do_sample=False,
+                do_sample=False,  # greedy, whatever the model's own generation settings say
+                num_beams=1,
+                repetition_penalty=1.0,
+                no_repeat_ngram_size=0,
                 eos_token_id=loaded.tokenizer.eos_token_id,
                 pad_token_id=loaded.pad_id,
             )

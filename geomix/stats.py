@@ -1,0 +1,30 @@
+"""Intervals over seeds (pure maths)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import t as student
+
+
+def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Mean over seeds with the half width of its Student's t interval.
+
+    With 3 to 20 seeds a percentile bootstrap covers 73 to 93 % where 95 is meant; this covers 95.
+
+    Args:
+        values: one number a seed, `(n,)`, n at least 2.
+        level: of the interval, between 0 and 1.
+
+    Returns:
+        Mean and half width, in the unit of the values.
+
+    Raises:
+        ValueError: fewer than two values: one seed has no interval.
+    """
+    n = len(values)
+    if n <= 1:
+        raise ValueError(f"an interval over seeds needs at least 2 of them, not {n}")
+    error = float(np.std(values, ddof=1)) / n**0.5
+    return float(np.mean(values)), float(student.ppf(0.5 + level / 2, n - 1)) * error
