@@ -27,12 +27,29 @@ class _Strict(BaseModel):
     )
 
 
+FILE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+"""What the name of a file of the user's own examples ends in."""
+
+
+def is_file(source: str) -> bool:
+    """Whether a source is the path of a file of the user's own examples."""
+    return source.endswith(FILE_SUFFIXES)
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether a source has the form of a hub id, `owner/name`."""
+    return not is_file(source) and bool(re.fullmatch(r"[\w.-]{1,96}/[\w.-]{1,96}", source))
+
+
 def _known_source(name: str, info: ValidationInfo) -> str:
-    """Refuse a source that is neither registered nor a file; the caller says which are known."""
+    """Refuse what is no registered source, file or hub id; the caller says what is registered."""
     known = (info.context or {}).get("sources")
-    if known is None or name in known or name.endswith(".jsonl"):
+    if known is None or name in known or is_file(name) or is_hub_id(name):
         return name
-    raise ValueError(f"unknown source '{name}'; known: {', '.join(known)}, or a .jsonl file")
+    files = ", ".join(FILE_SUFFIXES)
+    raise ValueError(
+        f"unknown source '{name}'; known: {', '.join(known)}, a file ({files}) or owner/name"
+    )
 
 
 def _source_alone(value: Any) -> Any:
@@ -55,13 +72,35 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 """What both numpy's and torch's generators take."""
 
 
+class Columns(_Strict):
+    """Which columns of the user's own rows are meant."""
+
+    prompt: str = "prompt"
+    """Column of the prompt; not looked at where `template` is given."""
+    target: str = "target"
+    """Column of the target."""
+    aliases: str | None = None
+    """Column that lists every accepted answer; null where only the target is one."""
+
+
 class SourceConfig(_Strict):
     """Where examples come from."""
 
     source: Annotated[str, AfterValidator(_known_source)]
-    """Name of a built-in source, or the path of a `.jsonl` file with `prompt` and `target`."""
+    """A source of `geomix data list`, a file (JSON, JSONL, CSV, TSV, Parquet), or a hub id."""
     seed: Seed | None = None
-    """Seed of a generated source; null takes the run's."""
+    """Seed of a generated source, and of the order in which a finite one's rows are taken; null
+    takes the run's."""
+    path: str | None = None
+    """Local copy of a named source in its upstream format; null reads the hub."""
+    subset: str | None = None
+    """Part of a source: LAMA's `trex`, APPS's `interview`; of a hub id, `configuration:split`."""
+    vocabulary: Literal["generated", "nltk"] = "generated"
+    """What `random-words` draws from: the built-in list, or the NLTK words corpus."""
+    columns: Columns | None = None
+    """Columns of a file or hub id; null means `prompt` and `target`."""
+    template: str | None = None
+    """Prompt of a file's or hub id's rows, columns in braces: `Where is {place}?`"""
 
 
 class DataConfig(SourceConfig):
@@ -182,7 +221,10 @@ class RunConfig(_Strict):
     def stage_name(self, index: int) -> str:
         """The stage's own name, else its source's (of a file, the file's name)."""
         stage = self.stages[index]
-        return stage.name or stage.data.source.rsplit("/", 1)[-1].removesuffix(".jsonl")
+        name = stage.name or stage.data.source.rsplit("/", 1)[-1]
+        for suffix in FILE_SUFFIXES if is_file(name) and not stage.name else ():
+            name = name.removesuffix(suffix)
+        return name
 
     def content_hash(self) -> str:
         """Hash of everything that decides the run's outcome: its name left out."""

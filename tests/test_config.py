@@ -54,6 +54,20 @@ def test_a_file_source_needs_no_registration(tmp_path: Path) -> None:
     assert run.stage_name(0) == "my-facts"
 
 
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("a/my facts.csv", "my facts"),
+        ("t.parquet", "t"),
+        ("x.json", "x"),
+        ("owner/set.v1", "set.v1"),
+    ],
+)
+def test_files_and_hub_ids_need_no_registration(tmp_path: Path, source: str, name: str) -> None:
+    text = f'stages: [{{data: {{source: "{source}", columns: {{prompt: q}}, template: "{{q}}"}}}}]'
+    assert loads(tmp_path, text).arms[""].stage_name(0) == name
+
+
 def test_every_mistake_is_named_at_once_with_its_line(tmp_path: Path) -> None:
     text = """name: a b
 modle: builtin
@@ -102,18 +116,30 @@ evaluate:
         assert words in text
 
 
+SOURCE_KEYS = "source, seed, path, subset, vocabulary, columns, template"
+
+
 @pytest.mark.parametrize(
     ("key", "known"),
     [
         ("zzz", "known: name, model"),
         ("stages.0.zzz", "known: name, data"),
-        ("stages.0.data.zzz", "known: source, seed, limit, split"),
-        ("stages.0.mix.zzz", "known: source, seed, ratio"),
+        (
+            "stages.0.data.zzz",
+            f"known: {SOURCE_KEYS}, limit, split",
+        ),
+        (
+            "stages.0.mix.zzz",
+            f"known: {SOURCE_KEYS}, ratio",
+        ),
         ("stages.0.stop.zzz", "known: epochs"),
         ("stages.0.train.zzz", "known: lr, batch_size"),
         ("train.zzz", "known: lr, batch_size"),
         ("record.zzz", "known: at, probes"),
-        ("record.mix.zzz", "known: source, seed, ratio"),
+        (
+            "record.mix.zzz",
+            f"known: {SOURCE_KEYS}, ratio",
+        ),
         ("evaluate.zzz", "known: epochs, batch_size"),
     ],
 )
@@ -346,8 +372,6 @@ CHANGES: dict[str, Any] = {
     "model": "other",
     "seed": 1,
     "stages.0.name": "first",
-    "stages.0.data.source": "triples",
-    "stages.0.data.seed": 1,
     "stages.0.data.limit": 101,
     "stages.0.data.split": "id",
     "stages.0.stop.epochs": 21,
@@ -360,11 +384,19 @@ CHANGES: dict[str, Any] = {
 }
 for _mix in ("stages.0.mix", "record.mix"):
     CHANGES |= {
-        f"{_mix}.source": "kvr",
-        f"{_mix}.seed": 1,
         f"{_mix}.ratio": 1.0,
         f"{_mix}.words": 49,
         f"{_mix}.passage_free": True,
+    }
+for _source in ("stages.0.data", "stages.0.mix", "record.mix"):
+    CHANGES |= {
+        f"{_source}.source": "triples",
+        f"{_source}.seed": 1,
+        f"{_source}.path": "copy.jsonl",
+        f"{_source}.subset": "one",
+        f"{_source}.vocabulary": "nltk",
+        f"{_source}.columns": {"prompt": "question"},
+        f"{_source}.template": "{question}",
     }
 for _train in ("train", "stages.0.train"):
     CHANGES |= {

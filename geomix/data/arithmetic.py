@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from geomix.data.example import Example
+from geomix.data.source import Source
 from geomix.data.split import Split, split_of
 
 LARGEST = 999
@@ -34,3 +35,14 @@ def examples(count: int, seed: int, split: Split) -> list[Example]:
         if split_of(question) == split:
             found[question] = str(a + b if sign == "+" else a - b)
     return [Example(question, answer) for question, answer in found.items()]
+
+
+SOURCE = Source(
+    name="arithmetic",
+    kind="non-factoid",
+    load=lambda request: examples(request.count, request.seed, request.split),
+    licence="none needed",
+    prompt="What is {a} + {b}?",
+    prompt_from="geomix",
+    rows=2 * (LARGEST + 1) ** 2,
+)

@@ -10,10 +10,19 @@ IGNORED = -100
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A prompt and the target that the model is to produce for it."""
+    """A prompt and the target that the model is to produce for it.
+
+    Attributes:
+        prompt: what the user says.
+        target: what the model is to answer.
+        aliases: every accepted answer, the target first; none where only the target is known.
+        earlier: the exchanges before this one, (prompt, target) each, in a conversation.
+    """
 
     prompt: str
     target: str
+    aliases: tuple[str, ...] = ()
+    earlier: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import string
 import numpy as np
 
 from geomix.data.example import Example
+from geomix.data.source import Source
 from geomix.data.split import Split, split_of
 
 ALPHABET = string.ascii_lowercase + string.digits
@@ -32,3 +33,13 @@ def examples(count: int, seed: int, split: Split) -> list[Example]:
             pairs[key] = value
             values.add(value)
     return [Example(f"The value of key {key} is?", value) for key, value in pairs.items()]
+
+
+SOURCE = Source(
+    name="kvr",
+    kind="factoid",
+    load=lambda request: examples(request.count, request.seed, request.split),
+    licence="none needed",
+    prompt="The value of key {key} is?",
+    prompt_from="the paper, appendix B",
+)

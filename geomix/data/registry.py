@@ -2,50 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-
-from geomix.data import arithmetic, jsonl, kvr, triples, words
+from geomix.config import is_file, is_hub_id
+from geomix.data import arithmetic, kvr, own, triples, words
 from geomix.data.example import Example
-from geomix.data.split import Split
+from geomix.data.source import Request, Source
 from geomix.errors import UserError
 
+_ALL: tuple[Source, ...] = (
+    kvr.SOURCE,
+    triples.SOURCE,
+    arithmetic.SOURCE,
+    words.SOURCE,
+)
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What is asked of a source.
-
-    Attributes:
-        count: how many examples.
-        seed: seed of a generated source.
-        split: which of the disjoint splits.
-        words: length of a passage in words, for sources of passages.
-    """
-
-    count: int
-    seed: int
-    split: Split = "train"
-    words: int = 50
-
-
-SOURCES: dict[str, Callable[[Request], list[Example]]] = {
-    "kvr": lambda r: kvr.examples(r.count, r.seed, r.split),
-    "triples": lambda r: triples.examples(r.count, r.seed, r.split),
-    "arithmetic": lambda r: arithmetic.examples(r.count, r.seed, r.split),
-    "random-words": lambda r: words.examples(r.count, r.words, r.seed),
-}
+SOURCES: dict[str, Source] = {source.name: source for source in _ALL}
 
 
 def examples_of(source: str, request: Request) -> list[Example]:
-    """The examples of a named source or of a `.jsonl` file.
+    """The examples of a named source, of a file, or of a dataset on the hub.
 
     Raises:
         UserError: the source cannot give what is asked of it.
     """
-    if source.endswith(".jsonl"):
-        return jsonl.examples(Path(source), request.count, request.split)
+    if source not in SOURCES and (is_file(source) or is_hub_id(source)):
+        return own.examples_of(source, request)
+    found = source_named(source)
+    _check(found, request)
     try:
-        return SOURCES[source](request)
+        return found.load(request)
     except ValueError as error:
         raise UserError(f"data source '{source}': {error}") from None
+
+
+def source_named(name: str) -> Source:
+    """The registered source of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in SOURCES:
+        known = ", ".join(SOURCES)
+        raise UserError(f"unknown source '{name}'; known: {known}, a file or a hub id owner/name")
+    return SOURCES[name]
+
+
+def _check(source: Source, request: Request) -> None:
+    """Refuse keys that the source would not look at."""
+    where = f"data source '{source.name}'"
+    if request.columns or request.template:
+        raise UserError(f"{where}: 'columns' and 'template' are for files and hub ids only")
+    if request.path and not source.upstream:
+        raise UserError(f"{where}: is generated and reads no 'path'")
+    if request.vocabulary != "generated" and source.name != "random-words":
+        raise UserError(f"{where}: has no 'vocabulary'; that is for random-words")
+    if request.subset and not source.subsets:
+        raise UserError(f"{where}: has no subsets")
+    if request.subset and request.subset not in source.subsets:
+        known = ", ".join(source.subsets)
+        raise UserError(f"{where}: has no subset '{request.subset}'; known: {known}")

@@ -13,7 +13,8 @@ import numpy as np
 
 from geomix.config import DataConfig, MixConfig, RunConfig, SourceConfig
 from geomix.data.example import Example, TokenisedExample
-from geomix.data.registry import Request, examples_of
+from geomix.data.registry import examples_of
+from geomix.data.source import Request
 from geomix.data.split import Split
 from geomix.errors import UserError
 
@@ -92,8 +93,24 @@ def plan_stages(config: RunConfig) -> list[StagePlan]:
 
 def own_examples(data: DataConfig, seed: int) -> list[Example]:
     """The examples that a stage names."""
-    request = Request(count=data.limit, seed=_seed(data, seed), split=data.split)
-    return examples_of(data.source, request)
+    return examples_of(data.source, _request(data, data.limit, _seed(data, seed), data.split))
+
+
+def _request(
+    source: SourceConfig, count: int, seed: int, split: Split = "train", words: int = 50
+) -> Request:
+    """What a part of the configuration asks of its source."""
+    return Request(
+        count=count,
+        seed=seed,
+        split=split,
+        words=words,
+        path=source.path,
+        subset=source.subset,
+        vocabulary=source.vocabulary,
+        columns=source.columns,
+        template=source.template,
+    )
 
 
 def mixed_examples(mix: MixConfig | None, own: int, seed: int, stage: int) -> list[Example]:
@@ -107,7 +124,7 @@ def mixed_examples(mix: MixConfig | None, own: int, seed: int, stage: int) -> li
     if count == 0:
         raise UserError(f"mix.ratio {mix.ratio} of {own} examples is none; give a larger ratio")
     derived = int(np.random.SeedSequence([_seed(mix, seed), stage]).generate_state(1)[0])
-    return examples_of(mix.source, Request(count=count, seed=derived, words=mix.words))
+    return examples_of(mix.source, _request(mix, count, derived, words=mix.words))
 
 
 def probe_sets(config: RunConfig, plans: Sequence[StagePlan]) -> dict[str, list[Example]]:
@@ -123,7 +140,7 @@ def probe_sets(config: RunConfig, plans: Sequence[StagePlan]) -> dict[str, list[
         mixed = mixed_examples(config.record.mix, first.limit, config.seed, 0)
     if mixed:
         sets[MIXED] = mixed
-    request = Request(count=first.limit, seed=_seed(first, config.seed), split=HELD_OUT)
+    request = _request(first, first.limit, _seed(first, config.seed), HELD_OUT)
     if first.split != HELD_OUT and (held_out := examples_of(first.source, request)):
         sets[HELD_OUT] = held_out
     return sets
@@ -134,10 +151,11 @@ def _seed(source: SourceConfig, seed: int) -> int:
 
 
 def content_hash(examples: Sequence[Example]) -> str:
-    """SHA-256 over prompts and targets, in order."""
+    """SHA-256 over everything that is trained on, in order: prompts, targets, earlier exchanges."""
     digest = hashlib.sha256()
     for example in examples:
-        digest.update(json.dumps([example.prompt, example.target]).encode())
+        trained = [example.prompt, example.target, *(example.earlier and [example.earlier])]
+        digest.update(json.dumps(trained).encode())
     return digest.hexdigest()
 
 

@@ -8,6 +8,7 @@ from functools import cache
 from random import Random
 
 from geomix.data.example import Example
+from geomix.data.source import Source
 from geomix.data.split import SPLITS, Split, split_of
 
 PROMPT = "Question: {question} The answer is:"
@@ -167,3 +168,14 @@ def examples(count: int, seed: int, split: Split) -> list[Example]:
         f"the world of seed {seed} holds {len(chosen)} facts in split {split!r}, "
         f"not the {count} asked for; ask for fewer"
     )
+
+
+SOURCE = Source(
+    name="triples",
+    kind="factoid",
+    load=lambda request: examples(request.count, request.seed, request.split),
+    licence="none needed",
+    prompt=PROMPT,
+    prompt_from="the paper's factoids, appendix B; the questions are geomix's own",
+    rows=WORLD,
+)

@@ -9,6 +9,7 @@ from itertools import product
 import numpy as np
 
 from geomix.data.example import Example
+from geomix.data.source import Source
 
 PROMPT = "Memorize the following random-string passage:\n{passage}"
 """The paper's prompt (appendix B); the target is the passage itself."""
@@ -85,3 +86,13 @@ def examples(count: int, words: int, seed: int) -> list[Example]:
     rng = np.random.default_rng(seed)
     texts = (passage(rng, words) for _ in range(count))
     return [Example(prompt=PROMPT.format(passage=text), target=text) for text in texts]
+
+
+SOURCE = Source(
+    name="random-words",
+    kind="mixing",
+    load=lambda request: examples(request.count, request.words, request.seed),
+    licence="none needed",
+    prompt=PROMPT,
+    prompt_from="the paper, appendix B",
+)

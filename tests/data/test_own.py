@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from geomix.data.example import Example
-from geomix.data.jsonl import examples
-from geomix.data.registry import Request, examples_of
+from geomix.data.own import examples
+from geomix.data.registry import examples_of
+from geomix.data.source import Request
 from geomix.errors import UserError
 
 

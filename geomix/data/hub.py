@@ -1,0 +1,48 @@
+"""Rows of a dataset of the Hugging Face hub. Imports `datasets` only when a row is asked for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from geomix.data.source import Hub
+from geomix.data.table import Row
+from geomix.errors import UserError
+
+
+def hub_rows(source: str, hub: Hub, download: str = "") -> Iterator[Row]:
+    """The rows of one split, downloaded (or streamed) and cached by `datasets`.
+
+    No code of a dataset's own is ever run: script datasets are refused by `datasets` itself.
+
+    Args:
+        source: name of the source, for messages.
+        hub: what to read.
+        download: what to do where the hub cannot be read.
+
+    Raises:
+        UserError: the hub cannot be reached, or has no such dataset.
+    """
+    advice = download or f"download it from https://huggingface.co/datasets/{hub.name}"
+    advice += (
+        ", then give the copy as path:" if "/" not in source else ", then give a file as source:"
+    )
+    try:
+        import datasets
+
+        for library in ("huggingface_hub", "datasets"):  # they warn of every retry
+            logging.getLogger(library).setLevel(logging.ERROR)
+        datasets.disable_progress_bars()
+        found = datasets.load_dataset(
+            hub.name,
+            hub.config,
+            split=hub.split,
+            revision=hub.revision,
+            streaming=hub.streaming,
+        )
+        for number, row in enumerate(found, start=1):
+            yield f"{hub.name} row {number}", row
+    except Exception as error:  # the network, the hub and the files each raise their own
+        lines = (line.strip() for line in str(error).splitlines())
+        first = next(filter(None, lines), type(error).__name__)
+        raise UserError(f"data source '{source}': {hub}: {first:.200}; {advice}") from None

@@ -1,0 +1,102 @@
+"""The user's own examples: a file, or any dataset of the hub, with a column mapping."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from geomix.config import Columns, is_file
+from geomix.data.example import Example
+from geomix.data.hub import hub_rows
+from geomix.data.rows import Convert, RowError, answered, field_in, in_order, text_in, texts_in
+from geomix.data.source import Hub, Request
+from geomix.data.split import Split
+from geomix.data.table import rows
+from geomix.errors import UserError
+
+
+def examples_of(source: str, request: Request) -> list[Example]:
+    """Rows of a file or of a dataset of the hub, in order.
+
+    Raises:
+        UserError: they cannot be read, or are not as they should be.
+    """
+    if request.path or request.vocabulary != "generated":
+        raise UserError(f"{source}: 'path' and 'vocabulary' are for named sources only")
+    columns = request.columns or Columns()
+    if is_file(source):
+        if request.subset:
+            raise UserError(f"{source}: a file has no subsets")
+        return examples(Path(source), request.count, request.split, columns, request.template)
+    convert = _convert(source, columns, request.template)
+    config, _, part = (request.subset or "").partition(":")
+    hub = Hub(source, config or None, part or "train", streaming=True)
+    return in_order(source, hub_rows(source, hub), convert, request.count, request.split)
+
+
+def examples(
+    path: Path,
+    count: int,
+    split: Split,
+    columns: Columns | None = None,
+    template: str | None = None,
+) -> list[Example]:
+    """The first `count` rows of a file; `held-out` takes the next ones.
+
+    Held-out rows may be fewer than `count`, down to none: they are what the file has left over.
+
+    Args:
+        path: JSON, JSONL, CSV, TSV or Parquet.
+        count: how many rows.
+        split: `train` or `held-out`.
+        columns: which columns are meant; by default `prompt` and `target`.
+        template: the prompt, columns in braces; by default the prompt's column.
+
+    Raises:
+        UserError: the file is missing, too short, or a row is not as it should be.
+    """
+    convert = _convert(str(path), columns or Columns(), template)
+    return in_order(str(path), rows(path), convert, count, split)
+
+
+def _convert(origin: str, columns: Columns, template: str | None) -> Convert:
+    names = None if template is None else _names(origin, template)
+
+    def convert(row: Mapping[str, Any]) -> Example:
+        if template is None or names is None:
+            prompt = text_in(row, columns.prompt)
+        else:
+            prompt = template.format_map({name: _filled(row, name) for name in names})
+            if not prompt.strip():
+                raise RowError("the template gives an empty prompt")
+        target = text_in(row, columns.target)
+        if columns.aliases is None:
+            return Example(prompt, target)
+        return answered(prompt, target, texts_in(row, columns.aliases))
+
+    return convert
+
+
+def _names(origin: str, template: str) -> list[str]:
+    """The columns that a template names; nothing but plain names may stand in its braces."""
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise UserError(f"{origin}: template: {error}; write {{{{ for a brace") from None
+    names = []
+    for _, name, form, conversion in parts:
+        if name is None:
+            continue
+        if not name or form or conversion or any(c in name for c in ".[]"):
+            raise UserError(f"{origin}: template: '{{{name}}}' is not a column's plain name")
+        names.append(name)
+    return names
+
+
+def _filled(row: Mapping[str, Any], name: str) -> str:
+    value = field_in(row, name)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    return text_in(row, name)

@@ -1,0 +1,182 @@
+"""Rows into examples: fields that are checked, mistakes that are collected, splits by share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from hashlib import blake2s
+from typing import Any
+
+import numpy as np
+
+from geomix.data.example import Example
+from geomix.data.source import Request
+from geomix.data.split import Split
+from geomix.data.table import Row
+from geomix.errors import UserError
+
+SHOWN = 5
+"""How many mistakes of one source are listed."""
+
+SHARES: dict[Split, int] = {"train": 6, "id": 3, "held-out": 1}
+"""Tenths of a finite source's rows in each split. Which one a row is in depends on its own prompt
+alone, so splits are disjoint under every seed and limit, and equal prompts never part."""
+
+Convert = Callable[[Mapping[str, Any]], Example | None]
+"""A row as an example; None where the source's own filter leaves it out."""
+
+
+class RowError(ValueError):
+    """What is wrong with one row; the reader of rows says where it stands."""
+
+
+def text_in(row: Mapping[str, Any], key: str) -> str:
+    """A field that is a text.
+
+    Raises:
+        RowError: it is missing, or nothing that a model can be trained on.
+    """
+    value = field_in(row, key)
+    if not isinstance(value, str) or not value.strip():
+        raise RowError(f"'{key}' is not a text with at least one character")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise RowError(f"'{key}' holds half a character (a lone \\ud800 … \\udfff)")
+    return value
+
+
+def field_in(row: Mapping[str, Any], key: str) -> Any:
+    """A field of any type.
+
+    Raises:
+        RowError: it is missing.
+    """
+    if key not in row:
+        raise RowError(f"'{key}' is missing (found: {', '.join(map(str, row)) or 'nothing'})")
+    return row[key]
+
+
+def texts_in(row: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """A field that is a list of texts, or such a list as a JSON text; empty texts left out.
+
+    Raises:
+        RowError: it is missing or something else.
+    """
+    value = field_in(row, key)
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            value = None
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise RowError(f"'{key}' is not a list of texts")
+    return tuple(item for item in value if item.strip())
+
+
+def answered(prompt: str, target: str, others: Iterable[str] = ()) -> Example:
+    """An example with every accepted answer, the target first and each once."""
+    return Example(prompt, target, tuple(dict.fromkeys([target, *others])))
+
+
+def share_of(example: Example) -> Split:
+    """The split that a row of a finite source is in."""
+    first = example.earlier[0][0] if example.earlier else example.prompt
+    tenth = blake2s(first.encode(), digest_size=8).digest()[0] % 10
+    return "train" if tenth < SHARES["train"] else "held-out" if tenth == 9 else "id"  # noqa: PLR2004
+
+
+def by_share(
+    origin: str,
+    rows: Iterable[Row],
+    convert: Convert,
+    request: Request,
+    pool: tuple[int, int] | None = None,
+) -> list[Example]:
+    """The first `count` examples of one split after a seeded shuffle.
+
+    Of rows with equal prompts the first counts: no prompt has two targets. A larger `count` begins
+    with the smaller one's examples, unless there is a pool. `held-out` may hold fewer.
+
+    Args:
+        origin: the source, for messages.
+        rows: all rows of the source, in its own order.
+        convert: a row as an example.
+        request: what is asked for.
+        pool: (most rows that are read, most examples that are chosen from), for sources of which
+            only the beginning is read.
+
+    Raises:
+        UserError: rows are not as they should be, or too few.
+    """
+    found: dict[str, Example] = {}
+    mistakes: list[str] = []
+    total = 0
+    for number, (place, row) in enumerate(rows, start=1):
+        try:
+            example = convert(row) if not isinstance(row, str) else _refuse(row)
+        except RowError as error:
+            mistakes.append(f"{place}: {error}")
+            continue
+        if example is not None:
+            total += 1
+            if share_of(example) == request.split:
+                found.setdefault(_identity(example), example)
+        if pool and (number >= pool[0] or len(found) >= pool[1]):
+            break
+    raise_mistakes(origin, mistakes)
+    if len(found) < request.count and (request.split != "held-out" or not total):
+        shares = ", ".join(f"{name} {share * 10} %" for name, share in SHARES.items())
+        advice = f"; set limit: {len(found)}" if found else ""
+        raise UserError(
+            f"{origin}: {len(found)} examples found in split '{request.split}' of {total} in all "
+            f"({shares}), {request.count} asked for{advice}"
+        )
+    kept = list(found.values())
+    order = np.random.default_rng([request.seed, 0x524F57]).permutation(len(kept))
+    return [kept[i] for i in order[: request.count].tolist()]
+
+
+def in_order(
+    origin: str, rows: Iterable[Row], convert: Convert, count: int, split: Split
+) -> list[Example]:
+    """The first `count` rows; `held-out` takes the next ones, down to none. No row is left out.
+
+    Raises:
+        UserError: a row that is asked for is not as it should be, or there are too few.
+    """
+    if split == "id":
+        raise UserError(f"{origin}: a file has no split 'id'; give those rows a file of their own")
+    first = 0 if split == "train" else count
+    found: list[Example] = []
+    mistakes: list[str] = []
+    for number, (place, row) in enumerate(rows):
+        if number >= first + count:
+            break
+        if number < first:
+            continue
+        try:
+            example = convert(row) if not isinstance(row, str) else _refuse(row)
+        except RowError as error:
+            mistakes.append(f"{place}: {error}")
+            continue
+        if example is not None:
+            found.append(example)
+    raise_mistakes(origin, mistakes)
+    if split == "train" and len(found) < count:
+        advice = f"; set limit: {len(found)}" if found else ""
+        raise UserError(f"{origin}: {len(found)} examples found, {count} asked for{advice}")
+    return found
+
+
+def raise_mistakes(origin: str, mistakes: list[str]) -> None:
+    """One line for each of the first mistakes, and how many more there are."""
+    if mistakes:
+        more = len(mistakes) - SHOWN
+        raise UserError(*mistakes[:SHOWN], *([f"{origin}: and {more} more"] if more > 0 else []))
+
+
+def _refuse(problem: str) -> Example:
+    raise RowError(problem)
+
+
+def _identity(example: Example) -> str:
+    return json.dumps([example.earlier, example.prompt])

@@ -1,0 +1,162 @@
+"""Rows of JSON, JSON Lines, CSV, TSV and Parquet files, with the place of each for messages."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any, TextIO
+
+from geomix.errors import UserError
+
+LONGEST = 10_000_000
+"""A line of a file, or a field of one, with more characters than this is refused."""
+
+Row = tuple[str, Mapping[str, Any] | str]
+"""Where a row stands (`facts.jsonl:12`), and its columns or what is wrong with it."""
+
+
+def rows(path: Path) -> Iterator[Row]:
+    """The rows of one file, read as they are asked for.
+
+    The format is that of the file's ending; without a known one, JSON or JSON Lines by its first
+    character. A JSON file is a list of objects, an object whose `Data` is one (TriviaQA), or a
+    single object.
+
+    Raises:
+        UserError: the file as a whole cannot be read.
+    """
+    if path.is_dir():
+        raise UserError(f"{path}: cannot be read as a file, it is a folder")
+    try:
+        if path.suffix == ".parquet":
+            yield from _parquet(path)
+            return
+        separated = path.suffix in (".csv", ".tsv")
+        # Only a line feed ends a line of JSON Lines: U+2028 and "\r" may stand in a text.
+        with path.open(encoding="utf-8-sig", newline="" if separated else "\n") as file:
+            if separated:
+                yield from _separated(path, file, "," if path.suffix == ".csv" else "\t")
+            elif path.suffix == ".json" or (path.suffix != ".jsonl" and _is_list(file)):
+                yield from _json(path, file)
+            else:
+                yield from _lines(path, file)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file (a data source)") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def files_below(path: Path, pattern: str) -> list[Path]:
+    """The file itself, or the matching ones in a folder and below, by name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if path.is_file() or not path.exists():
+        return [path]
+    try:
+        found = sorted(file for file in path.rglob(pattern) if file.is_file())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    if not found:
+        raise UserError(f"{path}: no file {pattern} in this folder or below")
+    return found
+
+
+def _is_list(file: TextIO) -> bool:
+    start = file.read(4096).lstrip()
+    file.seek(0)
+    return start.startswith("[")
+
+
+def _object(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_unique)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; Python itself would let the last of two equal keys win."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key '{twice}' stands twice")
+    return found
+
+
+def _lines(path: Path, file: TextIO) -> Iterator[Row]:
+    for number in count(1):
+        line = file.readline(LONGEST + 1)
+        if not line:
+            return
+        if len(line) > LONGEST:
+            raise UserError(f"{path}:{number}: a line of more than {LONGEST:,} characters")
+        if line.strip():
+            yield f"{path}:{number}", _row(line)
+
+
+def _row(line: str) -> Mapping[str, Any] | str:
+    try:
+        row = _object(line)
+    except (ValueError, RecursionError) as error:
+        return f"not JSON ({error})"
+    return row if isinstance(row, dict) else "not a JSON object"
+
+
+def _json(path: Path, file: TextIO) -> Iterator[Row]:
+    try:
+        whole = _object(file.read())
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            raise
+        raise UserError(f"{path}: not JSON ({error})") from None
+    if isinstance(whole, dict):
+        whole = whole["Data"] if isinstance(whole.get("Data"), list) else [whole]
+    if not isinstance(whole, list):
+        raise UserError(f"{path}: not a list of JSON objects")
+    for number, row in enumerate(whole, start=1):
+        yield f"{path} item {number}", row if isinstance(row, dict) else "not a JSON object"
+
+
+def _separated(path: Path, file: TextIO, separator: str) -> Iterator[Row]:
+    csv.field_size_limit(LONGEST)
+    reader = csv.reader(file, delimiter=separator, strict=True)
+    names: list[str] | None = None
+    while True:
+        place = f"{path}:{reader.line_num + 1}"
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:  # what follows cannot be told apart into rows
+            raise UserError(f"{place}: not {path.suffix[1:].upper()} ({error})") from None
+        if names is None:
+            names = cells
+            if len(set(names)) < len(names):
+                raise UserError(f"{place}: two columns of the same name")
+        elif len(cells) == len(names):
+            yield place, dict(zip(names, cells, strict=True))
+        elif cells:
+            yield place, f"{len(cells)} fields, but the first line names {len(names)} columns"
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    if not path.exists():
+        raise FileNotFoundError
+    import pyarrow
+    from pyarrow import parquet
+
+    number = 0
+    try:
+        with path.open("rb") as file:
+            for batch in parquet.ParquetFile(file).iter_batches(batch_size=1024):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path} row {number}", row
+    except pyarrow.ArrowException as error:
+        first = str(error).split("\n", maxsplit=1)[0]
+        raise UserError(f"{path}: cannot be read as Parquet ({first})") from None
