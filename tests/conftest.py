@@ -1,7 +1,8 @@
-"""A tiny random causal LM on disk, as transformers writes any other."""
+"""A tiny random causal LM on disk, as transformers writes any other; samples of real data."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,19 @@ def byte_level_tokenizer(corpus: list[str], size: int, *, split: bool) -> Any:
     return PreTrainedTokenizerFast(
         tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
     )
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of samples of the published datasets, which are not in the repository.
+
+    `GEOMIX_SHARED_DATA`, or `../shared/data` beside the repository.
+    """
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("GEOMIX_SHARED_DATA", beside))
+    if not (folder / "PROVENANCE.tsv").is_file():
+        pytest.skip(f"no samples of the published datasets at {folder} (GEOMIX_SHARED_DATA)")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -51,21 +51,22 @@ def rows(path: Path) -> Iterator[Row]:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def files_below(path: Path, pattern: str) -> list[Path]:
-    """The file itself, or the matching ones in a folder and below, by name.
+def files_below(path: Path, *patterns: str) -> list[Path]:
+    """The file itself; in a folder and below, the files of the first pattern that matches any.
 
     Raises:
         UserError: there is none.
     """
-    if path.is_file() or not path.exists():
+    if not path.is_dir():
         return [path]
     try:
-        found = sorted(file for file in path.rglob(pattern) if file.is_file())
+        for pattern in patterns:
+            found = sorted(file for file in path.rglob(pattern) if file.is_file())
+            if found:
+                return found
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
-    if not found:
-        raise UserError(f"{path}: no file {pattern} in this folder or below")
-    return found
+    raise UserError(f"{path}: no file {' or '.join(patterns)} in this folder or below")
 
 
 def _is_list(file: TextIO) -> bool:

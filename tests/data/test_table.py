@@ -130,7 +130,7 @@ def test_a_gigantic_line_is_refused_before_it_is_read_whole(
 ) -> None:
     monkeypatch.setattr(table, "LONGEST", 1000)
     file = written(tmp_path, name, 'q,a\nb,"' + "x" * 1001 + '"')
-    with pytest.raises(UserError, match=":2: (a line of more than 1,000|not CSV)"):
+    with pytest.raises(UserError, match=r":2: (a line of more than 1,000|not CSV)"):
         list(examples(file, 2, "train", COLUMNS))
 
 

@@ -1,0 +1,157 @@
+"""The paper's factoids that are questions with short answers: four published datasets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from geomix.data.example import Example
+from geomix.data.rows import RowError, answered, by_share, field_in, text_in, texts_in
+from geomix.data.source import Hub, Request, Source
+from geomix.data.upstream import origin_of, upstream_rows
+
+PROMPT = "Question: {question} The answer is:"
+"""The paper's prompt of PopQA (appendix B), here also that of the sets that it prints none for."""
+
+TRIVIAQA_PROMPT = "Question: {question}\nThe answer is:"
+"""The paper's prompt of TriviaQA (appendix B), on two lines."""
+
+NOT_PRINTED = "PopQA's in the paper, appendix B; it prints none for this set"
+
+_POPQA = Hub("akariasai/PopQA", split="test")
+_TRIVIAQA = Hub("mandarjoshi/trivia_qa", "unfiltered.nocontext")
+_WEBQA = Hub("stanfordnlp/web_questions")
+_ENTITYQUESTIONS = "download https://nlp.cs.princeton.edu/projects/entity-questions/dataset.zip"
+
+
+def popqa_row(row: Mapping[str, Any]) -> Example:
+    """`question`, `obj` and `possible_answers` (a JSON list as a text)."""
+    prompt = PROMPT.format(question=text_in(row, "question"))
+    return answered(prompt, text_in(row, "obj"), texts_in(row, "possible_answers"))
+
+
+def triviaqa_row(row: Mapping[str, Any]) -> Example:
+    """`question` and `answer` (`value`, `aliases`); the official files write `Question` and so on.
+
+    Source: Joshi et al. (2017); the hub's columns are the official ones in lower case.
+    """
+    official = "Question" in row
+    question = text_in(row, "Question" if official else "question")
+    answer = field_in(row, "Answer" if official else "answer")
+    if not isinstance(answer, dict):
+        raise RowError("the answer is not an object with a value and aliases")
+    target = text_in(answer, "Value" if official else "value")
+    aliases = texts_in(answer, "Aliases" if official else "aliases")
+    return answered(TRIVIAQA_PROMPT.format(question=question), target, aliases)
+
+
+def entityquestions_row(row: Mapping[str, Any]) -> Example | None:
+    """`question` and `answers`; the first answer is the target."""
+    return _first(text_in(row, "question"), texts_in(row, "answers"))
+
+
+def webqa_row(row: Mapping[str, Any]) -> Example | None:
+    """`question` and `answers`; upstream `utterance` and `targetValue`, a Lisp list of answers."""
+    if "targetValue" in row:
+        return _first(text_in(row, "utterance"), _descriptions(text_in(row, "targetValue")))
+    return _first(
+        text_in(row, "question"), texts_in(row, "answer" if "answer" in row else "answers")
+    )
+
+
+def _first(question: str, answers: tuple[str, ...]) -> Example | None:
+    """A question without an answer is left out: every empty prediction would be right."""
+    prompt = PROMPT.format(question=question)
+    return answered(prompt, answers[0], answers) if answers else None
+
+
+def _descriptions(value: str) -> tuple[str, ...]:
+    """`(list (description "A B") (description C))` → `("A B", "C")`."""
+    found = re.findall(r'\(description (?:"((?:[^"\\]|\\.)*)"|([^\s()"]+))\)', value)
+    if not found:
+        raise RowError("'targetValue' is not a (list (description …))")
+    return tuple(re.sub(r"\\(.)", r"\1", quoted) or bare for quoted, bare in found)
+
+
+def _popqa(request: Request) -> list[Example]:
+    patterns = ("*.tsv", "*.jsonl", "*.parquet")
+    rows = upstream_rows("popqa", request, _POPQA, "", patterns)
+    return by_share(origin_of("popqa", request), rows, popqa_row, request)
+
+
+def _triviaqa(request: Request) -> list[Example]:
+    patterns = ("unfiltered-web-train.json", "train-*.parquet")
+    rows = upstream_rows("triviaqa", request, _TRIVIAQA, "", patterns)
+    return by_share(origin_of("triviaqa", request), rows, triviaqa_row, request)
+
+
+def _entityquestions(request: Request) -> list[Example]:
+    relation = request.subset or "P*"
+    patterns = (f"{relation}.train.json", f"{relation}.*.json")
+    rows = upstream_rows("entityquestions", request, None, _ENTITYQUESTIONS, patterns)
+    return by_share(origin_of("entityquestions", request), rows, entityquestions_row, request)
+
+
+def _webqa(request: Request) -> list[Example]:
+    rows = upstream_rows("webqa", request, _WEBQA, "", ("*train*",))
+    return by_share(origin_of("webqa", request), rows, webqa_row, request)
+
+
+POPQA = Source(
+    name="popqa",
+    kind="factoid",
+    load=_popqa,
+    licence="MIT",
+    prompt=PROMPT,
+    prompt_from="the paper, appendix B",
+    rows=14_267,
+    hub=_POPQA,
+    upstream="popQA.tsv, or JSONL or Parquet with the hub's columns",
+)
+
+TRIVIAQA = Source(
+    name="triviaqa",
+    kind="factoid",
+    load=_triviaqa,
+    licence="Apache-2.0",
+    prompt=TRIVIAQA_PROMPT,
+    prompt_from="the paper, appendix B",
+    rows=87_622,
+    hub=_TRIVIAQA,
+    upstream="unfiltered-web-train.json, or the hub's Parquet",
+    note="the licence is that of the authors' repository; the hub's card says unknown",
+)
+
+ENTITYQUESTIONS = Source(
+    name="entityquestions",
+    kind="factoid",
+    load=_entityquestions,
+    licence="MIT",
+    prompt=PROMPT,
+    prompt_from=NOT_PRINTED,
+    rows=176_560,
+    download=_ENTITYQUESTIONS,
+    upstream="dataset/train/P*.train.json",
+    subsets=tuple(
+        f"P{number}"
+        for number in (
+            *(17, 19, 20, 26, 36, 40, 50, 69, 106, 112, 127, 131),
+            *(136, 159, 170, 175, 176, 264, 276, 407, 413, 495, 740, 800),
+        )
+    ),
+    note="subset: one relation, by its Wikidata property; without one, all of them",
+)
+
+WEBQA = Source(
+    name="webqa",
+    kind="factoid",
+    load=_webqa,
+    licence="unknown",
+    prompt=PROMPT,
+    prompt_from=NOT_PRINTED,
+    rows=3_778,
+    hub=_WEBQA,
+    upstream="webquestions.examples.train.json, or the hub's columns as JSONL or Parquet",
+    note="WebQuestions; the target is the first answer, questions without one are left out",
+)

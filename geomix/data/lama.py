@@ -1,0 +1,142 @@
+"""LAMA: relations of T-REx, Google-RE, ConceptNet and SQuAD as sentences with a blank.
+
+None of its data is here (CC BY-NC 4.0): templates are read from the copy that the user has. The
+paper prints no template. geomix takes LAMA's own: T-REx and Google-RE's places from
+`relations.jsonl`, with Google-RE's date of birth as in LAMA's script; ConceptNet and SQuAD have a
+sentence of their own in each row. The object is replaced by a blank and the prompt says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from geomix.data.example import Example
+from geomix.data.hub import hub_rows
+from geomix.data.rows import RowError, answered, by_share, text_in, texts_in
+from geomix.data.source import Hub, Request, Source
+from geomix.data.table import Row, files_below, rows
+from geomix.data.upstream import origin_of
+from geomix.errors import UserError
+
+PROMPT = "Fill in the blank: {sentence} The answer is:"
+BLANK = "____"
+
+DATE_OF_BIRTH = "[X] (born [Y])."
+"""Google-RE's one template that `relations.jsonl` lacks, from LAMA's script."""
+
+PATTERNS = {
+    "trex": "TREx/P*.jsonl",
+    "google_re": "Google_RE/*_test.jsonl",
+    "conceptnet": "ConceptNet/test.jsonl",
+    "squad": "Squad/test.jsonl",
+}
+"""LAMA's own folders, under its `data/`; the names are the hub's configurations."""
+
+_PREDICATES = {
+    "/people/person/place_of_birth": "P19",
+    "/people/deceased_person/place_of_death": "P20",
+}
+_DOWNLOAD = "download https://dl.fbaipublicfiles.com/LAMA/data.zip"
+
+
+def lama_row(row: Mapping[str, Any], templates: Mapping[str, str]) -> Example:
+    """A row of any of the four sets, in LAMA's files or as the hub has it.
+
+    Args:
+        row: one fact.
+        templates: by Wikidata property, from `relations.jsonl`; the hub's rows hold their own.
+
+    Raises:
+        RowError: neither a template nor a sentence with a blank is known.
+    """
+    target = text_in(row, "obj_label")
+    template = row.get("template") or _template(row, templates)
+    if template:
+        if "[X]" not in template or "[Y]" not in template:
+            raise RowError("the template lacks [X] or [Y]")
+        # The object first: a subject might hold "[Y]", a blank never holds "[X]".
+        sentence = template.replace("[Y]", BLANK).replace("[X]", text_in(row, "sub_label"))
+    else:
+        key = "masked_sentences" if "masked_sentences" in row else "masked_sentence"
+        masked = texts_in(row, key) if key == "masked_sentences" else (text_in(row, key),)
+        if not masked or "[MASK]" not in masked[0]:
+            raise RowError(f"'{key}' has no sentence with a [MASK]")
+        sentence = masked[0].replace("[MASK]", BLANK)
+    aliases = texts_in(row, "obj_aliases") if row.get("obj_aliases") else ()
+    return answered(PROMPT.format(sentence=sentence), target, aliases)
+
+
+def _template(row: Mapping[str, Any], templates: Mapping[str, str]) -> str | None:
+    if "predicate_id" in row:
+        relation = text_in(row, "predicate_id")
+    elif str(row.get("pred", "")).startswith("/people/"):
+        if row["pred"].endswith("/date_of_birth"):
+            return DATE_OF_BIRTH
+        relation = _PREDICATES.get(row["pred"], row["pred"])
+    else:
+        return None
+    if relation not in templates:
+        raise RowError(f"no template of '{relation}' in relations.jsonl")
+    return templates[relation]
+
+
+def templates_near(path: Path) -> dict[str, str]:
+    """Templates by relation, from the `relations.jsonl` in a folder, below it or just above.
+
+    Raises:
+        UserError: there is none, or it is not as it should be.
+    """
+    start = path if path.is_dir() else path.parent
+    below = sorted(start.rglob("relations.jsonl")) if path.is_dir() else []
+    near = [*below, start / "relations.jsonl", start.parent / "relations.jsonl"]
+    file = next((place for place in near if place.is_file()), None)
+    if file is None:
+        raise UserError(f"{path}: LAMA's relations.jsonl (the templates) is not beside it")
+    found = {}
+    for place, row in rows(file):
+        try:
+            if isinstance(row, str):
+                raise RowError(row)
+            found[text_in(row, "relation")] = text_in(row, "template")
+        except RowError as error:
+            raise UserError(f"{place}: {error}") from None
+    return found
+
+
+def _load(request: Request) -> list[Example]:
+    subset = request.subset or "trex"
+    templates: dict[str, str] = {}
+    if request.path is not None:
+        path = Path(request.path)
+        read = _local(path, PATTERNS[subset])
+        if path.exists() and subset in ("trex", "google_re"):
+            templates = templates_near(path)
+    else:
+        hub = Hub("facebook/lama", subset, revision="refs/convert/parquet")
+        read = hub_rows("lama", hub, _DOWNLOAD)
+    origin = f"{origin_of('lama', request)}, {subset}"
+    return by_share(origin, read, lambda row: lama_row(row, templates), request)
+
+
+def _local(path: Path, pattern: str) -> Iterator[Row]:
+    for file in files_below(path, pattern, f"{Path(pattern).parent}*.parquet"):
+        yield from rows(file)
+
+
+SOURCE = Source(
+    name="lama",
+    kind="factoid",
+    load=_load,
+    licence="CC BY-NC 4.0",
+    prompt=PROMPT,
+    prompt_from="geomix; the sentence is LAMA's own template (relations.jsonl) or masked sentence",
+    rows=34_039,
+    hub=Hub("facebook/lama", "trex", revision="refs/convert/parquet"),
+    download=_DOWNLOAD,
+    upstream="data.zip, unpacked: TREx/P*.jsonl, Google_RE, ConceptNet, Squad, relations.jsonl",
+    subsets=tuple(PATTERNS),
+    note="rows are those of T-REx, the default subset; a script dataset on the hub, so its Parquet "
+    "conversion is read",
+)
