@@ -30,7 +30,7 @@ class TokenisedExample:
     """An example after the chat template and the tokenizer.
 
     Attributes:
-        ids: token ids of prompt, target and end token, `(t,)`.
+        ids: token ids of prompt, target and end token, `(t,)`; of earlier exchanges before them.
         labels: `(t,)`, the token's own id where it carries loss, `IGNORED` elsewhere.
             `labels[i]` is predicted from position `i - 1`; `labels[0]` is always `IGNORED`.
         text: the example it came from.
@@ -47,5 +47,13 @@ class TokenisedExample:
 
     @property
     def target_start(self) -> int:
-        """Position of the first token that carries loss; `ids[:target_start]` is the prompt."""
-        return next(i for i, label in enumerate(self.labels) if label != IGNORED)
+        """Position of the target's first token; what stands before it is given to the model.
+
+        In a conversation that is the last answer: earlier ones carry loss too.
+        """
+        last = len(self.labels) - 1
+        while self.labels[last] == IGNORED:
+            last -= 1
+        while last and self.labels[last - 1] != IGNORED:
+            last -= 1
+        return last

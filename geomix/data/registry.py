@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from geomix.config import is_file, is_hub_id
-from geomix.data import arithmetic, factoids, kvr, lama, own, triples, words
+from geomix.data import arithmetic, factoids, instructions, kvr, lama, own, triples, words
 from geomix.data.example import Example
 from geomix.data.source import Request, Source
 from geomix.errors import UserError
@@ -11,12 +11,17 @@ from geomix.errors import UserError
 _ALL: tuple[Source, ...] = (
     kvr.SOURCE,
     triples.SOURCE,
-    arithmetic.SOURCE,
     factoids.POPQA,
     factoids.TRIVIAQA,
     lama.SOURCE,
     factoids.ENTITYQUESTIONS,
     factoids.WEBQA,
+    arithmetic.SOURCE,
+    instructions.ULTRACHAT,
+    instructions.EVOLCODE,
+    instructions.APPS,
+    instructions.GSM8K,
+    instructions.MATH,
     words.SOURCE,
 )
 

@@ -22,6 +22,12 @@ SHARES: dict[Split, int] = {"train": 6, "id": 3, "held-out": 1}
 """Tenths of a finite source's rows in each split. Which one a row is in depends on its own prompt
 alone, so splits are disjoint under every seed and limit, and equal prompts never part."""
 
+MOST_ROWS = 20_000
+"""Of a streamed source, rows that are read at most (the paper's generic data)."""
+
+POOL = 2
+"""Of a streamed source, so many usable rows for each one that is asked for are chosen from."""
+
 Convert = Callable[[Mapping[str, Any]], Example | None]
 """A row as an example; None where the source's own filter leaves it out."""
 
@@ -89,7 +95,7 @@ def by_share(
     rows: Iterable[Row],
     convert: Convert,
     request: Request,
-    pool: tuple[int, int] | None = None,
+    pool: int | None = None,
 ) -> list[Example]:
     """The first `count` examples of one split after a seeded shuffle.
 
@@ -101,8 +107,7 @@ def by_share(
         rows: all rows of the source, in its own order.
         convert: a row as an example.
         request: what is asked for.
-        pool: (most rows that are read, most examples that are chosen from), for sources of which
-            only the beginning is read.
+        pool: reading ends at `pool * count` examples, or `MOST_ROWS` rows; None reads everything.
 
     Raises:
         UserError: rows are not as they should be, or too few.
@@ -120,7 +125,7 @@ def by_share(
             total += 1
             if share_of(example) == request.split:
                 found.setdefault(_identity(example), example)
-        if pool and (number >= pool[0] or len(found) >= pool[1]):
+        if pool and (number >= MOST_ROWS or len(found) >= pool * request.count):
             break
     raise_mistakes(origin, mistakes)
     if len(found) < request.count and (request.split != "held-out" or not total):

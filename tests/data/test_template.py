@@ -114,3 +114,20 @@ def test_a_tokenizer_without_an_end_token_is_refused(make_tokenizer: Callable[..
 def test_all_in_order(tokenizers: dict[str, Any]) -> None:
     texts = [Example("a", "b"), Example("c", "d")]
     assert [t.text for t in tokenise_all(tokenizers["within"], iter(texts))] == texts
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_every_answer_of_a_conversation_carries_loss(
+    make_tokenizer: Callable[..., Any], split: bool
+) -> None:
+    tokenizer = make_tokenizer(["<|user|>\na\n<|assistant|>\nb"], 300, split=split)
+    earlier = (("Hallo?", " Ja.\n"), ("Wie\ngeht’s?", "gut"))
+    made = tokenise(tokenizer, Example("Schön.", "日本", earlier=earlier))
+    end = tokenizer.eos_token
+    carried = [i for i, label in zip(made.ids, made.labels, strict=True) if label != IGNORED]
+    assert tokenizer.decode(carried) == f" Ja.\n{end}gut{end}日本{end}"
+    assert tokenizer.decode(made.ids) == (
+        f"<|user|>\nHallo?\n<|assistant|>\n Ja.\n{end}\n<|user|>\nWie\ngeht’s?\n<|assistant|>\n"
+        f"gut{end}\n<|user|>\nSchön.\n<|assistant|>\n日本{end}"
+    )
+    assert tokenizer.decode(made.ids[made.target_start :]) == f"日本{end}"

@@ -1,0 +1,187 @@
+"""The paper's non-factoids: instructions and answers of five published datasets, as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from geomix.data.example import Example
+from geomix.data.rows import POOL, RowError, by_share, text_in, texts_in
+from geomix.data.source import Hub, Request, Source
+from geomix.data.table import Row, rows
+from geomix.data.upstream import origin_of, upstream_rows
+
+OWN = "the set's own instructions, as in the paper"
+
+DIFFICULTIES = ("introductory", "interview", "competition")
+"""Of APPS; the paper trains on the first two."""
+
+_ULTRACHAT = Hub("stingning/ultrachat", streaming=True)
+_EVOLCODE = Hub("nickrosh/Evol-Instruct-Code-80k-v1")
+_APPS = Hub("codeparrot/apps", "all", revision="refs/convert/parquet")
+_APPS_DOWNLOAD = "download https://people.eecs.berkeley.edu/~hendrycks/APPS.tar.gz"
+_GSM8K = Hub("openai/gsm8k", "main")
+_MATH_DOWNLOAD = (
+    "it was taken down from the hub; unpack the authors' MATH.tar (github.com/hendrycks/math), or "
+    "take any JSONL or Parquet with its columns problem and solution"
+)
+
+
+def ultrachat_row(row: Mapping[str, Any]) -> Example | None:
+    """`data` alternates between user and assistant; a last word of the user's is left out."""
+    said = row.get("data")
+    if not isinstance(said, list) or not said:
+        raise RowError("'data' is not a list of texts")
+    turns = [text_in({"data": text}, "data") for text in said]
+    pairs = list(zip(turns[::2], turns[1::2], strict=False))
+    if not pairs:
+        return None
+    return Example(*pairs[-1], earlier=tuple(pairs[:-1]))
+
+
+def apps_row(row: Mapping[str, Any], difficulties: Collection[str]) -> Example | None:
+    """`question` and the first of `solutions`; left out where the difficulty is another."""
+    difficulty = text_in(row, "difficulty")
+    if difficulty not in DIFFICULTIES:
+        raise RowError(f"'difficulty' is '{difficulty}', not one of {', '.join(DIFFICULTIES)}")
+    if difficulty not in difficulties or row.get("solutions") in ("", None):
+        return None
+    solutions = texts_in(row, "solutions")
+    return Example(text_in(row, "question"), solutions[0]) if solutions else None
+
+
+def _pair(prompt: str, target: str) -> Any:
+    return lambda row: Example(text_in(row, prompt), text_in(row, target))
+
+
+def _ultrachat(request: Request) -> list[Example]:
+    read = upstream_rows("ultrachat", request, _ULTRACHAT, "", ("*.jsonl", "*.parquet"))
+    origin = origin_of("ultrachat", request)
+    return by_share(origin, read, ultrachat_row, request, POOL)
+
+
+def _evolcode(request: Request) -> list[Example]:
+    patterns = ("*.json", "*.jsonl", "*.parquet")
+    read = upstream_rows("evolcode", request, _EVOLCODE, "", patterns)
+    origin = origin_of("evolcode", request)
+    return by_share(origin, read, _pair("instruction", "output"), request)
+
+
+def _apps(request: Request) -> list[Example]:
+    wanted = (request.subset,) if request.subset else ("introductory", "interview")
+    folders = _problems(request.path)
+    patterns = ("*train*.jsonl", "*train*.parquet")
+    read = (
+        _native(folders)
+        if folders
+        else upstream_rows("apps", request, _APPS, _APPS_DOWNLOAD, patterns)
+    )
+    origin = f"{origin_of('apps', request)}, {' and '.join(wanted)}"
+    return by_share(origin, read, lambda row: apps_row(row, wanted), request)
+
+
+def _problems(path: str | None) -> list[Path]:
+    """The folders of single problems in an unpacked APPS.tar.gz, those of `train` if it has one."""
+    if path is None:
+        return []
+    below = Path(path)
+    found = sorted(below.rglob("train/*/question.txt")) or sorted(below.rglob("question.txt"))
+    return [file.parent for file in found]
+
+
+def _native(folders: list[Path]) -> Iterator[Row]:
+    for folder in folders:
+        metadata = next((row for _, row in rows(folder / "metadata.json")), "is empty")
+        if isinstance(metadata, str):
+            yield str(folder), f"metadata.json: {metadata}"
+            continue
+        try:
+            row: dict[str, Any] = {
+                "difficulty": metadata.get("difficulty"),
+                "question": (folder / "question.txt").read_text(encoding="utf-8"),
+            }
+            solutions = folder / "solutions.json"
+            row["solutions"] = solutions.read_text(encoding="utf-8") if solutions.exists() else ""
+        except (OSError, UnicodeDecodeError) as error:
+            yield str(folder), f"cannot be read as UTF-8 text ({error})"
+            continue
+        yield str(folder), row
+
+
+def _gsm8k(request: Request) -> list[Example]:
+    read = upstream_rows("gsm8k", request, _GSM8K, "", ("train*.jsonl", "train*.parquet"))
+    return by_share(origin_of("gsm8k", request), read, _pair("question", "answer"), request)
+
+
+def _math(request: Request) -> list[Example]:
+    patterns = ("train/*/*.json", "*train*.jsonl", "*train*.parquet")
+    read = upstream_rows("math", request, None, _MATH_DOWNLOAD, patterns)
+    return by_share(origin_of("math", request), read, _pair("problem", "solution"), request)
+
+
+ULTRACHAT = Source(
+    name="ultrachat",
+    kind="non-factoid",
+    load=_ultrachat,
+    licence="MIT",
+    prompt="{data[0]}, every assistant turn a target",
+    prompt_from=OWN,
+    rows=1_468_352,
+    hub=_ULTRACHAT,
+    upstream="train_*.jsonl (id, data)",
+    note="streamed: only the first rows are read",
+)
+
+EVOLCODE = Source(
+    name="evolcode",
+    kind="non-factoid",
+    load=_evolcode,
+    licence="CC BY-NC-SA 4.0",
+    prompt="{instruction}",
+    prompt_from=OWN,
+    rows=78_264,
+    hub=_EVOLCODE,
+    upstream="EvolInstruct-Code-80k.json (instruction, output)",
+)
+
+APPS = Source(
+    name="apps",
+    kind="non-factoid",
+    load=_apps,
+    licence="MIT",
+    prompt="{question}",
+    prompt_from=OWN,
+    rows=5_000,
+    hub=_APPS,
+    download=_APPS_DOWNLOAD,
+    upstream="APPS.tar.gz unpacked, or train.jsonl with the hub's columns",
+    subsets=DIFFICULTIES,
+    note="introductory and interview problems by default; the target is the first solution; "
+    "starter code is left out; a script dataset on the hub, so its Parquet conversion is read",
+)
+
+GSM8K = Source(
+    name="gsm8k",
+    kind="non-factoid",
+    load=_gsm8k,
+    licence="MIT",
+    prompt="{question}",
+    prompt_from=OWN,
+    rows=7_473,
+    hub=_GSM8K,
+    upstream="train.jsonl (question, answer)",
+)
+
+MATH = Source(
+    name="math",
+    kind="non-factoid",
+    load=_math,
+    licence="MIT",
+    prompt="{problem}",
+    prompt_from=OWN,
+    rows=7_500,
+    download=_MATH_DOWNLOAD,
+    upstream="MATH/train/*/*.json, or JSONL or Parquet (problem, solution)",
+    note="taken down from the hub: it needs a local copy",
+)
