@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from geomix.config import is_file, is_hub_id
-from geomix.data import arithmetic, factoids, instructions, kvr, lama, own, triples, words
+from geomix.data import (
+    arithmetic,
+    factoids,
+    instructions,
+    kvr,
+    lama,
+    own,
+    passages,
+    prose,
+    triples,
+    words,
+)
 from geomix.data.example import Example
 from geomix.data.source import Request, Source
 from geomix.errors import UserError
@@ -23,6 +34,10 @@ _ALL: tuple[Source, ...] = (
     instructions.GSM8K,
     instructions.MATH,
     words.SOURCE,
+    passages.KPILE,
+    passages.ARXIV,
+    passages.FINEWEB,
+    prose.SOURCE,
 )
 
 SOURCES: dict[str, Source] = {source.name: source for source in _ALL}

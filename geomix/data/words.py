@@ -1,15 +1,19 @@
-"""Random-word passages from a word list that code generates: the paper's mixing source, offline."""
+"""Random-word passages, the paper's mixing source: from a generated list, or the NLTK words."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from hashlib import blake2s
 from itertools import product
+from pathlib import Path
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
 from geomix.data.example import Example
-from geomix.data.source import Source
+from geomix.data.source import Request, Source
+from geomix.errors import UserError
 
 PROMPT = "Memorize the following random-string passage:\n{passage}"
 """The paper's prompt (appendix B); the target is the passage itself."""
@@ -50,23 +54,67 @@ def word_list() -> tuple[str, ...]:
     return tuple(_shuffled([head + tail for head in heads for tail in tails])[:WORDS])
 
 
-def passage(rng: np.random.Generator, words: int) -> str:
-    """`words` words drawn uniformly and independently from the list, joined by single spaces.
+def nltk_words(path: Path | None) -> tuple[str, ...]:
+    """The distinct words of the NLTK words corpus (`en` and `en-basic`), in alphabetical order.
+
+    Args:
+        path: `words.zip`, the folder that it unpacks to, or a file of one word a line; None looks
+            where NLTK keeps its data.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    try:
+        if path is None:
+            found = _installed_words()
+        elif path.suffix == ".zip":
+            with ZipFile(path) as packed:
+                found = [packed.read(f"words/{name}").decode() for name in ("en", "en-basic")]
+        else:
+            files = [path / name for name in ("en", "en-basic")] if path.is_dir() else [path]
+            found = [file.read_text(encoding="utf-8-sig") for file in files]
+    except (OSError, KeyError, BadZipFile, UnicodeDecodeError) as error:
+        what = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise UserError(f"{path}: cannot be read as the NLTK words corpus ({what})") from None
+    words = sorted({line.strip() for text in found for line in text.split("\n")} - {""})
+    if not words:
+        raise UserError(f"{path}: holds no words")
+    return tuple(words)
+
+
+def _installed_words() -> list[str]:
+    try:
+        from nltk.corpus import words
+
+        return [words.raw(name) for name in ("en", "en-basic")]
+    except (ImportError, LookupError):
+        raise UserError(
+            "data source 'random-words': the NLTK words corpus is not installed; download "
+            "https://raw.githubusercontent.com/nltk/nltk_data/gh-pages/packages/corpora/words.zip "
+            "and give it as path:"
+        ) from None
+
+
+def passage(rng: np.random.Generator, words: int, vocabulary: Sequence[str] | None = None) -> str:
+    """`words` words drawn uniformly and independently, joined by single spaces.
 
     Args:
         rng: source of the draws.
         words: how many words, at least 1.
+        vocabulary: what is drawn from; None for the generated list.
 
     Raises:
         ValueError: `words` is below 1.
     """
     if words < 1:
         raise ValueError(f"a passage needs at least 1 word, not {words}")
-    listed = word_list()
+    listed = word_list() if vocabulary is None else vocabulary
     return " ".join(listed[i] for i in rng.integers(len(listed), size=words))
 
 
-def examples(count: int, words: int, seed: int) -> list[Example]:
+def examples(
+    count: int, words: int, seed: int, vocabulary: Sequence[str] | None = None
+) -> list[Example]:
     """`count` passages of `words` words as the paper's memorisation examples.
 
     The first examples of a longer list are those of a shorter one with the same seed.
@@ -75,6 +123,7 @@ def examples(count: int, words: int, seed: int) -> list[Example]:
         count: how many examples, 0 or more.
         words: words a passage, at least 1.
         seed: another seed, other passages; 0 or more.
+        vocabulary: what is drawn from; None for the generated list.
 
     Raises:
         ValueError: a negative `count` or `seed`, or `words` below 1.
@@ -84,15 +133,25 @@ def examples(count: int, words: int, seed: int) -> list[Example]:
     if words < 1:
         raise ValueError(f"a passage needs at least 1 word, not {words}")
     rng = np.random.default_rng(seed)
-    texts = (passage(rng, words) for _ in range(count))
+    texts = (passage(rng, words, vocabulary) for _ in range(count))
     return [Example(prompt=PROMPT.format(passage=text), target=text) for text in texts]
+
+
+def _load(request: Request) -> list[Example]:
+    if request.vocabulary == "generated" and request.path is not None:
+        raise ValueError("the generated vocabulary reads no 'path'; set vocabulary: nltk")
+    path = None if request.path is None else Path(request.path)
+    vocabulary = nltk_words(path) if request.vocabulary == "nltk" else None
+    return examples(request.count, request.words, request.seed, vocabulary)
 
 
 SOURCE = Source(
     name="random-words",
     kind="mixing",
-    load=lambda request: examples(request.count, request.words, request.seed),
+    load=_load,
     licence="none needed",
     prompt=PROMPT,
     prompt_from="the paper, appendix B",
+    upstream="with vocabulary: nltk, the NLTK words corpus (words.zip; public domain)",
+    note=f"from a generated list of {WORDS} words, unless vocabulary: nltk asks for the paper's",
 )
