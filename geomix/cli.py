@@ -128,6 +128,52 @@ def show(run: Path | None) -> None:
     Console().print(show_run(open_run(run) if run else newest_run()))
 
 
+@main.group()
+def data() -> None:
+    """Show which datasets there are, and their examples."""
+
+
+@data.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print everything known of each as JSON.")
+def data_list(as_json: bool) -> None:
+    """List the sources by name: size, licence and where they come from."""
+    from geomix.browse import list_sources
+
+    list_sources(as_json)
+
+
+@data.command("show")
+@click.argument("name")
+@click.option("--path", help="Local copy in the upstream format; without it the hub is read.")
+@click.option("--limit", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--split", type=click.Choice(["train", "id", "held-out"]), default="train")
+@click.option("--subset", help="Part of the source, such as one relation.")
+@click.option("--words", type=click.IntRange(1), default=50, help="Length of a passage [50].")
+@click.option("--seed", type=click.IntRange(0), default=0)
+@click.option("--vocabulary", type=click.Choice(["generated", "nltk"]), default="generated")
+@click.option("--prompt", default="prompt", help="Column of the prompt, in your own files.")
+@click.option("--target", default="target", help="Column of the target, in your own files.")
+@click.option("--template", help="Prompt of your own rows, columns in braces.")
+@click.option("--model", default="builtin", help="Whose tokenizer [builtin].")
+@click.option("--full", is_flag=True, help="Do not shorten long texts.")
+@click.option("--json", "as_json", is_flag=True, help="Print it all as JSON.")
+def data_show(
+    name: str, model: str, full: bool, as_json: bool, prompt: str, target: str, **asked: Any
+) -> None:
+    """Show examples of a source as the model will see them, loss tokens in ⟦ ⟧.
+
+    NAME is a source of `geomix data list`, a file of your own, or a hub id owner/name.
+    """
+    from geomix.browse import show_source
+    from geomix.config import Columns
+    from geomix.data.source import Request
+
+    named = (prompt, target) != ("prompt", "target")
+    columns = Columns(prompt=prompt, target=target) if named else None
+    request = Request(count=asked.pop("limit"), columns=columns, **asked)
+    show_source(name, request, model, full=full, as_json=as_json)
+
+
 def _config_file(given: Path | None) -> Path:
     """The file that CONFIG means: a path, or a preset's name."""
     preset = PRESETS / f"{given or 'demo'}.yaml"

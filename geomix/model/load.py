@@ -75,36 +75,60 @@ def load_model(name: str, device: torch.device) -> LoadedModel:
     Raises:
         UserError: there is no such model, or it is not a causal LM that can be used.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    source = str(builtin_folder()) if name == BUILTIN else name
-    if Path(source).is_dir():
-        _check_folder(Path(source))
+    tokenizer = load_tokenizer(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
         model, info = AutoModelForCausalLM.from_pretrained(
-            source, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            _place(name), dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
     except Exception as error:  # a broken file raises anything, a bare Exception included
-        lines = (line.strip() for line in str(error).splitlines())
-        first = next(filter(None, lines), type(error).__name__)
-        raise UserError(
-            f"model '{name}': cannot be loaded as a causal LM with its tokenizer: {first}"
-        ) from None
+        raise _unusable(name, error) from None
     if info["missing_keys"]:  # transformers would draw them at random, with a warning
         missing = sorted(info["missing_keys"])
         raise UserError(
             f"model '{name}': {len(missing)} weights are missing, such as {missing[0]}; "
             "is it a causal LM of this architecture?"
         )
-    if not tokenizer.is_fast or tokenizer.eos_token_id is None:
-        raise UserError(f"model '{name}': geomix needs a fast tokenizer that has an end token")
     pad = tokenizer.pad_token_id
     return LoadedModel(
         model=model.to(device).eval(),
         tokenizer=tokenizer,
         pad_id=tokenizer.eos_token_id if pad is None else pad,
     )
+
+
+def load_tokenizer(name: str) -> Any:
+    """Load a model's tokenizer alone.
+
+    Args:
+        name: `builtin`, a local folder, or a hub id.
+
+    Raises:
+        UserError: there is no such model, or its tokenizer is not a fast one with an end token.
+    """
+    from transformers import AutoTokenizer
+
+    source = _place(name)
+    if Path(source).is_dir():
+        _check_folder(Path(source))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except Exception as error:  # a broken file raises anything, a bare Exception included
+        raise _unusable(name, error) from None
+    if not tokenizer.is_fast or tokenizer.eos_token_id is None:
+        raise UserError(f"model '{name}': geomix needs a fast tokenizer that has an end token")
+    return tokenizer
+
+
+def _place(name: str) -> str:
+    return str(builtin_folder()) if name == BUILTIN else name
+
+
+def _unusable(name: str, error: Exception) -> UserError:
+    lines = (line.strip() for line in str(error).splitlines())
+    first = next(filter(None, lines), type(error).__name__)
+    return UserError(f"model '{name}': cannot be loaded as a causal LM with its tokenizer: {first}")
 
 
 def _check_folder(folder: Path) -> None:

@@ -1,0 +1,178 @@
+"""`geomix data`: which sources there are, and examples of one as the model will see them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+from unicodedata import category
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from geomix.config import FILE_SUFFIXES
+from geomix.data.example import IGNORED, TokenisedExample
+from geomix.data.registry import SOURCES, examples_of
+from geomix.data.source import GENERATED, Request, Source
+
+HEADINGS = {"factoid": "factoids", "non-factoid": "non-factoids", "mixing": "mixing data"}
+
+LONGEST = 600
+"""A stretch of text with more characters is shortened on the terminal."""
+
+ESCAPED = "\N{SYMBOL FOR ESCAPE}"
+"""Stands for a control character of a text."""
+
+_KEPT = 250  # characters at either end of what is shortened
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Neighbouring tokens that all carry loss, or none of which does."""
+
+    text: str
+    loss: bool
+
+
+def describe(source: Source) -> dict[str, Any]:
+    """Everything known of a source but its code."""
+    known = {key: value for key in _FIELDS if (value := getattr(source, key)) not in ("", (), None)}
+    if source.hub:
+        known["hub"] = asdict(source.hub)
+    return known
+
+
+_FIELDS = (
+    *("name", "kind", "origin", "licence", "rows", "prompt", "prompt_from"),
+    *("upstream", "download", "subsets", "note"),
+)
+
+
+def source_table() -> Table:
+    """One row a source under the heading of its kind; at most 80 columns wide."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("name", no_wrap=True)
+    table.add_column("rows", justify="right", no_wrap=True)
+    table.add_column("licence")
+    table.add_column("from", overflow="fold")
+    for kind, heading in HEADINGS.items():
+        table.add_row(Text(heading, style="bold"))
+        for source in SOURCES.values():
+            if source.kind == kind:
+                endless = "any number" if source.origin == GENERATED else "streamed"
+                rows = f"{source.rows:,}" if source.rows else endless
+                table.add_row(source.name, rows, source.licence, source.origin)
+    return table
+
+
+def list_sources(as_json: bool) -> None:
+    """The body of `geomix data list`."""
+    if as_json:
+        print(json.dumps([describe(s) for s in SOURCES.values()], ensure_ascii=False))
+        return
+    console = Console(highlight=False)
+    console.print(source_table())
+    files = ", ".join(FILE_SUFFIXES)
+    console.print(f"\nyour own: a file ({files}) or a hub id owner/name")
+    console.print("next: geomix data show NAME", highlight=False)
+
+
+def stretches(tokenizer: Any, example: TokenisedExample) -> list[Stretch]:
+    """The text of an example as the model sees it, cut where the loss begins and ends."""
+    found: list[Stretch] = []
+    start = 0
+    carries = [label != IGNORED for label in example.labels]
+    for end in range(1, len(carries) + 1):
+        if end == len(carries) or carries[end] != carries[start]:
+            text = tokenizer.decode(example.ids[start:end], clean_up_tokenization_spaces=False)
+            found.append(Stretch(text, carries[start]))
+            start = end
+    return found
+
+
+def show_source(name: str, request: Request, model: str, *, full: bool, as_json: bool) -> None:
+    """The body of `geomix data show`.
+
+    Args:
+        name: a source, a file or a hub id.
+        request: how many of which examples.
+        model: whose tokenizer cuts them into tokens.
+        full: whether long texts are shown whole.
+        as_json: whether it all is printed as JSON.
+
+    Raises:
+        UserError: the source or the tokenizer cannot be read.
+    """
+    examples = examples_of(name, request)
+    # Reading first: a mistake in the request shows before the tokenizer's library is imported.
+    from geomix.data.template import tokenise_all
+    from geomix.model.load import load_tokenizer, quiet_libraries
+
+    quiet_libraries()
+    tokenizer = load_tokenizer(model)
+    made = tokenise_all(tokenizer, examples)
+    known = describe(SOURCES[name]) if name in SOURCES else {"name": name, "kind": "your own"}
+    counts = {
+        "split": request.split,
+        "examples": len(made),
+        "tokens": sum(len(example.ids) for example in made),
+        "loss_tokens": sum(example.target_tokens for example in made),
+    }
+    if as_json:
+        shown = [
+            {**asdict(example.text), "seen": [asdict(s) for s in stretches(tokenizer, example)]}
+            for example in made
+        ]
+        print(json.dumps({**known, **counts, "shown": shown}, ensure_ascii=False))
+        return
+    console = Console(highlight=False)
+    console.print(_facts(known))
+    for number, example in enumerate(made, start=1):
+        console.print(Text(f"\n── {number} " + "─" * 20, style="dim"))
+        console.print(_seen(stretches(tokenizer, example), full=full), soft_wrap=True)
+        if len(example.text.aliases) > 1:
+            others = " | ".join(example.text.aliases[1:])
+            console.print(_plain(f"also right: {others}", full=full), style="dim", soft_wrap=True)
+    if made:
+        mean = fmean(example.target_tokens for example in made)
+        longest = max(len(example.ids) for example in made)
+        console.print(
+            f"\nsplit {request.split}, examples shown: {len(made)}; tokens: {counts['tokens']:,}, "
+            f"with loss (⟦ ⟧): {counts['loss_tokens']:,}, mean {mean:.1f}; longest example: "
+            f"{longest:,} (tokenizer: {model})"
+        )
+    else:
+        console.print(f"\nno examples in split {request.split}")
+
+
+def _facts(known: dict[str, Any]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for key, value in known.items():
+        if key == "hub":
+            config = f", {value['config']}" if value["config"] else ""
+            table.add_row("hub", Text(f"{value['name']}{config}, split {value['split']}"))
+        elif key != "origin" or "hub" not in known:
+            text = ", ".join(value) if isinstance(value, tuple) else value
+            label = {"prompt_from": "prompt from", "upstream": "path: reads"}.get(key, key)
+            table.add_row(label, Text(f"{text:,}" if isinstance(text, int) else str(text)))
+    return table
+
+
+def _seen(parts: list[Stretch], *, full: bool) -> Text:
+    text = Text()
+    for part in parts:
+        shown = _plain(part.text, full=full).plain
+        text.append(f"⟦{shown}⟧" if part.loss else shown, style="bold green" if part.loss else "")
+    return text
+
+
+def _plain(text: str, *, full: bool) -> Text:
+    """A text that cannot move the cursor or change colours, shortened in the middle."""
+    if not full and len(text) > LONGEST:
+        left_out = len(text) - 2 * _KEPT
+        text = f"{text[:_KEPT]} …({left_out:,} characters)… {text[-_KEPT:]}"
+    return Text("".join(ESCAPED if c not in "\n\t" and category(c) == "Cc" else c for c in text))
