@@ -77,11 +77,11 @@ def _check(source: Source, request: Request) -> None:
     if request.columns or request.template:
         raise UserError(f"{where}: 'columns' and 'template' are for files and hub ids only")
     if request.path and not source.upstream:
-        raise UserError(f"{where}: is generated and reads no 'path'")
+        raise UserError(f"{where}: it is generated and reads no 'path'")
     if request.vocabulary != "generated" and source.name != "random-words":
-        raise UserError(f"{where}: has no 'vocabulary'; that is for random-words")
+        raise UserError(f"{where}: it has no 'vocabulary'; that is for random-words")
     if request.subset and not source.subsets:
-        raise UserError(f"{where}: has no subsets")
+        raise UserError(f"{where}: it has no subsets")
     if request.subset and request.subset not in source.subsets:
         known = ", ".join(source.subsets)
-        raise UserError(f"{where}: has no subset '{request.subset}'; known: {known}")
+        raise UserError(f"{where}: it has no subset '{request.subset}'; known: {known}")

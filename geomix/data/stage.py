@@ -116,7 +116,8 @@ def _request(
 def mixed_examples(mix: MixConfig | None, own: int, seed: int, stage: int) -> list[Example]:
     """The passages of D_M: exactly `ratio` for each of the `own` examples, rounded half up.
 
-    Two stages that mix the same source draw different passages.
+    Two stages that mix the same generated source draw different passages; of a finite or streamed
+    source they draw in another order, so some may be the same.
     """
     if mix is None:
         return []

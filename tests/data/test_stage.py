@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from fractions import Fraction
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -175,3 +177,35 @@ def test_probe_sets_without_a_mix_or_a_record() -> None:
     for keys in ({}, {"record": None}):
         alone = config(stage(), **keys)
         assert list(probe_sets(alone, plan_stages(alone))) == ["D_A", "held-out"]
+
+
+def test_a_local_copy_fills_both_stages_and_the_held_out_set(tmp_path: Path) -> None:
+    """Facts of the first stage, unseen ones of the second and held-out ones share no prompt."""
+    copy = tmp_path / "train.jsonl"
+    rows = [{"question": f"q{n}", "answer": f"#### {n}"} for n in range(400)]
+    copy.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    text = tmp_path / "text.csv"
+    passages = (f"{' '.join(f'w{n}' for n in range(start, start + 10))},x" for start in range(90))
+    text.write_text("\n".join(["text,x", *passages]), encoding="utf-8")
+    local = {"source": "gsm8k", "path": str(copy)}
+    columns = {"prompt": "text", "target": "x"}
+    mix = {"source": str(text), "columns": columns, "template": "{text}!", "ratio": 0.5}
+    run = config(
+        {"data": {**local, "limit": 120}, "mix": mix},
+        {"data": {**local, "limit": 60, "split": "id", "seed": 7}},
+    )
+    plans = plan_stages(run)
+    assert [(len(plan.own), len(plan.mixed)) for plan in plans] == [(120, 60), (60, 0)]
+    assert plans[0].mixed[0] == Example("w0 w1 w2 w3 w4 w5 w6 w7 w8 w9!", "x")
+    sets = probe_sets(run, plans)
+    assert list(sets) == ["D_A", "D_B", "D_M", "held-out"]
+    assert 20 < len(sets["held-out"]) < 60
+    prompts = [example.prompt for examples in sets.values() for example in examples]
+    assert len(set(prompts)) == len(prompts)
+
+
+def test_the_hash_sees_earlier_exchanges_but_not_other_answers() -> None:
+    """Only what is trained on counts."""
+    alone = content_hash([Example("a", "b")])
+    assert content_hash([Example("a", "b", aliases=("b", "c"))]) == alone
+    assert content_hash([Example("a", "b", earlier=(("x", "y"),))]) != alone
