@@ -70,13 +70,15 @@ def dotted(key: Key) -> str:
     return text
 
 
-def load(path: Path, overrides: Sequence[str] = (), sources: Collection[str] = ()) -> Experiment:
+def load(
+    path: Path, overrides: Sequence[str] = (), sources: Collection[str] | None = None
+) -> Experiment:
     """Read and validate a configuration.
 
     Args:
         path: a YAML file.
         overrides: `key.path=value` texts; the value is YAML.
-        sources: names of the data sources that exist.
+        sources: names of the data sources that exist; None does not check them.
 
     Raises:
         UserError: one line for each mistake: file, line, key, what is wrong, what to do.
@@ -184,7 +186,7 @@ def _assign(document: Document, key: Key, value: Any, origin: Origin) -> None:
     document.origins[key] = origin
 
 
-def _experiment(document: Document, text: str, sources: Collection[str]) -> Experiment:
+def _experiment(document: Document, text: str, sources: Collection[str] | None) -> Experiment:
     arms = document.values.pop("arms", None)
     mistakes: dict[str, None] = {}  # ordered, and each once: arms share most of the tree
     if arms is None:
@@ -235,7 +237,7 @@ def _arm_documents(
 
 
 def _validated(
-    document: Document, sources: Collection[str], mistakes: dict[str, None]
+    document: Document, sources: Collection[str] | None, mistakes: dict[str, None]
 ) -> RunConfig | None:
     """Validate one arm; a stage's `train` is laid over the run's."""
     values = copy.deepcopy(document.values)
