@@ -16,6 +16,7 @@ import torch
 
 from geomix.cli import PRESETS
 from geomix.config_file import load
+from geomix.data.registry import SOURCES
 from geomix.data.stage import plan_stages, probe_sets
 from geomix.data.template import tokenise_all
 from geomix.model.gradient import backward_over, batches_of, plain_forward
@@ -37,7 +38,7 @@ def main() -> None:
     import nnsight  # noqa: F401
 
     print(f"import nnsight (after torch): {time.perf_counter() - start:.2f} s")
-    config = load(PRESETS / "demo.yaml").arms["plain"]
+    config = load(PRESETS / "demo.yaml", sources=tuple(SOURCES)).arms["plain"]
     assert config.record is not None
     loaded = load_model(config.model, torch.device("cpu"))
     probes = {
@@ -64,6 +65,7 @@ def main() -> None:
             reduction=reduction,
             batch_size=size,
             pad_id=loaded.pad_id,
+            activations=config.record.activations,
         )
 
         def snapshot() -> None:

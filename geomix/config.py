@@ -187,8 +187,8 @@ class RecordConfig(_Strict):
     """Examples in one forward and backward pass of a snapshot."""
     mix: Annotated[MixConfig | None, BeforeValidator(_source_alone)] = None
     """The D_M probe set of a run that mixes nothing in; else the first stage's mix is taken."""
-    activations: bool = True
-    """Keep residual activations and their gradients at the answer positions."""
+    activations: NonNegativeInt = 16
+    """Of how many examples a set the residual activations and their gradients are kept."""
 
 
 class EvaluateConfig(_Strict):

@@ -4,47 +4,25 @@ from __future__ import annotations
 
 import copy
 import difflib
-import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from geomix.config import RunConfig, StageConfig, TrainConfig
+from geomix.config_document import (
+    Document,
+    Key,
+    Origin,
+    apply_text,
+    assign,
+    key_of,
+    parse,
+    shortened,
+)
 from geomix.errors import UserError
-
-Key = tuple[str | int, ...]
-"""Path of a value in the tree: `("stages", 0, "mix", "ratio")`."""
-
-MOST_VALUES = 100_000
-"""A configuration with more keys and list items than this is refused."""
-
-SHOWN = 60
-"""Most characters of a given value that a message repeats."""
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a value was written, for messages."""
-
-    file: str
-    line: int | None
-    key: Key
-
-    def __str__(self) -> str:
-        place = self.file if self.line is None else f"{self.file}:{self.line}"
-        return f"{place} {dotted(self.key)}".rstrip()
-
-
-@dataclass(slots=True)
-class Document:
-    """Plain values with the origin of each; `origins` holds every mapping key and list item."""
-
-    values: Any
-    origins: dict[Key, Origin] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +40,15 @@ class Experiment:
     arms: dict[str, RunConfig]
 
 
-def dotted(key: Key) -> str:
-    """`("stages", 0, "mix")` → `stages[0].mix`."""
-    text = ""
-    for part in key:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
-
-
-def load(path: Path, overrides: Sequence[str] = (), sources: Collection[str] = ()) -> Experiment:
+def load(
+    path: Path, overrides: Sequence[str] = (), sources: Collection[str] | None = None
+) -> Experiment:
     """Read and validate a configuration.
 
     Args:
         path: a YAML file.
         overrides: `key.path=value` texts; the value is YAML.
-        sources: names of the data sources that exist.
+        sources: names of the data sources that exist; None does not check them.
 
     Raises:
         UserError: one line for each mistake: file, line, key, what is wrong, what to do.
@@ -87,104 +59,14 @@ def load(path: Path, overrides: Sequence[str] = (), sources: Collection[str] = (
         raise UserError(f"{path}: no such file; `geomix train` alone runs the demo") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as text ({error})") from None
-    document = _parse(text, str(path))
+    document = parse(text, str(path))
     for override in overrides:
-        _apply_text(document, override)
+        apply_text(document, override)
     notes = "".join(f"# --set {override}\n" for override in overrides)
     return _experiment(document, notes + text, sources)
 
 
-def _parse(text: str, file: str) -> Document:
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{file}:{mark.line + 1}" if mark else file
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UserError(f"{place}: not YAML: {problem}") from None
-    except (ValueError, RecursionError) as error:  # a date like 2026-99-99, endless nesting
-        raise UserError(f"{file}: not YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{file}: a configuration is a mapping that holds at least `stages:`")
-    document = Document(values)
-    twice: list[str] = []
-    try:
-        _locate(node, file, (), document.origins, twice)
-    except RecursionError:
-        raise UserError(f"{file}: an alias (*name) that holds itself") from None
-    if twice:
-        raise UserError(*twice)
-    return document
-
-
-def _locate(node: Any, file: str, key: Key, origins: dict[Key, Origin], twice: list[str]) -> None:
-    """Note the line of every key below `node`; YAML itself would let a second one win."""
-    if len(origins) > MOST_VALUES:  # nested aliases make billions out of a few lines
-        raise UserError(f"{file}: more than {MOST_VALUES} values, its aliases (*name) expanded")
-    if isinstance(node, yaml.MappingNode):
-        for name, value in node.value:
-            inner = (*key, name.value)
-            origin = Origin(file, name.start_mark.line + 1, inner)
-            if inner in origins:
-                twice.append(f"{origin}: given twice (first in line {origins[inner].line})")
-                continue
-            origins[inner] = origin
-            _locate(value, file, inner, origins, twice)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            inner = (*key, index)
-            origins[inner] = Origin(file, value.start_mark.line + 1, inner)
-            _locate(value, file, inner, origins, twice)
-
-
-def _apply_text(document: Document, override: str) -> None:
-    """Apply one `--set key.path=value`."""
-    name, equals, text = override.partition("=")
-    if not equals or not name:
-        raise UserError(
-            f"--set {_shortened(override)}: give key=value, such as stages.0.mix.ratio=2"
-        )
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise UserError(f"--set {_shortened(override)}: the value is not YAML") from None
-    key = _key(name)
-    _assign(document, key, value, Origin(f"--set {_shortened(override)}", None, ()))
-
-
-def _key(name: str) -> Key:
-    parts = name.replace("[", ".").replace("]", "").split(".")
-    return tuple(int(part) if re.fullmatch("[0-9]{1,9}", part) else part for part in parts)
-
-
-def _assign(document: Document, key: Key, value: Any, origin: Origin) -> None:
-    """Put a value at a key, making the mappings on the way."""
-    node: Any = document.values
-    for depth, part in enumerate(key):
-        last = depth == len(key) - 1
-        if isinstance(node, list):
-            if not isinstance(part, int) or part >= len(node):
-                raise UserError(
-                    f"{origin}: {dotted(key[:depth])} has {len(node)} items; "
-                    f"'{part}' is not the number of one (the first is 0)"
-                )
-        elif not isinstance(node, dict):
-            raise UserError(f"{origin}: {dotted(key[:depth])} is a value, not a mapping")
-        elif not last and node.get(part) is None:
-            node[part] = {}
-        elif not last and part == "data" and isinstance(node[part], str):
-            node[part] = {"source": node[part]}
-        if last:
-            node[part] = copy.deepcopy(value)
-        else:
-            node = node[part]
-    for stale in [known for known in document.origins if known[: len(key)] == key]:
-        del document.origins[stale]
-    document.origins[key] = origin
-
-
-def _experiment(document: Document, text: str, sources: Collection[str]) -> Experiment:
+def _experiment(document: Document, text: str, sources: Collection[str] | None) -> Experiment:
     arms = document.values.pop("arms", None)
     mistakes: dict[str, None] = {}  # ordered, and each once: arms share most of the tree
     if arms is None:
@@ -223,19 +105,19 @@ def _arm_documents(
             written = ("arms", name, key)
             place = document.origins.get(written, at)
             try:
-                _assign(arm, _key(str(key)), value, place)
+                assign(arm, key_of(str(key)), value, place)
             except UserError as error:
                 mistakes.update(dict.fromkeys(error.lines))
                 continue
             for known, inner in document.origins.items():
                 if known[:3] == written:
-                    arm.origins[(*_key(str(key)), *known[3:])] = inner
+                    arm.origins[(*key_of(str(key)), *known[3:])] = inner
         found.append((name, arm))
     return found
 
 
 def _validated(
-    document: Document, sources: Collection[str], mistakes: dict[str, None]
+    document: Document, sources: Collection[str] | None, mistakes: dict[str, None]
 ) -> RunConfig | None:
     """Validate one arm; a stage's `train` is laid over the run's."""
     values = copy.deepcopy(document.values)
@@ -265,7 +147,9 @@ def _line(document: Document, detail: Any) -> str:
     if detail["type"] == "missing":
         return f"{origin}: missing; it must be given"
     message = str(detail["msg"]).removeprefix("Value error, ")
-    return f"{origin}: {message[:1].lower()}{message[1:]} (given: {_short(detail['input'])})"
+    return (
+        f"{origin}: {message[:1].lower()}{message[1:]} (given: {shortened(repr(detail['input']))})"
+    )
 
 
 def _origin(document: Document, key: Key) -> Origin:
@@ -279,15 +163,6 @@ def _origin(document: Document, key: Key) -> Origin:
             return Origin(origin.file, origin.line, key)
     files = [origin.file for origin in document.origins.values()]
     return Origin(files[0] if files else "", None, key)
-
-
-def _short(value: Any) -> str:
-    return _shortened(repr(value))
-
-
-def _shortened(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= SHOWN else line[: SHOWN - 2] + " …"
 
 
 def _suggestion(key: Key) -> str:

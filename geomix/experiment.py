@@ -149,6 +149,6 @@ def _recorder(run: Run, config: RunConfig, plans: list[StagePlan], loaded: Loade
         reduction=train.loss,
         batch_size=record.batch_size,
         pad_id=loaded.pad_id,
-        keep_activations=record.activations,
+        activations=record.activations,
         autocast=partial(autocast, train.precision, loaded.device),
     )

@@ -378,7 +378,7 @@ CHANGES: dict[str, Any] = {
     "record.at": ["boundaries"],
     "record.probes": 127,
     "record.batch_size": 31,
-    "record.activations": False,
+    "record.activations": 3,
     "evaluate.epochs": 2,
     "evaluate.batch_size": 1,
 }

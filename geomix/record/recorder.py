@@ -6,6 +6,7 @@ tensors, S probe sets.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -45,7 +46,8 @@ class Recorder:
         batch_size: examples in a pass; changes memory and speed, not the record.
         pad_id: token id of the padding.
         capture: `nnsight`, or `hooks` for plain torch hooks (the same numbers without the import).
-        keep_activations: whether activations and their gradients are stored, nearly all of a file.
+        activations: of how many examples a set, the first ones, activations and their gradients
+            are stored, nearly all of a file; None is all, 0 none.
         autocast: makes the context of each forward pass, to record mixed precision as trained.
 
     Raises:
@@ -62,7 +64,7 @@ class Recorder:
         batch_size: int,
         pad_id: int,
         capture: CaptureName = "nnsight",
-        keep_activations: bool = True,
+        activations: int | None = None,
         autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         for name, examples in probes.items():
@@ -77,7 +79,7 @@ class Recorder:
         self.batch_size = batch_size
         self.pad_id = pad_id
         self.capture: CaptureName = capture
-        self.keep_activations = keep_activations
+        self.activations = activations
         self.autocast = autocast
 
     def observe(self, moment: Moment) -> None:
@@ -129,7 +131,7 @@ class Recorder:
 
         device = next(capture.model.parameters()).device
         batches = batches_of(examples, self.reduction, self.batch_size, self.pad_id, device)
-        rows = _Rows(self.keep_activations)
+        rows = _Rows(self.activations)
         for batch, logits in backward_over(forward, batches):
             rows.add(batch, logits, capture)
         return rows.joined()
@@ -139,7 +141,7 @@ class Recorder:
 class _Rows:
     """The record of a probe set, batch by batch, on the CPU."""
 
-    keep_activations: bool
+    activations_of: int | None
     losses: list[Tensor] = field(default_factory=list)
     exact: list[Tensor] = field(default_factory=list)
     counts: list[Tensor] = field(default_factory=list)
@@ -153,20 +155,26 @@ class _Rows:
         carries = labels[:, 1:] != IGNORED  # (N, T - 1), entry i: position i predicts a target
         counts = carries.sum(dim=1)
         nll = token_nll(logits, batch.labels).cpu().double()
-        self.losses.append(nll.sum(dim=1) / counts)
         self.exact.append(correct_tokens(logits, batch.labels).all(dim=1).cpu())
         self.counts.append(counts)
         examples, positions = carries.nonzero(as_tuple=True)  # example by example
         self.positions.append(positions)
         self.targets.append(labels[examples, positions + 1])
-        if self.keep_activations:
-            where = (examples, positions)
+        kept = examples < self._left()
+        if kept.any():
+            where = (examples[kept], positions[kept])
             self.activations.append(_gather(capture.activations, where))
             self.gradients.append(_gather(capture.gradients, where))
+        self.losses.append(nll.sum(dim=1) / counts)
+
+    def _left(self) -> int:
+        """How many of the next examples keep their activations."""
+        done = sum(len(losses) for losses in self.losses)
+        return sys.maxsize if self.activations_of is None else self.activations_of - done
 
     def joined(self) -> ProbeRecord:
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), torch.cat(self.counts).cumsum(0)])
-        kept = self.keep_activations
+        kept = bool(self.activations)
         return ProbeRecord(
             loss=torch.cat(self.losses).numpy(),
             exact=torch.cat(self.exact).numpy(),

@@ -2,12 +2,12 @@
 
     /                         attributes: format, schema, versions, stage, step, reduction,
                               coverage, …, and `complete`, written last
-    /probes/<set>/            coordinates: example, edge, position, layer, feature
+    /probes/<set>/            coordinates: example, edge, position, kept_position, layer, feature
         loss, exact           (example)
         offsets               (edge): example i owns positions offsets[i] to offsets[i + 1]
         positions, targets    (position)
-        activations           (position, layer, feature), absent if not kept
-        gradients             (position, layer, feature), absent if not kept
+        activations           (kept_position, layer, feature), absent if none are kept
+        gradients             (kept_position, layer, feature), absent if none are kept
     /parameters/              coordinates: parameter, set, other_set (their names)
         size, layer, module   (parameter)
         inner_products        (parameter, set, other_set)
@@ -16,8 +16,8 @@ Every dimension is an HDF5 dimension scale, so that `xarray.open_dataset(path, g
 engine="h5netcdf")` shows labelled axes. Numbers carry a checksum (Fletcher-32) and no compression:
 gradients are noise.
 
-Shapes: N examples, P positions that predict a target token, L layers + 1, D features, M parameter
-tensors, S probe sets.
+Shapes: N examples, P positions that predict a target token, Q of them with activations, L layers
++ 1, D features, M parameter tensors, S probe sets.
 """
 
 from __future__ import annotations
@@ -51,9 +51,10 @@ class ProbeRecord:
         offsets: `(N + 1,)` int64; example i owns rows `offsets[i]:offsets[i + 1]` of all below.
         positions: `(P,)` int64, index in the example of the token that predicts a target token.
         targets: `(P,)` int64, id of the target token that is predicted there.
-        activations: `(P, L, D)` float32 residual stream; entry 0 is the input of the first layer,
-            entry l the output of layer l, before the final norm. None if not kept or not read.
-        gradients: `(P, L, D)` float32, gradient of the set's mean loss (in the snapshot's
+        activations: `(Q, L, D)` float32 residual stream at the first Q of the P positions, those
+            of the examples that keep it; entry 0 is the input of the first layer, entry l the
+            output of layer l, before the final norm. None if none are kept or read.
+        gradients: `(Q, L, D)` float32, gradient of the set's mean loss (in the snapshot's
             reduction) at the same places, nats per unit of the activation. None like `activations`.
     """
 
@@ -200,8 +201,9 @@ def _write_probes(group: Any, record: ProbeRecord) -> None:
     _put(group, "targets", record.targets, position, units="1", text=text)
     if record.activations is None or record.gradients is None:
         return
-    dimensions = ("position", "layer", "feature")
-    _, layers, features = record.activations.shape
+    dimensions = ("kept_position", "layer", "feature")
+    kept, layers, features = record.activations.shape
+    _scale(group, "kept_position", np.arange(kept), "the first rows of `position`")
     _scale(group, "layer", np.arange(layers), "0: input of the first layer; l: output of layer l")
     _scale(group, "feature", np.arange(features), "dimension of the residual stream")
     text = "residual stream"

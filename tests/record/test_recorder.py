@@ -17,7 +17,7 @@ from geomix.data.example import IGNORED, TokenisedExample
 from geomix.model.gradient import backward_over, batches_of, plain_forward
 from geomix.record.capture import CaptureName
 from geomix.record.recorder import Recorder
-from geomix.record.store import Snapshot, read_snapshot
+from geomix.record.store import Snapshot, read_snapshot, write_snapshot
 from geomix.train.events import Moment
 
 Make = Callable[[], Any]
@@ -195,10 +195,30 @@ def test_activations_may_be_left_out(
 ) -> None:
     model, probes = gpt2(), {"d_a": examples(5, 1)}
     whole = recorder(tmp_path, probes).snapshot(moment(model))
-    bare = recorder(tmp_path, probes, keep_activations=False).snapshot(moment(model))
+    bare = recorder(tmp_path, probes, activations=0).snapshot(moment(model))
     assert bare.probes["d_a"].activations is None
     assert bare.probes["d_a"].gradients is None
     assert np.array_equal(bare.inner_products, whole.inner_products)
+
+
+@pytest.mark.parametrize("kept", [1, 2, 3, 4])
+def test_the_first_examples_keep_their_activations(
+    tmp_path: Path, gpt2: Make, examples: Examples, moment: MakeMoment, kept: int
+) -> None:
+    """Batches hold 2 of the 5 examples, so the last one that is kept falls inside and between."""
+    model, probes = gpt2(), {"d_a": examples(5, 1)}
+    whole = recorder(tmp_path, probes, batch_size=2).snapshot(moment(model)).probes["d_a"]
+    some = recorder(tmp_path, probes, batch_size=2, activations=kept)
+    write_snapshot(tmp_path / "one.h5", some.snapshot(moment(model)))
+    part = read_snapshot(tmp_path / "one.h5").probes["d_a"]
+    assert whole.activations is not None
+    assert whole.gradients is not None
+    assert part.activations is not None
+    assert part.gradients is not None
+    rows = whole.offsets[kept]
+    assert np.array_equal(part.activations, whole.activations[:rows])
+    assert np.array_equal(part.gradients, whole.gradients[:rows])
+    assert np.array_equal(part.positions, whole.positions)
 
 
 def test_frozen_parameters_are_neither_covered_nor_missed(

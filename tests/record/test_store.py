@@ -109,8 +109,8 @@ def test_the_file_describes_itself(path: Path) -> None:
 
     with h5py.File(path) as file:
         probes, parameters = file["probes/d_a"], file["parameters"]
-        assert axes(probes["activations"]) == ["position", "layer", "feature"]
-        assert axes(probes["gradients"]) == ["position", "layer", "feature"]
+        assert axes(probes["activations"]) == ["kept_position", "layer", "feature"]
+        assert axes(probes["gradients"]) == ["kept_position", "layer", "feature"]
         assert axes(parameters["inner_products"]) == ["parameter", "set", "other_set"]
         assert file.attrs["coverage"] == "covered parameters 2 of 2"
         assert file.attrs["schema"] == SCHEMA

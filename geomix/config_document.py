@@ -1,0 +1,152 @@
+"""YAML with the line of every value, and values put into it by dotted keys."""
+
+from __future__ import annotations
+
+import copy
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from geomix.errors import UserError
+
+Key = tuple[str | int, ...]
+"""Path of a value in the tree: `("stages", 0, "mix", "ratio")`."""
+
+MOST_VALUES = 100_000
+"""A configuration with more keys and list items than this is refused."""
+
+SHOWN = 60
+"""Most characters of a given value that a message repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a value was written, for messages."""
+
+    file: str
+    line: int | None
+    key: Key
+
+    def __str__(self) -> str:
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        return f"{place} {dotted(self.key)}".rstrip()
+
+
+@dataclass(slots=True)
+class Document:
+    """Plain values with the origin of each; `origins` holds every mapping key and list item."""
+
+    values: Any
+    origins: dict[Key, Origin] = field(default_factory=dict)
+
+
+def dotted(key: Key) -> str:
+    """`("stages", 0, "mix")` → `stages[0].mix`."""
+    text = ""
+    for part in key:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def parse(text: str, file: str) -> Document:
+    """Values and origins of a YAML mapping.
+
+    Raises:
+        UserError: it is not YAML, not a mapping, too large, or a key is given twice.
+    """
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{file}:{mark.line + 1}" if mark else file
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{place}: not YAML: {problem}") from None
+    except (ValueError, RecursionError) as error:  # a date like 2026-99-99, endless nesting
+        raise UserError(f"{file}: not YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{file}: a configuration is a mapping that holds at least `stages:`")
+    document = Document(values)
+    twice: list[str] = []
+    try:
+        _locate(node, file, (), document.origins, twice)
+    except RecursionError:
+        raise UserError(f"{file}: an alias (*name) that holds itself") from None
+    if twice:
+        raise UserError(*twice)
+    return document
+
+
+def _locate(node: Any, file: str, key: Key, origins: dict[Key, Origin], twice: list[str]) -> None:
+    """Note the line of every key below `node`; YAML itself would let a second one win."""
+    if len(origins) > MOST_VALUES:  # nested aliases make billions out of a few lines
+        raise UserError(f"{file}: more than {MOST_VALUES} values, its aliases (*name) expanded")
+    if isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            inner = (*key, name.value)
+            origin = Origin(file, name.start_mark.line + 1, inner)
+            if inner in origins:
+                twice.append(f"{origin}: given twice (first in line {origins[inner].line})")
+                continue
+            origins[inner] = origin
+            _locate(value, file, inner, origins, twice)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            inner = (*key, index)
+            origins[inner] = Origin(file, value.start_mark.line + 1, inner)
+            _locate(value, file, inner, origins, twice)
+
+
+def apply_text(document: Document, override: str) -> None:
+    """Apply one `--set key.path=value`."""
+    name, equals, text = override.partition("=")
+    if not equals or not name:
+        raise UserError(
+            f"--set {shortened(override)}: give key=value, such as stages.0.mix.ratio=2"
+        )
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise UserError(f"--set {shortened(override)}: the value is not YAML") from None
+    key = key_of(name)
+    assign(document, key, value, Origin(f"--set {shortened(override)}", None, ()))
+
+
+def key_of(name: str) -> Key:
+    """`stages.0.mix` or `stages[0].mix` → `("stages", 0, "mix")`."""
+    parts = name.replace("[", ".").replace("]", "").split(".")
+    return tuple(int(part) if re.fullmatch("[0-9]{1,9}", part) else part for part in parts)
+
+
+def assign(document: Document, key: Key, value: Any, origin: Origin) -> None:
+    """Put a value at a key, making the mappings on the way."""
+    node: Any = document.values
+    for depth, part in enumerate(key):
+        last = depth == len(key) - 1
+        if isinstance(node, list):
+            if not isinstance(part, int) or part >= len(node):
+                raise UserError(
+                    f"{origin}: {dotted(key[:depth])} has {len(node)} items; "
+                    f"'{part}' is not the number of one (the first is 0)"
+                )
+        elif not isinstance(node, dict):
+            raise UserError(f"{origin}: {dotted(key[:depth])} is a value, not a mapping")
+        elif not last and node.get(part) is None:
+            node[part] = {}
+        elif not last and part in ("data", "mix") and isinstance(node[part], str):
+            node[part] = {"source": node[part]}
+        if last:
+            node[part] = copy.deepcopy(value)
+        else:
+            node = node[part]
+    for stale in [known for known in document.origins if known[: len(key)] == key]:
+        del document.origins[stale]
+    document.origins[key] = origin
+
+
+def shortened(text: str) -> str:
+    """A given value for a message: one line, `SHOWN` characters at most."""
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN else line[: SHOWN - 2] + " …"
