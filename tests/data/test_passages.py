@@ -173,3 +173,18 @@ def test_nltk_sample_is_drawn_uniformly(shared_data: Path) -> None:
     assert p_value(drawn) > 0.001
     tilted = [listed[int(len(listed) * (n / 20_000) ** 1.1)] for n in range(20_000)]
     assert p_value(tilted) < 0.001
+
+
+def test_nltk_words_where_nltk_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nltk = pytest.importorskip("nltk")
+    from nltk.corpus.util import LazyCorpusLoader
+
+    monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
+    with pytest.raises(UserError, match="not installed; download https://") as raised:
+        words.nltk_words(None)
+    assert len(raised.value.lines) == 1
+    (tmp_path / "corpora").mkdir()
+    corpus(tmp_path / "corpora")
+    fresh = LazyCorpusLoader("words", nltk.corpus.WordListCorpusReader, r"(?!README|\.).*")
+    monkeypatch.setattr(nltk.corpus, "words", fresh)
+    assert words.nltk_words(None) == ("A", "alpha", "beta", "gamma")
