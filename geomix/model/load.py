@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from dataclasses import dataclass
@@ -15,7 +16,13 @@ from geomix.errors import UserError
 
 BUILTIN = "builtin"
 
+_END_TOKENS = ("bos", "eos", "pad")
+
 _PACKAGE = Path(__file__).resolve().parent.parent
+_NOT_CAUSAL = 1e-4
+"""Share of the largest logit by which a later token may change those before it. A causal model
+gives 0, float32's noise is 1e-6, and encoders start at 2e-3, random ones included."""
+
 _PLACES = (_PACKAGE / "builtin", _PACKAGE.parent / "data" / "base")  # installed; from a checkout
 
 
@@ -58,11 +65,13 @@ def default_device() -> torch.device:
 
 def quiet_libraries() -> None:
     """Keep the libraries' own progress bars and notices out of the command line's output."""
+    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+    hub_logging.set_verbosity(logging.ERROR)
 
 
 def load_model(name: str, device: torch.device) -> LoadedModel:
@@ -75,26 +84,35 @@ def load_model(name: str, device: torch.device) -> LoadedModel:
     Raises:
         UserError: there is no such model, or it is not a causal LM that can be used.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, GenerationConfig
 
     tokenizer = load_tokenizer(name)
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
-            _place(name), dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            _place(name),
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,  # None would ask, and `yes |` would answer
+            output_loading_info=True,
         )
     except Exception as error:  # a broken file raises anything, a bare Exception included
         raise _unusable(name, error) from None
-    if info["missing_keys"]:  # transformers would draw them at random, with a warning
-        missing = sorted(info["missing_keys"])
-        raise UserError(
-            f"model '{name}': {len(missing)} weights are missing, such as {missing[0]}; "
-            "is it a causal LM of this architecture?"
-        )
+    model.to(device).eval()
+    try:
+        problem = _problem(model, tokenizer, info)
+    except Exception as error:  # an architecture that takes no token ids raises anything
+        raise _unusable(name, error) from None
+    if problem:
+        raise UserError(f"model '{name}': {problem}")
+    ends = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in _END_TOKENS}
+    model.generation_config = GenerationConfig(**ends)  # plain greedy, whatever its own file says
     pad = tokenizer.pad_token_id
+    if pad is None or pad >= embedded_tokens(model):
+        pad = tokenizer.eos_token_id
     return LoadedModel(
-        model=model.to(device).eval(),
+        model=model,
         tokenizer=tokenizer,
-        pad_id=tokenizer.eos_token_id if pad is None else pad,
+        pad_id=pad,
     )
 
 
@@ -112,8 +130,10 @@ def load_tokenizer(name: str) -> Any:
     source = _place(name)
     if Path(source).is_dir():
         _check_folder(Path(source))
+    else:
+        _check_hub(source)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # a broken file raises anything, a bare Exception included
         raise _unusable(name, error) from None
     if not tokenizer.is_fast or tokenizer.eos_token_id is None:
@@ -125,17 +145,96 @@ def _place(name: str) -> str:
     return str(builtin_folder()) if name == BUILTIN else name
 
 
+def embedded_tokens(model: Any) -> int:
+    """How many token ids the model embeds; some tokenizers know a few more, for other models."""
+    rows: int = model.get_input_embeddings().num_embeddings
+    return rows
+
+
+def _problem(model: Any, tokenizer: Any, info: dict[str, Any]) -> str | None:
+    """Why a model that transformers loads is none that geomix can use."""
+    if info["missing_keys"]:  # transformers would draw them at random, with a warning
+        missing = sorted(info["missing_keys"])
+        return (
+            f"{len(missing)} weights are missing, such as {missing[0]}; "
+            "is it a causal LM of this architecture?"
+        )
+    if tokenizer.eos_token_id >= embedded_tokens(model):
+        return f"it embeds {embedded_tokens(model)} tokens, but not its tokenizer's end token"
+    if not _is_causal(model, tokenizer):
+        return "not causal: a token changes what is predicted before it (an encoder?)"
+    # Masks and the like that older versions saved are computed now.
+    buffers = {buffer for buffer, _ in model.named_buffers()}
+    unknown = sorted(
+        key
+        for key in info["unexpected_keys"]
+        if key not in buffers and not key.endswith(".masked_bias")
+    )
+    if unknown:
+        return (
+            f"its file holds {len(unknown)} weights that config.json has no place for, "
+            f"such as {unknown[0]}"
+        )
+    return None
+
+
+@torch.no_grad()
+def _is_causal(model: Any, tokenizer: Any) -> bool:
+    """Whether two sequences that differ in the last token agree in all logits before it."""
+    special = set(tokenizer.all_special_ids)
+    known = set(tokenizer.get_vocab().values()) - special
+    ids = sorted(token for token in known if token < embedded_tokens(model))
+    both = [[*ids[:4], ids[0]], [*ids[:4], ids[-1]]]
+    one, other = model(input_ids=torch.tensor(both, device=model.device)).logits[:, :-1]
+    return not bool((one - other).abs().max() > _NOT_CAUSAL * one.abs().max())
+
+
 def _unusable(name: str, error: Exception) -> UserError:
+    if "trust_remote_code" in str(error):
+        return UserError(f"model '{name}': needs code of its own, which geomix never runs")
+    return UserError(
+        f"model '{name}': cannot be loaded as a causal LM with its tokenizer: {_first_line(error)}"
+    )
+
+
+def _first_line(error: Exception) -> str:
     lines = (line.strip() for line in str(error).splitlines())
-    first = next(filter(None, lines), type(error).__name__)
-    return UserError(f"model '{name}': cannot be loaded as a causal LM with its tokenizer: {first}")
+    return next(filter(None, lines), type(error).__name__)
+
+
+def _check_hub(name: str) -> None:
+    """Ask once for what is not cached: transformers would try for most of a minute."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+
+    if "/" not in name and difflib.get_close_matches(name.lower(), [BUILTIN]):
+        raise UserError(f"model '{name}': no such local folder; did you mean '{BUILTIN}'?")
+    try:
+        if not isinstance(try_to_load_from_cache(name, "config.json"), str):
+            get_hf_file_metadata(hf_hub_url(name, "config.json"))
+    except Exception as error:  # the network raises anything
+        raise UserError(
+            f"model '{name}': no such local folder, and the hub did not give it: "
+            f"{_first_line(error)}"
+        ) from None
 
 
 def _check_folder(folder: Path) -> None:
     config = folder / "config.json"
     if not config.is_file():
         raise UserError(f"{folder}: not a model folder of transformers (it holds no config.json)")
+    _read_json(config)
+    for index in sorted(folder.rglob("*.safetensors.index.json")):
+        content = _read_json(index)
+        shards = content.get("weight_map") if isinstance(content, dict) else None
+        if not isinstance(shards, dict):
+            raise UserError(f"{index}: not an index of weights (it holds no weight_map)")
+        for shard in shards.values():  # transformers would unpickle any other
+            if not str(shard).endswith(".safetensors"):
+                raise UserError(f"{index}: '{shard}' is no .safetensors file; no other is opened")
+
+
+def _read_json(file: Path) -> Any:
     try:
-        json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{config}: cannot be read ({error})") from None
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file}: cannot be read ({error})") from None

@@ -116,10 +116,7 @@ def _decode(
                 input_ids=torch.tensor(ids, device=loaded.device),
                 attention_mask=torch.tensor(mask, device=loaded.device),
                 max_new_tokens=steps,
-                do_sample=False,  # greedy, whatever the model's own generation settings say
-                num_beams=1,
-                repetition_penalty=1.0,
-                no_repeat_ngram_size=0,
+                do_sample=False,
                 eos_token_id=loaded.tokenizer.eos_token_id,
                 pad_token_id=loaded.pad_id,
             )

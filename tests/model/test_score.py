@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from geomix.data.batch import collate, token_weights
 from geomix.data.example import Example, TokenisedExample
 from geomix.data.template import tokenise, tokenise_all
 from geomix.model.gradient import plain_forward
-from geomix.model.load import LoadedModel
+from geomix.model.load import LoadedModel, load_model
 from geomix.model.loss import weighted_loss
 from geomix.model.score import Verdict, exact_match, mean_loss, normalise, score
 
@@ -135,6 +137,29 @@ def test_a_pad_token_that_is_the_end_token_changes_nothing(
     own = score(half_taught, facts, 5)
     end = LoadedModel(half_taught.model, half_taught.tokenizer, half_taught.tokenizer.eos_token_id)
     assert [v.exact for v in score(end, facts, 5)] == [v.exact for v in own]
+
+
+def test_the_generation_settings_of_a_model_leak_into_no_verdict(
+    half_taught: LoadedModel, facts: list[TokenisedExample], tmp_path: Path
+) -> None:
+    model: Any = half_taught.model
+    model.save_pretrained(tmp_path)
+    half_taught.tokenizer.save_pretrained(tmp_path)
+    settings = {
+        "return_dict_in_generate": True,
+        "guidance_scale": 3.0,
+        "stop_strings": ["e"],
+        "do_sample": True,
+        "num_beams": 3,
+        "repetition_penalty": 5.0,
+        "no_repeat_ngram_size": 1,
+        "bad_words_ids": [[7]],
+        "suppress_tokens": list(range(3, 200)),
+        "min_new_tokens": 5,
+    }
+    (tmp_path / "generation_config.json").write_text(json.dumps(settings))
+    again = load_model(str(tmp_path), torch.device("cpu"))
+    assert score(again, facts, 5) == score(half_taught, facts, 5)
 
 
 def test_means_by_hand() -> None:
