@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -23,12 +24,24 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Say which file it was: a full disk is noticed by a write, which knows no name."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
 def written_file(path: Path) -> Iterator[Path]:
     """Give a name beside `path` to write to; on success sync it and rename it to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + PARTIAL)
     try:
-        yield partial
+        with _named(path):
+            yield partial
         _sync(partial)
         partial.replace(path)
         _sync(path.parent)
@@ -49,7 +62,8 @@ def written_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        yield partial
+        with _named(path):
+            yield partial
         for file in [*sorted(partial.rglob("*")), partial]:
             _sync(file)
         partial.rename(path)
@@ -70,10 +84,18 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def append_json_line(path: Path, value: Any) -> None:
-    """Append one line of JSON in a single write, so that a kill tears no line."""
+    """Append one line of JSON in a single write, so that neither a kill nor a full disk tears it.
+
+    Only one process may append at a time.
+    """
     line = json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
+    data = line.encode()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
-        os.write(descriptor, line.encode())
+        size = os.fstat(descriptor).st_size
+        with _named(path):
+            if os.write(descriptor, data) < len(data):
+                os.ftruncate(descriptor, size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     finally:
         os.close(descriptor)

@@ -17,17 +17,20 @@ import fcntl
 import json
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from geomix.atomic import write_json
 from geomix.errors import UserError
 
 DEFAULT_ROOT = Path("runs")
 
+_PATIENCE = 0.5
+"""Seconds that a writer waits for the lock: a reader who looks at it holds it for an instant."""
 
 _SNAPSHOT = re.compile(r"stage(\d+)-step(\d+)\.h5")
 
@@ -111,23 +114,42 @@ class Run:
         """The resolved configuration.
 
         Raises:
-            UserError: the file is missing or is not JSON.
+            UserError: the file is missing, is not JSON or lacks what every command relies on.
         """
-        return _read_json(self.resolved_file)
+        found = read_json(self.resolved_file)
+        config, arms = found.get("config"), found.get("arms")
+        config = config if isinstance(config, dict) else {}
+        _expect(self.resolved_file, "config.stages, a list", _all_of(config.get("stages"), dict))
+        _expect(self.resolved_file, "config.seed, a number", isinstance(config.get("seed"), int))
+        _expect(self.resolved_file, "arms, null or names", arms is None or _all_of(arms, str))
+        return found
 
     def status(self) -> dict[str, Any]:
-        """State, stage and step; a run that nobody writes any more is not `running`."""
-        status = _read_json(self.status_file)
+        """State, stage and step; a run that nobody writes any more is not `running`.
+
+        Raises:
+            UserError: the file is missing, is not JSON or lacks the state.
+        """
+        status = read_json(self.status_file)
+        _expect(self.status_file, "state, a text", isinstance(status.get("state"), str))
+        at = [status.get("stage", 0), status.get("step", 0)]
+        _expect(self.status_file, "stage and step, numbers", _all_of(at, int))
         if status["state"] == "running" and not self.is_locked():
             status["state"] = "interrupted"
         return status
 
     def metrics(self) -> Iterator[dict[str, Any]]:
-        """The lines of `metrics.jsonl`."""
-        if self.metrics_file.exists():
-            with self.metrics_file.open(encoding="utf-8") as lines:
-                for line in lines:
-                    yield json.loads(line)
+        """The lines of `metrics.jsonl`; a last one that is still being written is left out.
+
+        Raises:
+            UserError: a line is not a JSON object.
+        """
+        if not self.metrics_file.exists():
+            return
+        with self.metrics_file.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.endswith(b"\n"):
+                    yield _parse(f"{self.metrics_file}:{number}", line)
 
     def is_locked(self) -> bool:
         """Whether a process holds the run's lock now."""
@@ -136,7 +158,7 @@ class Run:
             return False
         with lock.open() as handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # readers do not meet
             except BlockingIOError:
                 return True
         return False
@@ -150,10 +172,11 @@ class Run:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / "lock").open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"{self.path}: another process is writing this run") from None
+            deadline = time.monotonic() + _PATIENCE
+            while not _taken(handle):
+                if time.monotonic() > deadline:
+                    raise UserError(f"{self.path}: another process is writing this run")
+                time.sleep(_PATIENCE / 20)
             yield
 
     def set_status(self, state: str, **details: Any) -> None:
@@ -161,16 +184,46 @@ class Run:
         write_json(self.status_file, {"state": state, "pid": os.getpid(), **details})
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _taken(handle: IO[str]) -> bool:
     try:
-        value: Any = json.loads(path.read_text(encoding="utf-8"))
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """One of a run's JSON files.
+
+    Raises:
+        UserError: it is missing, cannot be read or is not a JSON object.
+    """
+    try:
+        data = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: not there; is {path.parent} a run of geomix?") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
+    return _parse(str(path), data)
+
+
+def _parse(where: str, data: bytes) -> dict[str, Any]:
+    try:
+        value: Any = json.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: cannot be read ({error})") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path}: cannot be read (not a JSON object)")
+        raise UserError(f"{where}: cannot be read (not a JSON object)")
     return value
+
+
+def _all_of(values: Any, kind: type) -> bool:
+    return isinstance(values, list) and all(isinstance(value, kind) for value in values)
+
+
+def _expect(path: Path, what: str, held: bool) -> None:
+    if not held:
+        raise UserError(f"{path}: cannot be read (it lacks {what})")
 
 
 def open_run(path: str | Path) -> Run:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from geomix.errors import UserError
 from geomix.run import Run
 
 _STYLES = {"done": "green", "failed": "red", "interrupted": "yellow", "running": "cyan"}
@@ -41,13 +43,29 @@ class RetentionRow:
     loss: float
 
 
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """A value that geomix would not have written there is one line."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise UserError(f"{file}: not as geomix writes it ({error!r})") from None
+
+
 def retention_rows(run: Run) -> list[RetentionRow]:
     """Every set at the base model and at the end of each stage, arm by arm.
 
     A stage that has not ended shows its newest evaluation. A line that was written again, by a run
     that was resumed, counts once.
+
+    Raises:
+        UserError: a `metrics.jsonl` cannot be read.
     """
-    return [row for arm in run.arms for row in _arm_rows(arm)]
+    found: list[RetentionRow] = []
+    for arm in run.arms:
+        with _reading(arm.metrics_file):
+            found += _arm_rows(arm)
+    return found
 
 
 def _arm_rows(arm: Run) -> list[RetentionRow]:
@@ -64,7 +82,7 @@ def _arm_rows(arm: Run) -> list[RetentionRow]:
             "end": f"after stage {stage + 1}",
             "epoch": f"stage {stage + 1}, step {step}",
         }[line["moment"]]
-        scores = (line["n"], line["exact_match"], line["loss"])
+        scores = (int(line["n"]), float(line["exact_match"]), float(line["loss"]))
         found[label, line["set"]] = RetentionRow(arm.name, label, line["set"], *scores)
     return list(found.values())
 
@@ -126,7 +144,8 @@ def _head(run: Run) -> RenderableType:
     resolved = run.resolved()
     config = resolved["config"]
     title = Text(run.name, style="bold").append("  ").append_text(_state(run))
-    facts = f"model {config['model']} · seed {config['seed']} · hash {resolved['hash'][:12]}"
+    with _reading(run.resolved_file):
+        facts = f"model {config['model']} · seed {config['seed']} · hash {resolved['hash'][:12]}"
     return Group(title, Text(facts))
 
 
@@ -137,7 +156,7 @@ def _state(run: Run) -> Text:
     status = run.status()
     text = Text(status["state"], style=_STYLES.get(status["state"], ""))
     if "stage" in status:
-        text.append(f" in stage {status['stage'] + 1}, step {status['step']}")
+        text.append(f" in stage {status['stage'] + 1}, step {status.get('step', 0)}")
     if "arm" in status:
         text.append(f" in arm {status['arm']}")
     if "why" in status:
@@ -152,14 +171,16 @@ def _arm(arm: Run, run: Run) -> RenderableType:
     lines: list[RenderableType] = []
     if arm != run:
         lines.append(Text(f"arm {arm.name}", style="bold").append("  ").append_text(_state(arm)))
-    done = _steps(arm)
+    with _reading(arm.metrics_file):
+        done = _steps(arm)
     table = Table(box=None, padding=(0, 1, 0, 0))
     for name in ("stage", "data", "mix", "train"):
         table.add_column(name, overflow="fold")
     for name in ("epochs", "steps"):
         table.add_column(name, justify="right", no_wrap=True)
     for index, stage in enumerate(arm.resolved()["config"]["stages"]):
-        table.add_row(*_stage_cells(index, stage), str(done.get(index, 0)))
+        with _reading(arm.resolved_file):
+            table.add_row(*_stage_cells(index, stage), str(done.get(index, 0)))
     count = len(arm.snapshots())
     return Group(*lines, table, Text(f"{count} snapshot{'' if count == 1 else 's'}"))
 

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
 from geomix.atomic import append_json_line, write_json, write_text, written_file, written_folder
+from geomix.errors import UserError
+from geomix.model.score import Verdict
+from geomix.train.checkpoint import save_final
+from geomix.train.evaluate import evaluate
 
 
 def test_a_file_is_whole_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
@@ -101,3 +112,64 @@ def test_a_kill_halfway_leaves_nothing_under_the_final_name(tmp_path: Path) -> N
     with written_folder(fresh) as partial:
         (partial / "b").touch()
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["a.txt", "b", "folder"]
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """No file can grow beyond `size` bytes: a write ends short there, and the next one fails."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_tears_no_line(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    append_json_line(file, {"a": 1})
+    with pytest.raises(OSError, match=r"a\.jsonl") as raised, full_disk(20):
+        append_json_line(file, {"b": "x" * 90})
+    assert raised.value.errno == errno.ENOSPC
+    assert file.read_text() == '{"a": 1}\n'
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    with pytest.raises(OSError, match="large") as raised, full_disk(20):
+        write_text(file, "x" * 90)
+    assert raised.value.filename == str(file)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Model(torch.nn.Linear):
+    """The part of a model that a checkpoint needs."""
+
+    def save_pretrained(self, folder: Path) -> None:
+        (folder / "config.json").write_text("{}")
+
+
+def test_a_full_disk_stops_a_checkpoint_in_one_line(tmp_path: Path) -> None:
+    model = Model(100, 100)
+    optimiser = torch.optim.AdamW(model.parameters())
+    model(torch.ones(100)).sum().backward()
+    optimiser.step()
+    loaded: Any = SimpleNamespace(model=model, tokenizer=model)
+    with pytest.raises(UserError, match=r"final: the checkpoint cannot be") as raised:  # noqa: SIM117
+        with full_disk(9000):
+            save_final(tmp_path / "final", loaded, optimiser)
+    assert len(raised.value.lines) == 1
+    assert "\n" not in raised.value.lines[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("nll", [float("nan"), float("inf")])
+def test_verdicts_of_a_model_that_diverged_are_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nll: float
+) -> None:
+    verdict = Verdict("a", "b", "c", False, nll, 2)
+    monkeypatch.setattr("geomix.train.evaluate.score", lambda *_: [verdict])
+    loaded: Any = None
+    with pytest.raises(UserError, match=r"D_A: the loss is not finite; lower train\.lr"):
+        evaluate(loaded, {"D_A": []}, "token", 4, tmp_path / "a.jsonl")
+    assert list(tmp_path.iterdir()) == []

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from geomix.errors import UserError
 from geomix.run import Run, newest_run, open_run
+
+CONFIG = '"config": {"seed": 0, "stages": []}}'
 
 HOLD = """
 import pathlib, sys, time
@@ -93,7 +99,7 @@ def test_what_is_no_run_is_one_line(tmp_path: Path) -> None:
         assert len(raised.value.lines) == 1
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", "3", "\udcff"])
+@pytest.mark.parametrize("text", ["", "{", "[1]", "3", "\udcff", "[" * 100000])
 def test_a_broken_manifest_is_one_line(tmp_path: Path, text: str) -> None:
     run = make(tmp_path / "run")
     run.resolved_file.write_bytes(text.encode(errors="surrogateescape"))
@@ -103,9 +109,9 @@ def test_a_broken_manifest_is_one_line(tmp_path: Path, text: str) -> None:
 
 
 def test_arms_and_snapshots_are_in_order(tmp_path: Path) -> None:
-    run = make(tmp_path / "run", '{"arms": ["z", "a"]}')
+    run = make(tmp_path / "run", '{"arms": ["z", "a"], ' + CONFIG)
     assert [arm.path for arm in run.arms] == [run.path / "arms" / "z", run.path / "arms" / "a"]
-    alone = make(tmp_path / "alone", '{"arms": null}')
+    alone = make(tmp_path / "alone", '{"arms": null, ' + CONFIG)
     assert alone.arms == [alone]
     alone.snapshot_folder.mkdir(parents=True)
     names = [f"stage{s}-step{n:06d}.h5" for s, n in ((0, 0), (0, 9), (0, 10), (1, 2))]
@@ -116,3 +122,59 @@ def test_arms_and_snapshots_are_in_order(tmp_path: Path) -> None:
 
 def test_metrics_of_a_run_that_has_none(tmp_path: Path) -> None:
     assert list(Run(tmp_path).metrics()) == []
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {},
+        {"config": []},
+        {"config": {"seed": 0}},
+        {"config": {"seed": 0, "stages": [1]}},
+        {"config": {"seed": "x", "stages": []}},
+        {"config": {"seed": 0, "stages": []}, "arms": "plain"},
+        {"config": {"seed": 0, "stages": []}, "arms": [1]},
+    ],
+)
+def test_a_manifest_that_lacks_something_is_one_line(tmp_path: Path, value: Any) -> None:
+    run = make(tmp_path / "run", json.dumps(value))
+    with pytest.raises(UserError, match=r"resolved\.json: cannot be read \(it lacks") as raised:
+        _ = run.arms
+    assert len(raised.value.lines) == 1
+
+
+@pytest.mark.parametrize("value", [{}, {"state": 3}, {"state": "done", "stage": "x"}])
+def test_a_status_that_lacks_something_is_one_line(tmp_path: Path, value: Any) -> None:
+    run = Run(tmp_path)
+    run.status_file.write_text(json.dumps(value))
+    with pytest.raises(UserError, match=r"status\.json: cannot be read \(it lacks"):
+        run.status()
+
+
+def test_readers_neither_meet_nor_stop_a_writer(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    (tmp_path / "lock").touch()
+    with (tmp_path / "lock").open() as reader:
+        fcntl.flock(reader, fcntl.LOCK_SH)
+        assert not run.is_locked()
+        letting_go = threading.Timer(0.1, lambda: fcntl.flock(reader, fcntl.LOCK_UN))
+        letting_go.start()
+        with run.locked():
+            assert run.is_locked()
+        letting_go.join()
+
+
+def test_a_last_line_that_is_being_written_is_left_out(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    for rest in (b"", b'{"b', b'{"b": 2}'):
+        run.metrics_file.write_bytes(b'{"a": 1}\n' + rest)
+        assert list(run.metrics()) == [{"a": 1}]
+
+
+@pytest.mark.parametrize("line", [b"", b"{", b"\xff", b"[]", b"3", b"[" * 100000])
+def test_a_broken_line_is_named(tmp_path: Path, line: bytes) -> None:
+    run = Run(tmp_path)
+    run.metrics_file.write_bytes(b'{"a": 1}\n' + line + b'\n{"b": 2}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl:2: cannot be read") as raised:
+        list(run.metrics())
+    assert len(raised.value.lines) == 1

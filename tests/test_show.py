@@ -185,6 +185,26 @@ def test_arms_are_told_apart_and_one_may_not_have_begun(tmp_path: Path) -> None:
     assert "arm mixed  not started" in text
 
 
+@pytest.mark.parametrize(
+    "line",
+    [{}, {"event": "evaluation"}, {**evaluation(0, 0, "start", "D_A", 1, 1), "n": float("inf")}],
+)
+def test_a_line_that_geomix_does_not_write_is_a_users_mistake(tmp_path: Path, line: Any) -> None:
+    run = write(tmp_path / "toy", {"state": "done"}, [line])
+    with pytest.raises(UserError, match=r"metrics\.jsonl: not as geomix writes it") as raised:
+        show_run(run)
+    assert len(raised.value.lines) == 1
+
+
+def test_a_configuration_that_geomix_does_not_write_is_a_users_mistake(tmp_path: Path) -> None:
+    run = write(tmp_path / "toy", {"state": "done"})
+    resolved = json.loads(run.resolved_file.read_text())
+    resolved["config"]["stages"][1]["data"] = 3
+    run.resolved_file.write_text(json.dumps(resolved))
+    with pytest.raises(UserError, match=r"resolved\.json: not as geomix writes it"):
+        show_run(run)
+
+
 def test_a_folder_that_is_no_run_is_a_users_mistake(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"is .* a run of geomix"):
         show_run(Run(tmp_path))

@@ -11,6 +11,11 @@ from geomix.geometry.cosine import cosines, norms
 
 ONE_SEED = "One seed: no interval over seeds; nothing is claimed beyond this run."
 
+NO_NULL = (
+    "No held-out set was recorded (a file that has no rows left over has none): "
+    "nothing to read D_A's cosines against."
+)
+
 _PLAIN = (1e-3, 1e3)
 """Norms in this range are written without an exponent."""
 
@@ -20,7 +25,7 @@ _WORDS = {"token": "the mean over target tokens", "example": "the mean over exam
 def notes(result: GradAngle) -> list[str]:
     """One sentence a line, each true of this run alone."""
     lines = [verdict(arm) for arm in result.arms]
-    lines.append(ONE_SEED)
+    lines.append(_seeds(result))
     ratios = [f"{number(ratio)} ({arm.arm})" for arm in result.arms if (ratio := remaining(arm))]
     if ratios:
         lines.append(
@@ -32,6 +37,8 @@ def notes(result: GradAngle) -> list[str]:
             "held-out: unseen examples of D_A's template, never trained on; "
             "the null that D_A's other cosines are read against."
         )
+    else:
+        lines.append(NO_NULL)
     kinds = sorted({moment.reduction for arm in result.arms for moment in arm.moments})
     loss = "; ".join(f"{kind} ({_WORDS.get(kind, kind)})" for kind in kinds)
     lines.append(f"Gradients are those of each set's mean loss; reduction: {loss}.")
@@ -51,8 +58,21 @@ def verdict(arm: ArmAngles) -> str:
         if moment
     ]
     if not told:
-        return f"{arm.arm}: neither θ_0 nor a step of stage 2 is recorded."
-    return f"{arm.arm}: the whole model's cos(g_A, g_B) is {' and '.join(told)}."
+        return f"Verdict, {arm.arm}: undetermined; neither θ_0 nor a step of stage 2 is recorded."
+    return (
+        f"Verdict, {arm.arm}: undetermined with one seed; "
+        f"the whole model's cos(g_A, g_B) is {' and '.join(told)}."
+    )
+
+
+def _seeds(result: GradAngle) -> str:
+    count = len({arm.seed for arm in result.arms})
+    if count == 1:
+        return ONE_SEED
+    return (
+        f"Arms of {count} seeds, one run each: "
+        "no interval over seeds; nothing is claimed beyond these runs."
+    )
 
 
 def remaining(arm: ArmAngles) -> float | None:

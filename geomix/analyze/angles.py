@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -15,11 +14,12 @@ from numpy.typing import NDArray
 
 from geomix.analyze.groups import By, grouped
 from geomix.analyze.moments import TrainingMoment
-from geomix.atomic import write_json, written_file
+from geomix.atomic import write_json
 from geomix.errors import UserError
 from geomix.geometry.cosine import Floats, cosines, group_inner_products, norms
+from geomix.hdf5 import written_hdf5
 from geomix.record.store import Snapshot, read_snapshot
-from geomix.run import Run
+from geomix.run import Run, read_json
 
 WHOLE = "all"
 """The group of all parameters: the whole model."""
@@ -72,6 +72,7 @@ class ArmAngles:
         moments: recorded moments, length m, in the order of training.
         inner: `(m, g, s, s)` inner products of the sets' mean-loss gradients in each group.
         probes: for each set, how many examples were probed, and of how many; empty if unknown.
+        seed: the arm's.
     """
 
     arm: str
@@ -79,6 +80,7 @@ class ArmAngles:
     moments: tuple[TrainingMoment, ...]
     inner: Floats
     probes: dict[str, tuple[int, int]]
+    seed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +197,8 @@ def _measure(arm: Run, model: Snapshot, index: NDArray[np.int64]) -> ArmAngles:
         moments.append(TrainingMoment(snapshot.stage, snapshot.step, ends, snapshot.reduction))
         whole = snapshot.inner_products.sum(axis=0, keepdims=True)
         inner.append(np.concatenate([whole, group_inner_products(snapshot.inner_products, index)]))
-    return ArmAngles(arm.name, sets, tuple(moments), np.stack(inner), _probe_counts(arm))
+    seed = arm.resolved()["config"]["seed"]
+    return ArmAngles(arm.name, sets, tuple(moments), np.stack(inner), _probe_counts(arm), seed)
 
 
 def _check(path: Path, snapshot: Snapshot, model: Snapshot, sets: tuple[str, ...]) -> None:
@@ -218,10 +221,10 @@ def _check(path: Path, snapshot: Snapshot, model: Snapshot, sets: tuple[str, ...
 def _probe_counts(arm: Run) -> dict[str, tuple[int, int]]:
     if not arm.probes_file.exists():
         return {}
+    probes = read_json(arm.probes_file)
     try:
-        probes = json.loads(arm.probes_file.read_text(encoding="utf-8"))
         return {name: (int(probe["n"]), int(probe["of"])) for name, probe in probes.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise UserError(f"{arm.probes_file}: cannot be read ({error!r})") from None
 
 
@@ -234,14 +237,13 @@ def save(result: GradAngle, notes: Sequence[str], folder: Path) -> list[Path]:
         folder: the run's analysis folder.
     """
     arrays, table = (folder / f"{result.stem}.{ending}" for ending in ("h5", "json"))
-    with written_file(arrays) as partial, h5py.File(partial, "w") as file:
+    with written_hdf5(arrays) as file:
         file.attrs["analysis"] = "grad_angle"
         file.attrs["schema_version"] = SCHEMA_VERSION
         file.attrs["run"] = result.run
         file.attrs["by"] = result.by
         for arm in result.arms:
             _write_arm(file.create_group(arm.arm), arm, result.groups)
-        file.attrs["complete"] = True
     write_json(table, result.to_json(notes))
     return [arrays, table]
 

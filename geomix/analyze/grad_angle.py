@@ -39,7 +39,7 @@ def command(run: Run, by: By, as_json: bool) -> None:
     """The command's body: compute, save, print the tables, or the whole result as JSON."""
     result, files = grad_angle(run, by)
     if as_json:
-        print(json.dumps(result.to_json(notes(result)), ensure_ascii=False, allow_nan=False))
+        print(json.dumps(result.to_json(notes(result)), allow_nan=False))
         return
     console = Console(highlight=False)
     console.print(render(result))

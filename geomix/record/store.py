@@ -23,7 +23,6 @@ Shapes: N examples, P positions that predict a target token, Q of them with acti
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,13 +31,14 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from geomix.atomic import written_file
 from geomix.errors import UserError
+from geomix.hdf5 import expect, put, scale, strings, written_hdf5
 
 FORMAT = "geomix snapshot"
 SCHEMA = 1
 """Raised when a reader of the older schema would misread the file."""
-_BLOCK = 1 << 20  # bytes of a chunk: whole rows, so that one example is one short read
+_STAGES = 26
+"""Of a run, at most: the models at their ends are θ_A to θ_Z."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ def file_name(stage: int, step: int) -> str:
 
 def write_snapshot(path: Path, snapshot: Snapshot) -> None:
     """Write one snapshot atomically; a file of that name is replaced."""
-    with written_file(path) as partial, h5py.File(partial, "w", locking=False) as file:
+    with written_hdf5(path) as file:
         file.attrs["format"] = FORMAT
         file.attrs["schema"] = SCHEMA
         for package in ("geomix", "torch", "transformers", "nnsight"):
@@ -124,8 +124,6 @@ def write_snapshot(path: Path, snapshot: Snapshot) -> None:
         for name in snapshot.sets:
             _write_probes(file.create_group(f"probes/{name}"), snapshot.probes[name])
         _write_parameters(file.create_group("parameters"), snapshot)
-        file.flush()
-        file.attrs["complete"] = True
 
 
 def read_snapshot(path: Path, activations: bool = True) -> Snapshot:
@@ -145,13 +143,17 @@ def read_snapshot(path: Path, activations: bool = True) -> Snapshot:
         # Without a lock, which some cluster file systems lack: a finished file never changes.
         with h5py.File(path, "r", locking=False) as file:
             _check(path, file)
+            _check_shapes(file)
             return _read(file, activations)
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+    except _DAMAGE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"{path}: damaged, truncated or not HDF5; delete it and record it again ({reason})"
         ) from None
 
+
+_DAMAGE = (OSError, LookupError, ValueError, TypeError, AttributeError, OverflowError, RuntimeError)
+"""What h5py and numpy raise on a file that is not as it was written."""
 
 _ROOT = ("stage", "stage_name", "step", "steps", "reduction", "layers", "tied_head", "trainable")
 
@@ -185,86 +187,81 @@ def _check(path: Path, file: Any) -> None:
         )
 
 
+def _check_shapes(file: Any) -> None:
+    """Raise ValueError unless every array has the shape and kind, and every number the range."""
+    stage, step, steps, layers = (int(file.attrs[n]) for n in ("stage", "step", "steps", "layers"))
+    if not (0 <= stage < _STAGES and 0 <= step <= steps and layers >= 0):
+        raise ValueError(f"stage {stage}, step {step} of {steps}, {layers} layers: impossible")
+    parameters = file["parameters"]
+    m, sets = len(parameters["parameter"]), strings(parameters["set"])
+    s = len(sets)
+    expect(parameters, "f", inner_products=(m, s, s))
+    expect(parameters, "iu", size=(m,), layer=(m,))
+    expect(parameters, "O", parameter=(m,), module=(m,), set=(s,), other_set=(s,))
+    if not all(-1 <= layer <= layers for layer in parameters["layer"][:]):
+        raise ValueError(f"a parameter lies outside the {layers} layers")
+    for name in sets:
+        group = file[f"probes/{name}"]
+        n, p = len(group["loss"]), len(group["positions"])
+        expect(group, "f", loss=(n,))
+        expect(group, "iu", exact=(n,), offsets=(n + 1,), positions=(p,), targets=(p,))
+        bounds = group["offsets"][:]
+        if bounds[0] != 0 or bounds[-1] != p or (np.diff(bounds) < 0).any():
+            raise ValueError(f"{group.name}: the offsets do not divide its {p} positions")
+        if "activations" in group:
+            kept, _, features = group["activations"].shape
+            if kept > p:
+                raise ValueError(f"{group.name}: {kept} of {p} positions have activations")
+            shape = (kept, layers + 1, features)
+            expect(group, "f", activations=shape, gradients=shape)
+
+
 def _write_probes(group: Any, record: ProbeRecord) -> None:
-    _scale(group, "example", np.arange(len(record.loss)), "index in the probe set")
-    _scale(group, "edge", np.arange(len(record.offsets)), "boundary between examples")
-    _scale(group, "position", np.arange(len(record.positions)), "row of the ragged arrays")
+    scale(group, "example", np.arange(len(record.loss)), "index in the probe set")
+    scale(group, "edge", np.arange(len(record.offsets)), "boundary between examples")
+    scale(group, "position", np.arange(len(record.positions)), "row of the ragged arrays")
     example, position = ("example",), ("position",)
-    _put(group, "loss", record.loss, example, units="nat", text="mean over the target tokens")
+    put(group, "loss", record.loss, example, units="nat", text="mean over the target tokens")
     exact = record.exact.astype(np.int8)
-    dataset = _put(group, "exact", exact, example, units="1", text="all target tokens right")
+    dataset = put(group, "exact", exact, example, units="1", text="all target tokens right")
     dataset.attrs["dtype"] = "bool"  # how netCDF, which has no booleans, says so
-    _put(group, "offsets", record.offsets, ("edge",), units="1", text="first position of each")
+    put(group, "offsets", record.offsets, ("edge",), units="1", text="first position of each")
     text = "index of the predicting token in the example"
-    _put(group, "positions", record.positions, position, units="1", text=text)
+    put(group, "positions", record.positions, position, units="1", text=text)
     text = "id of the target token predicted"
-    _put(group, "targets", record.targets, position, units="1", text=text)
+    put(group, "targets", record.targets, position, units="1", text=text)
     if record.activations is None or record.gradients is None:
         return
     dimensions = ("kept_position", "layer", "feature")
     kept, layers, features = record.activations.shape
-    _scale(group, "kept_position", np.arange(kept), "the first rows of `position`")
-    _scale(group, "layer", np.arange(layers), "0: input of the first layer; l: output of layer l")
-    _scale(group, "feature", np.arange(features), "dimension of the residual stream")
+    scale(group, "kept_position", np.arange(kept), "the first rows of `position`")
+    scale(group, "layer", np.arange(layers), "0: input of the first layer; l: output of layer l")
+    scale(group, "feature", np.arange(features), "dimension of the residual stream")
     text = "residual stream"
-    _put(group, "activations", record.activations, dimensions, units="1", text=text)
+    put(group, "activations", record.activations, dimensions, units="1", text=text)
     text = "gradient of the set's mean loss with respect to the activations"
-    _put(group, "gradients", record.gradients, dimensions, units="nat", text=text)
+    put(group, "gradients", record.gradients, dimensions, units="nat", text=text)
 
 
 def _write_parameters(group: Any, snapshot: Snapshot) -> None:
-    _scale(group, "parameter", snapshot.parameters, "name in model.named_parameters()")
-    _scale(group, "set", snapshot.sets, "probe set")
-    _scale(group, "other_set", snapshot.sets, "probe set")
+    scale(group, "parameter", snapshot.parameters, "name in model.named_parameters()")
+    scale(group, "set", snapshot.sets, "probe set")
+    scale(group, "other_set", snapshot.sets, "probe set")
     parameter = ("parameter",)
-    _put(group, "size", snapshot.sizes, parameter, units="1", text="elements")
+    put(group, "size", snapshot.sizes, parameter, units="1", text="elements")
     text = "layer from 0; -1 before the layers, their number behind them"
-    _put(group, "layer", snapshot.parameter_layers, parameter, units="1", text=text)
+    put(group, "layer", snapshot.parameter_layers, parameter, units="1", text=text)
     text = "module within the layer"
-    _put(group, "module", snapshot.parameter_modules, parameter, units="", text=text)
+    put(group, "module", snapshot.parameter_modules, parameter, units="", text=text)
     text = "inner products between the gradients of the sets' mean losses"
     dimensions = ("parameter", "set", "other_set")
     products = snapshot.inner_products
-    _put(group, "inner_products", products, dimensions, units="nat^2", text=text)
-
-
-def _scale(group: Any, name: str, values: NDArray[Any] | Sequence[str], description: str) -> None:
-    """A dimension and its coordinate."""
-    dataset = group.create_dataset(name, data=_storable(values))
-    dataset.attrs["description"] = description
-    dataset.make_scale(name)
-
-
-def _put(
-    group: Any,
-    name: str,
-    values: NDArray[Any] | Sequence[str],
-    dimensions: tuple[str, ...],
-    *,
-    units: str,
-    text: str,
-) -> Any:
-    """A dataset with its dimensions attached, in chunks of whole rows."""
-    data = _storable(values)
-    options: dict[str, Any] = {}
-    if isinstance(data, np.ndarray) and data.size:
-        rows = max(1, _BLOCK // (data.nbytes // len(data)))
-        options = {"chunks": (min(rows, len(data)), *data.shape[1:]), "fletcher32": True}
-    dataset = group.create_dataset(name, data=data, **options)
-    dataset.attrs["units"] = units
-    dataset.attrs["description"] = text
-    for axis, dimension in enumerate(dimensions):
-        dataset.dims[axis].attach_scale(group[dimension])
-    return dataset
-
-
-def _storable(values: NDArray[Any] | Sequence[str]) -> NDArray[Any] | list[str]:
-    return values if isinstance(values, np.ndarray) else list(values)
+    put(group, "inner_products", products, dimensions, units="nat^2", text=text)
 
 
 def _read(file: Any, activations: bool) -> Snapshot:
     parameters = file["parameters"]
-    sets = _strings(parameters["set"])
+    sets = strings(parameters["set"])
     return Snapshot(
         stage=int(file.attrs["stage"]),
         stage_name=str(file.attrs["stage_name"]),
@@ -273,10 +270,10 @@ def _read(file: Any, activations: bool) -> Snapshot:
         reduction=str(file.attrs["reduction"]),
         sets=sets,
         probes={name: _read_probes(file[f"probes/{name}"], activations) for name in sets},
-        parameters=_strings(parameters["parameter"]),
+        parameters=strings(parameters["parameter"]),
         sizes=parameters["size"][:],
         parameter_layers=parameters["layer"][:],
-        parameter_modules=_strings(parameters["module"]),
+        parameter_modules=strings(parameters["module"]),
         inner_products=parameters["inner_products"][:],
         layers=int(file.attrs["layers"]),
         tied_head=bool(file.attrs["tied_head"]),
@@ -295,7 +292,3 @@ def _read_probes(group: Any, activations: bool) -> ProbeRecord:
         activations=group["activations"][:] if wanted else None,
         gradients=group["gradients"][:] if wanted else None,
     )
-
-
-def _strings(dataset: Any) -> tuple[str, ...]:
-    return tuple(dataset.asstr()[:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from geomix.atomic import write_text
 from geomix.data.batch import Reduction
 from geomix.data.example import TokenisedExample
+from geomix.errors import UserError
 from geomix.model.load import LoadedModel
 from geomix.model.score import exact_match, mean_loss, score
 
@@ -38,11 +40,16 @@ def evaluate(
         reduction: of the reported loss, the one that training minimises.
         batch_size: examples in one pass.
         file: where the verdicts go.
+
+    Raises:
+        UserError: the model has diverged; nothing is written.
     """
     results: dict[str, SetResult] = {}
     lines: list[str] = []
     for name, examples in sets.items():
         verdicts = score(loaded, examples, batch_size)
+        if not all(math.isfinite(verdict.nll) for verdict in verdicts):
+            raise UserError(f"evaluation of {name}: the loss is not finite; lower train.lr")
         lines += [json.dumps({"set": name, **asdict(v)}, ensure_ascii=False) for v in verdicts]
         results[name] = SetResult(
             len(verdicts), exact_match(verdicts), mean_loss(verdicts, reduction)

@@ -108,10 +108,11 @@ def _write_arm(
         Run(folder).probes_file.write_text(json.dumps(texts))
 
 
-def _write_run(folder: Path, arms: Sequence[str] | None = None) -> Run:
+def _write_run(folder: Path, arms: Sequence[str] | None = None, seed: int = 0) -> Run:
     """A run directory that holds nothing but its resolved configuration."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"name": folder.name, "hash": "0", "config": {}, "arms": arms})
+    config = {"seed": seed, "stages": []}
+    text = json.dumps({"name": folder.name, "hash": "0", "config": config, "arms": arms})
     Run(folder).resolved_file.write_text(text)
     return Run(folder)
 
@@ -136,5 +137,5 @@ def write_arm() -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def write_run() -> Callable[..., Run]:
-    """`(folder, arms)` writes a run's resolved configuration alone."""
+    """`(folder, arms, seed)` writes a run's resolved configuration alone."""
     return _write_run

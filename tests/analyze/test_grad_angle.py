@@ -230,6 +230,9 @@ def test_what_must_be_said_is_said(run: Run) -> None:
     assert "One seed: no interval over seeds; nothing is claimed beyond this run." in said
     assert "D_A 100 of 100 (the whole set: exact), D_M 9 of 20 (a subsample)" in text
     assert "left out: control" in text
+    assert said[0].startswith("Verdict, plain: undetermined with one seed; the whole model's cos(")
+    assert "held-out: unseen examples" in text
+    assert "No held-out" not in text
 
 
 def moments(stages: list[list[int]]) -> list[TrainingMoment]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -183,3 +185,65 @@ def test_missing_part(path: Path, place: str) -> None:
 def test_uncovered_parameters(path: Path) -> None:
     write_snapshot(path, snapshot(trainable=3))
     assert "covered parameters 2 of 3" in complaint(path)
+
+
+def replaced(file: h5py.File, place: str, values: Any) -> None:
+    del file[place]
+    file[place] = values
+
+
+@pytest.mark.parametrize(
+    ("place", "values"),
+    [
+        ("parameters/inner_products", np.zeros((2, 3, 2))),
+        ("parameters/inner_products", np.zeros((2, 3, 3), dtype=complex)),
+        ("parameters/inner_products", ["a", "b"]),
+        ("parameters/layer", [0]),
+        ("parameters/layer", [0, 9]),
+        ("parameters/size", [1.5, 2.5]),
+        ("parameters/module", ["mlp"]),
+        ("parameters/module", [1, 2]),
+        ("probes/d_a/loss", np.zeros(4)),
+        ("probes/d_a/offsets", [0, 9, 3, 7]),
+        ("probes/d_a/targets", np.zeros(6, dtype=np.int64)),
+        ("probes/d_a/gradients", np.zeros((7, 4, 6))),
+        ("probes/d_a/activations", np.zeros((8, 4, 5))),
+        ("probes/d_a/activations", np.zeros(8)),
+    ],
+)
+def test_arrays_of_another_shape_or_kind(path: Path, place: str, values: Any) -> None:
+    with h5py.File(path, "r+") as file:
+        replaced(file, place, values)
+    assert "damaged" in complaint(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("stage", -50), ("stage", 9e6), ("stage", np.inf), ("step", -1), ("step", 41), ("layers", -2)],
+)
+def test_numbers_out_of_range(path: Path, name: str, value: float) -> None:
+    with h5py.File(path, "r+") as file:
+        file.attrs[name] = value
+    assert "damaged" in complaint(path)
+
+
+def test_a_full_disk_while_writing_is_an_error_of_python(path: Path) -> None:
+    """In a process of its own: HDF5 would take the whole process down."""
+    before = path.read_bytes()
+    code = """
+import resource, sys
+from pathlib import Path
+from geomix.record.store import read_snapshot, write_snapshot
+path = Path(sys.argv[1])
+snapshot = read_snapshot(path)
+resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
+try:
+    write_snapshot(path, snapshot)
+except OSError as error:
+    print(error.filename)
+"""
+    command = [sys.executable, "-c", code, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, str(path)), done.stderr
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]

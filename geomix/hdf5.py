@@ -1,0 +1,88 @@
+"""HDF5 files with labelled axes, written whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from geomix.atomic import written_file
+
+_BLOCK = 1 << 20  # bytes of a chunk: whole rows, so that one example is one short read
+
+
+@contextmanager
+def written_hdf5(path: Path) -> Iterator[Any]:
+    """Give an HDF5 file to fill; on success write it atomically, its attribute `complete` last.
+
+    The file is made in memory: where HDF5 itself meets a full disk, it takes the process down.
+    """
+    with h5py.File(path, "w", driver="core", backing_store=False) as file:
+        yield file
+        file.flush()
+        file.attrs["complete"] = True
+        file.flush()
+        image = file.id.get_file_image()
+    with written_file(path) as partial:
+        partial.write_bytes(image)
+
+
+def scale(group: Any, name: str, values: NDArray[Any] | Sequence[str], description: str) -> None:
+    """A dimension and its coordinate."""
+    dataset = group.create_dataset(name, data=_storable(values))
+    dataset.attrs["description"] = description
+    dataset.make_scale(name)
+
+
+def put(
+    group: Any,
+    name: str,
+    values: NDArray[Any] | Sequence[str],
+    dimensions: tuple[str, ...],
+    *,
+    units: str,
+    text: str,
+) -> Any:
+    """A dataset with its dimensions attached, in chunks of whole rows."""
+    data = _storable(values)
+    options: dict[str, Any] = {}
+    if isinstance(data, np.ndarray) and data.size:
+        rows = max(1, _BLOCK // (data.nbytes // len(data)))
+        options = {"chunks": (min(rows, len(data)), *data.shape[1:]), "fletcher32": True}
+    dataset = group.create_dataset(name, data=data, **options)
+    dataset.attrs["units"] = units
+    dataset.attrs["description"] = text
+    for axis, dimension in enumerate(dimensions):
+        dataset.dims[axis].attach_scale(group[dimension])
+    return dataset
+
+
+def _storable(values: NDArray[Any] | Sequence[str]) -> NDArray[Any] | list[str]:
+    return values if isinstance(values, np.ndarray) else list(values)
+
+
+def strings(dataset: Any) -> tuple[str, ...]:
+    """A dataset of texts."""
+    return tuple(dataset.asstr()[:])
+
+
+def expect(group: Any, kinds: str, **shapes: tuple[int, ...]) -> None:
+    """Check datasets that a file brings.
+
+    Args:
+        group: holds them.
+        kinds: numpy's letters of the kinds of number or text that each may be.
+        shapes: the shape of each by its name.
+
+    Raises:
+        ValueError: one has another kind or shape.
+    """
+    for name, shape in shapes.items():
+        found = group[name]
+        if found.shape != shape or found.dtype.kind not in kinds:
+            raise ValueError(f"{found.name}: {found.dtype} {found.shape} where {shape} belongs")
