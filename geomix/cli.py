@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,9 @@ from geomix.errors import UserError
 if TYPE_CHECKING:
     from geomix.analyze.groups import By
 
+MOST_SHOWN = 600
+"""Characters of one mistake that are printed."""
+
 PRESETS = Path(__file__).resolve().parent / "presets"
 
 
@@ -19,13 +24,19 @@ class _OneLineErrors(click.Group):
     """Turns a user's mistake into its lines and exit status 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")  # an ASCII terminal gets "?" for "θ"
         try:
             return super().invoke(ctx)
         except UserError as error:
-            for line in error.lines:
-                click.echo(f"geomix: {line}", err=True)
+            lines = error.lines
+        except BrokenPipeError:
+            raise  # click ends quietly: the reader of a pipe has what it wanted
         except OSError as error:  # a full disk, a folder without permission
-            click.echo(f"geomix: {error.filename or 'files'}: {error.strerror or error}", err=True)
+            lines = (f"{error.filename or 'files'}: {error.strerror or error}",)
+        for line in lines:
+            click.echo(f"geomix: {' '.join(line.split())[:MOST_SHOWN]}", err=True)
         raise click.exceptions.Exit(2)
 
 
@@ -57,20 +68,21 @@ def train(config: Path | None, overrides: tuple[str, ...], out: Path | None, dry
     experiment = load(_config_file(config), overrides, tuple(SOURCES))
     from rich.console import Console
 
-    console = Console()
     if dry_run:
         from geomix.plan import plan_table
 
-        console.print(plan_table(experiment))
+        Console().print(plan_table(experiment))
         return
-    from geomix.experiment import new_folder, run_experiment
+    from geomix.experiment import check_free, new_folder, run_experiment
     from geomix.model.load import quiet_libraries
     from geomix.show import retention_table
-    from geomix.train.progress import Display, live_progress
+    from geomix.train.progress import Display, LastingConsole, live_progress
 
     quiet_libraries()
     folder = out or new_folder(experiment.name)
-    console.print(f"{experiment.name} → {folder}", highlight=False)
+    check_free(folder)
+    console = LastingConsole()
+    console.print(f"{experiment.name} → {folder}", highlight=False, soft_wrap=True)
     displays: list[Display] = []
     with live_progress(console) as live:
 
@@ -83,7 +95,7 @@ def train(config: Path | None, overrides: tuple[str, ...], out: Path | None, dry
         run = run_experiment(experiment, folder, display)
         displays[-1].close()
     console.print(retention_table(run))
-    console.print(f"next: geomix analyze grad-angle {folder}", highlight=False)
+    console.print(f"next: geomix analyze grad-angle {folder}", highlight=False, soft_wrap=True)
 
 
 @main.group()

@@ -14,9 +14,7 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
-    PositiveInt,
     ValidationInfo,
 )
 
@@ -60,13 +58,24 @@ def _source_alone(value: Any) -> Any:
 def _scheduled(at: list[str | int]) -> list[str | int]:
     """Refuse what `geomix.record.schedule` cannot read."""
     for item in at:
-        if not re.fullmatch("boundaries|(log|every):[1-9][0-9]{0,8}|[0-9]{1,9}", str(item)):
+        if not re.fullmatch("boundaries|(log|every):[1-9][0-9]{0,8}|[0-9]{1,9}", str(item)) or (
+            isinstance(item, str) and item.isdigit()
+        ):
             raise ValueError(
                 f"{item!r:.30} is not 'boundaries', 'log:N', 'every:N' (N from 1) "
                 "or a step's number from 0"
             )
     return at
 
+
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+"""A number of things, of which there is at least one."""
+
+CountOrNone = Annotated[int, Field(ge=0, le=1_000_000_000)]
+"""A number of things, or 0."""
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+"""What can name a folder."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 """What both numpy's and torch's generators take."""
@@ -135,9 +144,9 @@ class TrainConfig(_Strict):
 
     lr: PositiveFloat = 5e-5
     """Peak learning rate of AdamW."""
-    batch_size: PositiveInt = 32
+    batch_size: Count = 32
     """Examples in a step, mixed-in ones included."""
-    micro_batch_size: PositiveInt = 128
+    micro_batch_size: Count = 128
     """Most examples in one forward pass; a step's gradient is the same whatever it is."""
     loss: Literal["token", "example"] = "token"
     """Reduction: mean over target tokens, or over examples of each one's token mean."""
@@ -161,7 +170,7 @@ class TrainConfig(_Strict):
 class StageConfig(_Strict):
     """One stage of fine-tuning."""
 
-    name: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")] = ""
+    name: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$", max_length=100)] = ""
     """Name of its folder; by default that of its source."""
     data: Annotated[DataConfig, BeforeValidator(_source_alone)]
     """The stage's own examples."""
@@ -181,30 +190,30 @@ class RecordConfig(_Strict):
 
     at: Annotated[list[str | int], AfterValidator(_scheduled)] = ["boundaries", "log:4"]
     """When: `boundaries`, `log:N` and `every:N` steps in each stage, or a step's number."""
-    probes: PositiveInt = 128
+    probes: Count = 128
     """Most examples in a probe set; a larger set is represented by its first examples."""
-    batch_size: PositiveInt = 32
+    batch_size: Count = 32
     """Examples in one forward and backward pass of a snapshot."""
     mix: Annotated[MixConfig | None, BeforeValidator(_source_alone)] = None
     """The D_M probe set of a run that mixes nothing in; else the first stage's mix is taken."""
-    activations: NonNegativeInt = 16
+    activations: CountOrNone = 16
     """Of how many examples a set the residual activations and their gradients are kept."""
 
 
 class EvaluateConfig(_Strict):
     """When retention is measured: always at stage boundaries, and in between."""
 
-    epochs: NonNegativeInt = 1
+    epochs: CountOrNone = 1
     """Every how many epochs; 0 for the boundaries only."""
-    batch_size: PositiveInt = 128
+    batch_size: Count = 128
     """Examples in one scoring pass."""
 
 
 class RunConfig(_Strict):
     """A run: a base model and the stages that it goes through."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
-    """Name of the run; the run directory's name ends in it."""
+    name: Name = "run"
+    """Name of the run; its folder's name ends in it. By default that of the YAML file."""
     model: Annotated[str, Field(min_length=1)] = "builtin"
     """`builtin`, a local folder, or a hub id of any causal LM of transformers."""
     seed: Seed = 0

@@ -17,6 +17,9 @@ Key = tuple[str | int, ...]
 MOST_VALUES = 100_000
 """A configuration with more keys and list items than this is refused."""
 
+BAD_SCALARS = (ValueError, LookupError, AttributeError, TypeError, RecursionError)
+"""What PyYAML lets through of values that it cannot build."""
+
 SHOWN = 60
 """Most characters of a given value that a message repeats."""
 
@@ -64,8 +67,8 @@ def parse(text: str, file: str) -> Document:
         place = f"{file}:{mark.line + 1}" if mark else file
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UserError(f"{place}: not YAML: {problem}") from None
-    except (ValueError, RecursionError) as error:  # a date like 2026-99-99, endless nesting
-        raise UserError(f"{file}: not YAML: {error}") from None
+    except BAD_SCALARS as error:  # a date like 2026-99-99, `!!int` of nothing, endless nesting
+        raise UserError(f"{file}: not YAML: {shortened(str(error))}") from None
     if not isinstance(values, dict):
         raise UserError(f"{file}: a configuration is a mapping that holds at least `stages:`")
     document = Document(values)
@@ -108,7 +111,7 @@ def apply_text(document: Document, override: str) -> None:
         )
     try:
         value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except (yaml.YAMLError, *BAD_SCALARS):
         raise UserError(f"--set {shortened(override)}: the value is not YAML") from None
     key = key_of(name)
     assign(document, key, value, Origin(f"--set {shortened(override)}", None, ()))
@@ -144,6 +147,14 @@ def assign(document: Document, key: Key, value: Any, origin: Origin) -> None:
     for stale in [known for known in document.origins if known[: len(key)] == key]:
         del document.origins[stale]
     document.origins[key] = origin
+
+
+def repeated(value: Any) -> str:
+    """A value as it was given, for a message."""
+    try:
+        return shortened(repr(value))
+    except ValueError:  # Python refuses to write numbers of more than 4,300 digits
+        return "a very long number"
 
 
 def shortened(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,12 @@ from geomix.config_document import (
     assign,
     key_of,
     parse,
-    shortened,
+    repeated,
 )
 from geomix.errors import UserError
+
+NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""What can name a folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,8 @@ def load(
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as text ({error})") from None
     document = parse(text, str(path))
+    if NAME.fullmatch(path.stem):
+        document.values.setdefault("name", path.stem)
     for override in overrides:
         apply_text(document, override)
     notes = "".join(f"# --set {override}\n" for override in overrides)
@@ -93,9 +99,8 @@ def _arm_documents(
     found = []
     for name, changes in arms.items():
         at = document.origins.get(("arms", name), origin)
-        valid = isinstance(name, str) and name.replace("-", "").replace("_", "").isalnum()
-        if not valid:
-            mistakes[f"{at}: an arm's name is made of letters, digits, '-' and '_'"] = None
+        if not (isinstance(name, str) and re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]{0,99}", name)):
+            mistakes[f"{at}: an arm's name is 1 to 100 letters, digits, '-' and '_'"] = None
             continue
         if changes is not None and not isinstance(changes, dict):
             mistakes[f"{at}: a mapping of overrides, such as stages.0.mix.ratio: 2"] = None
@@ -147,9 +152,7 @@ def _line(document: Document, detail: Any) -> str:
     if detail["type"] == "missing":
         return f"{origin}: missing; it must be given"
     message = str(detail["msg"]).removeprefix("Value error, ")
-    return (
-        f"{origin}: {message[:1].lower()}{message[1:]} (given: {shortened(repr(detail['input']))})"
-    )
+    return f"{origin}: {message[:1].lower()}{message[1:]} (given: {repeated(detail['input'])})"
 
 
 def _origin(document: Document, key: Key) -> Origin:

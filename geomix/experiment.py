@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,11 +15,11 @@ import torch
 from geomix.atomic import write_json, write_text
 from geomix.config import RunConfig
 from geomix.config_file import Experiment
-from geomix.data.stage import StagePlan, plan_stages, probe_sets
+from geomix.data.stage import MIXED, StagePlan, plan_stages, probe_sets
 from geomix.data.template import tokenise_all
 from geomix.environment import describe_environment
 from geomix.errors import UserError
-from geomix.model.load import LoadedModel, default_device, load_model
+from geomix.model.load import LoadedModel, default_device, embedded_tokens, load_model
 from geomix.record.recorder import Recorder
 from geomix.run import DEFAULT_ROOT, Run
 from geomix.train.engine import Engine, Progress
@@ -41,6 +42,10 @@ def check_free(folder: Path) -> None:
     Raises:
         UserError: it is a file, or not empty.
     """
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"--out {str(folder)!r}: not UTF-8; name another folder") from None
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder}: a file; name a folder that is not there yet")
     if folder.is_dir() and any(folder.iterdir()):
@@ -62,10 +67,16 @@ def run_experiment(experiment: Experiment, folder: Path, display: Callable[[str]
         The finished run.
     """
     check_free(folder)
-    plans = {name: plan_stages(config) for name, config in experiment.arms.items()}
     device = default_device()
+    plans = {name: plan_stages(config) for name, config in experiment.arms.items()}
     first = next(iter(experiment.arms.values()))
-    loaded: LoadedModel | None = load_model(first.model, device)
+    others = {config.model for config in experiment.arms.values()} - {first.model}
+    for model in (*sorted(others), first.model):  # the first arm's last: it is the one to keep
+        loaded: LoadedModel | None = load_model(model, device)
+        assert loaded is not None
+        for name, config in experiment.arms.items():
+            if config.model == model:
+                _check_examples(config, plans[name], loaded)
     run = Run(folder)
     arms = None if "" in experiment.arms else list(experiment.arms)
     with _writing(run, experiment.name, first, experiment.text, arms, device):
@@ -81,6 +92,33 @@ def run_experiment(experiment: Experiment, folder: Path, display: Callable[[str]
                     _train(arm, config, plans[name], loaded, display(name))
             loaded = None  # every arm starts from θ_0
     return run
+
+
+def _check_examples(config: RunConfig, plans: list[StagePlan], loaded: LoadedModel) -> None:
+    """Refuse examples, trained on or probed, that the model has no positions or rows for."""
+    most = getattr(loaded.model.config, "max_position_embeddings", None) or sys.maxsize
+    embedded = embedded_tokens(loaded.model)
+    sets = {}
+    for index, plan in enumerate(plans):
+        sets[f"stage {config.stage_name(index)}, {plan.name}"] = plan.own
+        sets[f"stage {config.stage_name(index)}, {MIXED}"] = plan.mixed
+    if config.record is not None:
+        for name, examples in probe_sets(config, plans).items():
+            sets[f"probe set {name}"] = examples[: config.record.probes]
+    for place, examples in sets.items():
+        tokenised = tokenise_all(loaded.tokenizer, examples)
+        longest = max((len(example.ids) for example in tokenised), default=0)
+        highest = max((max(example.ids) for example in tokenised), default=0)
+        if highest >= embedded:
+            raise UserError(
+                f"{place}: its tokenizer gives id {highest}, model '{config.model}' embeds only "
+                f"{embedded} tokens; are the two of one model?"
+            )
+        if longest > most:
+            raise UserError(
+                f"{place}: an example has {longest} tokens, model '{config.model}' takes at most "
+                f"{most}; leave it out, or mix fewer words"
+            )
 
 
 @contextmanager

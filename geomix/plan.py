@@ -17,13 +17,16 @@ def plan_table(experiment: Experiment) -> Table:
     Raises:
         UserError: a source cannot give what the configuration asks for.
     """
+    controls = any(s.mix and s.mix.passage_free for c in experiment.arms.values() for s in c.stages)
     table = Table(
-        title=f"Plan of {experiment.name} (in brackets: left out by the control)",
+        title=f"Plan of {experiment.name}",
+        caption="In brackets: left out by the control." if controls else None,
+        caption_justify="left",
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=(0, 1),
     )
-    for column in ("arm", "stage", "own", "mixed in", "epochs", "steps", "lr", "snapshots"):
+    for column in ("arm", "stage", "own", "mixed in", "epochs", "steps", "lr", "records"):
         table.add_column(column, justify="left" if column in ("arm", "stage") else "right")
     for arm, config in experiment.arms.items():
         plans = plan_stages(config)

@@ -239,6 +239,7 @@ def test_set_overrides_and_is_kept_in_the_text(tmp_path: Path) -> None:
         "seed.x=1",
         "seed=2026-99-99",
         f"seed={'[' * 3000}",
+        "seed=!!float ''",
         f"seed={'9' * 5000}",
         "seed=!!python/object:os.system {}",
     ],
@@ -262,6 +263,9 @@ def test_a_wrong_set_names_itself(tmp_path: Path, override: str) -> None:
         ("stages: &x [*x]", "holds itself"),
         ("stages: &x {data: *x}", "holds itself"),
         ("seed: " + "9" * 5000, "not YAML"),
+        ("seed: !!int ''", "not YAML"),
+        ("seed: !!bool x", "not YAML"),
+        ("seed: !!timestamp x", "not YAML"),
         ("stages: !!python/object/apply:os.system [id]", "run.yaml:1: not YAML"),
         ("stages: !!python/name:os.system", "run.yaml:1: not YAML"),
         ("? [a, b]\n: 1\n", "not YAML"),
@@ -334,10 +338,24 @@ def test_duplicate_keys_are_refused_with_both_lines(tmp_path: Path) -> None:
         ("record.at", "['every:0']"),
         ("record.at", f"['log:{'9' * 5000}']"),
         ("record.at", "[-1]"),
+        ("record.at", "['5']"),
+        ("record.activations", "1" + "0" * 30),
+        ("seed", "0x" + "f" * 6000),
+        ("stages.0.name", "n" * 101),
     ],
 )
 def test_numbers_and_choices_out_of_range_are_refused(tmp_path: Path, key: str, value: str) -> None:
     assert mistakes(tmp_path, STAGES, f"{key}={value}")
+
+
+def test_a_run_is_named_after_its_file_unless_it_has_a_name(tmp_path: Path) -> None:
+    for file, text, name in (
+        ("mine.yaml", STAGES, "mine"),
+        ("mine.yaml", STAGES + "name: other\n", "other"),
+        ("my own.yaml", STAGES, "run"),  # no name for a folder
+    ):
+        (tmp_path / file).write_text(text, encoding="utf-8")
+        assert load(tmp_path / file).name == name
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:

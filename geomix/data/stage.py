@@ -93,7 +93,13 @@ def plan_stages(config: RunConfig) -> list[StagePlan]:
 
 def own_examples(data: DataConfig, seed: int) -> list[Example]:
     """The examples that a stage names."""
-    return examples_of(data.source, _request(data, data.limit, _seed(data, seed), data.split))
+    found = examples_of(data.source, _request(data, data.limit, _seed(data, seed), data.split))
+    if len(found) < data.limit:  # held-out rows of a file may be fewer; as a stage they may not
+        raise UserError(
+            f"data source '{data.source}', split {data.split}: {len(found)} examples found, "
+            f"{data.limit} asked for (limit)"
+        )
+    return found
 
 
 def _request(

@@ -28,9 +28,9 @@ def rows(path: Path) -> Iterator[Row]:
     Raises:
         UserError: the file as a whole cannot be read.
     """
-    if path.is_dir():
-        raise UserError(f"{path}: cannot be read as a file, it is a folder")
     try:
+        if path.exists() and not path.is_file():  # a pipe would block for ever
+            raise UserError(f"{path}: cannot be read, it is no regular file")
         if path.suffix == ".parquet":
             yield from _parquet(path)
             return
@@ -45,6 +45,8 @@ def rows(path: Path) -> Iterator[Row]:
                 yield from _lines(path, file)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file (a data source)") from None
+    except UnicodeEncodeError:
+        raise UserError(f"{str(path)!r}: not the name of a file") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: cannot be read as UTF-8 text ({error})") from None
     except OSError as error:

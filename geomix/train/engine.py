@@ -102,7 +102,6 @@ class Engine:
             )
             for index, plan in enumerate(plans)
         ]
-        self._check_lengths(stages)
         for stage in stages:
             described = describe(stage.plan, stage.own, stage.mixed)
             write_json(self._folder(stage) / "data.json", described)
@@ -141,18 +140,6 @@ class Engine:
                 self._evaluate("end" if last else "epoch", epoch + 1, step, stage, stages)
         model.eval()
         save_final(self._folder(stage) / "checkpoints" / "final", self.loaded, optimiser)
-
-    def _check_lengths(self, stages: Sequence[_Stage]) -> None:
-        """Refuse examples that the model has no positions for, before anything is trained."""
-        most = getattr(self.loaded.model.config, "max_position_embeddings", None)
-        for stage in stages:
-            for name, examples in ((stage.plan.name, stage.own), (MIXED, stage.mixed)):
-                longest = max((len(example.ids) for example in examples), default=0)
-                if most is not None and longest > most:
-                    raise UserError(
-                        f"stage {stage.name}: an example of {name} has {longest} tokens, the model "
-                        f"takes at most {most}; leave it out, or mix fewer words"
-                    )
 
     def _evaluate(
         self, moment: str, epoch: int, step: int, stage: _Stage, stages: Sequence[_Stage]

@@ -1,0 +1,110 @@
+"""What can be wrong is found before a folder is made, whichever arm it is in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from geomix.config_file import load
+from geomix.data.registry import SOURCES
+from geomix.errors import UserError
+from geomix.experiment import run_experiment
+from geomix.run import open_run
+from geomix.train.evaluate import SetResult
+from geomix.train.step import StepResult
+
+CONFIG = """
+model: {model}
+stages:
+  - data: {{source: kvr, limit: 4}}
+    stop: {{epochs: 1}}
+  - data: {{source: arithmetic, limit: 4}}
+    stop: {{epochs: 1}}
+record: {{at: [boundaries], probes: 2}}
+arms:
+  fine: {{}}
+  other: {{{change}}}
+"""
+
+
+class Silent:
+    """A progress display that must never be asked for a stage."""
+
+    def stage(self, name: str, steps: int) -> None:
+        raise AssertionError(f"stage {name} of {steps} steps was trained")
+
+    def step(self, result: StepResult) -> None: ...
+
+    def evaluation(self, results: dict[str, SetResult]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("model: nowhere/at-all", "nowhere/at-all"),
+        ("stages.1.mix: {source: random-words, words: 900}", "takes at most"),
+        ("record.mix: {source: random-words, words: 900}", "probe set D_M.*takes at most"),
+        ("record.mix: {source: none.jsonl}", "none.jsonl"),
+        ("stages.0.data: {source: short.jsonl, limit: 2, split: held-out}", "0 examples found, 2"),
+    ],
+)
+def test_a_mistake_in_the_second_arm_is_found_before_the_first_trains(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, change: str, says: str
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    row = '{"prompt": "a?", "target": "b"}\n'
+    Path("short.jsonl").write_text(row, encoding="utf-8")
+    file = tmp_path / "run.yaml"
+    file.write_text(CONFIG.format(model=tiny_model, change=change), encoding="utf-8")
+    experiment = load(file, sources=tuple(SOURCES))
+    with pytest.raises(UserError, match=says) as raised:
+        run_experiment(experiment, tmp_path / "out", lambda _: Silent())
+    assert len(raised.value.lines) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_token_that_the_model_does_not_embed_is_found_first(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.add_tokens(["value"])  # a word of every KVR prompt
+    tokenizer.save_pretrained(model)
+    file = tmp_path / "run.yaml"
+    file.write_text(CONFIG.format(model=model, change=""), encoding="utf-8")
+    with pytest.raises(UserError, match="stage kvr, D_A: its tokenizer gives id"):
+        run_experiment(load(file), tmp_path / "out", lambda _: Silent())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_whose_name_no_file_can_hold_is_refused(tmp_path: Path, tiny_model: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(CONFIG.format(model=tiny_model, change=""), encoding="utf-8")
+    folder = tmp_path / os.fsdecode(b"r\xff")
+    with pytest.raises(UserError, match="not UTF-8"):
+        run_experiment(load(file), folder, lambda _: Silent())
+    assert not folder.exists()
+
+
+def test_a_reader_that_leaves_does_not_stop_the_training(tmp_path: Path, tiny_model: Path) -> None:
+    """`geomix train | head -1`, on a terminal that cannot show Greek either."""
+    file = tmp_path / "run.yaml"
+    file.write_text(CONFIG.format(model=tiny_model, change=""), encoding="utf-8")
+    shell = shutil.which("sh")
+    assert shell
+    geomix = Path(sys.executable).with_name("geomix")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "ascii"}
+    command = f"'{geomix}' train '{file}' --out out | head -n 1"
+    done = subprocess.run(
+        [shell, "-c", command], cwd=tmp_path, env=environment, capture_output=True, check=True
+    )
+    assert done.stderr == b""
+    assert open_run(tmp_path / "out").status()["state"] == "done"
