@@ -17,12 +17,14 @@ class Example:
         target: what the model is to answer.
         aliases: every accepted answer, the target first; none where only the target is known.
         earlier: the exchanges before this one, (prompt, target) each, in a conversation.
+        subject: the entity that a fact is about, where its source names it; never trained on.
     """
 
     prompt: str
     target: str
     aliases: tuple[str, ...] = ()
     earlier: tuple[tuple[str, str], ...] = ()
+    subject: str = ""
 
 
 @dataclass(frozen=True, slots=True)
