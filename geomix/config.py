@@ -148,6 +148,9 @@ class TrainConfig(_Strict):
     """Examples in a step, mixed-in ones included."""
     micro_batch_size: Count = 128
     """Most examples in one forward pass; a step's gradient is the same whatever it is."""
+    pack: Count | None = 128
+    """Width, in tokens, of rows that several examples of one source share; null gives each its own.
+    Where an example is longer, it sets the width. The gradient is the same up to rounding."""
     loss: Literal["token", "example"] = "token"
     """Reduction: mean over target tokens, or over examples of each one's token mean."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"

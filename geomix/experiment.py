@@ -23,7 +23,7 @@ from geomix.model.load import LoadedModel, default_device, embedded_tokens, load
 from geomix.record.recorder import Recorder
 from geomix.run import DEFAULT_ROOT, Run
 from geomix.train.engine import Engine, Progress
-from geomix.train.step import autocast
+from geomix.train.step import autocast, row_width
 
 
 def new_folder(name: str, root: Path = DEFAULT_ROOT) -> Path:
@@ -189,4 +189,5 @@ def _recorder(run: Run, config: RunConfig, plans: list[StagePlan], loaded: Loade
         pad_id=loaded.pad_id,
         activations=record.activations,
         autocast=partial(autocast, train.precision, loaded.device),
+        width=row_width(train, loaded),
     )

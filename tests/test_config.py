@@ -421,6 +421,7 @@ for _train in ("train", "stages.0.train"):
         f"{_train}.lr": 1e-5,
         f"{_train}.batch_size": 31,
         f"{_train}.micro_batch_size": 127,
+        f"{_train}.pack": 64,
         f"{_train}.loss": "example",
         f"{_train}.schedule": "linear",
         f"{_train}.warmup": 0.0,

@@ -1,9 +1,10 @@
-"""Examples into padded tensors, and the weight that each target token has in a loss."""
+"""Examples into rows of tokens, one or several a row, and the weight of each target token."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal, TypeVar
 
 import torch
@@ -14,29 +15,59 @@ from geomix.data.example import IGNORED, TokenisedExample
 Reduction = Literal["token", "example"]
 """`token`: mean over all target tokens; `example`: mean over examples of each one's token mean."""
 
+WORTHWHILE = 0.85
+"""Rows are packed where that leaves at most this share of the padded batch's tokens: rows of one
+example need no mask, and pay for padding only."""
+
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Right-padded examples.
+    """Examples in right-padded rows, and where each of their target tokens is predicted from.
+
+    A row holds one example or, packed, several. R rows of T tokens, P target tokens in all, those
+    of the first example first.
 
     Attributes:
-        ids: `(n, t)` int64.
-        mask: `(n, t)` int64, 1 on real tokens, 0 on padding.
-        labels: `(n, t)` int64, `IGNORED` where no loss is carried, padding included.
-        weights: `(n,)` float64, weight of every target token of each example in the loss.
+        ids: `(R, T)` int64.
+        positions: `(R, T)` int64, place of each token in its example: where it falls back to 0, the
+            next example begins. Padding counts on; it is never predicted from, and what stands
+            after a token does not change it.
+        rows: `(P,)` int64.
+        columns: `(P,)` int64; entry p of the logits belongs to `ids[rows[p], columns[p]]`.
+        targets: `(P,)` int64, the tokens that are to follow there.
+        owners: `(P,)` int64, whose they are, from 0, ascending.
+        weights: `(P,)` float64, what each weighs in the loss.
+        examples: how many there are.
     """
 
     ids: Tensor
-    mask: Tensor
-    labels: Tensor
+    positions: Tensor
+    rows: Tensor
+    columns: Tensor
+    targets: Tensor
+    owners: Tensor
     weights: Tensor
+    examples: int
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        parts = (self.ids, self.mask, self.labels, self.weights)
-        return Batch(*(part.to(device) for part in parts))
+        return Batch(
+            self.ids.to(device),
+            self.positions.to(device),
+            self.rows.to(device),
+            self.columns.to(device),
+            self.targets.to(device),
+            self.owners.to(device),
+            self.weights.to(device),
+            self.examples,
+        )
+
+    def per_example(self, values: Tensor) -> Tensor:
+        """Sum of `values` `(P,)` over each example's target tokens: `(examples,)` float64, CPU."""
+        total = torch.zeros(self.examples, dtype=torch.float64)
+        return total.index_add_(0, self.owners.cpu(), values.detach().to("cpu", torch.float64))
 
 
 def token_weights(examples: Sequence[TokenisedExample], reduction: Reduction) -> list[float]:
@@ -52,18 +83,77 @@ def token_weights(examples: Sequence[TokenisedExample], reduction: Reduction) ->
     return [1.0 / (len(counts) * count) for count in counts]
 
 
-def collate(examples: Sequence[TokenisedExample], weights: Sequence[float], pad_id: int) -> Batch:
-    """Pad examples on the right to the longest of them."""
-    width = max(len(example.ids) for example in examples)
-    ids = torch.full((len(examples), width), pad_id, dtype=torch.int64)
-    mask = torch.zeros((len(examples), width), dtype=torch.int64)
-    labels = torch.full((len(examples), width), IGNORED, dtype=torch.int64)
-    for row, example in enumerate(examples):
-        length = len(example.ids)
-        ids[row, :length] = torch.tensor(example.ids)
-        mask[row, :length] = 1
-        labels[row, :length] = torch.tensor(example.labels)
-    return Batch(ids, mask, labels, torch.tensor(weights, dtype=torch.float64))
+def collate(
+    examples: Sequence[TokenisedExample],
+    weights: Sequence[float],
+    pad_id: int,
+    width: int | None = None,
+) -> Batch:
+    """Lay examples out in rows.
+
+    Args:
+        examples: at least one.
+        weights: of each one's target tokens.
+        pad_id: fills the rows on the right.
+        width: rows may hold several examples up to this many tokens; None gives each its own row.
+    """
+    lengths = [len(example.ids) for example in examples]
+    rows = packed(lengths, width) if width else [[i] for i in range(len(examples))]
+    filled = max(sum(lengths[i] for i in row) for row in rows)
+    ids: list[list[int]] = []
+    positions: list[list[int]] = []
+    place: dict[int, tuple[int, int]] = {}
+    for number, members in enumerate(rows):
+        starts = accumulate((lengths[i] for i in members), initial=0)
+        place.update({i: (number, start) for i, start in zip(members, starts, strict=False)})
+        tokens = [token for i in members for token in examples[i].ids]
+        spare = filled - len(tokens)
+        ids.append(tokens + [pad_id] * spare)
+        last = lengths[members[-1]]
+        counted = [position for i in members for position in range(lengths[i])]
+        positions.append(counted + list(range(last, last + spare)))
+    predicted = [
+        (place[i][0], place[i][1] + after - 1, label, i)
+        for i, example in enumerate(examples)
+        for after, label in enumerate(example.labels)
+        if label != IGNORED
+    ]
+    where = torch.tensor(predicted, dtype=torch.int64).reshape(-1, 4)
+    row, column, target, owner = where.T.contiguous()
+    weight = torch.tensor(weights, dtype=torch.float64)[owner]
+    return Batch(
+        torch.tensor(ids), torch.tensor(positions), row, column, target, owner, weight, len(lengths)
+    )
+
+
+def packed(lengths: Sequence[int], width: int) -> list[list[int]]:
+    """Which examples share a row: best fit, the longest first; one a row where that costs little.
+
+    Args:
+        lengths: tokens of each example.
+        width: most tokens in a row; a longer example has a row of its own, and sets the width.
+
+    Returns:
+        Indices of the examples, row by row; each stands in exactly one.
+    """
+    longest = max(lengths)
+    width = max(width, longest)
+    spare: dict[int, list[list[int]]] = {}  # rows by the tokens that still fit
+    rows: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        length = lengths[i]
+        left = next((s for s in range(length, width + 1) if spare.get(s)), None)
+        if left is None:
+            left = width
+            rows.append([])
+            spare.setdefault(left, []).append(rows[-1])
+        members = spare[left].pop()
+        members.append(i)
+        spare.setdefault(left - length, []).append(members)
+    fullest = max(sum(lengths[i] for i in row) for row in rows)
+    if len(rows) * fullest > WORTHWHILE * len(lengths) * longest:
+        return [[i] for i in range(len(lengths))]
+    return rows
 
 
 def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -1,8 +1,10 @@
-"""The gradient of a dataset's mean loss: one place, whoever asks."""
+"""The one forward pass, and the gradient of a dataset's mean loss: one place, whoever asks."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,19 +13,39 @@ from geomix.data.batch import Batch, Reduction, chunks, collate, token_weights
 from geomix.data.example import TokenisedExample
 from geomix.model.loss import weighted_loss
 
-Forward = Callable[[Tensor, Tensor], Tensor]
-"""`(ids (n, t), mask (n, t)) → logits (n, t, vocabulary)`."""
+Forward = Callable[[Batch], Tensor]
+"""The logits that predict a batch's target tokens, `(P, V)`; see `Batch` for their order."""
 
 
 def plain_forward(model: nn.Module) -> Forward:
-    """The model's own forward pass, as every caller runs it."""
+    """The model's own forward pass, as every caller runs it.
 
-    def forward(ids: Tensor, mask: Tensor) -> Tensor:
-        # use_cache=False: packed or padded rows must never see a key-value cache.
-        logits: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    No attention mask is given: padding stands on the right, where a causal model does not look, and
+    transformers keeps the examples of a packed row apart by their positions. The output head runs
+    only where a target token is predicted.
+    """
+    placed = takes_positions(model)
+
+    def forward(batch: Batch) -> Tensor:
+        def choose(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            return (args[0][batch.rows, batch.columns], *args[1:])
+
+        where = {"position_ids": batch.positions} if placed else {}
+        head = model.get_output_embeddings()  # type: ignore[operator]
+        handle = head.register_forward_pre_hook(choose)
+        try:
+            # use_cache=False: with a key-value cache, packed rows would not be kept apart.
+            logits: Tensor = model(input_ids=batch.ids, use_cache=False, **where).logits
+        finally:
+            handle.remove()
         return logits
 
     return forward
+
+
+def takes_positions(model: nn.Module) -> bool:
+    """Whether the model is told where each token stands; without, no row can be packed."""
+    return "position_ids" in inspect.signature(type(model).forward).parameters
 
 
 def batches_of(
@@ -32,22 +54,32 @@ def batches_of(
     batch_size: int,
     pad_id: int,
     device: torch.device,
+    width: int | None = None,
 ) -> Iterator[Batch]:
-    """The set in batches whose weights are those of the whole set's mean loss."""
+    """The set in batches whose weights are those of the whole set's mean loss.
+
+    Args:
+        examples: the set.
+        reduction: the mean that is meant.
+        batch_size: examples in a batch.
+        pad_id: fills the rows.
+        device: where the batches go.
+        width: of packed rows, see `collate`.
+    """
     weights = token_weights(examples, reduction)
     pairs = list(zip(examples, weights, strict=True))
     for part in chunks(pairs, batch_size):
-        yield collate([e for e, _ in part], [w for _, w in part], pad_id).to(device)
+        yield collate([e for e, _ in part], [w for _, w in part], pad_id, width).to(device)
 
 
 def backward_over(forward: Forward, batches: Iterator[Batch]) -> Iterator[tuple[Batch, Tensor]]:
     """Add the gradient of the batches' summed loss to every parameter's `.grad`.
 
-    Yields, after each backward pass, the batch and its detached logits `(n, t, vocabulary)`, so
-    that a caller can read verdicts or captured activations without a second pass.
+    Yields, after each backward pass, the batch and its detached logits `(P, V)`, so that a caller
+    can read verdicts or captured activations without a second pass.
     """
     for batch in batches:
-        logits = forward(batch.ids, batch.mask)
+        logits = forward(batch)
         # Not Tensor.backward(): nnsight replaces that method for the whole process.
         torch.autograd.backward(weighted_loss(logits, batch))
         yield batch, logits.detach()

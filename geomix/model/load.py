@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from geomix.errors import UserError
+from geomix.model.packing import packs
 
 BUILTIN = "builtin"
 
@@ -33,12 +34,14 @@ class LoadedModel:
     Attributes:
         model: in float32, in evaluation mode, on `device`.
         tokenizer: a fast tokenizer.
-        pad_id: token id that fills a batch; masked wherever it stands.
+        pad_id: token id that fills a batch; nothing is predicted from it.
+        packs: whether several examples may share a row (`geomix.model.packing`).
     """
 
     model: nn.Module
     tokenizer: Any
     pad_id: int
+    packs: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -113,6 +116,7 @@ def load_model(name: str, device: torch.device) -> LoadedModel:
         model=model,
         tokenizer=tokenizer,
         pad_id=pad,
+        packs=packs(model, *_two_tokens(model, tokenizer)),
     )
 
 
@@ -181,12 +185,17 @@ def _problem(model: Any, tokenizer: Any, info: dict[str, Any]) -> str | None:
 @torch.no_grad()
 def _is_causal(model: Any, tokenizer: Any) -> bool:
     """Whether two sequences that differ in the last token agree in all logits before it."""
-    special = set(tokenizer.all_special_ids)
-    known = set(tokenizer.get_vocab().values()) - special
-    ids = sorted(token for token in known if token < embedded_tokens(model))
-    both = [[*ids[:4], ids[0]], [*ids[:4], ids[-1]]]
+    first, last = _two_tokens(model, tokenizer)
+    both = [[first, last, first, first], [first, last, first, last]]
     one, other = model(input_ids=torch.tensor(both, device=model.device)).logits[:, :-1]
     return not bool((one - other).abs().max() > _NOT_CAUSAL * one.abs().max())
+
+
+def _two_tokens(model: Any, tokenizer: Any) -> tuple[int, int]:
+    """The first and the last ordinary token that the model embeds."""
+    known = set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)
+    ids = [token for token in known if token < embedded_tokens(model)]
+    return min(ids), max(ids)
 
 
 def _unusable(name: str, error: Exception) -> UserError:

@@ -1,4 +1,7 @@
-"""The one loss: a weighted sum of the negative log-likelihoods of the target tokens."""
+"""The one loss: a weighted sum of the negative log-likelihoods of the target tokens.
+
+Shapes: P target tokens of a batch, V the vocabulary.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +10,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from geomix.data.batch import Batch
-from geomix.data.example import IGNORED
 
 
-def token_nll(logits: Tensor, labels: Tensor) -> Tensor:
-    """Negative log-likelihood of each label, in nats.
+def token_nll(logits: Tensor, batch: Batch) -> Tensor:
+    """Negative log-likelihood of each target token, `(P,)`, in nats.
 
     Args:
-        logits: `(n, t, vocabulary)`; half precision is computed in float32.
-        labels: `(n, t)` int64; `labels[:, i]` is predicted from position `i - 1`.
-
-    Returns:
-        `(n, t - 1)`: entry `[:, i]` belongs to `labels[:, i + 1]`, zero where that is `IGNORED`.
+        logits: `(P, V)` from a `Forward`; half precision is computed in float32.
+        batch: what they were computed for.
     """
-    following = labels[:, 1:]
-    carries = following != IGNORED
-    chosen = logits[:, :-1][carries]  # no softmax where no loss is carried
-    if chosen.dtype in (torch.bfloat16, torch.float16):
-        chosen = chosen.float()
-    nll = functional.cross_entropy(chosen, following[carries], reduction="none")
-    return nll.new_zeros(following.shape).masked_scatter(carries, nll)
+    if logits.dtype in (torch.bfloat16, torch.float16):
+        logits = logits.float()
+    return functional.cross_entropy(logits, batch.targets, reduction="none")
 
 
 def weighted_loss(logits: Tensor, batch: Batch) -> Tensor:
@@ -34,11 +29,15 @@ def weighted_loss(logits: Tensor, batch: Batch) -> Tensor:
 
     Sums over the batches of a set to the set's mean loss, whatever the batch size.
     """
-    per_example = token_nll(logits, batch.labels).sum(dim=1)
-    return (per_example * batch.weights.to(per_example.dtype)).sum()
+    nll = token_nll(logits, batch)
+    return (nll * batch.weights.to(nll.dtype)).sum()
 
 
-def correct_tokens(logits: Tensor, labels: Tensor) -> Tensor:
-    """Where the argmax is the label: `(n, t - 1)` bool, true also where no loss is carried."""
-    predicted = logits[:, :-1].argmax(dim=-1)
-    return (predicted == labels[:, 1:]) | (labels[:, 1:] == IGNORED)
+def correct_tokens(logits: Tensor, batch: Batch) -> Tensor:
+    """Where the argmax is the target token: `(P,)` bool."""
+    return logits.argmax(dim=-1) == batch.targets
+
+
+def all_correct(logits: Tensor, batch: Batch) -> Tensor:
+    """Of which examples every target token is the argmax: `(examples,)` bool, on the CPU."""
+    return batch.per_example(~correct_tokens(logits, batch)) == 0

@@ -11,7 +11,7 @@ from geomix.data.batch import Reduction, chunks, collate
 from geomix.data.example import TokenisedExample
 from geomix.model.gradient import plain_forward
 from geomix.model.load import LoadedModel
-from geomix.model.loss import correct_tokens, token_nll
+from geomix.model.loss import all_correct, token_nll
 
 SLACK = 8
 """A failure is decoded this many tokens beyond the target's length: a right answer may be
@@ -45,7 +45,10 @@ def normalise(text: str) -> str:
 
 
 def score(
-    loaded: LoadedModel, examples: Sequence[TokenisedExample], batch_size: int
+    loaded: LoadedModel,
+    examples: Sequence[TokenisedExample],
+    batch_size: int,
+    width: int | None = None,
 ) -> list[Verdict]:
     """Score each example as greedy decoding would.
 
@@ -57,11 +60,12 @@ def score(
         loaded: the model; its mode is restored.
         examples: what to score, in any order of length.
         batch_size: examples in one pass.
+        width: of packed rows, see `geomix.data.batch.collate`.
     """
     model, was_training = loaded.model, loaded.model.training
     model.eval()
     try:
-        forced = _teacher_forced(loaded, examples, batch_size)
+        forced = _teacher_forced(loaded, examples, batch_size, width)
         failed = [
             example for example, (right, _) in zip(examples, forced, strict=True) if not right
         ]
@@ -80,17 +84,20 @@ def score(
 
 
 def _teacher_forced(
-    loaded: LoadedModel, examples: Sequence[TokenisedExample], batch_size: int
+    loaded: LoadedModel,
+    examples: Sequence[TokenisedExample],
+    batch_size: int,
+    width: int | None,
 ) -> list[tuple[bool, float]]:
     """Whether all target tokens are the argmax, and their summed loss in nats."""
     forward = plain_forward(loaded.model)
     results: list[tuple[bool, float]] = []
     with torch.no_grad():
         for part in chunks(examples, batch_size):
-            batch = collate(part, [1.0] * len(part), loaded.pad_id).to(loaded.device)
-            logits = forward(batch.ids, batch.mask)
-            right = correct_tokens(logits, batch.labels).all(dim=1).tolist()
-            nll = token_nll(logits, batch.labels).double().sum(dim=1).tolist()
+            batch = collate(part, [1.0] * len(part), loaded.pad_id, width).to(loaded.device)
+            logits = forward(batch)
+            right = all_correct(logits, batch).tolist()
+            nll = batch.per_example(token_nll(logits, batch)).tolist()
             results.extend(zip(right, nll, strict=True))
     return results
 

@@ -4,8 +4,9 @@ The only module that imports nnsight, and only where a recording happens: the im
 `Tensor.backward` for the whole process. `HooksCapture` does the same with plain torch hooks; the
 tests hold the two to agree bit for bit.
 
-Shapes: N examples, T padded tokens, D features; a list over layers has layers + 1 entries, of which
-0 is the input of the first decoder layer and l the output of layer l (before the final norm).
+Shapes: R rows of T tokens, P target tokens, V the vocabulary, D features; a list over layers has
+layers + 1 entries, of which 0 is the input of the first decoder layer and l the output of layer l
+(before the final norm).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, Literal, Self
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from geomix.data.batch import Batch
 from geomix.model.gradient import plain_forward
 from geomix.model.layers import decoder_layers
 
@@ -31,7 +33,7 @@ class Capture(ABC):
     Works inside its own `with` block and leaves no hook and no attribute on the model after it:
 
         with NNsightCapture(model) as forward:
-            logits = forward(ids, mask)
+            logits = forward(batch)
             torch.autograd.backward(loss_of(logits))
             forward.activations, forward.gradients
     """
@@ -60,26 +62,26 @@ class Capture(ABC):
         self._handles.clear()
         self._residuals.clear()
 
-    def __call__(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """The model's logits `(N, T, vocabulary)`; what the last call kept is let go."""
+    def __call__(self, batch: Batch) -> Tensor:
+        """The logits `(P, V)` of the batch's target tokens; what the last call kept is let go."""
         self._residuals = []
-        logits, self._residuals = self._run(ids, mask)
+        logits, self._residuals = self._run(batch)
         for residual in self._residuals:
             residual.retain_grad()
         return logits
 
     @abstractmethod
-    def _run(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _run(self, batch: Batch) -> tuple[Tensor, list[Tensor]]:
         """Logits and the residual stream, still in the graph."""
 
     @property
     def activations(self) -> list[Tensor]:
-        """Residual stream of the last pass, layers + 1 times `(N, T, D)`, detached."""
+        """Residual stream of the last pass, layers + 1 times `(R, T, D)`, detached."""
         return [residual.detach() for residual in self._residuals]
 
     @property
     def gradients(self) -> list[Tensor]:
-        """Gradient of the loss at the same places, layers + 1 times `(N, T, D)`.
+        """Gradient of the loss at the same places, layers + 1 times `(R, T, D)`.
 
         Raises:
             RuntimeError: no backward pass has run since the last forward pass.
@@ -109,8 +111,8 @@ class HooksCapture(Capture):
             self._handles.append(layer.register_forward_hook(keep_output))
         return self
 
-    def _run(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, list[Tensor]]:
-        logits = self._forward(ids, mask)
+    def _run(self, batch: Batch) -> tuple[Tensor, list[Tensor]]:
+        logits = self._forward(batch)
         kept, self._kept = self._kept, []
         return logits, kept
 
@@ -147,10 +149,10 @@ class NNsightCapture(Capture):
                 vars(module)["forward"] = forward
         del self._envoy, self._found
 
-    def _run(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _run(self, batch: Batch) -> tuple[Tensor, list[Tensor]]:
         nnsight = self._nnsight
         paths = [f"{self._envoy.path}.{name}" for name, _ in self.layers]
-        with self._envoy.trace(ids, mask, fn=self._forward) as tracer:
+        with self._envoy.trace(batch, fn=self._forward) as tracer:
             cache = tracer.cache(modules=paths, device=None, detach=False, include_inputs=True)
             logits = nnsight.save(tracer.result)
         residuals = [_layer_input(*cache[paths[0]].inputs)]

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from geomix.data.batch import Batch, Reduction
-from geomix.data.example import IGNORED, TokenisedExample
+from geomix.data.example import TokenisedExample
 from geomix.model.gradient import backward_over, batches_of
 from geomix.model.layers import decoder_layers, place_of, tied_head
-from geomix.model.loss import correct_tokens, token_nll
+from geomix.model.loss import all_correct, token_nll
 from geomix.record.capture import CAPTURES, Capture, CaptureName
 from geomix.record.gradients import (
     inner_products,
@@ -49,6 +49,7 @@ class Recorder:
         activations: of how many examples a set, the first ones, activations and their gradients
             are stored, nearly all of a file; None is all, 0 none.
         autocast: makes the context of each forward pass, to record mixed precision as trained.
+        width: of packed rows, see `geomix.data.batch.collate`.
 
     Raises:
         ValueError: a probe set is empty or its name cannot be a group's, or `at` is malformed.
@@ -66,6 +67,7 @@ class Recorder:
         capture: CaptureName = "nnsight",
         activations: int | None = None,
         autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+        width: int | None = None,
     ) -> None:
         for name, examples in probes.items():
             if not examples:
@@ -81,6 +83,7 @@ class Recorder:
         self.capture: CaptureName = capture
         self.activations = activations
         self.autocast = autocast
+        self.width = width
 
     def observe(self, moment: Moment) -> None:
         """Write this moment's snapshot if it is scheduled."""
@@ -125,12 +128,14 @@ class Recorder:
     def _record(self, capture: Capture, examples: Sequence[TokenisedExample]) -> ProbeRecord:
         """One probe set; its gradient is left in the parameters."""
 
-        def forward(ids: Tensor, mask: Tensor) -> Tensor:
+        def forward(batch: Batch) -> Tensor:
             with self.autocast():
-                return capture(ids, mask)
+                return capture(batch)
 
         device = next(capture.model.parameters()).device
-        batches = batches_of(examples, self.reduction, self.batch_size, self.pad_id, device)
+        batches = batches_of(
+            examples, self.reduction, self.batch_size, self.pad_id, device, self.width
+        )
         rows = _Rows(self.activations)
         for batch, logits in backward_over(forward, batches):
             rows.add(batch, logits, capture)
@@ -151,21 +156,17 @@ class _Rows:
     gradients: list[Tensor] = field(default_factory=list)
 
     def add(self, batch: Batch, logits: Tensor, capture: Capture) -> None:
-        labels = batch.labels.cpu()
-        carries = labels[:, 1:] != IGNORED  # (N, T - 1), entry i: position i predicts a target
-        counts = carries.sum(dim=1)
-        nll = token_nll(logits, batch.labels).cpu().double()
-        self.exact.append(correct_tokens(logits, batch.labels).all(dim=1).cpu())
+        counts = torch.bincount(batch.owners.cpu(), minlength=batch.examples)
+        self.exact.append(all_correct(logits, batch))
         self.counts.append(counts)
-        examples, positions = carries.nonzero(as_tuple=True)  # example by example
-        self.positions.append(positions)
-        self.targets.append(labels[examples, positions + 1])
-        kept = examples < self._left()
+        self.positions.append(batch.positions[batch.rows, batch.columns].cpu())
+        self.targets.append(batch.targets.cpu())
+        kept = batch.owners < self._left()
         if kept.any():
-            where = (examples[kept], positions[kept])
+            where = (batch.rows[kept], batch.columns[kept])
             self.activations.append(_gather(capture.activations, where))
             self.gradients.append(_gather(capture.gradients, where))
-        self.losses.append(nll.sum(dim=1) / counts)
+        self.losses.append(batch.per_example(token_nll(logits, batch)) / counts)
 
     def _left(self) -> int:
         """How many of the next examples keep their activations."""
@@ -187,5 +188,5 @@ class _Rows:
 
 
 def _gather(layers: Sequence[Tensor], where: tuple[Tensor, Tensor]) -> Tensor:
-    """The chosen positions of layers + 1 tensors `(N, T, D)`: `(P, L, D)` float32 on the CPU."""
+    """The chosen positions of layers + 1 tensors `(R, T, D)`: `(P, L, D)` float32 on the CPU."""
     return torch.stack([layer[where].to("cpu", torch.float32) for layer in layers], dim=1)

@@ -22,7 +22,7 @@ from geomix.train.checkpoint import save_final
 from geomix.train.evaluate import SetResult, evaluate
 from geomix.train.events import Moment, Observer
 from geomix.train.optimiser import learning_rate, make_optimiser
-from geomix.train.step import StepResult, training_forward, training_step
+from geomix.train.step import StepResult, row_width, training_forward, training_step
 
 
 class Progress(Protocol):
@@ -128,7 +128,13 @@ class Engine:
                     group["lr"] = rate
                 sources = stage.batch(indices)
                 result = training_step(
-                    forward, optimiser, sources, train, self.loaded.pad_id, device
+                    forward,
+                    optimiser,
+                    sources,
+                    train,
+                    self.loaded.pad_id,
+                    device,
+                    row_width(train, self.loaded),
                 )
                 step += 1
                 _check_finite(stage, step, loss=result.loss, gradient_norm=result.gradient_norm)
@@ -157,6 +163,7 @@ class Engine:
             stage.config.train.loss,
             self.config.evaluate.batch_size,
             self._folder(stage) / "eval" / f"{name}.jsonl",
+            row_width(stage.config.train, self.loaded),
         )
         at = {"event": "evaluation", "stage": stage.index, "step": step, "epoch": epoch}
         for scored, result in results.items():

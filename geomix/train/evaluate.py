@@ -31,6 +31,7 @@ def evaluate(
     reduction: Reduction,
     batch_size: int,
     file: Path,
+    width: int | None = None,
 ) -> dict[str, SetResult]:
     """Score each set and write the verdicts to `file`, one JSON line an example.
 
@@ -40,6 +41,7 @@ def evaluate(
         reduction: of the reported loss, the one that training minimises.
         batch_size: examples in one pass.
         file: where the verdicts go.
+        width: of packed rows, see `geomix.data.batch.collate`.
 
     Raises:
         UserError: the model has diverged; nothing is written.
@@ -47,7 +49,7 @@ def evaluate(
     results: dict[str, SetResult] = {}
     lines: list[str] = []
     for name, examples in sets.items():
-        verdicts = score(loaded, examples, batch_size)
+        verdicts = score(loaded, examples, batch_size, width)
         if not all(math.isfinite(verdict.nll) for verdict in verdicts):
             raise UserError(f"evaluation of {name}: the loss is not finite; lower train.lr")
         lines += [json.dumps({"set": name, **asdict(v)}, ensure_ascii=False) for v in verdicts]

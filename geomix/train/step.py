@@ -13,6 +13,7 @@ from geomix.config import TrainConfig
 from geomix.data.batch import Batch, chunks, collate, token_weights
 from geomix.data.example import TokenisedExample
 from geomix.model.gradient import Forward, backward_over, plain_forward
+from geomix.model.load import LoadedModel
 from geomix.model.loss import weighted_loss
 
 
@@ -38,13 +39,21 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
     return nullcontext()
 
 
+def row_width(config: TrainConfig, loaded: LoadedModel) -> int | None:
+    """Width of packed rows as configured, where the model can have any, in tokens."""
+    most = getattr(loaded.model.config, "max_position_embeddings", None)
+    if config.pack is None or not loaded.packs:
+        return None
+    return config.pack if most is None else min(config.pack, int(most))
+
+
 def training_forward(model: nn.Module, precision: str, device: torch.device) -> Forward:
     """The model's forward pass in the run's precision."""
     plain = plain_forward(model)
 
-    def forward(ids: Tensor, mask: Tensor) -> Tensor:
+    def forward(batch: Batch) -> Tensor:
         with autocast(precision, device):
-            return plain(ids, mask)
+            return plain(batch)
 
     return forward
 
@@ -56,6 +65,7 @@ def training_step(
     config: TrainConfig,
     pad_id: int,
     device: torch.device,
+    width: int | None = None,
 ) -> StepResult:
     """Take one optimiser step on a batch.
 
@@ -70,6 +80,7 @@ def training_step(
         config: loss reduction, clip and micro-batch size.
         pad_id: fills short rows.
         device: where the model is.
+        width: of packed rows, see `geomix.data.batch.collate`.
     """
     everything = [example for examples in sources.values() for example in examples]
     weights = iter(token_weights(everything, config.loss) if everything else [])
@@ -79,7 +90,7 @@ def training_step(
     }
     loss = torch.zeros((), dtype=torch.float64, device=device)
     for pairs in weighed.values():
-        batches = _micro_batches(pairs, config.micro_batch_size, pad_id, device)
+        batches = _micro_batches(pairs, config.micro_batch_size, pad_id, device, width)
         for batch, logits in backward_over(forward, batches):
             loss += weighted_loss(logits, batch).double()
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
@@ -99,7 +110,11 @@ def training_step(
 
 
 def _micro_batches(
-    pairs: Sequence[tuple[TokenisedExample, float]], size: int, pad_id: int, device: torch.device
+    pairs: Sequence[tuple[TokenisedExample, float]],
+    size: int,
+    pad_id: int,
+    device: torch.device,
+    width: int | None,
 ) -> Iterator[Batch]:
     for part in chunks(pairs, size):
-        yield collate([e for e, _ in part], [w for _, w in part], pad_id).to(device)
+        yield collate([e for e, _ in part], [w for _, w in part], pad_id, width).to(device)

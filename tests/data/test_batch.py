@@ -1,15 +1,15 @@
-"""Padding, and the weights that make a sum a mean."""
+"""Rows of one example and of several, and the weights that make a sum a mean."""
 
 from __future__ import annotations
 
-from itertools import chain
+from itertools import chain, pairwise
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geomix.data.batch import Reduction, chunks, collate, token_weights
+from geomix.data.batch import WORTHWHILE, Reduction, chunks, collate, packed, token_weights
 from geomix.data.example import IGNORED, Example, TokenisedExample
 
 
@@ -37,18 +37,87 @@ def test_weights_by_hand() -> None:
 def test_rows_are_padded_on_the_right() -> None:
     batch = collate([tokens(1, 2), tokens(2, 2, 20)], [0.5, 0.25], pad_id=7)
     assert batch.ids.tolist() == [[10, 11, 12, 7], [20, 21, 22, 23]]
-    assert batch.mask.tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
-    assert batch.labels.tolist() == [[-100, 11, 12, -100], [-100, -100, 22, 23]]
-    assert batch.weights.tolist() == [0.5, 0.25]
+    assert batch.positions.tolist() == [[0, 1, 2, 3], [0, 1, 2, 3]]
+    assert batch.targets.tolist() == [11, 12, 22, 23]
+    assert batch.rows.tolist() == [0, 0, 1, 1]
+    assert batch.columns.tolist() == [0, 1, 1, 2]
+    assert batch.owners.tolist() == [0, 0, 1, 1]
+    assert batch.weights.tolist() == [0.5, 0.5, 0.25, 0.25]
     assert batch.weights.dtype == torch.float64
+
+
+def test_packed_rows_by_hand() -> None:
+    """Lengths 2, 5 and 3 in rows of 6: the longest first; 5 alone, 3 and 2 together."""
+    examples = [tokens(1, 1), tokens(3, 2, 20), tokens(1, 2, 30)]
+    batch = collate(examples, [1.0, 2.0, 3.0], pad_id=7, width=6)
+    assert batch.ids.tolist() == [[20, 21, 22, 23, 24], [30, 31, 32, 10, 11]]
+    assert batch.positions.tolist() == [[0, 1, 2, 3, 4], [0, 1, 2, 0, 1]]
+    assert batch.owners.tolist() == [0, 1, 1, 2, 2], "in the order given"
+    assert batch.targets.tolist() == [11, 23, 24, 31, 32]
+    assert list(zip(batch.rows.tolist(), batch.columns.tolist(), strict=True)) == [
+        (1, 3),
+        (0, 2),
+        (0, 3),
+        (1, 0),
+        (1, 1),
+    ]
+    assert batch.weights.tolist() == [1, 2, 2, 3, 3]
+    assert batch.per_example(torch.tensor([1.0, 2, 4, 8, 16])).tolist() == [1, 6, 24]
+
+
+def test_padding_of_a_packed_row_begins_no_example() -> None:
+    examples = [tokens(2, 4), tokens(1, 2, 20), tokens(1, 1, 30)]
+    batch = collate(examples, [1.0] * 3, pad_id=7, width=6)
+    assert batch.ids[1].tolist() == [20, 21, 22, 30, 31, 7]
+    assert batch.positions[1].tolist() == [0, 1, 2, 0, 1, 2]
 
 
 def test_a_pad_token_that_is_the_end_token_still_carries_loss_where_it_ends() -> None:
     """Many tokenizers have no pad token of their own; the end of the target must be learnt."""
     ended = TokenisedExample((5, 6, 2), (IGNORED, 6, 2), Example("p", "t"))
     batch = collate([ended, tokens(1, 4)], [1, 1], pad_id=2)
-    assert batch.labels[0].tolist() == [-100, 6, 2, -100, -100]
-    assert batch.mask[0].tolist() == [1, 1, 1, 0, 0]
+    assert batch.ids[0].tolist() == [5, 6, 2, 2, 2]
+    assert batch.targets[batch.owners == 0].tolist() == [6, 2]
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=60), st.integers(1, 80))
+def test_every_example_has_one_place_and_rows_are_as_wide_as_asked(
+    lengths: list[int], width: int
+) -> None:
+    rows = packed(lengths, width)
+    assert sorted(chain(*rows)) == list(range(len(lengths)))
+    fullest = max(sum(lengths[i] for i in row) for row in rows)
+    assert fullest <= max(width, *lengths)
+    padded = len(lengths) * max(lengths)
+    assert len(rows) == len(lengths) or len(rows) * fullest <= WORTHWHILE * padded
+    assert packed(lengths, width) == rows
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=60), st.integers(50, 120))
+def test_packed_rows_hold_at_most_twice_the_tokens_that_they_must(
+    lengths: list[int], width: int
+) -> None:
+    """Best fit leaves at most one row half empty (any two rows together overflow one)."""
+    rows = packed(lengths, width)
+    if len(rows) < len(lengths):
+        filled = sorted(sum(lengths[i] for i in row) for row in rows)
+        assert all(a + b > width for a, b in pairwise(filled))
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=30), st.integers(12, 40))
+def test_every_token_of_a_packed_batch_is_one_of_an_example(lengths: list[int], width: int) -> None:
+    """Read back from ids and positions alone, as a model would, against the examples."""
+    examples = [tokens(1, n, 100 * i) for i, n in enumerate(lengths, start=1)]
+    batch = collate(examples, [1.0] * len(examples), 7, width)
+    read = []
+    for ids, positions in zip(batch.ids.tolist(), batch.positions.tolist(), strict=True):
+        starts = [at for at, position in enumerate(positions) if position == 0]
+        for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
+            assert positions[start:end] == list(range(end - start))
+            read.append(tuple(token for token in ids[start:end] if token != 7))
+    assert sorted(read) == sorted(example.ids for example in examples)
+    for row, column, target in zip(batch.rows, batch.columns, batch.targets, strict=True):
+        assert batch.ids[row, column + 1] == target
 
 
 @given(st.lists(st.integers(), max_size=30), st.integers(1, 9))

@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from geomix.data.batch import Batch, Reduction, chunks, collate, token_weights
 from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.model.gradient import backward_over, batches_of, plain_forward
-from geomix.model.loss import correct_tokens, token_nll, weighted_loss
+from geomix.model.loss import all_correct, correct_tokens, token_nll, weighted_loss
 
 VOCABULARY = 23
 CPU = torch.device("cpu")
@@ -34,6 +34,14 @@ def some(count: int, seed: int = 0) -> list[TokenisedExample]:
     return made
 
 
+def predicting(logits: Tensor, examples: list[TokenisedExample]) -> Tensor:
+    """Of logits `(n, t, V)` those before a label, example by example, as a `Forward` gives."""
+    at = [
+        (n, i - 1) for n, e in enumerate(examples) for i, x in enumerate(e.labels) if x != IGNORED
+    ]
+    return torch.stack([logits[n, i] for n, i in at])
+
+
 def naive_mean(logits: Tensor, examples: list[TokenisedExample], reduction: Reduction) -> float:
     """Token by token with `math`, straight from the definition; knows no weights, no padding."""
     per_example = []
@@ -51,45 +59,50 @@ def naive_mean(logits: Tensor, examples: list[TokenisedExample], reduction: Redu
 
 
 @pytest.mark.parametrize("reduction", ["token", "example"])
-def test_the_weighted_loss_is_the_mean(reduction: Reduction) -> None:
+@pytest.mark.parametrize("width", [None, 11, 30])
+def test_the_weighted_loss_is_the_mean(reduction: Reduction, width: int | None) -> None:
     examples = some(7)
-    batch = collate(examples, token_weights(examples, reduction), pad_id=0)
-    logits = torch.randn((*batch.ids.shape, VOCABULARY), dtype=torch.float64)
+    batch = collate(examples, token_weights(examples, reduction), 0, width)
+    longest = max(len(e.ids) for e in examples)
+    logits = torch.randn((7, longest, VOCABULARY), dtype=torch.float64)
     expected = naive_mean(logits, examples, reduction)
-    assert weighted_loss(logits, batch).item() == pytest.approx(expected, rel=1e-12)
+    assert weighted_loss(predicting(logits, examples), batch).item() == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("reduction", ["token", "example"])
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_the_loss_of_a_set_is_the_sum_over_its_batches(reduction: Reduction, size: int) -> None:
     examples = some(7)
-    width = max(len(e.ids) for e in examples)
-    logits = torch.randn((7, width, VOCABULARY), dtype=torch.float64)
-    rows = iter(logits)
-    total = 0.0
+    longest = max(len(e.ids) for e in examples)
+    logits = torch.randn((7, longest, VOCABULARY), dtype=torch.float64)
+    total, done = 0.0, 0
     for batch in batches_of(examples, reduction, size, 0, CPU):
-        part = torch.stack([next(rows) for _ in batch.ids])[:, : batch.ids.shape[1]]
-        total += weighted_loss(part, batch).item()
+        part = slice(done, done + batch.examples)
+        total += weighted_loss(predicting(logits[part], examples[part]), batch).item()
+        done += batch.examples
     assert total == pytest.approx(naive_mean(logits, examples, reduction), rel=1e-12)
 
 
 def test_nll_and_verdicts_by_hand() -> None:
     """Two tokens: logits (0, ln 3) give probabilities 1/4 and 3/4."""
-    logits = torch.tensor([[[0.0, math.log(3.0)], [0.0, math.log(3.0)], [9.0, 9.0]]])
-    labels = torch.tensor([[IGNORED, 1, 0]])
-    assert token_nll(logits, labels)[0].tolist() == pytest.approx([math.log(4 / 3), math.log(4)])
-    assert correct_tokens(logits, labels).tolist() == [[True, False]]
-    ignored = torch.tensor([[IGNORED, IGNORED, 1]])
-    assert token_nll(logits, ignored)[0, 0] == 0
-    assert correct_tokens(logits, ignored).tolist() == [[True, True]]
+    example = TokenisedExample((0, 1, 0), (IGNORED, 1, 0), Example("p", "t"))
+    other = TokenisedExample((0, 1), (IGNORED, 1), Example("p", "t"))
+    batch = collate([example, other], [1.0, 1.0], 0)
+    logits = torch.tensor([[0.0, math.log(3.0)]] * 3)
+    expected = [math.log(4 / 3), math.log(4), math.log(4 / 3)]
+    assert token_nll(logits, batch).tolist() == pytest.approx(expected)
+    assert correct_tokens(logits, batch).tolist() == [True, False, True]
+    assert all_correct(logits, batch).tolist() == [False, True]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_logits_are_reduced_in_single(dtype: torch.dtype) -> None:
-    logits = torch.randn((2, 4, VOCABULARY)).to(dtype)
-    labels = torch.randint(0, VOCABULARY, (2, 4))
-    assert token_nll(logits, labels).dtype == torch.float32
-    torch.testing.assert_close(token_nll(logits, labels), token_nll(logits.float(), labels))
+    batch = collate(some(4), [1.0] * 4, 0)
+    logits = torch.randn((len(batch.targets), VOCABULARY)).to(dtype)
+    assert token_nll(logits, batch).dtype == torch.float32
+    torch.testing.assert_close(token_nll(logits, batch), token_nll(logits.float(), batch))
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +122,9 @@ def model() -> Any:
 
 @pytest.mark.parametrize("reduction", ["token", "example"])
 @pytest.mark.parametrize("size", [1, 2, 5, 9, 100])
-def test_the_gradient_of_a_set_does_not_depend_on_the_batch_size(
-    model: Any, reduction: Reduction, size: int
+@pytest.mark.parametrize("width", [None, 12, 40])
+def test_the_gradient_of_a_set_depends_on_neither_batch_size_nor_packing(
+    model: Any, reduction: Reduction, size: int, width: int | None
 ) -> None:
     """The oracle runs each example alone, unpadded, and lets torch's own mean weigh its tokens."""
     examples = some(9)
@@ -123,12 +137,12 @@ def test_the_gradient_of_a_set_does_not_depend_on_the_batch_size(
         losses.append(loss * share)
     expected = torch.autograd.grad(torch.stack(losses).sum(), list(model.parameters()))
     model.zero_grad()
-    batches = batches_of(examples, reduction, size, 0, CPU)
+    batches = batches_of(examples, reduction, size, 0, CPU, width)
     seen: list[Batch] = []
     for batch, logits in backward_over(plain_forward(model), batches):
         seen.append(batch)
         assert not logits.requires_grad
-    assert [len(b.ids) for b in seen] == [len(part) for part in chunks(examples, size)]
+    assert [b.examples for b in seen] == [len(part) for part in chunks(examples, size)]
     for parameter, gradient in zip(model.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-10, atol=1e-13)
     model.zero_grad()

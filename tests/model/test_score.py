@@ -27,7 +27,7 @@ def half_taught(loaded: LoadedModel, facts: list[TokenisedExample]) -> LoadedMod
     forward = plain_forward(loaded.model)
     for _ in range(60):
         optimiser.zero_grad()
-        torch.autograd.backward(weighted_loss(forward(batch.ids, batch.mask), batch))
+        torch.autograd.backward(weighted_loss(forward(batch), batch))
         optimiser.step()
     return loaded
 

@@ -135,6 +135,7 @@ def record(
     reduction: Reduction,
     batch_size: int = 3,
     capture: CaptureName = "nnsight",
+    width: int | None = None,
 ) -> Snapshot:
     recorder = Recorder(
         Path("unused"),
@@ -144,6 +145,7 @@ def record(
         batch_size=batch_size,
         pad_id=0,
         capture=capture,
+        width=width,
     )
     return recorder.snapshot(Moment(model, 0, "kvr", 0, 1, 0, None))
 
@@ -205,10 +207,12 @@ def test_gpt2_activations_and_their_gradients_in_float64(
     model, data = gpt2().eval(), examples(6, 0)
     expected = oracle(model, data, reduction)
     batches = batches_of(data, reduction, 4, 0, torch.device("cpu"))
-    activations, gradients = [], []
+    activations: list[Tensor] = []
+    gradients: list[Tensor] = []
     with CAPTURES[capture](model) as forward:
         for batch, _ in backward_over(forward, batches):
-            for row, length in enumerate(batch.mask.sum(dim=1).tolist()):
+            for row in range(batch.examples):
+                length = len(data[len(activations)].ids)
                 activations.append(torch.stack([h[row, :length] for h in forward.activations]))
                 gradients.append(torch.stack([g[row, :length] for g in forward.gradients]))
     for i in range(len(data)):
@@ -253,6 +257,27 @@ def test_batch_size_and_order_change_nothing(reduction: Reduction) -> None:
     assert relative_error(turned.inner_products, whole.inner_products) < 1e-12
     for name in sets:
         np.testing.assert_allclose(turned.probes[name].loss[::-1], whole.probes[name].loss)
+
+
+@pytest.mark.parametrize("make", [gpt2, lambda: llama(tied=True)])
+def test_packed_rows_change_nothing(make: Callable[[], Any]) -> None:
+    """Independent: an example's own numbers cannot depend on what shares its row."""
+    model, sets = make(), sets_of_three()
+    alone = record(model, sets, "example")
+    together = record(model, sets, "example", 7, width=18)
+    scale = np.abs(alone.inner_products).max(axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose(
+        together.inner_products / scale, alone.inner_products / scale, atol=1e-5
+    )
+    for name in sets:
+        one, other = alone.probes[name], together.probes[name]
+        for field in ("offsets", "positions", "targets", "exact"):
+            assert np.array_equal(getattr(one, field), getattr(other, field)), field
+        for field in ("loss", "activations", "gradients"):
+            expected = getattr(one, field)
+            np.testing.assert_allclose(
+                getattr(other, field), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max()
+            )
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)

@@ -160,10 +160,10 @@ def test_evaluations_do_not_change_the_weights(tmp_path: Path, loaded: LoadedMod
     assert not torch.equal(ends[0][0], next(loaded.model.parameters()))
 
 
-def _copy(loaded: LoadedModel) -> tuple[Any, Any, int]:
+def _copy(loaded: LoadedModel) -> tuple[Any, Any, int, bool]:
     import copy
 
-    return copy.deepcopy(loaded.model), loaded.tokenizer, loaded.pad_id
+    return copy.deepcopy(loaded.model), loaded.tokenizer, loaded.pad_id, loaded.packs
 
 
 def test_the_checkpoint_loads_and_gives_the_same_logits(

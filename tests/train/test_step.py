@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from geomix.config import TrainConfig
+from geomix.data.batch import Batch, collate
 from geomix.data.example import TokenisedExample
 from geomix.model.load import LoadedModel
 from geomix.train.optimiser import make_optimiser
@@ -34,9 +35,15 @@ def config(**keys: Any) -> TrainConfig:
     return TrainConfig.model_validate({"lr": 1e-2, "clip": None, **keys})
 
 
-def step(model: Any, optimiser: torch.optim.Optimizer, sources: Sources, **keys: Any) -> StepResult:
+def step(
+    model: Any,
+    optimiser: torch.optim.Optimizer,
+    sources: Sources,
+    width: int | None = None,
+    **keys: Any,
+) -> StepResult:
     forward = training_forward(model, keys.get("precision", "fp32"), CPU)
-    return training_step(forward, optimiser, sources, config(**keys), 2, CPU)
+    return training_step(forward, optimiser, sources, config(**keys), 2, CPU, width)
 
 
 def sgd(model: Any) -> torch.optim.Optimizer:
@@ -73,13 +80,14 @@ def assert_same(one: Sequence[Tensor], other: Sequence[Tensor], tolerance: float
 
 
 @pytest.mark.parametrize("loss", ["token", "example"])
+@pytest.mark.parametrize("width", [None, 1, 64, 200])
 @pytest.mark.parametrize("micro", [1, 2, 3, 128])
 def test_single_source_micro_batches_sum_to_the_gradient_of_the_batch(
-    model: Any, sources: Sources, loss: str, micro: int
+    model: Any, sources: Sources, loss: str, micro: int, width: int | None
 ) -> None:
     everything = [example for examples in sources.values() for example in examples]
     expected = mean_gradient(model, everything, loss)
-    assert_same(moved(model, sources, loss=loss, micro_batch_size=micro), expected)
+    assert_same(moved(model, sources, width=width, loss=loss, micro_batch_size=micro), expected)
 
 
 def test_no_forward_pass_mixes_sources(model: Any, sources: Sources) -> None:
@@ -87,11 +95,15 @@ def test_no_forward_pass_mixes_sources(model: Any, sources: Sources) -> None:
     seen: list[tuple[str, int]] = []
     plain = training_forward(model, "fp32", CPU)
 
-    def forward(ids: Tensor, mask: Tensor) -> Tensor:
-        rows = {tuple(r[m.bool()].tolist()) for r, m in zip(ids, mask, strict=True)}
-        (source,) = [name for name, texts in known.items() if rows <= texts]
-        seen.append((source, len(rows)))
-        return plain(ids, mask)
+    def forward(batch: Batch) -> Tensor:
+        rows = {tuple(row) for row in batch.ids.tolist()}
+        (source,) = [
+            name
+            for name, texts in known.items()
+            if all(any(row[: len(text)] == text for text in texts) for row in rows)
+        ]
+        seen.append((source, batch.examples))
+        return plain(batch)
 
     training_step(forward, sgd(model), sources, config(micro_batch_size=4), 2, CPU)
     assert seen == [("D_A", 4), ("D_A", 1), ("D_M", 4), ("D_M", 3)]
@@ -175,9 +187,8 @@ def test_bf16_computes_in_bfloat16_on_single_precision_weights(
     loaded: LoadedModel, sources: Sources
 ) -> None:
     model = loaded.model.train()
-    ids = torch.tensor([sources["D_A"][0].ids])
     forward = training_forward(model, "bf16", CPU)
-    assert forward(ids, torch.ones_like(ids)).dtype == torch.bfloat16
+    assert forward(collate(sources["D_A"][:1], [1.0], 2)).dtype == torch.bfloat16
     exact = step(copy.deepcopy(model), sgd(model), sources)
     rounded = step(model, sgd(model), sources, precision="bf16")
     assert {p.dtype for p in model.parameters()} == {torch.float32}

@@ -1,0 +1,52 @@
+"""Whether a model keeps the examples of a packed row apart; asked of the model, not of a list."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from geomix.data.batch import Batch
+from geomix.model.gradient import plain_forward, takes_positions
+
+_APART = {torch.float32: 1e-4, torch.float64: 1e-4}
+_APART_HALF = 3e-2
+"""Share of the largest logit by which an example alone may differ from itself in a packed row: some
+units of rounding. A neighbour that is seen changes it by 0.1 and more, even in a random model."""
+
+
+@torch.no_grad()
+def packs(model: nn.Module, first: int, last: int) -> bool:
+    """Whether an example's logits are the same alone and behind others in one row.
+
+    Models that are told no positions (ALiBi, recurrent ones) see a row as one text, and so do
+    those whose attention does not look at where positions start again.
+
+    Args:
+        model: a causal LM in evaluation mode.
+        first: an ordinary token id.
+        last: another one.
+    """
+    if not takes_positions(model):
+        return False
+    forward = plain_forward(model)
+    device = next(model.parameters()).device
+    mine = [first, last, last, first]
+    alone = forward(_row([], mine).to(device)).float()
+    most = alone.abs().max() * _APART.get(next(model.parameters()).dtype, _APART_HALF)
+    behind = [forward(_row([t] * 3, mine).to(device)).float() for t in (first, last)]
+    return all(bool((one - alone).abs().max() <= most) for one in behind)
+
+
+def _row(neighbour: list[int], mine: list[int]) -> Batch:
+    """One row of two examples; the logits of every token of the second are asked for."""
+    start, n = len(neighbour), len(mine)
+    return Batch(
+        ids=torch.tensor([neighbour + mine]),
+        positions=torch.tensor([[*range(start), *range(n)]]),
+        rows=torch.zeros(n, dtype=torch.int64),
+        columns=torch.arange(start, start + n),
+        targets=torch.tensor(mine),
+        owners=torch.zeros(n, dtype=torch.int64),
+        weights=torch.ones(n, dtype=torch.float64),
+        examples=1,
+    )
