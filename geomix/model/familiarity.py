@@ -1,0 +1,151 @@
+"""Which facts the base model knows already: they are not trained on, or only evaluated.
+
+Source: the paper trains on facts that θ_0 does not know (exact match 0) and evaluates those that it
+knows (tables 5 and 6). It does not print the prompts; these are ours. A fact is familiar if the
+first line of the greedy continuation equals one of its answers, stripped and lower-cased. The text
+is continued as it is, without a chat format: a base model has never seen one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from geomix.atomic import append_json_line
+from geomix.data.example import Example
+from geomix.errors import UserError
+from geomix.model.decode import greedy
+from geomix.model.load import LoadedModel
+
+SLACK = 4
+"""Tokens that are decoded beyond the longest answer: a line break must still fit."""
+
+
+def cache_folder() -> Path:
+    """Where verdicts are kept: `GEOMIX_CACHE`, else the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("GEOMIX_CACHE") or Path(base) / "geomix").expanduser()
+
+
+def model_hash(model: torch.nn.Module) -> str:
+    """SHA-256 over the names, shapes and values of all weights."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def shown(example: Example, shots: Sequence[Example] = ()) -> str:
+    """What the model continues: solved examples, if any, then the prompt."""
+    solved = "".join(f"{shot.prompt} {shot.target}\n\n" for shot in shots)
+    return solved + example.prompt
+
+
+def familiar(
+    loaded: LoadedModel,
+    examples: Sequence[Example],
+    shots: Sequence[Example],
+    batch_size: int,
+    cache: Path,
+) -> list[bool]:
+    """Whether the model knows each fact. Verdicts are kept, and looked up before any is made.
+
+    Args:
+        loaded: the base model; its mode is restored.
+        examples: the facts; of a conversation the last answer is asked for.
+        shots: solved examples before each prompt; none for the plain prompt.
+        batch_size: prompts decoded together; changes no verdict.
+        cache: folder of the kept verdicts, one file a model.
+
+    Raises:
+        UserError: the cache cannot be read or written, or a prompt is too long for the model.
+    """
+    tokenizer = loaded.tokenizer
+    prompts = tokenizer([shown(e, shots) for e in examples])["input_ids"] if examples else []
+    ends = tokenizer.eos_token_id
+    prompts = [p[:-1] if p[-1:] == [ends] else p for p in prompts]  # some append an end token
+    answers = [_answers(example) for example in examples]
+    keys = [_key(p, a) for p, a in zip(prompts, answers, strict=True)]
+    file = cache / "familiar" / f"{model_hash(loaded.model)}.jsonl"
+    known = _read(file)
+    todo = {key: i for i, key in enumerate(keys) if key not in known}
+    most = getattr(loaded.model.config, "max_position_embeddings", None)
+    rest = list(todo.values())
+    budgets = [
+        SLACK + max(map(len, tokenizer(sorted(answers[i]), add_special_tokens=False)["input_ids"]))
+        for i in rest
+    ]
+    for i, budget in zip(rest, budgets, strict=True):
+        if most is not None and len(prompts[i]) + budget > most:
+            raise UserError(
+                f"familiar: a prompt and its answer have {len(prompts[i]) + budget} tokens, the "
+                f"model takes at most {most}; ask for fewer shots, or prompt: plain"
+            )
+    made: dict[str, bool] = {}
+    training = loaded.model.training
+    loaded.model.eval()
+    try:
+        for start in range(0, len(rest), 8 * batch_size):  # what a kill loses at most
+            part = rest[start : start + 8 * batch_size]
+            lines = greedy(
+                loaded,
+                [prompts[i] for i in part],
+                budgets[start : start + len(part)],
+                [ends],
+                batch_size,
+            )
+            verdicts = {
+                keys[i]: _normalised(line) in answers[i]
+                for i, line in zip(part, lines, strict=True)
+            }
+            made.update(verdicts)
+            _append(file, verdicts)
+    finally:
+        loaded.model.train(training)
+    known.update(made)
+    return [known[key] for key in keys]
+
+
+def _answers(example: Example) -> frozenset[str]:
+    found = {_normalised(answer) for answer in (example.target, *example.aliases)}
+    return frozenset(found - {""})
+
+
+def _normalised(text: str) -> str:
+    line = text.strip().split("\n", maxsplit=1)[0]
+    return line.strip().lower()
+
+
+def _key(prompt: Sequence[int], answers: frozenset[str]) -> str:
+    content = json.dumps([list(prompt), sorted(answers)])
+    return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+
+
+def _read(file: Path) -> dict[str, bool]:
+    try:
+        text = file.read_text(encoding="utf-8") if file.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: cannot be read ({error}); delete it") from None
+    found: dict[str, bool] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            found.update({str(key): bool(value) for key, value in json.loads(line).items()})
+        except (ValueError, AttributeError):
+            raise UserError(f"{file}:{number}: not as geomix writes it; delete the file") from None
+    return found
+
+
+def _append(file: Path, verdicts: dict[str, bool]) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        append_json_line(file, verdicts)
+    except OSError as error:
+        raise UserError(
+            f"{file}: cannot be written ({error.strerror}); set GEOMIX_CACHE to a folder of yours"
+        ) from None

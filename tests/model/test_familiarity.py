@@ -1,0 +1,152 @@
+"""Which facts a model knows, against a decoding of its own, token by token; and the cache."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from geomix.data.example import Example
+from geomix.errors import UserError
+from geomix.model import familiarity
+from geomix.model.decode import greedy
+from geomix.model.familiarity import cache_folder, familiar, model_hash, shown
+from geomix.model.load import LoadedModel
+
+FACTS = [
+    Example(f"The value of {key} is?", answer, (answer,))
+    for key, answer in zip(
+        "abcdefgh", ["one two", "Blue", "x", "green", "99", "k 9", "last one", "éß"], strict=True
+    )
+]
+SHOTS = [Example("The value of z is?", "zed"), Example("The value of y is?", "why not")]
+
+
+def teach(loaded: LoadedModel, texts: list[str], steps: int = 120) -> None:
+    """Overfit on raw texts, one after the other, without any of geomix's data code."""
+    model: Any = loaded.model
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    ids = [torch.tensor([loaded.tokenizer(text)["input_ids"]]) for text in texts]
+    for _ in range(steps):
+        optimiser.zero_grad()
+        torch.autograd.backward(sum(model(input_ids=i, labels=i).loss for i in ids) / len(ids))
+        optimiser.step()
+
+
+@pytest.fixture
+def half_taught(loaded: LoadedModel) -> LoadedModel:
+    """Knows every other fact, under the plain prompt, and goes on after a line break."""
+    texts = [f"{e.prompt} {e.target}\nThe value" for e in FACTS[::2]]
+    teach(loaded, texts + [f"{e.prompt} wrong\n" for e in FACTS[1::2]])
+    return loaded
+
+
+def first_line(loaded: LoadedModel, text: str, most: int = 24) -> str:
+    """Argmax after argmax, without `generate`, cache or padding, up to a line break."""
+    ids = loaded.tokenizer(text)["input_ids"]
+    start = len(ids)
+    model: Any = loaded.model
+    for _ in range(most):
+        with torch.no_grad():
+            ids.append(int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
+    written: str = loaded.tokenizer.decode(ids[start:])
+    return written.strip().split("\n")[0].strip().lower()
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_the_verdicts_are_those_of_greedy_decoding(
+    half_taught: LoadedModel, tmp_path: Path, size: int
+) -> None:
+    found = familiar(half_taught, FACTS, [], size, tmp_path)
+    assert found == [first_line(half_taught, e.prompt) == e.target.lower() for e in FACTS]
+    assert found == [True, False] * 4
+
+
+def test_any_alias_and_any_case_count_and_the_rest_of_the_line_does(
+    half_taught: LoadedModel, tmp_path: Path
+) -> None:
+    known = FACTS[0]
+    facts = [
+        Example(known.prompt, "two", ("two", " ONE Two ")),
+        Example(known.prompt, "two", ("two",)),
+        Example(known.prompt, "one", ("one",)),
+    ]
+    assert familiar(half_taught, facts, [], 2, tmp_path) == [True, False, False]
+
+
+def test_shots_stand_before_the_prompt(loaded: LoadedModel, tmp_path: Path) -> None:
+    assert shown(FACTS[0], SHOTS) == (
+        "The value of z is? zed\n\nThe value of y is? why not\n\nThe value of a is?"
+    )
+    teach(loaded, [f"{shown(FACTS[0], SHOTS)} one two\n\n", f"{FACTS[0].prompt} wrong\n"])
+    assert familiar(loaded, FACTS[:1], SHOTS, 1, tmp_path) == [True]
+    assert familiar(loaded, FACTS[:1], [], 1, tmp_path) == [False]
+
+
+def test_verdicts_are_kept_by_model_and_prompt(
+    half_taught: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def counted(loaded: LoadedModel, prompts: Any, *rest: Any) -> list[str]:
+        asked.append(len(prompts))
+        return greedy(loaded, prompts, *rest)
+
+    monkeypatch.setattr(familiarity, "greedy", counted)
+    first = familiar(half_taught, FACTS[:5], [], 4, tmp_path)
+    again = familiar(half_taught, FACTS, [], 4, tmp_path)
+    assert again[:5] == first
+    assert sum(asked) == len(FACTS), "the first five were looked up"
+    familiar(half_taught, FACTS, SHOTS, 4, tmp_path)
+    assert sum(asked) == 2 * len(FACTS), "another prompt is another question"
+    with torch.no_grad():
+        next(half_taught.model.parameters())[0, 0] += 1e-3
+    familiar(half_taught, FACTS, [], 4, tmp_path)
+    assert sum(asked) == 3 * len(FACTS), "another model gives other answers"
+    assert len(list((tmp_path / "familiar").glob("*.jsonl"))) == 2
+
+
+def test_the_hash_is_that_of_the_weights(loaded: LoadedModel) -> None:
+    before = model_hash(loaded.model)
+    assert model_hash(loaded.model.train()) == before
+    assert model_hash(loaded.model.to(torch.bfloat16)) != before
+
+
+def test_a_prompt_without_room_for_the_answer_is_refused(
+    loaded: LoadedModel, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="takes at most 256; ask for fewer shots"):
+        familiar(loaded, FACTS, [Example("word " * 200, "a")], 2, tmp_path)
+
+
+@pytest.mark.parametrize("content", ["not json\n", "[1]\n", '{"a": true}\n{"b"'])
+def test_a_damaged_cache_is_one_line(loaded: LoadedModel, tmp_path: Path, content: str) -> None:
+    file = tmp_path / "familiar" / f"{model_hash(loaded.model)}.jsonl"
+    file.parent.mkdir()
+    file.write_text(content)
+    with pytest.raises(UserError, match=r"jsonl:\d: not as geomix writes it; delete the file"):
+        familiar(loaded, FACTS[:1], [], 1, tmp_path)
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(loaded: LoadedModel, tmp_path: Path) -> None:
+    (tmp_path / "familiar").write_text("in the way")
+    with pytest.raises(UserError, match="set GEOMIX_CACHE to a folder of yours"):
+        familiar(loaded, FACTS[:1], [], 1, tmp_path)
+
+
+def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("GEOMIX_CACHE", raising=False)
+    assert cache_folder() == tmp_path / "geomix"
+    monkeypatch.setenv("GEOMIX_CACHE", str(tmp_path / "mine"))
+    assert cache_folder() == tmp_path / "mine"
+
+
+def test_what_is_kept_is_json(half_taught: LoadedModel, tmp_path: Path) -> None:
+    verdicts = familiar(half_taught, FACTS, [], 4, tmp_path)
+    (file,) = (tmp_path / "familiar").glob("*.jsonl")
+    kept = [value for line in file.read_text().splitlines() for value in json.loads(line).values()]
+    assert sorted(kept) == sorted(verdicts)
