@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from geomix.data.example import Example
-from geomix.data.source import Source
+from geomix.data.source import Source, generated
 from geomix.data.split import Split, split_of
 
 LARGEST = 999
@@ -40,7 +40,7 @@ def examples(count: int, seed: int, split: Split) -> list[Example]:
 SOURCE = Source(
     name="arithmetic",
     kind="non-factoid",
-    load=lambda request: examples(request.count, request.seed, request.split),
+    loader=generated(examples),
     licence="none needed",
     prompt="What is {a} + {b}?",
     prompt_from="geomix",

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from geomix.data.example import Example
-from geomix.data.rows import RowError, answered, by_share, field_in, text_in, texts_in
+from geomix.data.rows import RowError, answered, field_in, text_in, texts_in
 from geomix.data.source import Hub, Request, Source
-from geomix.data.upstream import origin_of, upstream_rows
+from geomix.data.upstream import published, read
 
 PROMPT = "Question: {question} The answer is:"
 """The paper's prompt of PopQA (appendix B), here also that of the sets that it prints none for."""
@@ -18,11 +18,6 @@ TRIVIAQA_PROMPT = "Question: {question}\nThe answer is:"
 """The paper's prompt of TriviaQA (appendix B), on two lines."""
 
 NOT_PRINTED = "PopQA's in the paper, appendix B; it prints none for this set"
-
-_POPQA = Hub("akariasai/PopQA", split="test")
-_TRIVIAQA = Hub("mandarjoshi/trivia_qa", "unfiltered.nocontext")
-_WEBQA = Hub("stanfordnlp/web_questions")
-_ENTITYQUESTIONS = "download https://nlp.cs.princeton.edu/projects/entity-questions/dataset.zip"
 
 
 def popqa_row(row: Mapping[str, Any]) -> Example:
@@ -74,51 +69,33 @@ def _descriptions(value: str) -> tuple[str, ...]:
     return tuple(re.sub(r"\\(.)", r"\1", quoted) or bare for quoted, bare in found)
 
 
-def _popqa(request: Request) -> list[Example]:
-    patterns = ("*.tsv", "*.jsonl", "*.parquet")
-    rows = upstream_rows("popqa", request, _POPQA, "", patterns)
-    return by_share(origin_of("popqa", request), rows, popqa_row, request)
-
-
-def _triviaqa(request: Request) -> list[Example]:
-    patterns = ("unfiltered-web-train.json", "train-*.parquet")
-    rows = upstream_rows("triviaqa", request, _TRIVIAQA, "", patterns)
-    return by_share(origin_of("triviaqa", request), rows, triviaqa_row, request)
-
-
-def _entityquestions(request: Request) -> list[Example]:
+def _entityquestions(source: Source, request: Request) -> list[Example]:
     relation = request.subset or "P*"
-    patterns = (f"{relation}.train.json", f"{relation}.*.json")
-    rows = upstream_rows("entityquestions", request, None, _ENTITYQUESTIONS, patterns)
-    return by_share(origin_of("entityquestions", request), rows, entityquestions_row, request)
-
-
-def _webqa(request: Request) -> list[Example]:
-    rows = upstream_rows("webqa", request, _WEBQA, "", ("*train*",))
-    return by_share(origin_of("webqa", request), rows, webqa_row, request)
+    files = (f"{relation}.train.json", f"{relation}.*.json")
+    return read(source, request, entityquestions_row, files)
 
 
 POPQA = Source(
     name="popqa",
     kind="factoid",
-    load=_popqa,
+    loader=published(popqa_row, "*.tsv", "*.jsonl", "*.parquet"),
     licence="MIT",
     prompt=PROMPT,
     prompt_from="the paper, appendix B",
     rows=14_267,
-    hub=_POPQA,
+    hub=Hub("akariasai/PopQA", split="test"),
     upstream="popQA.tsv, or JSONL or Parquet with the hub's columns",
 )
 
 TRIVIAQA = Source(
     name="triviaqa",
     kind="factoid",
-    load=_triviaqa,
+    loader=published(triviaqa_row, "unfiltered-web-train.json", "train-*.parquet"),
     licence="Apache-2.0",
     prompt=TRIVIAQA_PROMPT,
     prompt_from="the paper, appendix B",
     rows=87_622,
-    hub=_TRIVIAQA,
+    hub=Hub("mandarjoshi/trivia_qa", "unfiltered.nocontext"),
     upstream="unfiltered-web-train.json, or the hub's Parquet",
     note="the licence is that of the authors' repository; the hub's card says unknown",
 )
@@ -126,12 +103,12 @@ TRIVIAQA = Source(
 ENTITYQUESTIONS = Source(
     name="entityquestions",
     kind="factoid",
-    load=_entityquestions,
+    loader=_entityquestions,
     licence="MIT",
     prompt=PROMPT,
     prompt_from=NOT_PRINTED,
     rows=176_560,
-    download=_ENTITYQUESTIONS,
+    download="download https://nlp.cs.princeton.edu/projects/entity-questions/dataset.zip",
     upstream="dataset/train/P*.train.json",
     subsets=tuple(
         f"P{number}"
@@ -146,12 +123,12 @@ ENTITYQUESTIONS = Source(
 WEBQA = Source(
     name="webqa",
     kind="factoid",
-    load=_webqa,
+    loader=published(webqa_row, "*train*"),
     licence="unknown",
     prompt=PROMPT,
     prompt_from=NOT_PRINTED,
     rows=3_778,
-    hub=_WEBQA,
+    hub=Hub("stanfordnlp/web_questions"),
     upstream="webquestions.examples.train.json, or the hub's columns as JSONL or Parquet",
     note="WebQuestions; the target is the first answer, questions without one are left out",
 )

@@ -7,7 +7,7 @@ import string
 import numpy as np
 
 from geomix.data.example import Example
-from geomix.data.source import Source
+from geomix.data.source import Source, generated
 from geomix.data.split import Split, split_of
 
 ALPHABET = string.ascii_lowercase + string.digits
@@ -38,7 +38,7 @@ def examples(count: int, seed: int, split: Split) -> list[Example]:
 SOURCE = Source(
     name="kvr",
     kind="factoid",
-    load=lambda request: examples(request.count, request.seed, request.split),
+    loader=generated(examples),
     licence="none needed",
     prompt="The value of key {key} is?",
     prompt_from="the paper, appendix B",

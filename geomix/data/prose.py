@@ -114,7 +114,7 @@ def examples(count: int, words: int, seed: int, split: Split) -> list[Example]:
 SOURCE = Source(
     name="prose",
     kind="mixing",
-    load=lambda request: examples(request.count, request.words, request.seed, request.split),
+    loader=lambda _, r: examples(r.count, r.words, r.seed, r.split),
     licence="none needed",
     prompt=PROMPT,
     prompt_from=FROM,

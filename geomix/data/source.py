@@ -67,6 +67,15 @@ class Hub:
         return f"{self.name}{config}, {self.split}{revision}"
 
 
+Loader = Callable[["Source", Request], list[Example]]
+"""How the examples that are asked of a source are made or read."""
+
+
+def generated(examples: Callable[[int, int, Split], list[Example]]) -> Loader:
+    """The loader of a source that `count`, `seed` and `split` decide."""
+    return lambda _, request: examples(request.count, request.seed, request.split)
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """One source of examples. A new one is a value of this class and a line in the registry.
@@ -74,7 +83,7 @@ class Source:
     Attributes:
         name: what a configuration calls it.
         kind: what it is for.
-        load: the examples that a request asks for.
+        loader: makes or reads its examples.
         licence: of the data.
         prompt: the prompt, columns in braces.
         prompt_from: where the wording is from.
@@ -88,7 +97,7 @@ class Source:
 
     name: str
     kind: Kind
-    load: Callable[[Request], list[Example]]
+    loader: Loader
     licence: str
     prompt: str
     prompt_from: str
@@ -98,6 +107,10 @@ class Source:
     upstream: str = ""
     subsets: tuple[str, ...] = ()
     note: str = ""
+
+    def load(self, request: Request) -> list[Example]:
+        """The examples that a request asks for."""
+        return self.loader(self, request)
 
     @property
     def origin(self) -> str:

@@ -8,7 +8,7 @@ from functools import cache
 from random import Random
 
 from geomix.data.example import Example
-from geomix.data.source import Source
+from geomix.data.source import Source, generated
 from geomix.data.split import SPLITS, Split, split_of
 
 PROMPT = "Question: {question} The answer is:"
@@ -173,7 +173,7 @@ def examples(count: int, seed: int, split: Split) -> list[Example]:
 SOURCE = Source(
     name="triples",
     kind="factoid",
-    load=lambda request: examples(request.count, request.seed, request.split),
+    loader=generated(examples),
     licence="none needed",
     prompt=PROMPT,
     prompt_from="the paper's factoids, appendix B; the questions are geomix's own",

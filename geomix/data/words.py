@@ -137,7 +137,7 @@ def examples(
     return [Example(prompt=PROMPT.format(passage=text), target=text) for text in texts]
 
 
-def _load(request: Request) -> list[Example]:
+def _load(_: Source, request: Request) -> list[Example]:
     if request.vocabulary == "generated" and request.path is not None:
         raise ValueError("the generated vocabulary reads no 'path'; set vocabulary: nltk")
     path = None if request.path is None else Path(request.path)
@@ -148,7 +148,7 @@ def _load(request: Request) -> list[Example]:
 SOURCE = Source(
     name="random-words",
     kind="mixing",
-    load=_load,
+    loader=_load,
     licence="none needed",
     prompt=PROMPT,
     prompt_from="the paper, appendix B",
