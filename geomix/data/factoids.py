@@ -17,13 +17,29 @@ PROMPT = "Question: {question} The answer is:"
 TRIVIAQA_PROMPT = "Question: {question}\nThe answer is:"
 """The paper's prompt of TriviaQA (appendix B), on two lines."""
 
+QUESTIONS = (
+    *("Which country is [X] located in?", "Where was [X] born?", "Where did [X] die?"),
+    *("Who is [X] married to?", "What is the capital of [X]?", "Who is [X]'s child?"),
+    *("Who is the author of [X]?", "Where was [X] educated?", "What kind of work does [X] do?"),
+    *("Who founded [X]?", "Who owns [X]?", "Where is [X] located?", "Who performed [X]?"),
+    *("What type of music does [X] play?", "Where is the headquarter of [X]?"),
+    *("Who was [X] created by?", "Which company is [X] produced by?"),
+    *("What music label is [X] represented by?", "Which language was [X] written in?"),
+    *("What position does [X] play?", "Which country was [X] created in?"),
+    *("Where was [X] founded?", "What is [X] famous for?"),
+)
+"""The questions of EntityQuestions' 24 relations, as its authors' templates have them."""
+
+_ASKS = [re.compile(re.escape(q).replace(re.escape("[X]"), "(.+)")) for q in QUESTIONS]
+
 NOT_PRINTED = "PopQA's in the paper, appendix B; it prints none for this set"
 
 
 def popqa_row(row: Mapping[str, Any]) -> Example:
-    """`question`, `obj` and `possible_answers` (a JSON list as a text)."""
+    """`question`, `obj`, `possible_answers` (a JSON list as a text) and, if it is there, `subj`."""
     prompt = PROMPT.format(question=text_in(row, "question"))
-    return answered(prompt, text_in(row, "obj"), texts_in(row, "possible_answers"))
+    target = text_in(row, "obj")
+    return answered(prompt, target, texts_in(row, "possible_answers"), row.get("subj"))
 
 
 def triviaqa_row(row: Mapping[str, Any]) -> Example:
@@ -43,7 +59,18 @@ def triviaqa_row(row: Mapping[str, Any]) -> Example:
 
 def entityquestions_row(row: Mapping[str, Any]) -> Example | None:
     """`question` and `answers`; the first answer is the target."""
-    return _first(text_in(row, "question"), texts_in(row, "answers"))
+    question = text_in(row, "question")
+    return _first(question, texts_in(row, "answers"), entity_of(question))
+
+
+def entity_of(question: str) -> str:
+    """The entity that a question of EntityQuestions asks about; empty where that is not certain.
+
+    Source: `relation_query_templates.json` (Sciavolino et al., 2021) has one question a relation.
+    Those of two relations can be the same ("Where is … located?") but then the entity is, too.
+    """
+    found = {match[1] for asks in _ASKS if (match := asks.fullmatch(question))}
+    return found.pop() if len(found) == 1 else ""
 
 
 def webqa_row(row: Mapping[str, Any]) -> Example | None:
@@ -55,10 +82,10 @@ def webqa_row(row: Mapping[str, Any]) -> Example | None:
     )
 
 
-def _first(question: str, answers: tuple[str, ...]) -> Example | None:
+def _first(question: str, answers: tuple[str, ...], subject: str = "") -> Example | None:
     """A question without an answer is left out: every empty prediction would be right."""
     prompt = PROMPT.format(question=question)
-    return answered(prompt, answers[0], answers) if answers else None
+    return answered(prompt, answers[0], answers, subject) if answers else None
 
 
 def _descriptions(value: str) -> tuple[str, ...]:

@@ -57,15 +57,17 @@ def lama_row(row: Mapping[str, Any], templates: Mapping[str, str]) -> Example:
         if "[X]" not in template or "[Y]" not in template:
             raise RowError("the template lacks [X] or [Y]")
         # The object first: a subject might hold "[Y]", a blank never holds "[X]".
-        sentence = template.replace("[Y]", BLANK).replace("[X]", text_in(row, "sub_label"))
+        subject = text_in(row, "sub_label")
+        sentence = template.replace("[Y]", BLANK).replace("[X]", subject)
     else:
         key = "masked_sentences" if "masked_sentences" in row else "masked_sentence"
         masked = texts_in(row, key) if key == "masked_sentences" else (text_in(row, key),)
         if not masked or "[MASK]" not in masked[0]:
             raise RowError(f"'{key}' has no sentence with a [MASK]")
-        sentence = masked[0].replace("[MASK]", BLANK)
+        # The sentences are about no one entity: SQuAD's `sub_label` is always "Squad".
+        subject, sentence = "", masked[0].replace("[MASK]", BLANK)
     aliases = texts_in(row, "obj_aliases") if row.get("obj_aliases") else ()
-    return answered(PROMPT.format(sentence=sentence), target, aliases)
+    return answered(PROMPT.format(sentence=sentence), target, aliases, subject)
 
 
 def _template(row: Mapping[str, Any], templates: Mapping[str, str]) -> str | None:

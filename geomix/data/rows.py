@@ -78,9 +78,18 @@ def texts_in(row: Mapping[str, Any], key: str) -> tuple[str, ...]:
     return tuple(item for item in value if item.strip())
 
 
-def answered(prompt: str, target: str, others: Iterable[str] = ()) -> Example:
-    """An example with every accepted answer, the target first and each once."""
-    return Example(prompt, target, tuple(dict.fromkeys([target, *others])))
+def answered(prompt: str, target: str, others: Iterable[str] = (), subject: object = "") -> Example:
+    """An example with every accepted answer, the target first and each once.
+
+    Args:
+        prompt: of the example.
+        target: of the example.
+        others: further accepted answers.
+        subject: the entity that the fact is about, if the row has one: what is no text is none.
+    """
+    aliases = tuple(dict.fromkeys([target, *others]))
+    known = subject.strip() if isinstance(subject, str) else ""
+    return Example(prompt, target, aliases, subject=known)
 
 
 def share_of(example: Example) -> Split:

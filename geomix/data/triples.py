@@ -161,7 +161,7 @@ def examples(count: int, seed: int, split: Split) -> list[Example]:
         if split_of(subject + relation.name) != split:
             continue
         question = relation.question.format(subject=subject)
-        chosen.append(Example(prompt=PROMPT.format(question=question), target=answer))
+        chosen.append(Example(PROMPT.format(question=question), answer, subject=subject))
         if len(chosen) == count:
             return chosen
     raise ValueError(

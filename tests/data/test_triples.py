@@ -9,6 +9,7 @@ from typing import cast
 import pytest
 
 from geomix.data import triples
+from geomix.data.example import Example
 from geomix.data.split import SPLITS, Split, split_of
 
 
@@ -38,7 +39,17 @@ def test_a_fact_is_in_the_split_of_its_subject_and_relation() -> None:
         if split_of(subject + relation.name) == "id"
     ]
     assert 50 < len(wanted) < 150
-    assert [e.prompt for e in triples.examples(len(wanted), 5, "id")] == wanted
+    found = triples.examples(len(wanted), 5, "id")
+    assert [e.prompt for e in found] == wanted
+    assert all(split_of(e.subject + name) == "id" for e in found for name in _asking(e))
+
+
+def _asking(example: Example) -> list[str]:
+    """The relation whose question about the example's subject is its prompt."""
+    asked = {r.name: triples.PROMPT.format(question=r.question) for r in triples.RELATIONS}
+    named = [n for n, q in asked.items() if q.format(subject=example.subject) == example.prompt]
+    assert len(named) == 1
+    return named
 
 
 def test_a_world_is_a_function_of_its_seed() -> None:
