@@ -105,7 +105,7 @@ def show_source(name: str, request: Request, model: str, *, full: bool, as_json:
     Raises:
         UserError: the source or the tokenizer cannot be read.
     """
-    examples = examples_of(name, request)
+    examples = examples_of(name, request, "fewer" if request.split == "held-out" else "error")
     # Reading first: a mistake in the request shows before the tokenizer's library is imported.
     from geomix.data.template import tokenise_all
     from geomix.model.load import load_tokenizer, quiet_libraries

@@ -110,13 +110,16 @@ class SourceConfig(_Strict):
     """Columns of a file or hub id; null means `prompt` and `target`."""
     template: str | None = None
     """Prompt of a file's or hub id's rows, columns in braces: `Where is {place}?`"""
+    allow_repeat: bool = False
+    """Whether a source that holds fewer examples than are asked for is repeated to their number,
+    whole rounds first; else that is an error."""
 
 
 class DataConfig(SourceConfig):
     """The examples of one stage."""
 
     limit: Annotated[int, Field(ge=1, le=10_000_000)] = 100
-    """How many examples; a source that holds fewer is an error."""
+    """How many examples."""
     split: Literal["train", "id", "held-out"] = "train"
     """`id`: unseen examples of the same distribution (the paper's in-domain stage 2)."""
 
@@ -124,8 +127,9 @@ class DataConfig(SourceConfig):
 class MixConfig(SourceConfig):
     """Examples of D_M that are added to a stage."""
 
-    ratio: Annotated[float, Field(gt=0, le=1_000)] = 2.0
-    """Examples of D_M for each example of the stage's own data; the paper's 1:2 is 2."""
+    ratio: Annotated[float, Field(ge=0, le=1_000)] = 2.0
+    """Examples of D_M for each example of the stage's own data; the paper's 1:2 is 2, and 0 mixes
+    nothing in: the zero arm of a study of ratios."""
     words: Annotated[int, Field(ge=1, le=100_000)] = 50
     """Length of a passage in words."""
     passage_free: bool = False

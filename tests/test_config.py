@@ -116,7 +116,7 @@ evaluate:
         assert words in text
 
 
-SOURCE_KEYS = "source, seed, path, subset, vocabulary, columns, template"
+SOURCE_KEYS = "source, seed, path, subset, vocabulary, columns, template, allow_repeat"
 
 
 @pytest.mark.parametrize(
@@ -327,6 +327,7 @@ def test_duplicate_keys_are_refused_with_both_lines(tmp_path: Path) -> None:
         ("train.betas", "[0.9]"),
         ("train.betas", "[0.9, 1]"),
         ("stages.0.mix", "{source: random-words, ratio: .nan}"),
+        ("stages.0.mix", "{source: random-words, ratio: -0.1}"),
         ("stages.0.data.limit", "1.5"),
         ("stages.0.data.limit", "-1"),
         ("stages.0.data.split", "held_out"),
@@ -415,6 +416,7 @@ for _source in ("stages.0.data", "stages.0.mix", "record.mix"):
         f"{_source}.vocabulary": "nltk",
         f"{_source}.columns": {"prompt": "question"},
         f"{_source}.template": "{question}",
+        f"{_source}.allow_repeat": True,
     }
 for _train in ("train", "stages.0.train"):
     CHANGES |= {

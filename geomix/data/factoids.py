@@ -8,7 +8,7 @@ from typing import Any
 
 from geomix.data.example import Example
 from geomix.data.rows import RowError, answered, field_in, text_in, texts_in
-from geomix.data.source import Hub, Request, Source
+from geomix.data.source import Found, Hub, Request, Source
 from geomix.data.upstream import published, read
 
 PROMPT = "Question: {question} The answer is:"
@@ -96,7 +96,7 @@ def _descriptions(value: str) -> tuple[str, ...]:
     return tuple(re.sub(r"\\(.)", r"\1", quoted) or bare for quoted, bare in found)
 
 
-def _entityquestions(source: Source, request: Request) -> list[Example]:
+def _entityquestions(source: Source, request: Request) -> Found:
     relation = request.subset or "P*"
     files = (f"{relation}.train.json", f"{relation}.*.json")
     return read(source, request, entityquestions_row, files)

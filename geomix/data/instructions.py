@@ -8,7 +8,7 @@ from typing import Any
 
 from geomix.data.example import Example
 from geomix.data.rows import Convert, RowError, text_in, texts_in
-from geomix.data.source import Hub, Request, Source
+from geomix.data.source import Found, Hub, Request, Source
 from geomix.data.table import Row, rows
 from geomix.data.upstream import published, read
 
@@ -45,7 +45,7 @@ def _pair(prompt: str, target: str) -> Convert:
     return lambda row: Example(text_in(row, prompt), text_in(row, target))
 
 
-def _apps(source: Source, request: Request) -> list[Example]:
+def _apps(source: Source, request: Request) -> Found:
     wanted = (request.subset,) if request.subset else ("introductory", "interview")
     folders = _problems(request.path)
     return read(

@@ -15,7 +15,7 @@ from typing import Any
 
 from geomix.data.example import Example
 from geomix.data.rows import RowError, answered, text_in, texts_in
-from geomix.data.source import Hub, Request, Source
+from geomix.data.source import Found, Hub, Request, Source
 from geomix.data.table import rows
 from geomix.data.upstream import read
 from geomix.errors import UserError
@@ -107,7 +107,7 @@ def templates_near(path: Path) -> dict[str, str]:
     return found
 
 
-def _load(source: Source, request: Request) -> list[Example]:
+def _load(source: Source, request: Request) -> Found:
     subset = request.subset or "trex"
     path = Path(request.path) if request.path else None
     relations = subset in ("trex", "google_re")

@@ -12,7 +12,7 @@ from typing import Any
 
 from geomix.data.example import Example
 from geomix.data.rows import text_in
-from geomix.data.source import Hub, Loader, Request, Source
+from geomix.data.source import Found, Hub, Loader, Request, Source
 from geomix.data.upstream import read
 
 PROMPT = "Complete the following partial passage: {passage}"
@@ -38,7 +38,7 @@ def completion(text: str, words: int) -> Example | None:
 def _passages(*keys: str) -> Loader:
     """The loader of a dataset whose passages are in the first of these columns that a row has."""
 
-    def load(source: Source, request: Request) -> list[Example]:
+    def load(source: Source, request: Request) -> Found:
         def convert(row: Mapping[str, Any]) -> Example | None:
             key = next((key for key in keys if key in row), keys[0])
             if row.get(key) == "":

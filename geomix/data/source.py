@@ -67,13 +67,33 @@ class Hub:
         return f"{self.name}{config}, {self.split}{revision}"
 
 
-Loader = Callable[["Source", Request], list[Example]]
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a source has of what is asked for.
+
+    Attributes:
+        examples: `count` of them, or all that there are.
+        origin: the source and where it was read, for messages.
+        among: what they were chosen among, where that may be why they are few.
+    """
+
+    examples: list[Example]
+    origin: str
+    among: str = ""
+
+
+Loader = Callable[["Source", Request], Found]
 """How the examples that are asked of a source are made or read."""
 
 
-def generated(examples: Callable[[int, int, Split], list[Example]]) -> Loader:
+def generated(examples: Callable[[int, int, Split], list[Example]], among: str = "") -> Loader:
     """The loader of a source that `count`, `seed` and `split` decide."""
-    return lambda _, request: examples(request.count, request.seed, request.split)
+
+    def load(source: Source, request: Request) -> Found:
+        found = examples(request.count, request.seed, request.split)
+        return Found(found, f"data source '{source.name}'", among)
+
+    return load
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +128,8 @@ class Source:
     subsets: tuple[str, ...] = ()
     note: str = ""
 
-    def load(self, request: Request) -> list[Example]:
-        """The examples that a request asks for."""
+    def load(self, request: Request) -> Found:
+        """The examples that a request asks for, or as many of them as there are."""
         return self.loader(self, request)
 
     @property

@@ -7,13 +7,14 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from geomix.config import DataConfig, MixConfig, RunConfig, SourceConfig
 from geomix.data.example import Example, TokenisedExample
-from geomix.data.registry import examples_of
+from geomix.data.registry import Short, examples_of
 from geomix.data.source import Request
 from geomix.data.split import Split
 from geomix.errors import UserError
@@ -93,13 +94,13 @@ def plan_stages(config: RunConfig) -> list[StagePlan]:
 
 def own_examples(data: DataConfig, seed: int) -> list[Example]:
     """The examples that a stage names."""
-    found = examples_of(data.source, _request(data, data.limit, _seed(data, seed), data.split))
-    if len(found) < data.limit:  # held-out rows of a file may be fewer; as a stage they may not
-        raise UserError(
-            f"data source '{data.source}', split {data.split}: {len(found)} examples found, "
-            f"{data.limit} asked for (limit)"
-        )
-    return found
+    request = _request(data, data.limit, _seed(data, seed), data.split)
+    advice = "set limit: {found}, or allow_repeat: true"
+    return examples_of(data.source, request, _short(data), advice)
+
+
+def _short(source: SourceConfig) -> Short:
+    return "repeat" if source.allow_repeat else "error"
 
 
 def _request(
@@ -122,16 +123,25 @@ def _request(
 def mixed_examples(mix: MixConfig | None, own: int, seed: int, stage: int) -> list[Example]:
     """The passages of D_M: exactly `ratio` for each of the `own` examples, rounded half up.
 
+    A ratio of 0 is none; one that rounds to none is a mistake.
+
     Two stages that mix the same generated source draw different passages; of a finite or streamed
     source they draw in another order, so some may be the same.
     """
-    if mix is None:
+    if mix is None or mix.ratio == 0:
         return []
-    count = math.floor(mix.ratio * own + 0.5)
+    count = rounded_share(mix.ratio, own)
     if count == 0:
         raise UserError(f"mix.ratio {mix.ratio} of {own} examples is none; give a larger ratio")
     derived = int(np.random.SeedSequence([_seed(mix, seed), stage]).generate_state(1)[0])
-    return examples_of(mix.source, _request(mix, count, derived, words=mix.words))
+    request = _request(mix, count, derived, words=mix.words)
+    advice = "set a smaller ratio, or allow_repeat: true"
+    return examples_of(mix.source, request, _short(mix), advice)
+
+
+def rounded_share(ratio: float, of: int) -> int:
+    """`ratio` times `of`, rounded half up, with the ratio as it is written: 0.29 of 50 is 15."""
+    return math.floor(Fraction(str(ratio)) * of + Fraction(1, 2))
 
 
 def probe_sets(config: RunConfig, plans: Sequence[StagePlan]) -> dict[str, list[Example]]:
@@ -148,7 +158,7 @@ def probe_sets(config: RunConfig, plans: Sequence[StagePlan]) -> dict[str, list[
     if mixed:
         sets[MIXED] = mixed
     request = _request(first, first.limit, _seed(first, config.seed), HELD_OUT)
-    if first.split != HELD_OUT and (held_out := examples_of(first.source, request)):
+    if first.split != HELD_OUT and (held_out := examples_of(first.source, request, "fewer")):
         sets[HELD_OUT] = held_out
     return sets
 

@@ -143,12 +143,12 @@ def examples(count: int, seed: int, split: Split) -> list[Example]:
     """The first `count` facts of one split of the world of `seed`, as questions and answers.
 
     Args:
-        count: how many, 0 or more.
+        count: how many, 0 or more; all of the split's if it holds fewer.
         seed: which world; another seed has other facts.
         split: `train`, `id` or `held-out`; no fact is in two of them.
 
     Raises:
-        ValueError: a negative `count`, an unknown split, or more facts than the split holds.
+        ValueError: a negative `count`, or an unknown split.
     """
     if count < 0:
         raise ValueError(f"count must be 0 or more, not {count}")
@@ -163,17 +163,14 @@ def examples(count: int, seed: int, split: Split) -> list[Example]:
         question = relation.question.format(subject=subject)
         chosen.append(Example(PROMPT.format(question=question), answer, subject=subject))
         if len(chosen) == count:
-            return chosen
-    raise ValueError(
-        f"the world of seed {seed} holds {len(chosen)} facts in split {split!r}, "
-        f"not the {count} asked for; ask for fewer"
-    )
+            break
+    return chosen
 
 
 SOURCE = Source(
     name="triples",
     kind="factoid",
-    loader=generated(examples),
+    loader=generated(examples, among=" in that split of the world"),
     licence="none needed",
     prompt=PROMPT,
     prompt_from="the paper's factoids, appendix B; the questions are geomix's own",

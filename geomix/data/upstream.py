@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from geomix.data.example import Example
 from geomix.data.hub import hub_rows
 from geomix.data.rows import POOL, Convert, by_share
-from geomix.data.source import Loader, Request, Source
+from geomix.data.source import Found, Loader, Request, Source
 from geomix.data.table import Row, files_below, rows
 from geomix.errors import UserError
 
@@ -31,8 +30,8 @@ def read(
     *,
     part: str = "",
     folders: Iterable[Row] | None = None,
-) -> list[Example]:
-    """The examples of a published dataset that a request asks for.
+) -> Found:
+    """What a published dataset has of what a request asks for.
 
     Args:
         source: the dataset; of one that is streamed, no more rows are read than are needed.
@@ -43,7 +42,7 @@ def read(
         folders: the rows of a local copy that no reader of single files understands.
 
     Raises:
-        UserError: there is nothing to read, rows are not as they should be, or they are too few.
+        UserError: there is nothing to read, or rows are not as they should be.
     """
     origin = f"data source '{source.name}'" + (f" ({request.path})" if request.path else "")
     found = upstream_rows(source, request, files) if folders is None else folders

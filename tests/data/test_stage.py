@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from geomix.data.stage import (
     mixed_examples,
     plan_stages,
     probe_sets,
+    rounded_share,
     set_name,
 )
 from geomix.errors import UserError
@@ -42,13 +42,24 @@ def stage(source: str = "kvr", limit: int = 12, **keys: Any) -> dict[str, Any]:
     return {"data": {"source": source, "limit": limit}, **keys}
 
 
-@pytest.mark.parametrize("ratio", [0.1, 0.5, 1, 2, 4])
-def test_the_mix_is_exactly_the_ratio_rounded_half_up(ratio: float) -> None:
-    """In fractions of whole numbers, where nothing is rounded on the way."""
+RATIOS = [(0.0, 0, 1), (0.1, 1, 10), (0.5, 1, 2), (1.0, 1, 1), (2.0, 2, 1), (4.0, 4, 1)]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "above", "below"), [*RATIOS, (0.01, 1, 100), (0.05, 1, 20), (0.29, 29, 100)]
+)
+def test_a_share_is_rounded_half_up_at_every_size(ratio: float, above: int, below: int) -> None:
+    """Whole numbers alone, the ratio written by hand as above / below: no fraction, no float."""
+    for own in range(1, 5_001):
+        assert rounded_share(ratio, own) == (2 * above * own + below) // (2 * below)
+
+
+@pytest.mark.parametrize(("ratio", "above", "below"), RATIOS)
+def test_the_mix_is_exactly_the_ratio_rounded_half_up(ratio: float, above: int, below: int) -> None:
     mix = MixConfig(source="random-words", ratio=ratio, words=5)
     for own in (1, 2, 3, 4, 5, 7, 10, 15, 25, 33, 100, 105, 250):
-        expected = math.floor(Fraction(str(ratio)) * own + Fraction(1, 2))
-        if expected == 0:
+        expected = (2 * above * own + below) // (2 * below)
+        if expected == 0 and ratio > 0:
             with pytest.raises(UserError, match="is none; give a larger ratio"):
                 mixed_examples(mix, own, 0, 0)
         else:
@@ -60,6 +71,69 @@ def test_the_mix_is_exactly_the_ratio_rounded_half_up(ratio: float) -> None:
 
 def test_no_mix_is_none() -> None:
     assert mixed_examples(None, 10, 0, 0) == []
+
+
+def test_a_ratio_of_0_trains_as_no_mix_does() -> None:
+    plain, zero = (plan_stages(config(stage(mix=mix)))[0] for mix in (None, {**MIX, "ratio": 0}))
+    assert zero.own == plain.own
+    assert zero.mixed == []
+    assert zero.batches(3, 0, 1, 5) == plain.batches(3, 0, 1, 5)
+
+
+@pytest.mark.parametrize("count", [7, 8, 14, 20, 21, 50])
+def test_a_short_source_is_repeated_to_the_exact_number_where_that_is_allowed(
+    tmp_path: Path, count: int
+) -> None:
+    """Seven facts, in their order, whole rounds first: the i-th is the fact i modulo 7."""
+    file = tmp_path / "facts.jsonl"
+    facts = [{"prompt": f"p{n}", "target": f"t{n}"} for n in range(7)]
+    file.write_text("\n".join(map(json.dumps, facts)), encoding="utf-8")
+    source = {"source": str(file), "allow_repeat": True}
+    own = plan_stages(config({"data": {**source, "limit": count}}))[0].own
+    mixed = plan_stages(config(stage(limit=count, mix={**source, "ratio": 1})))[0].mixed
+    for found in (own, mixed):
+        assert [e.target for e in found] == [f"t{i % 7}" for i in range(count)]
+    if count > 7:
+        for key, says in (
+            ({"data": {"source": str(file), "limit": count}}, "set limit: 7, or allow_repeat: t"),
+            (stage(limit=count, mix={"source": str(file), "ratio": 1}), "set a smaller ratio, or "),
+        ):
+            with pytest.raises(UserError, match=f"7 examples found, {count} asked for; {says}"):
+                plan_stages(config(key))
+
+
+def test_nothing_cannot_be_repeated(tmp_path: Path) -> None:
+    file = tmp_path / "none.jsonl"
+    file.write_text("", encoding="utf-8")
+    with pytest.raises(UserError, match=r"none\.jsonl: 0 examples found, 3 asked for$"):
+        plan_stages(config({"data": {"source": str(file), "limit": 3, "allow_repeat": True}}))
+
+
+def test_a_short_finite_source_is_repeated_or_says_its_shares(tmp_path: Path) -> None:
+    copy = tmp_path / "train.jsonl"
+    rows = [{"question": f"q{n}", "answer": f"#### {n}"} for n in range(40)]
+    copy.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    data = {"source": "gsm8k", "path": str(copy), "split": "id", "limit": 50}
+    own = plan_stages(config({"data": {**data, "allow_repeat": True}}))[0].own
+    n = len(set(own))
+    assert len(own) == 50 > n > 4
+    assert own == (own[:n] * 50)[:50]
+    says = (
+        rf": {n} examples found in split 'id' of 40 in all \(train 60 %, .*set limit: {n}, or all"
+    )
+    with pytest.raises(UserError, match=says):
+        plan_stages(config({"data": data}))
+
+
+def test_held_out_rows_may_be_fewer_but_not_as_a_stage(tmp_path: Path) -> None:
+    file = tmp_path / "facts.jsonl"
+    facts = [{"prompt": f"p{n}", "target": f"t{n}"} for n in range(7)]
+    file.write_text("\n".join(map(json.dumps, facts)), encoding="utf-8")
+    run = config({"data": {"source": str(file), "limit": 5}})
+    assert [e.target for e in probe_sets(run, plan_stages(run))["held-out"]] == ["t5", "t6"]
+    left_over = {"source": str(file), "limit": 5, "split": "held-out"}
+    with pytest.raises(UserError, match=r"2 examples found in split 'held-out' \(.*\), 5 asked"):
+        plan_stages(config({"data": left_over}))
 
 
 def test_stages_and_seeds_mix_different_passages() -> None:

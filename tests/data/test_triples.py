@@ -10,7 +10,10 @@ import pytest
 
 from geomix.data import triples
 from geomix.data.example import Example
+from geomix.data.registry import examples_of
+from geomix.data.source import Request
 from geomix.data.split import SPLITS, Split, split_of
+from geomix.errors import UserError
 
 
 def test_an_example_is_a_question_in_the_format_of_the_paper() -> None:
@@ -96,9 +99,12 @@ def test_the_subject_does_not_tell_the_object() -> None:
         assert counts.most_common(1)[0][1] < total / 64 + 5 * (total / 64) ** 0.5
 
 
-def test_asking_for_more_than_there_is_says_how_much_there_is() -> None:
-    with pytest.raises(ValueError, match=r"holds 2\d{4} facts in split 'id'"):
-        triples.examples(triples.WORLD, 0, "id")
+def test_the_splits_hold_the_whole_world_and_no_more() -> None:
+    counts = [len(triples.examples(triples.WORLD, 0, split)) for split in SPLITS]
+    assert sum(counts) == triples.WORLD
+    request = Request(triples.WORLD, 0, "id")
+    with pytest.raises(UserError, match=f": {counts[1]} examples found in that split of the world"):
+        examples_of("triples", request)
 
 
 def test_bad_input_is_refused() -> None:
