@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import cycle, islice
-from typing import Literal
+from typing import Any, Literal
 
 from geomix.config import is_file, is_hub_id
 from geomix.data import (
@@ -93,6 +93,29 @@ def found_in(source: str, request: Request) -> Found:
         return found.load(request)
     except ValueError as error:
         raise UserError(f"data source '{source}': {error}") from None
+
+
+def described(source: str, request: Request) -> dict[str, Any]:
+    """Where examples are from, for `data.json`: what a request says that its source looks at.
+
+    `seed` is the one that they were drawn with; null where they are taken in the file's order.
+    """
+    known = SOURCES.get(source)
+    facts: dict[str, Any] = {
+        "name": source,
+        "path": request.path,
+        "subset": request.subset,
+        "split": request.split,
+        "seed": request.seed if known else None,
+    }
+    if known and known.kind == "mixing":
+        facts["words"] = request.words
+    if source == "random-words":
+        facts["vocabulary"] = request.vocabulary
+    if not known:
+        facts["columns"] = request.columns and request.columns.model_dump()
+        facts["template"] = request.template
+    return facts
 
 
 def source_named(name: str) -> Source:
