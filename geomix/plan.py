@@ -25,6 +25,8 @@ def plan_table(experiment: Experiment) -> Table:
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=(0, 1),
+        collapse_padding=True,
+        pad_edge=False,
     )
     replays = any(stage.replay for c in experiment.arms.values() for stage in c.stages)
     columns = ["arm", "stage", "own", "mixed in", *([REPLAY] * replays)]
@@ -49,7 +51,7 @@ def _row(config: RunConfig, index: int, plan: StagePlan, replays: bool) -> tuple
         f"{index}-{config.stage_name(index)}",
         f"{plan.name} {len(plan.own)}",
         f"({mixed})" if passages and not passages.trained else mixed,
-        *([", ".join(f"{name} {n}" for name, n in replayed.items()) or "–"] * replays),
+        *(["+".join(map(str, replayed.values())) or "–"] * replays),
         str(stage.stop.epochs),
         str(steps),
         f"{stage.train.lr:g}",

@@ -125,7 +125,7 @@ def test_the_dry_run_counts_it_by_the_set_it_is_from() -> None:
     run = config(facts(40), facts(20), facts(30, "triples", replay=0.1))
     table = plan_table(Experiment("x", "", {"": run}))
     cells = {str(column.header): list(column.cells) for column in table.columns}
-    assert cells["replay"] == ["–", "–", "D_A 4, D_B 2"]
+    assert cells["replay"] == ["–", "–", "4+2"]
     assert cells["steps"] == ["40", "20", "40"], "20 epochs of 2, 1 and ⌈36/32⌉ steps"
     plain = plan_table(Experiment("x", "", {"": config(facts())}))
     assert "replay" not in [column.header for column in plain.columns]
