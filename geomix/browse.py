@@ -16,6 +16,7 @@ from geomix.config import FILE_SUFFIXES
 from geomix.data.example import IGNORED, TokenisedExample
 from geomix.data.registry import SOURCES, examples_of
 from geomix.data.source import GENERATED, Request, Source
+from geomix.data.stage import REPLAY
 
 HEADINGS = {"factoid": "factoids", "non-factoid": "non-factoids", "mixing": "mixing data"}
 
@@ -64,6 +65,7 @@ def source_table() -> Table:
                 endless = "any number" if source.origin == GENERATED else "streamed"
                 rows = f"{source.rows:,}" if source.rows else endless
                 table.add_row(source.name, rows, source.licence, source.origin)
+    table.add_row(REPLAY, "a share", "", "earlier stages; a key of a stage")
     return table
 
 
@@ -105,7 +107,7 @@ def show_source(name: str, request: Request, model: str, *, full: bool, as_json:
     Raises:
         UserError: the source or the tokenizer cannot be read.
     """
-    examples = examples_of(name, request)
+    examples = examples_of(name, request, "fewer" if request.split == "held-out" else "error")
     # Reading first: a mistake in the request shows before the tokenizer's library is imported.
     from geomix.data.template import tokenise_all
     from geomix.model.load import load_tokenizer, quiet_libraries

@@ -15,8 +15,10 @@ from pydantic import (
     Field,
     NonNegativeFloat,
     PositiveFloat,
+    ValidationError,
     ValidationInfo,
 )
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 
 class _Strict(BaseModel):
@@ -53,6 +55,35 @@ def _known_source(name: str, info: ValidationInfo) -> str:
 def _source_alone(value: Any) -> Any:
     """`data: kvr` stands for `data: {source: kvr}`."""
     return {"source": value} if isinstance(value, str) else value
+
+
+def _ratio_alone(value: Any) -> Any:
+    """`replay: 0.1` stands for `replay: {ratio: 0.1}`."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return {"ratio": value} if number else value
+
+
+def _looking_back(stages: list[StageConfig]) -> list[StageConfig]:
+    """Refuse a replay of stages that do not come before it."""
+    mistakes: list[InitErrorDetails] = []
+    for index, stage in enumerate(stages):
+        if stage.replay is None:
+            continue
+        named = stage.replay.stages or []
+        if index == 0:
+            why = "the first stage has none before it to replay"
+        elif max(named, default=0) >= index:
+            why = f"stage {index} can replay only those before it, 0 to {index - 1}"
+        elif len(set(named)) < len(named):
+            why = "a stage is named twice"
+        else:
+            continue
+        loc: tuple[int | str, ...] = (index, "replay", *(["stages"] if index else []))
+        error = PydanticCustomError("replay", "{why}", {"why": why})
+        mistakes.append({"type": error, "loc": loc, "input": named or stage.replay.ratio})
+    if mistakes:
+        raise ValidationError.from_exception_data("stages", mistakes)
+    return stages
 
 
 def _scheduled(at: list[str | int]) -> list[str | int]:
@@ -110,13 +141,16 @@ class SourceConfig(_Strict):
     """Columns of a file or hub id; null means `prompt` and `target`."""
     template: str | None = None
     """Prompt of a file's or hub id's rows, columns in braces: `Where is {place}?`"""
+    allow_repeat: bool = False
+    """Whether a source that holds fewer examples than are asked for is repeated to their number,
+    whole rounds first; else that is an error."""
 
 
 class DataConfig(SourceConfig):
     """The examples of one stage."""
 
     limit: Annotated[int, Field(ge=1, le=10_000_000)] = 100
-    """How many examples; a source that holds fewer is an error."""
+    """How many examples."""
     split: Literal["train", "id", "held-out"] = "train"
     """`id`: unseen examples of the same distribution (the paper's in-domain stage 2)."""
 
@@ -124,12 +158,24 @@ class DataConfig(SourceConfig):
 class MixConfig(SourceConfig):
     """Examples of D_M that are added to a stage."""
 
-    ratio: Annotated[float, Field(gt=0, le=1_000)] = 2.0
-    """Examples of D_M for each example of the stage's own data; the paper's 1:2 is 2."""
+    ratio: Annotated[float, Field(ge=0, le=1_000)] = 2.0
+    """Examples of D_M for each example of the stage's own data; the paper's 1:2 is 2, and 0 mixes
+    nothing in: the zero arm of a study of ratios."""
     words: Annotated[int, Field(ge=1, le=100_000)] = 50
     """Length of a passage in words."""
     passage_free: bool = False
     """The control: this mix's own batches, steps and schedule with the D_M examples left out."""
+
+
+class ReplayConfig(_Strict):
+    """Examples of earlier stages that a stage trains on again."""
+
+    ratio: Annotated[float, Field(gt=0, le=1)]
+    """Share of each earlier stage's own examples; to replay nothing leave `replay` out."""
+    stages: Annotated[list[CountOrNone], Field(min_length=1)] | None = None
+    """Which earlier stages, the first is 0; null means all of them."""
+    seed: Seed | None = None
+    """Seed of the choice; null takes the run's."""
 
 
 class StopConfig(_Strict):
@@ -179,6 +225,8 @@ class StageConfig(_Strict):
     """The stage's own examples."""
     mix: Annotated[MixConfig | None, BeforeValidator(_source_alone)] = None
     """Examples mixed in."""
+    replay: Annotated[ReplayConfig | None, BeforeValidator(_ratio_alone)] = None
+    """Examples of earlier stages mixed in; a number is their ratio."""
     stop: StopConfig = StopConfig()
     """When it ends."""
     train: TrainConfig = TrainConfig()
@@ -221,7 +269,7 @@ class RunConfig(_Strict):
     """`builtin`, a local folder, or a hub id of any causal LM of transformers."""
     seed: Seed = 0
     """Seed of the generated data and of the order of the examples."""
-    stages: Annotated[list[StageConfig], Field(min_length=1)]
+    stages: Annotated[list[StageConfig], Field(min_length=1), AfterValidator(_looking_back)]
     """The stages, in order."""
     train: TrainConfig = TrainConfig()
     """How every stage trains, unless its own `train` says otherwise."""

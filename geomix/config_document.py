@@ -140,6 +140,8 @@ def assign(document: Document, key: Key, value: Any, origin: Origin) -> None:
             node[part] = {}
         elif not last and part in ("data", "mix") and isinstance(node[part], str):
             node[part] = {"source": node[part]}
+        elif not last and part == "replay" and isinstance(node[part], int | float):
+            node[part] = {"ratio": node[part]}
         if last:
             node[part] = copy.deepcopy(value)
         else:

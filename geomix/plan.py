@@ -7,7 +7,7 @@ from rich.table import Table
 
 from geomix.config import RunConfig
 from geomix.config_file import Experiment
-from geomix.data.stage import StagePlan, plan_stages, probe_sets
+from geomix.data.stage import MIXED, REPLAY, StagePlan, plan_stages, probe_sets
 from geomix.record.schedule import parse
 
 
@@ -25,26 +25,33 @@ def plan_table(experiment: Experiment) -> Table:
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=(0, 1),
+        collapse_padding=True,
+        pad_edge=False,
     )
-    for column in ("arm", "stage", "own", "mixed in", "epochs", "steps", "lr", "records"):
+    replays = any(stage.replay for c in experiment.arms.values() for stage in c.stages)
+    columns = ["arm", "stage", "own", "mixed in", *([REPLAY] * replays)]
+    for column in (*columns, "epochs", "steps", "lr", "records"):
         table.add_column(column, justify="left" if column in ("arm", "stage") else "right")
     for arm, config in experiment.arms.items():
         plans = plan_stages(config)
         for index, plan in enumerate(plans):
-            table.add_row(arm if index == 0 else "", *_row(config, index, plan))
+            table.add_row(arm if index == 0 else "", *_row(config, index, plan, replays))
         probe_sets(config, plans)
     return table
 
 
-def _row(config: RunConfig, index: int, plan: StagePlan) -> tuple[str, ...]:
+def _row(config: RunConfig, index: int, plan: StagePlan, replays: bool) -> tuple[str, ...]:
     stage = config.stages[index]
     steps = plan.steps(stage.stop.epochs, stage.train.batch_size)
-    mixed = f"({len(plan.mixed)})" if plan.passage_free else str(len(plan.mixed))
+    passages = plan.sets.get(MIXED)
+    mixed = "–" if passages is None else str(len(passages.examples))
+    replayed = plan.sets[REPLAY].source["examples"] if REPLAY in plan.sets else {}
     snapshots = len(parse(config.record.at).steps_of(index, steps)) if config.record else 0
     return (
         f"{index}-{config.stage_name(index)}",
         f"{plan.name} {len(plan.own)}",
-        mixed if plan.mixed else "–",
+        f"({mixed})" if passages and not passages.trained else mixed,
+        *(["+".join(map(str, replayed.values())) or "–"] * replays),
         str(stage.stop.epochs),
         str(steps),
         f"{stage.train.lr:g}",

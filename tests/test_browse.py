@@ -38,6 +38,8 @@ def test_the_list_names_every_source_and_fits_80_columns() -> None:
         line = lines[names.index(source.name)]
         assert source.licence in line
         assert source.origin in line
+    assert names.index("replay") > names.index("mixing")
+    assert lines[names.index("replay")].endswith("a key of a stage")
 
 
 def test_every_source_says_what_it_is() -> None:

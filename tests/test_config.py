@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from geomix import config as config_module
-from geomix.config import RunConfig
+from geomix.config import ReplayConfig, RunConfig
 from geomix.config_file import Experiment, load
 from geomix.data.registry import SOURCES
 from geomix.errors import UserError
@@ -116,7 +116,58 @@ evaluate:
         assert words in text
 
 
-SOURCE_KEYS = "source, seed, path, subset, vocabulary, columns, template"
+REPLAYS = """stages:
+  - data: kvr
+    {first}
+  - data: kvr
+    replay: {second}
+  - data: kvr
+    replay: {third}
+"""
+
+
+def test_a_number_is_the_ratio_of_a_replay(tmp_path: Path) -> None:
+    text = REPLAYS.format(first="", second="0.1", third="{ratio: 1, stages: [1], seed: 3}")
+    run = loads(tmp_path, text).arms[""]
+    assert run.stages[0].replay is None
+    assert run.stages[1].replay == ReplayConfig(ratio=0.1)
+    assert run.stages[2].replay == ReplayConfig(ratio=1, stages=[1], seed=3)
+    again = loads(tmp_path, text, "stages.1.replay.ratio=0.2", "stages.2.replay=null").arms[""]
+    assert again.stages[1].replay == ReplayConfig(ratio=0.2)
+    assert again.stages[2].replay is None
+
+
+def test_a_replay_that_looks_forward_is_placed_at_its_line(tmp_path: Path) -> None:
+    text = REPLAYS.format(
+        first="replay: 0.25",
+        second="{ratio: 0.1, stages: [0, 1]}",
+        third="{ratio: 0.1, stages: [1, 0, 1]}",
+    )
+    assert mistakes(tmp_path, text) == [
+        "run.yaml:3 stages[0].replay: the first stage has none before it to replay (given: 0.25)",
+        "run.yaml:5 stages[1].replay.stages: stage 1 can replay only those before it, 0 to 0 "
+        "(given: [0, 1])",
+        "run.yaml:7 stages[2].replay.stages: a stage is named twice (given: [1, 0, 1])",
+    ]
+
+
+@pytest.mark.parametrize(
+    "replay",
+    ["0", "-0.1", "1.01", ".nan", "true", "x", "{}", "{ratio: 0.1, stages: []}", "{stages: [0]}"],
+)
+def test_a_replay_of_nothing_is_refused(tmp_path: Path, replay: str) -> None:
+    (line,) = mistakes(tmp_path, REPLAYS.format(first="", second=replay, third="0.1"))
+    assert line.startswith("run.yaml:5 stages[1].replay")
+
+
+def test_an_unknown_key_of_a_replay_names_the_known_ones(tmp_path: Path) -> None:
+    text = REPLAYS.format(first="", second="0.1", third="{ratio: 0.1, zzz: 1, stage: 0}")
+    other, close = sorted(mistakes(tmp_path, text), reverse=True)
+    assert other == "run.yaml:7 stages[2].replay.zzz: unknown key; known: ratio, stages, seed"
+    assert close.endswith("stages[2].replay.stage: unknown key; did you mean 'stages'?")
+
+
+SOURCE_KEYS = "source, seed, path, subset, vocabulary, columns, template, allow_repeat"
 
 
 @pytest.mark.parametrize(
@@ -327,6 +378,7 @@ def test_duplicate_keys_are_refused_with_both_lines(tmp_path: Path) -> None:
         ("train.betas", "[0.9]"),
         ("train.betas", "[0.9, 1]"),
         ("stages.0.mix", "{source: random-words, ratio: .nan}"),
+        ("stages.0.mix", "{source: random-words, ratio: -0.1}"),
         ("stages.0.data.limit", "1.5"),
         ("stages.0.data.limit", "-1"),
         ("stages.0.data.split", "held_out"),
@@ -383,7 +435,10 @@ def test_every_class_and_field_is_documented(model: type[BaseModel]) -> None:
 
 
 WHOLE: dict[str, Any] = {
-    "stages": [{"data": "kvr", "mix": {"source": "random-words"}}],
+    "stages": [
+        {"data": "kvr", "mix": {"source": "random-words"}},
+        {"data": "kvr", "replay": {"ratio": 0.5, "stages": [0]}},
+    ],
     "record": {"mix": {"source": "random-words"}},
 }
 CHANGES: dict[str, Any] = {
@@ -393,6 +448,9 @@ CHANGES: dict[str, Any] = {
     "stages.0.data.limit": 101,
     "stages.0.data.split": "id",
     "stages.0.stop.epochs": 21,
+    "stages.1.replay.ratio": 0.25,
+    "stages.1.replay.stages": None,
+    "stages.1.replay.seed": 1,
     "record.at": ["boundaries"],
     "record.probes": 127,
     "record.batch_size": 31,
@@ -415,6 +473,7 @@ for _source in ("stages.0.data", "stages.0.mix", "record.mix"):
         f"{_source}.vocabulary": "nltk",
         f"{_source}.columns": {"prompt": "question"},
         f"{_source}.template": "{question}",
+        f"{_source}.allow_repeat": True,
     }
 for _train in ("train", "stages.0.train"):
     CHANGES |= {
@@ -454,7 +513,9 @@ def changed(key: str, value: Any) -> RunConfig:
 def test_the_hash_changes_with_every_field_but_the_name() -> None:
     """A field that a later version adds must be put into `CHANGES`, or this fails."""
     run = RunConfig.model_validate(WHOLE)
-    assert leaves(run.model_dump(mode="json")) == {*CHANGES, "name"}
+    found = leaves(run.model_dump(mode="json")) - {"stages.0.replay"}  # it has none before it
+    found = {leaf for leaf in found if "stages.1." not in leaf or ".replay." in leaf}
+    assert found == {*CHANGES, "name"}
     hashes = {key: changed(key, value).content_hash() for key, value in CHANGES.items()}
     assert len({run.content_hash(), *hashes.values()}) == len(CHANGES) + 1
     assert changed("name", "other").content_hash() == run.content_hash()

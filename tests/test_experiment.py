@@ -51,7 +51,10 @@ class Silent:
         ("stages.1.mix: {source: random-words, words: 900}", "takes at most"),
         ("record.mix: {source: random-words, words: 900}", "probe set D_M.*takes at most"),
         ("record.mix: {source: none.jsonl}", "none.jsonl"),
-        ("stages.0.data: {source: short.jsonl, limit: 2, split: held-out}", "0 examples found, 2"),
+        (
+            "stages.0.data: {source: short.jsonl, limit: 2, split: held-out}",
+            "0 examples found in sp.*, 2 asked",
+        ),
     ],
 )
 def test_a_mistake_in_the_second_arm_is_found_before_the_first_trains(

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from geomix.data.example import Example
-from geomix.data.rows import RowError, answered, by_share, field_in, text_in, texts_in
-from geomix.data.source import Hub, Request, Source
-from geomix.data.upstream import origin_of, upstream_rows
+from geomix.data.rows import RowError, answered, field_in, text_in, texts_in
+from geomix.data.source import Found, Hub, Request, Source
+from geomix.data.upstream import published, read
 
 PROMPT = "Question: {question} The answer is:"
 """The paper's prompt of PopQA (appendix B), here also that of the sets that it prints none for."""
@@ -17,18 +17,29 @@ PROMPT = "Question: {question} The answer is:"
 TRIVIAQA_PROMPT = "Question: {question}\nThe answer is:"
 """The paper's prompt of TriviaQA (appendix B), on two lines."""
 
-NOT_PRINTED = "PopQA's in the paper, appendix B; it prints none for this set"
+QUESTIONS = (
+    *("Which country is [X] located in?", "Where was [X] born?", "Where did [X] die?"),
+    *("Who is [X] married to?", "What is the capital of [X]?", "Who is [X]'s child?"),
+    *("Who is the author of [X]?", "Where was [X] educated?", "What kind of work does [X] do?"),
+    *("Who founded [X]?", "Who owns [X]?", "Where is [X] located?", "Who performed [X]?"),
+    *("What type of music does [X] play?", "Where is the headquarter of [X]?"),
+    *("Who was [X] created by?", "Which company is [X] produced by?"),
+    *("What music label is [X] represented by?", "Which language was [X] written in?"),
+    *("What position does [X] play?", "Which country was [X] created in?"),
+    *("Where was [X] founded?", "What is [X] famous for?"),
+)
+"""The questions of EntityQuestions' 24 relations, as its authors' templates have them."""
 
-_POPQA = Hub("akariasai/PopQA", split="test")
-_TRIVIAQA = Hub("mandarjoshi/trivia_qa", "unfiltered.nocontext")
-_WEBQA = Hub("stanfordnlp/web_questions")
-_ENTITYQUESTIONS = "download https://nlp.cs.princeton.edu/projects/entity-questions/dataset.zip"
+_ASKS = [re.compile(re.escape(q).replace(re.escape("[X]"), "(.+)")) for q in QUESTIONS]
+
+NOT_PRINTED = "PopQA's in the paper, appendix B; it prints none for this set"
 
 
 def popqa_row(row: Mapping[str, Any]) -> Example:
-    """`question`, `obj` and `possible_answers` (a JSON list as a text)."""
+    """`question`, `obj`, `possible_answers` (a JSON list as a text) and, if it is there, `subj`."""
     prompt = PROMPT.format(question=text_in(row, "question"))
-    return answered(prompt, text_in(row, "obj"), texts_in(row, "possible_answers"))
+    target = text_in(row, "obj")
+    return answered(prompt, target, texts_in(row, "possible_answers"), row.get("subj"))
 
 
 def triviaqa_row(row: Mapping[str, Any]) -> Example:
@@ -48,7 +59,18 @@ def triviaqa_row(row: Mapping[str, Any]) -> Example:
 
 def entityquestions_row(row: Mapping[str, Any]) -> Example | None:
     """`question` and `answers`; the first answer is the target."""
-    return _first(text_in(row, "question"), texts_in(row, "answers"))
+    question = text_in(row, "question")
+    return _first(question, texts_in(row, "answers"), entity_of(question))
+
+
+def entity_of(question: str) -> str:
+    """The entity that a question of EntityQuestions asks about; empty where that is not certain.
+
+    Source: `relation_query_templates.json` (Sciavolino et al., 2021) has one question a relation.
+    Those of two relations can be the same ("Where is … located?") but then the entity is, too.
+    """
+    found = {match[1] for asks in _ASKS if (match := asks.fullmatch(question))}
+    return found.pop() if len(found) == 1 else ""
 
 
 def webqa_row(row: Mapping[str, Any]) -> Example | None:
@@ -60,10 +82,10 @@ def webqa_row(row: Mapping[str, Any]) -> Example | None:
     )
 
 
-def _first(question: str, answers: tuple[str, ...]) -> Example | None:
+def _first(question: str, answers: tuple[str, ...], subject: str = "") -> Example | None:
     """A question without an answer is left out: every empty prediction would be right."""
     prompt = PROMPT.format(question=question)
-    return answered(prompt, answers[0], answers) if answers else None
+    return answered(prompt, answers[0], answers, subject) if answers else None
 
 
 def _descriptions(value: str) -> tuple[str, ...]:
@@ -74,51 +96,33 @@ def _descriptions(value: str) -> tuple[str, ...]:
     return tuple(re.sub(r"\\(.)", r"\1", quoted) or bare for quoted, bare in found)
 
 
-def _popqa(request: Request) -> list[Example]:
-    patterns = ("*.tsv", "*.jsonl", "*.parquet")
-    rows = upstream_rows("popqa", request, _POPQA, "", patterns)
-    return by_share(origin_of("popqa", request), rows, popqa_row, request)
-
-
-def _triviaqa(request: Request) -> list[Example]:
-    patterns = ("unfiltered-web-train.json", "train-*.parquet")
-    rows = upstream_rows("triviaqa", request, _TRIVIAQA, "", patterns)
-    return by_share(origin_of("triviaqa", request), rows, triviaqa_row, request)
-
-
-def _entityquestions(request: Request) -> list[Example]:
+def _entityquestions(source: Source, request: Request) -> Found:
     relation = request.subset or "P*"
-    patterns = (f"{relation}.train.json", f"{relation}.*.json")
-    rows = upstream_rows("entityquestions", request, None, _ENTITYQUESTIONS, patterns)
-    return by_share(origin_of("entityquestions", request), rows, entityquestions_row, request)
-
-
-def _webqa(request: Request) -> list[Example]:
-    rows = upstream_rows("webqa", request, _WEBQA, "", ("*train*",))
-    return by_share(origin_of("webqa", request), rows, webqa_row, request)
+    files = (f"{relation}.train.json", f"{relation}.*.json")
+    return read(source, request, entityquestions_row, files)
 
 
 POPQA = Source(
     name="popqa",
     kind="factoid",
-    load=_popqa,
+    loader=published(popqa_row, "*.tsv", "*.jsonl", "*.parquet"),
     licence="MIT",
     prompt=PROMPT,
     prompt_from="the paper, appendix B",
     rows=14_267,
-    hub=_POPQA,
+    hub=Hub("akariasai/PopQA", split="test"),
     upstream="popQA.tsv, or JSONL or Parquet with the hub's columns",
 )
 
 TRIVIAQA = Source(
     name="triviaqa",
     kind="factoid",
-    load=_triviaqa,
+    loader=published(triviaqa_row, "unfiltered-web-train.json", "train-*.parquet"),
     licence="Apache-2.0",
     prompt=TRIVIAQA_PROMPT,
     prompt_from="the paper, appendix B",
     rows=87_622,
-    hub=_TRIVIAQA,
+    hub=Hub("mandarjoshi/trivia_qa", "unfiltered.nocontext"),
     upstream="unfiltered-web-train.json, or the hub's Parquet",
     note="the licence is that of the authors' repository; the hub's card says unknown",
 )
@@ -126,12 +130,12 @@ TRIVIAQA = Source(
 ENTITYQUESTIONS = Source(
     name="entityquestions",
     kind="factoid",
-    load=_entityquestions,
+    loader=_entityquestions,
     licence="MIT",
     prompt=PROMPT,
     prompt_from=NOT_PRINTED,
     rows=176_560,
-    download=_ENTITYQUESTIONS,
+    download="download https://nlp.cs.princeton.edu/projects/entity-questions/dataset.zip",
     upstream="dataset/train/P*.train.json",
     subsets=tuple(
         f"P{number}"
@@ -146,12 +150,12 @@ ENTITYQUESTIONS = Source(
 WEBQA = Source(
     name="webqa",
     kind="factoid",
-    load=_webqa,
+    loader=published(webqa_row, "*train*"),
     licence="unknown",
     prompt=PROMPT,
     prompt_from=NOT_PRINTED,
     rows=3_778,
-    hub=_WEBQA,
+    hub=Hub("stanfordnlp/web_questions"),
     upstream="webquestions.examples.train.json, or the hub's columns as JSONL or Parquet",
     note="WebQuestions; the target is the first answer, questions without one are left out",
 )

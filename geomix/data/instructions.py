@@ -7,25 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from geomix.data.example import Example
-from geomix.data.rows import POOL, RowError, by_share, text_in, texts_in
-from geomix.data.source import Hub, Request, Source
+from geomix.data.rows import Convert, RowError, text_in, texts_in
+from geomix.data.source import Found, Hub, Request, Source
 from geomix.data.table import Row, rows
-from geomix.data.upstream import origin_of, upstream_rows
+from geomix.data.upstream import published, read
 
 OWN = "the set's own instructions, as in the paper"
 
 DIFFICULTIES = ("introductory", "interview", "competition")
 """Of APPS; the paper trains on the first two."""
-
-_ULTRACHAT = Hub("stingning/ultrachat", streaming=True)
-_EVOLCODE = Hub("nickrosh/Evol-Instruct-Code-80k-v1")
-_APPS = Hub("codeparrot/apps", "all", revision="refs/convert/parquet")
-_APPS_DOWNLOAD = "download https://people.eecs.berkeley.edu/~hendrycks/APPS.tar.gz"
-_GSM8K = Hub("openai/gsm8k", "main")
-_MATH_DOWNLOAD = (
-    "it was taken down from the hub; unpack the authors' MATH.tar (github.com/hendrycks/math), or "
-    "take any JSONL or Parquet with its columns problem and solution"
-)
 
 
 def ultrachat_row(row: Mapping[str, Any]) -> Example | None:
@@ -51,34 +41,21 @@ def apps_row(row: Mapping[str, Any], difficulties: Collection[str]) -> Example |
     return Example(text_in(row, "question"), solutions[0]) if solutions else None
 
 
-def _pair(prompt: str, target: str) -> Any:
+def _pair(prompt: str, target: str) -> Convert:
     return lambda row: Example(text_in(row, prompt), text_in(row, target))
 
 
-def _ultrachat(request: Request) -> list[Example]:
-    read = upstream_rows("ultrachat", request, _ULTRACHAT, "", ("*.jsonl", "*.parquet"))
-    origin = origin_of("ultrachat", request)
-    return by_share(origin, read, ultrachat_row, request, POOL)
-
-
-def _evolcode(request: Request) -> list[Example]:
-    patterns = ("*.json", "*.jsonl", "*.parquet")
-    read = upstream_rows("evolcode", request, _EVOLCODE, "", patterns)
-    origin = origin_of("evolcode", request)
-    return by_share(origin, read, _pair("instruction", "output"), request)
-
-
-def _apps(request: Request) -> list[Example]:
+def _apps(source: Source, request: Request) -> Found:
     wanted = (request.subset,) if request.subset else ("introductory", "interview")
     folders = _problems(request.path)
-    patterns = ("*train*.jsonl", "*train*.parquet")
-    read = (
-        _native(folders)
-        if folders
-        else upstream_rows("apps", request, _APPS, _APPS_DOWNLOAD, patterns)
+    return read(
+        source,
+        request,
+        lambda row: apps_row(row, wanted),
+        ("*train*.jsonl", "*train*.parquet"),
+        part=" and ".join(wanted),
+        folders=_native(folders) if folders else None,
     )
-    origin = f"{origin_of('apps', request)}, {' and '.join(wanted)}"
-    return by_share(origin, read, lambda row: apps_row(row, wanted), request)
 
 
 def _problems(path: str | None) -> list[Path]:
@@ -109,26 +86,15 @@ def _native(folders: list[Path]) -> Iterator[Row]:
         yield str(folder), row
 
 
-def _gsm8k(request: Request) -> list[Example]:
-    read = upstream_rows("gsm8k", request, _GSM8K, "", ("train*.jsonl", "train*.parquet"))
-    return by_share(origin_of("gsm8k", request), read, _pair("question", "answer"), request)
-
-
-def _math(request: Request) -> list[Example]:
-    patterns = ("train/*/*.json", "*train*.jsonl", "*train*.parquet")
-    read = upstream_rows("math", request, None, _MATH_DOWNLOAD, patterns)
-    return by_share(origin_of("math", request), read, _pair("problem", "solution"), request)
-
-
 ULTRACHAT = Source(
     name="ultrachat",
     kind="non-factoid",
-    load=_ultrachat,
+    loader=published(ultrachat_row, "*.jsonl", "*.parquet"),
     licence="MIT",
     prompt="{data[0]}, every assistant turn a target",
     prompt_from=OWN,
     rows=1_468_352,
-    hub=_ULTRACHAT,
+    hub=Hub("stingning/ultrachat", streaming=True),
     upstream="train_*.jsonl (id, data)",
     note="streamed: only the first rows are read",
 )
@@ -136,25 +102,25 @@ ULTRACHAT = Source(
 EVOLCODE = Source(
     name="evolcode",
     kind="non-factoid",
-    load=_evolcode,
+    loader=published(_pair("instruction", "output"), "*.json", "*.jsonl", "*.parquet"),
     licence="CC BY-NC-SA 4.0",
     prompt="{instruction}",
     prompt_from=OWN,
     rows=78_264,
-    hub=_EVOLCODE,
+    hub=Hub("nickrosh/Evol-Instruct-Code-80k-v1"),
     upstream="EvolInstruct-Code-80k.json (instruction, output)",
 )
 
 APPS = Source(
     name="apps",
     kind="non-factoid",
-    load=_apps,
+    loader=_apps,
     licence="MIT",
     prompt="{question}",
     prompt_from=OWN,
     rows=5_000,
-    hub=_APPS,
-    download=_APPS_DOWNLOAD,
+    hub=Hub("codeparrot/apps", "all", revision="refs/convert/parquet"),
+    download="download https://people.eecs.berkeley.edu/~hendrycks/APPS.tar.gz",
     upstream="APPS.tar.gz unpacked, or train.jsonl with the hub's columns",
     subsets=DIFFICULTIES,
     note="introductory and interview problems by default; the target is the first solution; "
@@ -164,24 +130,28 @@ APPS = Source(
 GSM8K = Source(
     name="gsm8k",
     kind="non-factoid",
-    load=_gsm8k,
+    loader=published(_pair("question", "answer"), "train*.jsonl", "train*.parquet"),
     licence="MIT",
     prompt="{question}",
     prompt_from=OWN,
     rows=7_473,
-    hub=_GSM8K,
+    hub=Hub("openai/gsm8k", "main"),
     upstream="train.jsonl (question, answer)",
 )
 
 MATH = Source(
     name="math",
     kind="non-factoid",
-    load=_math,
+    loader=published(
+        _pair("problem", "solution"), "train/*/*.json", "*train*.jsonl", "*train*.parquet"
+    ),
     licence="MIT",
     prompt="{problem}",
     prompt_from=OWN,
     rows=7_500,
-    download=_MATH_DOWNLOAD,
+    download="it was taken down from the hub; unpack the authors' MATH.tar "
+    "(github.com/hendrycks/math), or take any JSONL or Parquet with its columns problem and "
+    "solution",
     upstream="MATH/train/*/*.json, or JSONL or Parquet (problem, solution)",
     note="taken down from the hub: it needs a local copy",
 )

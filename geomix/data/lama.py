@@ -8,16 +8,16 @@ sentence of their own in each row. The object is replaced by a blank and the pro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from geomix.data.example import Example
-from geomix.data.hub import hub_rows
-from geomix.data.rows import RowError, answered, by_share, text_in, texts_in
-from geomix.data.source import Hub, Request, Source
-from geomix.data.table import Row, files_below, rows
-from geomix.data.upstream import origin_of
+from geomix.data.rows import RowError, answered, text_in, texts_in
+from geomix.data.source import Found, Hub, Request, Source
+from geomix.data.table import rows
+from geomix.data.upstream import read
 from geomix.errors import UserError
 
 PROMPT = "Fill in the blank: {sentence} The answer is:"
@@ -38,7 +38,7 @@ _PREDICATES = {
     "/people/person/place_of_birth": "P19",
     "/people/deceased_person/place_of_death": "P20",
 }
-_DOWNLOAD = "download https://dl.fbaipublicfiles.com/LAMA/data.zip"
+_HUB = Hub("facebook/lama", "trex", revision="refs/convert/parquet")
 
 
 def lama_row(row: Mapping[str, Any], templates: Mapping[str, str]) -> Example:
@@ -57,15 +57,17 @@ def lama_row(row: Mapping[str, Any], templates: Mapping[str, str]) -> Example:
         if "[X]" not in template or "[Y]" not in template:
             raise RowError("the template lacks [X] or [Y]")
         # The object first: a subject might hold "[Y]", a blank never holds "[X]".
-        sentence = template.replace("[Y]", BLANK).replace("[X]", text_in(row, "sub_label"))
+        subject = text_in(row, "sub_label")
+        sentence = template.replace("[Y]", BLANK).replace("[X]", subject)
     else:
         key = "masked_sentences" if "masked_sentences" in row else "masked_sentence"
         masked = texts_in(row, key) if key == "masked_sentences" else (text_in(row, key),)
         if not masked or "[MASK]" not in masked[0]:
             raise RowError(f"'{key}' has no sentence with a [MASK]")
-        sentence = masked[0].replace("[MASK]", BLANK)
+        # The sentences are about no one entity: SQuAD's `sub_label` is always "Squad".
+        subject, sentence = "", masked[0].replace("[MASK]", BLANK)
     aliases = texts_in(row, "obj_aliases") if row.get("obj_aliases") else ()
-    return answered(PROMPT.format(sentence=sentence), target, aliases)
+    return answered(PROMPT.format(sentence=sentence), target, aliases, subject)
 
 
 def _template(row: Mapping[str, Any], templates: Mapping[str, str]) -> str | None:
@@ -105,36 +107,26 @@ def templates_near(path: Path) -> dict[str, str]:
     return found
 
 
-def _load(request: Request) -> list[Example]:
+def _load(source: Source, request: Request) -> Found:
     subset = request.subset or "trex"
-    templates: dict[str, str] = {}
-    if request.path is not None:
-        path = Path(request.path)
-        read = _local(path, PATTERNS[subset])
-        if path.exists() and subset in ("trex", "google_re"):
-            templates = templates_near(path)
-    else:
-        hub = Hub("facebook/lama", subset, revision="refs/convert/parquet")
-        read = hub_rows("lama", hub, _DOWNLOAD)
-    origin = f"{origin_of('lama', request)}, {subset}"
-    return by_share(origin, read, lambda row: lama_row(row, templates), request)
-
-
-def _local(path: Path, pattern: str) -> Iterator[Row]:
-    for file in files_below(path, pattern, f"{Path(pattern).parent}*.parquet"):
-        yield from rows(file)
+    path = Path(request.path) if request.path else None
+    relations = subset in ("trex", "google_re")
+    templates = templates_near(path) if path and path.exists() and relations else {}
+    files = (PATTERNS[subset], f"{Path(PATTERNS[subset]).parent}*.parquet")
+    of_subset = replace(source, hub=replace(_HUB, config=subset))
+    return read(of_subset, request, lambda row: lama_row(row, templates), files, part=subset)
 
 
 SOURCE = Source(
     name="lama",
     kind="factoid",
-    load=_load,
+    loader=_load,
     licence="CC BY-NC 4.0",
     prompt=PROMPT,
     prompt_from="geomix; the sentence is LAMA's own template (relations.jsonl) or masked sentence",
     rows=34_039,
-    hub=Hub("facebook/lama", "trex", revision="refs/convert/parquet"),
-    download=_DOWNLOAD,
+    hub=_HUB,
+    download="download https://dl.fbaipublicfiles.com/LAMA/data.zip",
     upstream="data.zip, unpacked: TREx/P*.jsonl, Google_RE, ConceptNet, Squad, relations.jsonl",
     subsets=tuple(PATTERNS),
     note="rows are those of T-REx, the default subset; a script dataset on the hub, so its Parquet "

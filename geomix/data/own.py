@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,13 @@ from geomix.config import Columns, is_file
 from geomix.data.example import Example
 from geomix.data.hub import hub_rows
 from geomix.data.rows import Convert, RowError, answered, field_in, in_order, text_in, texts_in
-from geomix.data.source import Hub, Request
-from geomix.data.split import Split
-from geomix.data.table import rows
+from geomix.data.source import Found, Hub, Request
+from geomix.data.table import Row, rows
 from geomix.errors import UserError
 
 
-def examples_of(source: str, request: Request) -> list[Example]:
-    """Rows of a file or of a dataset of the hub, in order.
+def found_in(source: str, request: Request) -> Found:
+    """Rows of a file or of a dataset of the hub, in order: `count`, or all if they are fewer.
 
     Raises:
         UserError: they cannot be read, or are not as they should be.
@@ -26,39 +25,17 @@ def examples_of(source: str, request: Request) -> list[Example]:
     if request.path or request.vocabulary != "generated":
         raise UserError(f"{source}: 'path' and 'vocabulary' are for named sources only")
     columns = request.columns or Columns()
-    if is_file(source):
-        if request.subset:
-            raise UserError(f"{source}: a file has no subsets")
-        return examples(Path(source), request.count, request.split, columns, request.template)
+    if is_file(source) and request.subset:
+        raise UserError(f"{source}: a file has no subsets")
     convert = _convert(source, columns, request.template)
-    config, _, part = (request.subset or "").partition(":")
-    hub = Hub(source, config or None, part or "train", streaming=True)
-    return in_order(source, hub_rows(source, hub), convert, request.count, request.split)
+    found = rows(Path(source)) if is_file(source) else _hub_rows(source, request.subset or "")
+    return in_order(source, found, convert, request.count, request.split)
 
 
-def examples(
-    path: Path,
-    count: int,
-    split: Split,
-    columns: Columns | None = None,
-    template: str | None = None,
-) -> list[Example]:
-    """The first `count` rows of a file; `held-out` takes the next ones.
-
-    Held-out rows may be fewer than `count`, down to none: they are what the file has left over.
-
-    Args:
-        path: JSON, JSONL, CSV, TSV or Parquet.
-        count: how many rows.
-        split: `train` or `held-out`.
-        columns: which columns are meant; by default `prompt` and `target`.
-        template: the prompt, columns in braces; by default the prompt's column.
-
-    Raises:
-        UserError: the file is missing, too short, or a row is not as it should be.
-    """
-    convert = _convert(str(path), columns or Columns(), template)
-    return in_order(str(path), rows(path), convert, count, split)
+def _hub_rows(source: str, subset: str) -> Iterator[Row]:
+    """Rows of a dataset of the hub; its `subset` is `configuration:split`."""
+    config, _, part = subset.partition(":")
+    return hub_rows(source, Hub(source, config or None, part or "train", streaming=True))
 
 
 def _convert(origin: str, columns: Columns, template: str | None) -> Convert:

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from geomix.data.example import Example
-from geomix.data.rows import POOL, Convert, by_share, text_in
-from geomix.data.source import Hub, Request, Source
-from geomix.data.upstream import origin_of, upstream_rows
+from geomix.data.rows import text_in
+from geomix.data.source import Found, Hub, Loader, Request, Source
+from geomix.data.upstream import read
 
 PROMPT = "Complete the following partial passage: {passage}"
 """The paper's prompt (appendix B)."""
@@ -21,10 +21,6 @@ PROMPT = "Complete the following partial passage: {passage}"
 FROM = "the paper, appendix B"
 FORMATS = "JSONL or Parquet with a column text"
 STREAMED = "streamed: at most the first 20,000 rows are read, and no more than are needed"
-
-_KPILE = Hub("Query-of-CC/Knowledge_Pile", streaming=True)
-_ARXIV = Hub("ccdv/arxiv-summarization", "document", streaming=True)
-_FINEWEB = Hub("HuggingFaceFW/fineweb", "sample-10BT", streaming=True)
 
 
 def completion(text: str, words: int) -> Example | None:
@@ -39,31 +35,29 @@ def completion(text: str, words: int) -> Example | None:
     return Example(PROMPT.format(passage=" ".join(found[:words])), " ".join(found[words:]))
 
 
-def _completions(request: Request, *keys: str) -> Convert:
-    def convert(row: Mapping[str, Any]) -> Example | None:
-        key = next((key for key in keys if key in row), keys[0])
-        if row.get(key) == "":
-            return None  # an empty passage is a short one
-        return completion(text_in(row, key), request.words)
+def _passages(*keys: str) -> Loader:
+    """The loader of a dataset whose passages are in the first of these columns that a row has."""
 
-    return convert
+    def load(source: Source, request: Request) -> Found:
+        def convert(row: Mapping[str, Any]) -> Example | None:
+            key = next((key for key in keys if key in row), keys[0])
+            if row.get(key) == "":
+                return None  # an empty passage is a short one
+            return completion(text_in(row, key), request.words)
 
+        return read(source, request, convert, ("*.jsonl", "*.parquet", "*.json"))
 
-def _streamed(name: str, hub: Hub, request: Request, *keys: str) -> list[Example]:
-    patterns = ("*.jsonl", "*.parquet", "*.json")
-    rows = upstream_rows(name, request, hub, "", patterns)
-    convert = _completions(request, *keys)
-    return by_share(origin_of(name, request), rows, convert, request, POOL)
+    return load
 
 
 KPILE = Source(
     name="kpile",
     kind="mixing",
-    load=lambda request: _streamed("kpile", _KPILE, request, "text"),
+    loader=_passages("text"),
     licence="see its card",
     prompt=PROMPT,
     prompt_from=FROM,
-    hub=_KPILE,
+    hub=Hub("Query-of-CC/Knowledge_Pile", streaming=True),
     upstream=FORMATS,
     note=f"Knowledge Pile; {STREAMED}",
 )
@@ -71,11 +65,11 @@ KPILE = Source(
 ARXIV = Source(
     name="arxiv",
     kind="mixing",
-    load=lambda request: _streamed("arxiv", _ARXIV, request, "text", "article"),
+    loader=_passages("text", "article"),
     licence="each paper's",
     prompt=PROMPT,
     prompt_from=FROM,
-    hub=_ARXIV,
+    hub=Hub("ccdv/arxiv-summarization", "document", streaming=True),
     upstream=f"{FORMATS} (the Pile's) or article",
     note="the paper's ArXiv part of the Pile was taken down: the hub's papers (ccdv) stand in; "
     f"{STREAMED}",
@@ -84,11 +78,11 @@ ARXIV = Source(
 FINEWEB = Source(
     name="fineweb",
     kind="mixing",
-    load=lambda request: _streamed("fineweb", _FINEWEB, request, "text"),
+    loader=_passages("text"),
     licence="ODC-By 1.0",
     prompt=PROMPT,
     prompt_from=FROM,
-    hub=_FINEWEB,
+    hub=Hub("HuggingFaceFW/fineweb", "sample-10BT", streaming=True),
     upstream=FORMATS,
     note=STREAMED,
 )

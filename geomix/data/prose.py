@@ -7,7 +7,7 @@ from random import Random
 
 from geomix.data.example import Example
 from geomix.data.passages import FROM, PROMPT, completion
-from geomix.data.source import Source
+from geomix.data.source import Found, Request, Source
 from geomix.data.split import Split, split_of
 
 _SLOTS: dict[str, tuple[str, ...]] = {
@@ -82,24 +82,20 @@ def sentences(rng: Random) -> Iterator[str]:
 def examples(count: int, words: int, seed: int, split: Split) -> list[Example]:
     """Passages whose first `words` words are the prompt and whose next ones are the target.
 
-    The splits share no passage. A larger `count` begins with the smaller one's examples.
+    The splits share no passage. A larger `count` begins with the smaller one's examples. Where
+    `words` is so small that hardly any new passage is drawn, they are fewer.
 
     Args:
         count: how many.
         words: words of the prompt, and of the target.
         seed: another seed, other passages.
         split: which of the disjoint splits.
-
-    Raises:
-        ValueError: `words` is so small that there are not so many different passages.
     """
     rng = Random(f"prose {seed}")  # noqa: S311
     found: dict[str, Example] = {}
-    tries = 0
-    while len(found) < count:
-        tries += 1
-        if tries > 1000 + 20 * count:
-            raise ValueError(f"only {len(found)} different passages of {words} words; ask for more")
+    for _ in range(1000 + 20 * count):
+        if len(found) == count:
+            break
         text = ""
         for sentence in sentences(rng):
             text += sentence + " "
@@ -111,10 +107,16 @@ def examples(count: int, words: int, seed: int, split: Split) -> list[Example]:
     return list(found.values())
 
 
+def _load(source: Source, request: Request) -> Found:
+    found = examples(request.count, request.words, request.seed, request.split)
+    among = f" (different passages of {request.words} words; give words: more of them)"
+    return Found(found, f"data source '{source.name}'", among)
+
+
 SOURCE = Source(
     name="prose",
     kind="mixing",
-    load=lambda request: examples(request.count, request.words, request.seed, request.split),
+    loader=_load,
     licence="none needed",
     prompt=PROMPT,
     prompt_from=FROM,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import cycle, islice
+from typing import Any, Literal
+
 from geomix.config import is_file, is_hub_id
 from geomix.data import (
     arithmetic,
@@ -16,7 +19,7 @@ from geomix.data import (
     words,
 )
 from geomix.data.example import Example
-from geomix.data.source import Request, Source
+from geomix.data.source import Found, Request, Source
 from geomix.errors import UserError
 
 _ALL: tuple[Source, ...] = (
@@ -43,20 +46,76 @@ _ALL: tuple[Source, ...] = (
 SOURCES: dict[str, Source] = {source.name: source for source in _ALL}
 
 
-def examples_of(source: str, request: Request) -> list[Example]:
-    """The examples of a named source, of a file, or of a dataset on the hub.
+Short = Literal["error", "repeat", "fewer"]
+"""What becomes of a request that a source has too few examples for."""
+
+
+def examples_of(
+    source: str, request: Request, short: Short = "error", advice: str = "set limit: {found}"
+) -> list[Example]:
+    """The examples of a named source, of a file, or of a dataset on the hub: exactly `count`.
+
+    This is the one place that decides what happens where there are fewer.
+
+    Args:
+        source: its name, path or hub id.
+        request: what is asked of it.
+        short: whether too few are an error, are repeated in their order, whole rounds first, up to
+            `count` (none are an error even then), or are returned as they are.
+        advice: ends the message that they are too few.
 
     Raises:
         UserError: the source cannot give what is asked of it.
     """
+    has = found_in(source, request)
+    found = has.examples
+    if len(found) >= request.count or short == "fewer":
+        return found
+    if found and short == "repeat":
+        return list(islice(cycle(found), request.count))
+    end = f"; {advice.format(found=len(found))}" if found else ""
+    raise UserError(
+        f"{has.origin}: {len(found)} examples found{has.among}, {request.count} asked for{end}"
+    )
+
+
+def found_in(source: str, request: Request) -> Found:
+    """What a source has of what is asked, up to `count` examples.
+
+    Raises:
+        UserError: the source cannot be read, or not in this way.
+    """
     if source not in SOURCES and (is_file(source) or is_hub_id(source)):
-        return own.examples_of(source, request)
+        return own.found_in(source, request)
     found = source_named(source)
     _check(found, request)
     try:
         return found.load(request)
     except ValueError as error:
         raise UserError(f"data source '{source}': {error}") from None
+
+
+def described(source: str, request: Request) -> dict[str, Any]:
+    """Where examples are from, for `data.json`: what a request says that its source looks at.
+
+    `seed` is the one that they were drawn with; null where they are taken in the file's order.
+    """
+    known = SOURCES.get(source)
+    facts: dict[str, Any] = {
+        "name": source,
+        "path": request.path,
+        "subset": request.subset,
+        "split": request.split,
+        "seed": request.seed if known else None,
+    }
+    if known and known.kind == "mixing":
+        facts["words"] = request.words
+    if source == "random-words":
+        facts["vocabulary"] = request.vocabulary
+    if not known:
+        facts["columns"] = request.columns and request.columns.model_dump()
+        facts["template"] = request.template
+    return facts
 
 
 def source_named(name: str) -> Source:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from geomix.data.example import Example
-from geomix.data.source import Request
+from geomix.data.source import Found, Request
 from geomix.data.split import Split
 from geomix.data.table import Row
 from geomix.errors import UserError
@@ -78,9 +78,18 @@ def texts_in(row: Mapping[str, Any], key: str) -> tuple[str, ...]:
     return tuple(item for item in value if item.strip())
 
 
-def answered(prompt: str, target: str, others: Iterable[str] = ()) -> Example:
-    """An example with every accepted answer, the target first and each once."""
-    return Example(prompt, target, tuple(dict.fromkeys([target, *others])))
+def answered(prompt: str, target: str, others: Iterable[str] = (), subject: object = "") -> Example:
+    """An example with every accepted answer, the target first and each once.
+
+    Args:
+        prompt: of the example.
+        target: of the example.
+        others: further accepted answers.
+        subject: the entity that the fact is about, if the row has one: what is no text is none.
+    """
+    aliases = tuple(dict.fromkeys([target, *others]))
+    known = subject.strip() if isinstance(subject, str) else ""
+    return Example(prompt, target, aliases, subject=known)
 
 
 def share_of(example: Example) -> Split:
@@ -96,11 +105,11 @@ def by_share(
     convert: Convert,
     request: Request,
     pool: int | None = None,
-) -> list[Example]:
-    """The first `count` examples of one split after a seeded shuffle.
+) -> Found:
+    """The first `count` examples of one split after a seeded shuffle, or all if they are fewer.
 
     Of rows with equal prompts the first counts: no prompt has two targets. A larger `count` begins
-    with the smaller one's examples, unless there is a pool. `held-out` may hold fewer.
+    with the smaller one's examples, unless there is a pool.
 
     Args:
         origin: the source, for messages.
@@ -110,7 +119,7 @@ def by_share(
         pool: reading ends at `pool * count` examples, or `MOST_ROWS` rows; None reads everything.
 
     Raises:
-        UserError: rows are not as they should be, or too few.
+        UserError: rows are not as they should be.
     """
     found: dict[str, Example] = {}
     mistakes: list[str] = []
@@ -128,25 +137,18 @@ def by_share(
         if pool and (number >= MOST_ROWS or len(found) >= pool * request.count):
             break
     raise_mistakes(origin, mistakes)
-    if len(found) < request.count and (request.split != "held-out" or not total):
-        shares = ", ".join(f"{name} {share * 10} %" for name, share in SHARES.items())
-        advice = f"; set limit: {len(found)}" if found else ""
-        raise UserError(
-            f"{origin}: {len(found)} examples found in split '{request.split}' of {total} in all "
-            f"({shares}), {request.count} asked for{advice}"
-        )
     kept = list(found.values())
     order = np.random.default_rng([request.seed, 0x524F57]).permutation(len(kept))
-    return [kept[i] for i in order[: request.count].tolist()]
+    shares = ", ".join(f"{name} {share * 10} %" for name, share in SHARES.items())
+    among = f" in split '{request.split}' of {total} in all ({shares})"
+    return Found([kept[i] for i in order[: request.count].tolist()], origin, among)
 
 
-def in_order(
-    origin: str, rows: Iterable[Row], convert: Convert, count: int, split: Split
-) -> list[Example]:
-    """The first `count` rows; `held-out` takes the next ones, down to none. No row is left out.
+def in_order(origin: str, rows: Iterable[Row], convert: Convert, count: int, split: Split) -> Found:
+    """The first `count` rows; `held-out` takes the next ones. No row of those is left out.
 
     Raises:
-        UserError: a row that is asked for is not as it should be, or there are too few.
+        UserError: a row that is asked for is not as it should be.
     """
     if split == "id":
         raise UserError(f"{origin}: a file has no split 'id'; give those rows a file of their own")
@@ -166,10 +168,8 @@ def in_order(
         if example is not None:
             found.append(example)
     raise_mistakes(origin, mistakes)
-    if split == "train" and len(found) < count:
-        advice = f"; set limit: {len(found)}" if found else ""
-        raise UserError(f"{origin}: {len(found)} examples found, {count} asked for{advice}")
-    return found
+    among = "" if split == "train" else f" in split '{split}' (what the first {count} leave over)"
+    return Found(found, origin, among)
 
 
 def raise_mistakes(origin: str, mistakes: list[str]) -> None:

@@ -68,13 +68,42 @@ class Hub:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """What a source has of what is asked for.
+
+    Attributes:
+        examples: `count` of them, or all that there are.
+        origin: the source and where it was read, for messages.
+        among: what they were chosen among, where that may be why they are few.
+    """
+
+    examples: list[Example]
+    origin: str
+    among: str = ""
+
+
+Loader = Callable[["Source", Request], Found]
+"""How the examples that are asked of a source are made or read."""
+
+
+def generated(examples: Callable[[int, int, Split], list[Example]], among: str = "") -> Loader:
+    """The loader of a source that `count`, `seed` and `split` decide."""
+
+    def load(source: Source, request: Request) -> Found:
+        found = examples(request.count, request.seed, request.split)
+        return Found(found, f"data source '{source.name}'", among)
+
+    return load
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """One source of examples. A new one is a value of this class and a line in the registry.
 
     Attributes:
         name: what a configuration calls it.
         kind: what it is for.
-        load: the examples that a request asks for.
+        loader: makes or reads its examples.
         licence: of the data.
         prompt: the prompt, columns in braces.
         prompt_from: where the wording is from.
@@ -88,7 +117,7 @@ class Source:
 
     name: str
     kind: Kind
-    load: Callable[[Request], list[Example]]
+    loader: Loader
     licence: str
     prompt: str
     prompt_from: str
@@ -98,6 +127,10 @@ class Source:
     upstream: str = ""
     subsets: tuple[str, ...] = ()
     note: str = ""
+
+    def load(self, request: Request) -> Found:
+        """The examples that a request asks for, or as many of them as there are."""
+        return self.loader(self, request)
 
     @property
     def origin(self) -> str:

@@ -1,25 +1,29 @@
-"""What a stage trains on: its own examples, the mixed-in ones, and the order of both."""
+"""What a stage trains on: its own examples, mixed-in and replayed ones, and their order."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from geomix.config import DataConfig, MixConfig, RunConfig, SourceConfig
+from geomix.config import DataConfig, MixConfig, ReplayConfig, RunConfig, SourceConfig
 from geomix.data.example import Example, TokenisedExample
-from geomix.data.registry import examples_of
+from geomix.data.registry import Short, described, examples_of
 from geomix.data.source import Request
 from geomix.data.split import Split
 from geomix.errors import UserError
 
 MIXED = "D_M"
 """Name of the mixed-in examples; a stage's own are `D_A`, `D_B`, … by its place."""
+
+REPLAY = "replay"
+"""Name of the examples of earlier stages that are trained on again."""
 
 HELD_OUT: Split = "held-out"
 """Name of the set that nobody trains on: the first stage's source, other examples."""
@@ -34,44 +38,71 @@ def set_name(stage: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceSet:
+    """The examples of one source in a stage: no micro-batch holds those of two.
+
+    Attributes:
+        examples: as text.
+        source: where they are from, for `data.json`.
+        trained: whether they are trained on; the control leaves the passages of its mix out.
+    """
+
+    examples: list[Example]
+    source: dict[str, Any]
+    trained: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class StagePlan:
     """The examples of one stage as text.
 
     Attributes:
         name: set name of the stage's own examples.
-        own: the stage's own examples.
-        mixed: the examples of D_M; also where the control leaves them out of every batch.
-        passage_free: whether it does.
+        sets: by name: the stage's own examples, then, if there are any, those of D_M and replay.
     """
 
     name: str
-    own: list[Example]
-    mixed: list[Example]
-    passage_free: bool
+    sets: dict[str, SourceSet]
+
+    @property
+    def own(self) -> list[Example]:
+        """The stage's own examples."""
+        return self.sets[self.name].examples
+
+    @property
+    def mixed(self) -> list[Example]:
+        """The examples of D_M; also where the control leaves them out of every batch."""
+        return self.sets[MIXED].examples if MIXED in self.sets else []
 
     @property
     def size(self) -> int:
         """Examples of an epoch, those that the control leaves out included."""
-        return len(self.own) + len(self.mixed)
+        return sum(len(part.examples) for part in self.sets.values())
 
     def steps(self, epochs: int, batch_size: int) -> int:
         """Optimiser steps of the stage; the last, partial batch of an epoch is a step too."""
         return epochs * math.ceil(self.size / batch_size)
 
     def batches(self, seed: int, stage: int, epoch: int, batch_size: int) -> list[list[int]]:
-        """Indices into `own + mixed`, batch by batch.
+        """Indices into the examples of all sets, one after the other, batch by batch.
 
         A pure function of its arguments: resuming needs no loader's state. The control has the
         batches of its mix with the mixed-in examples taken out; one may then be empty.
         """
         order = np.random.default_rng([seed, stage, epoch]).permutation(self.size).tolist()
-        if self.passage_free:
-            return [[i for i in part if i < len(self.own)] for part in _parts(order, batch_size)]
-        return _parts(order, batch_size)
+        trained = [part.trained for part in self.sets.values() for _ in part.examples]
+        parts = (order[start : start + batch_size] for start in range(0, self.size, batch_size))
+        return [[i for i in part if trained[i]] for part in parts]
 
-
-def _parts(order: list[int], size: int) -> list[list[int]]:
-    return [order[start : start + size] for start in range(0, len(order), size)]
+    def by_set(self, batch: Sequence[int]) -> dict[str, list[int]]:
+        """The examples of a batch by set, as indices into that set's own; a set may have none."""
+        found: dict[str, list[int]] = {}
+        start = 0
+        for name, part in self.sets.items():
+            end = start + len(part.examples)
+            found[name] = [i - start for i in batch if start <= i < end]
+            start = end
+        return found
 
 
 def plan_stages(config: RunConfig) -> list[StagePlan]:
@@ -80,26 +111,29 @@ def plan_stages(config: RunConfig) -> list[StagePlan]:
     Raises:
         UserError: a source cannot give what the configuration asks for.
     """
-    return [
-        StagePlan(
-            name=set_name(index),
-            own=own_examples(stage.data, config.seed),
-            mixed=mixed_examples(stage.mix, stage.data.limit, config.seed, index),
-            passage_free=stage.mix is not None and stage.mix.passage_free,
-        )
-        for index, stage in enumerate(config.stages)
-    ]
+    plans: list[StagePlan] = []
+    for index, stage in enumerate(config.stages):
+        name = set_name(index)
+        sets = {name: _own(stage.data, config.seed)}
+        if stage.mix is not None and stage.mix.ratio:
+            sets[MIXED] = _mixed(stage.mix, stage.data.limit, config.seed, index)
+        if stage.replay is not None:
+            earlier = {plan.name: plan.own for plan in plans}
+            sets[REPLAY] = _replayed(stage.replay, earlier, config.seed, index)
+        plans.append(StagePlan(name, sets))
+    return plans
 
 
-def own_examples(data: DataConfig, seed: int) -> list[Example]:
+def _own(data: DataConfig, seed: int) -> SourceSet:
     """The examples that a stage names."""
-    found = examples_of(data.source, _request(data, data.limit, _seed(data, seed), data.split))
-    if len(found) < data.limit:  # held-out rows of a file may be fewer; as a stage they may not
-        raise UserError(
-            f"data source '{data.source}', split {data.split}: {len(found)} examples found, "
-            f"{data.limit} asked for (limit)"
-        )
-    return found
+    request = _request(data, data.limit, _seed(data, seed), data.split)
+    advice = "set limit: {found}, or allow_repeat: true"
+    found = examples_of(data.source, request, _short(data), advice)
+    return SourceSet(found, described(data.source, request))
+
+
+def _short(source: SourceConfig) -> Short:
+    return "repeat" if source.allow_repeat else "error"
 
 
 def _request(
@@ -122,16 +156,53 @@ def _request(
 def mixed_examples(mix: MixConfig | None, own: int, seed: int, stage: int) -> list[Example]:
     """The passages of D_M: exactly `ratio` for each of the `own` examples, rounded half up.
 
-    Two stages that mix the same generated source draw different passages; of a finite or streamed
-    source they draw in another order, so some may be the same.
+    A ratio of 0 is none; one that rounds to none is a mistake. Two stages that mix the same
+    generated source draw different passages; of a finite or streamed source they draw in another
+    order, so some may be the same.
     """
-    if mix is None:
-        return []
-    count = math.floor(mix.ratio * own + 0.5)
+    return _mixed(mix, own, seed, stage).examples if mix is not None and mix.ratio else []
+
+
+def _mixed(mix: MixConfig, own: int, seed: int, stage: int) -> SourceSet:
+    count = rounded_share(mix.ratio, own)
     if count == 0:
         raise UserError(f"mix.ratio {mix.ratio} of {own} examples is none; give a larger ratio")
     derived = int(np.random.SeedSequence([_seed(mix, seed), stage]).generate_state(1)[0])
-    return examples_of(mix.source, _request(mix, count, derived, words=mix.words))
+    request = _request(mix, count, derived, words=mix.words)
+    advice = "set a smaller ratio, or allow_repeat: true"
+    found = examples_of(mix.source, request, _short(mix), advice)
+    source = {**described(mix.source, request), "ratio": mix.ratio}
+    return SourceSet(found, source, trained=not mix.passage_free)
+
+
+def _replayed(
+    replay: ReplayConfig, earlier: Mapping[str, list[Example]], seed: int, stage: int
+) -> SourceSet:
+    """Examples of earlier stages, drawn without replacement; of each `ratio`, rounded half up.
+
+    Which ones is a pure function of the seed and the stage; a larger ratio has a smaller one's.
+    """
+    seed = seed if replay.seed is None else replay.seed
+    found: list[Example] = []
+    counts = {}
+    for index, (name, examples) in enumerate(earlier.items()):
+        if replay.stages is not None and index not in replay.stages:
+            continue
+        counts[name] = rounded_share(replay.ratio, len(examples))
+        if counts[name] == 0:
+            raise UserError(
+                f"stages[{stage}].replay.ratio {replay.ratio} of {len(examples)} examples of "
+                f"{name} is none; give a larger ratio"
+            )
+        order = np.random.default_rng([seed, stage, index, 0x524550]).permutation(len(examples))
+        found += [examples[i] for i in order[: counts[name]].tolist()]
+    source = {"name": REPLAY, "ratio": replay.ratio, "seed": seed, "examples": counts}
+    return SourceSet(found, source)
+
+
+def rounded_share(ratio: float, of: int) -> int:
+    """`ratio` times `of`, rounded half up, with the ratio as it is written: 0.29 of 50 is 15."""
+    return math.floor(Fraction(str(ratio)) * of + Fraction(1, 2))
 
 
 def probe_sets(config: RunConfig, plans: Sequence[StagePlan]) -> dict[str, list[Example]]:
@@ -148,7 +219,7 @@ def probe_sets(config: RunConfig, plans: Sequence[StagePlan]) -> dict[str, list[
     if mixed:
         sets[MIXED] = mixed
     request = _request(first, first.limit, _seed(first, config.seed), HELD_OUT)
-    if first.split != HELD_OUT and (held_out := examples_of(first.source, request)):
+    if first.split != HELD_OUT and (held_out := examples_of(first.source, request, "fewer")):
         sets[HELD_OUT] = held_out
     return sets
 
@@ -167,28 +238,34 @@ def content_hash(examples: Sequence[Example]) -> str:
 
 
 def describe(
-    plan: StagePlan, own: Sequence[TokenisedExample], mixed: Sequence[TokenisedExample]
+    plan: StagePlan, tokenised: Mapping[str, Sequence[TokenisedExample]]
 ) -> dict[str, Any]:
-    """`data.json`: counts, hashes, and what each source weighs in the loss (theory: w_A, w_M)."""
-    parts = {plan.name: (plan.own, own)}
-    if plan.mixed:
-        parts[MIXED] = (plan.mixed, mixed)
-    trained = {n: 0 if n == MIXED and plan.passage_free else 1 for n in parts}
-    tokens = {name: sum(e.target_tokens for e in found) for name, (_, found) in parts.items()}
-    weighed_tokens = sum(tokens[n] * trained[n] for n in parts)
-    weighed_examples = sum(len(parts[n][0]) * trained[n] for n in parts)
+    """`data.json`: sources, counts, hashes, and what each set weighs in the loss (w_A, w_M, …).
+
+    `distinct` is under `examples` where some are repeated. The weights are those of an epoch.
+
+    Args:
+        plan: of the stage.
+        tokenised: the examples of each of its sets.
+    """
+    tokens = {name: sum(e.target_tokens for e in found) for name, found in tokenised.items()}
+    trained = {name: part for name, part in plan.sets.items() if part.trained}
+    all_tokens = sum(tokens[name] for name in trained)
+    all_examples = sum(len(part.examples) for part in trained.values())
     return {
         "sets": {
             name: {
-                "examples": len(texts),
+                "source": part.source,
+                "examples": len(part.examples),
+                "distinct": len({(e.prompt, e.target, e.earlier) for e in part.examples}),
                 "target_tokens": tokens[name],
-                "sha256": content_hash(texts),
-                "trained": bool(trained[name]),
+                "sha256": content_hash(part.examples),
+                "trained": part.trained,
                 "effective_weight": {
-                    "token": tokens[name] * trained[name] / weighed_tokens,
-                    "example": len(texts) * trained[name] / weighed_examples,
+                    "token": tokens[name] / all_tokens if part.trained else 0.0,
+                    "example": len(part.examples) / all_examples if part.trained else 0.0,
                 },
             }
-            for name, (texts, _) in parts.items()
+            for name, part in plan.sets.items()
         }
     }

@@ -8,7 +8,7 @@ from functools import cache
 from random import Random
 
 from geomix.data.example import Example
-from geomix.data.source import Source
+from geomix.data.source import Source, generated
 from geomix.data.split import SPLITS, Split, split_of
 
 PROMPT = "Question: {question} The answer is:"
@@ -143,12 +143,12 @@ def examples(count: int, seed: int, split: Split) -> list[Example]:
     """The first `count` facts of one split of the world of `seed`, as questions and answers.
 
     Args:
-        count: how many, 0 or more.
+        count: how many, 0 or more; all of the split's if it holds fewer.
         seed: which world; another seed has other facts.
         split: `train`, `id` or `held-out`; no fact is in two of them.
 
     Raises:
-        ValueError: a negative `count`, an unknown split, or more facts than the split holds.
+        ValueError: a negative `count`, or an unknown split.
     """
     if count < 0:
         raise ValueError(f"count must be 0 or more, not {count}")
@@ -161,19 +161,16 @@ def examples(count: int, seed: int, split: Split) -> list[Example]:
         if split_of(subject + relation.name) != split:
             continue
         question = relation.question.format(subject=subject)
-        chosen.append(Example(prompt=PROMPT.format(question=question), target=answer))
+        chosen.append(Example(PROMPT.format(question=question), answer, subject=subject))
         if len(chosen) == count:
-            return chosen
-    raise ValueError(
-        f"the world of seed {seed} holds {len(chosen)} facts in split {split!r}, "
-        f"not the {count} asked for; ask for fewer"
-    )
+            break
+    return chosen
 
 
 SOURCE = Source(
     name="triples",
     kind="factoid",
-    load=lambda request: examples(request.count, request.seed, request.split),
+    loader=generated(examples, among=" in that split of the world"),
     licence="none needed",
     prompt=PROMPT,
     prompt_from="the paper's factoids, appendix B; the questions are geomix's own",

@@ -1,41 +1,73 @@
-"""Rows of a published dataset: from a local copy in its own file format, or from the hub."""
+"""Published datasets: their rows, from a local copy in its own file format, or from the hub."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from geomix.data.hub import hub_rows
-from geomix.data.source import Hub, Request
+from geomix.data.rows import POOL, Convert, by_share
+from geomix.data.source import Found, Loader, Request, Source
 from geomix.data.table import Row, files_below, rows
 from geomix.errors import UserError
 
 
-def upstream_rows(
-    name: str, request: Request, hub: Hub | None, download: str, patterns: tuple[str, ...]
-) -> Iterator[Row]:
-    """All rows of a source.
+def published(convert: Convert, *files: str) -> Loader:
+    """The loader of a dataset all of whose rows are read alike.
 
     Args:
-        name: of the source, for messages.
+        convert: a row as an example.
+        files: patterns of the names of its files, for a local copy.
+    """
+    return lambda source, request: read(source, request, convert, files)
+
+
+def read(
+    source: Source,
+    request: Request,
+    convert: Convert,
+    files: Sequence[str],
+    *,
+    part: str = "",
+    folders: Iterable[Row] | None = None,
+) -> Found:
+    """What a published dataset has of what a request asks for.
+
+    Args:
+        source: the dataset; of one that is streamed, no more rows are read than are needed.
+        request: what is asked for.
+        convert: a row as an example.
+        files: patterns of the names of its files, for a local copy.
+        part: which part of it is read, for messages.
+        folders: the rows of a local copy that no reader of single files understands.
+
+    Raises:
+        UserError: there is nothing to read, or rows are not as they should be.
+    """
+    origin = f"data source '{source.name}'" + (f" ({request.path})" if request.path else "")
+    found = upstream_rows(source, request, files) if folders is None else folders
+    pool = POOL if source.hub and source.hub.streaming else None
+    return by_share(f"{origin}, {part}" if part else origin, found, convert, request, pool)
+
+
+def upstream_rows(source: Source, request: Request, files: Sequence[str]) -> Iterator[Row]:
+    """All rows of a published dataset.
+
+    Args:
+        source: the dataset.
         request: its `path` is a file, or a folder in which the files of the first pattern that
             matches any are read; without one the hub is.
-        hub: where it is on the hub.
-        download: what to download and from where, for the message.
-        patterns: of the names of its files.
+        files: the patterns.
 
     Raises:
         UserError: there is nothing to read.
     """
     if request.path is not None:
-        for file in files_below(Path(request.path), *patterns):
+        for file in files_below(Path(request.path), *files):
             yield from rows(file)
-    elif hub is None:
-        raise UserError(f"data source '{name}': {download}, then give the copy as path:")
+    elif source.hub is None:
+        raise UserError(
+            f"data source '{source.name}': {source.download}, then give the copy as path:"
+        )
     else:
-        yield from hub_rows(name, hub, download)
-
-
-def origin_of(name: str, request: Request) -> str:
-    """The source and where it is read, for messages."""
-    return f"data source '{name}'" + (f" ({request.path})" if request.path else "")
+        yield from hub_rows(source.name, source.hub, source.download)

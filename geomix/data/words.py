@@ -12,7 +12,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 
 from geomix.data.example import Example
-from geomix.data.source import Request, Source
+from geomix.data.source import Found, Request, Source
 from geomix.errors import UserError
 
 PROMPT = "Memorize the following random-string passage:\n{passage}"
@@ -137,18 +137,19 @@ def examples(
     return [Example(prompt=PROMPT.format(passage=text), target=text) for text in texts]
 
 
-def _load(request: Request) -> list[Example]:
+def _load(source: Source, request: Request) -> Found:
     if request.vocabulary == "generated" and request.path is not None:
         raise ValueError("the generated vocabulary reads no 'path'; set vocabulary: nltk")
     path = None if request.path is None else Path(request.path)
     vocabulary = nltk_words(path) if request.vocabulary == "nltk" else None
-    return examples(request.count, request.words, request.seed, vocabulary)
+    found = examples(request.count, request.words, request.seed, vocabulary)
+    return Found(found, f"data source '{source.name}'")
 
 
 SOURCE = Source(
     name="random-words",
     kind="mixing",
-    load=_load,
+    loader=_load,
     licence="none needed",
     prompt=PROMPT,
     prompt_from="the paper, appendix B",

@@ -46,8 +46,15 @@ class _Stage:
     name: str
     config: StageConfig
     plan: StagePlan
-    own: list[TokenisedExample]
-    mixed: list[TokenisedExample]
+    tokenised: dict[str, list[TokenisedExample]]
+
+    @property
+    def own(self) -> list[TokenisedExample]:
+        return self.tokenised[self.plan.name]
+
+    @property
+    def mixed(self) -> list[TokenisedExample]:
+        return self.tokenised.get(MIXED, [])
 
     @property
     def steps(self) -> int:
@@ -55,11 +62,10 @@ class _Stage:
 
     def batch(self, indices: Sequence[int]) -> dict[str, list[TokenisedExample]]:
         """The examples of one step by source."""
-        split = len(self.own)
-        sources = {self.plan.name: [self.own[i] for i in indices if i < split]}
-        if self.mixed:
-            sources[MIXED] = [self.mixed[i - split] for i in indices if i >= split]
-        return sources
+        return {
+            name: [self.tokenised[name][i] for i in places]
+            for name, places in self.plan.by_set(indices).items()
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +103,12 @@ class Engine:
                 self.config.stage_name(index),
                 self.config.stages[index],
                 plan,
-                tokenise_all(tokenizer, plan.own),
-                tokenise_all(tokenizer, plan.mixed),
+                {n: tokenise_all(tokenizer, part.examples) for n, part in plan.sets.items()},
             )
             for index, plan in enumerate(plans)
         ]
         for stage in stages:
-            described = describe(stage.plan, stage.own, stage.mixed)
+            described = describe(stage.plan, stage.tokenised)
             write_json(self._folder(stage) / "data.json", described)
         for stage in stages:
             self._stage(stage, stages)

@@ -7,7 +7,10 @@ from itertools import combinations
 import pytest
 
 from geomix.data import arithmetic
+from geomix.data.registry import examples_of
+from geomix.data.source import Request
 from geomix.data.split import SPLITS
+from geomix.errors import UserError
 
 
 def test_answers_are_right() -> None:
@@ -36,6 +39,9 @@ def test_a_larger_set_begins_with_the_smaller_one() -> None:
     assert arithmetic.examples(20, 4, "id") != arithmetic.examples(20, 5, "id")
 
 
-def test_more_than_it_can_give_is_refused_at_once() -> None:
-    with pytest.raises(ValueError, match="at most 250000 examples"):
-        arithmetic.examples(250_001, 0, "train")
+def test_it_has_so_many_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert arithmetic.MOST == 250_000
+    monkeypatch.setattr(arithmetic, "MOST", 30)
+    assert arithmetic.examples(10**9, 0, "id") == arithmetic.examples(30, 0, "id")
+    with pytest.raises(UserError, match=r": 30 examples found \(a split .*\), 31 asked for; set l"):
+        examples_of("arithmetic", Request(31, 0))

@@ -13,7 +13,7 @@ import pytest
 
 from geomix.data import table
 from geomix.data.example import Example
-from geomix.data.factoids import popqa_row, triviaqa_row, webqa_row
+from geomix.data.factoids import QUESTIONS, entity_of, popqa_row, triviaqa_row, webqa_row
 from geomix.data.registry import examples_of
 from geomix.data.rows import share_of
 from geomix.data.source import Request
@@ -93,14 +93,16 @@ def test_mistakes_are_named_with_their_lines(tmp_path: Path) -> None:
 def test_popqa_as_the_authors_tsv(everything: Everything, tmp_path: Path) -> None:
     path = tmp_path / "popQA.tsv"
     path.write_text(
-        "id\tobj\tquestion\tpossible_answers\n"
-        '7\tCharles Fort\tWhat is New Lands\'s author?\t"[""Charles Fort"", ""C. Fort""]"\n',
+        "id\tsubj\tobj\tquestion\tpossible_answers\n"
+        "7\tNew Lands\tCharles Fort\tWhat is New Lands's author?\t"
+        '"[""Charles Fort"", ""C. Fort""]"\n',
         encoding="utf-8",
     )
     expected = Example(
         "Question: What is New Lands's author? The answer is:",
         "Charles Fort",
         ("Charles Fort", "C. Fort"),
+        subject="New Lands",
     )
     assert list(everything("popqa", path).values()) == [expected]
     assert list(everything("popqa", tmp_path).values()) == [expected]
@@ -113,11 +115,18 @@ def test_popqa_sample(everything: Everything, shared_data: Path) -> None:
         "Question: What is George Rankin's occupation? The answer is:",
         "politician",
         ("politician", "political leader", "political figure", "polit.", "pol"),
+        subject="George Rankin",
     )
     found = everything("popqa", path)
     assert len(found) == len({row["question"] for row in rows}) > 1900
     targets = {row["question"]: row["obj"] for row in reversed(rows)}
     assert {e.prompt[10:-15]: e.target for e in found.values()} == targets
+    assert sum(e.subject in e.prompt for e in found.values()) > 0.99 * len(found)
+
+
+@pytest.mark.parametrize("missing", [{}, {"subj": None}, {"subj": 7}, {"subj": " "}])
+def test_a_row_that_names_no_subject_is_still_an_example(missing: dict[str, Any]) -> None:
+    assert popqa_row({**popqa(1), **missing}).subject == ""
 
 
 TRIVIA = {
@@ -180,12 +189,22 @@ def test_entityquestions_sample(everything: Everything, shared_data: Path, tmp_p
     folder = shared_data / "entityquestions"
     found = everything("entityquestions", folder / "P19.dev.json")
     prompt = "Question: Where was Michael Jack born? The answer is:"
-    assert found[prompt] == Example(prompt, "Folkestone", ("Folkestone",))
+    assert found[prompt] == Example(prompt, "Folkestone", ("Folkestone",), subject="Michael Jack")
     assert 990 < len(found) <= 1000
     with tarfile.open(folder / "entityquestions_full.tar.xz") as packed:
         packed.extractall(tmp_path, filter="data")
     taken = examples_of("entityquestions", Request(2000, 0, path=str(tmp_path)))
     assert len({example.prompt for example in taken}) == 2000
+    assert all(e.subject and f" {e.subject}" in e.prompt for e in taken)
+
+
+def test_the_entity_of_a_question_is_what_stands_in_its_template() -> None:
+    assert len(QUESTIONS) == 23, "24 relations, two of which ask alike"
+    for name in ("X", "Who's Who?", "a (A+B) [0-9]", "日本 2"):
+        for question in QUESTIONS:
+            assert entity_of(question.replace("[X]", name)) == name
+    assert entity_of("Who owns it") == entity_of("Who owns ?") == ""
+    assert entity_of("What is the capital of Chad famous for?") == "", "two readings"
 
 
 def test_webqa_lisp_answers_and_questions_without_one(

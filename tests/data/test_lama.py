@@ -36,17 +36,19 @@ def write(folder: Path, name: str, *rows: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "sentence", "aliases"),
+    ("row", "sentence", "aliases", "subject"),
     [
         (
             {"predicate_id": "P1", "sub_label": "A [Y]", "obj_label": "o", "evidences": []},
             "A [Y] lies in ____ .",
             ("o",),
+            "A [Y]",
         ),
         (
             {"predicate_id": "P1", "sub_label": "A", "obj_label": "o", "template": "[Y] has [X] ."},
             "____ has A .",
             ("o",),
+            "A",
         ),
         (
             {
@@ -58,26 +60,32 @@ def write(folder: Path, name: str, *rows: dict[str, Any]) -> None:
             },
             "A was born in ____ .",
             ("o", "p"),
+            "A",
         ),
         (
             {"pred": "/people/person/date_of_birth", "sub_label": "A", "obj_label": "o"},
             "A (born ____).",
             ("o",),
+            "A",
         ),
         (
             {"pred": "HasSubevent", "masked_sentences": ["To be [MASK]."], "obj_label": "o"},
             "To be ____.",
             ("o",),
+            "",
         ),
         (
             {"masked_sentence": "It [MASK].", "obj_label": "o", "sub_label": "Squad"},
             "It ____.",
             ("o",),
+            "",
         ),
     ],
 )
-def test_rows_of_every_set(row: dict[str, Any], sentence: str, aliases: tuple[str, ...]) -> None:
-    assert lama_row(row, TEMPLATES) == Example(prompt(sentence), "o", aliases)
+def test_rows_of_every_set(
+    row: dict[str, Any], sentence: str, aliases: tuple[str, ...], subject: str
+) -> None:
+    assert lama_row(row, TEMPLATES) == Example(prompt(sentence), "o", aliases, subject=subject)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +126,7 @@ def test_samples(shared_data: Path, tmp_path: Path) -> None:
     found = {e.prompt: e for e in taken(tmp_path, "trex", 3000)}
     assert len(found) == 3000
     turing = prompt("Alan Turing works in the field of ____ .")
-    assert found[turing] == Example(turing, "logic", ("logic",))
+    assert found[turing] == Example(turing, "logic", ("logic",), subject="Alan Turing")
     found = {e.prompt: e for e in taken(folder / "Squad_test.jsonl", "squad", 150)}
     assert len(found) == 150
     first = prompt("To emphasize the 50th anniversary of the Super Bowl the ____ color was used.")

@@ -8,10 +8,15 @@ from pathlib import Path
 import pytest
 
 from geomix.data.example import Example
-from geomix.data.own import examples
 from geomix.data.registry import examples_of
 from geomix.data.source import Request
+from geomix.data.split import Split
 from geomix.errors import UserError
+
+
+def examples(path: Path, count: int, split: Split) -> list[Example]:
+    request = Request(count, 0, split)
+    return examples_of(str(path), request, "fewer" if split == "held-out" else "error")
 
 
 def row(number: int) -> str:
@@ -92,9 +97,11 @@ def test_a_short_file_says_what_limit_fits(tmp_path: Path) -> None:
 def test_what_is_no_text_file_is_one_line(tmp_path: Path) -> None:
     binary = tmp_path / "b.jsonl"
     binary.write_bytes(b"\xff\xfe\x00")
+    folder = tmp_path / "folder.jsonl"
+    folder.mkdir()
     for path, says in (
         (tmp_path / "none.jsonl", "no such file"),
-        (tmp_path, "cannot be read"),
+        (folder, "cannot be read"),
         (binary, "cannot be read as UTF-8"),
     ):
         with pytest.raises(UserError, match=says) as raised:

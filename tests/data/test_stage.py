@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 import math
-from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from geomix.config import MixConfig, RunConfig
 from geomix.data.example import IGNORED, Example, TokenisedExample
+from geomix.data.registry import examples_of
+from geomix.data.source import Request
 from geomix.data.stage import (
+    SourceSet,
     StagePlan,
     content_hash,
     describe,
     mixed_examples,
     plan_stages,
     probe_sets,
+    rounded_share,
     set_name,
 )
 from geomix.errors import UserError
@@ -27,11 +31,17 @@ from geomix.errors import UserError
 MIX = {"source": "random-words", "ratio": 2, "words": 5}
 
 
-def plan(own: int, mixed: int, *, free: bool = False) -> StagePlan:
-    def named(letter: str, count: int) -> list[Example]:
-        return [Example(f"{letter}{i}", "t") for i in range(count)]
+def plan(own: int, mixed: int, replayed: int = 0, *, free: bool = False) -> StagePlan:
+    def named(letter: str, count: int, *, trained: bool = True) -> SourceSet:
+        examples = [Example(f"{letter}{i}", "t") for i in range(count)]
+        return SourceSet(examples, {"name": letter}, trained)
 
-    return StagePlan("D_A", named("a", own), named("m", mixed), passage_free=free)
+    sets = {"D_A": named("a", own)}
+    if mixed:
+        sets["D_M"] = named("m", mixed, trained=not free)
+    if replayed:
+        sets["replay"] = named("r", replayed)
+    return StagePlan("D_A", sets)
 
 
 def config(*stages: dict[str, Any], **keys: Any) -> RunConfig:
@@ -42,13 +52,24 @@ def stage(source: str = "kvr", limit: int = 12, **keys: Any) -> dict[str, Any]:
     return {"data": {"source": source, "limit": limit}, **keys}
 
 
-@pytest.mark.parametrize("ratio", [0.1, 0.5, 1, 2, 4])
-def test_the_mix_is_exactly_the_ratio_rounded_half_up(ratio: float) -> None:
-    """In fractions of whole numbers, where nothing is rounded on the way."""
+RATIOS = [(0.0, 0, 1), (0.1, 1, 10), (0.5, 1, 2), (1.0, 1, 1), (2.0, 2, 1), (4.0, 4, 1)]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "above", "below"), [*RATIOS, (0.01, 1, 100), (0.05, 1, 20), (0.29, 29, 100)]
+)
+def test_a_share_is_rounded_half_up_at_every_size(ratio: float, above: int, below: int) -> None:
+    """Whole numbers alone, the ratio written by hand as above / below: no fraction, no float."""
+    for own in range(1, 5_001):
+        assert rounded_share(ratio, own) == (2 * above * own + below) // (2 * below)
+
+
+@pytest.mark.parametrize(("ratio", "above", "below"), RATIOS)
+def test_the_mix_is_exactly_the_ratio_rounded_half_up(ratio: float, above: int, below: int) -> None:
     mix = MixConfig(source="random-words", ratio=ratio, words=5)
     for own in (1, 2, 3, 4, 5, 7, 10, 15, 25, 33, 100, 105, 250):
-        expected = math.floor(Fraction(str(ratio)) * own + Fraction(1, 2))
-        if expected == 0:
+        expected = (2 * above * own + below) // (2 * below)
+        if expected == 0 and ratio > 0:
             with pytest.raises(UserError, match="is none; give a larger ratio"):
                 mixed_examples(mix, own, 0, 0)
         else:
@@ -62,6 +83,69 @@ def test_no_mix_is_none() -> None:
     assert mixed_examples(None, 10, 0, 0) == []
 
 
+def test_a_ratio_of_0_trains_as_no_mix_does() -> None:
+    plain, zero = (plan_stages(config(stage(mix=mix)))[0] for mix in (None, {**MIX, "ratio": 0}))
+    assert zero.own == plain.own
+    assert zero.mixed == []
+    assert zero.batches(3, 0, 1, 5) == plain.batches(3, 0, 1, 5)
+
+
+@pytest.mark.parametrize("count", [7, 8, 14, 20, 21, 50])
+def test_a_short_source_is_repeated_to_the_exact_number_where_that_is_allowed(
+    tmp_path: Path, count: int
+) -> None:
+    """Seven facts, in their order, whole rounds first: the i-th is the fact i modulo 7."""
+    file = tmp_path / "facts.jsonl"
+    facts = [{"prompt": f"p{n}", "target": f"t{n}"} for n in range(7)]
+    file.write_text("\n".join(map(json.dumps, facts)), encoding="utf-8")
+    source = {"source": str(file), "allow_repeat": True}
+    own = plan_stages(config({"data": {**source, "limit": count}}))[0].own
+    mixed = plan_stages(config(stage(limit=count, mix={**source, "ratio": 1})))[0].mixed
+    for found in (own, mixed):
+        assert [e.target for e in found] == [f"t{i % 7}" for i in range(count)]
+    if count > 7:
+        for key, says in (
+            ({"data": {"source": str(file), "limit": count}}, "set limit: 7, or allow_repeat: t"),
+            (stage(limit=count, mix={"source": str(file), "ratio": 1}), "set a smaller ratio, or "),
+        ):
+            with pytest.raises(UserError, match=f"7 examples found, {count} asked for; {says}"):
+                plan_stages(config(key))
+
+
+def test_nothing_cannot_be_repeated(tmp_path: Path) -> None:
+    file = tmp_path / "none.jsonl"
+    file.write_text("", encoding="utf-8")
+    with pytest.raises(UserError, match=r"none\.jsonl: 0 examples found, 3 asked for$"):
+        plan_stages(config({"data": {"source": str(file), "limit": 3, "allow_repeat": True}}))
+
+
+def test_a_short_finite_source_is_repeated_or_says_its_shares(tmp_path: Path) -> None:
+    copy = tmp_path / "train.jsonl"
+    rows = [{"question": f"q{n}", "answer": f"#### {n}"} for n in range(40)]
+    copy.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    data = {"source": "gsm8k", "path": str(copy), "split": "id", "limit": 50}
+    own = plan_stages(config({"data": {**data, "allow_repeat": True}}))[0].own
+    n = len(set(own))
+    assert len(own) == 50 > n > 4
+    assert own == (own[:n] * 50)[:50]
+    says = (
+        rf": {n} examples found in split 'id' of 40 in all \(train 60 %, .*set limit: {n}, or all"
+    )
+    with pytest.raises(UserError, match=says):
+        plan_stages(config({"data": data}))
+
+
+def test_held_out_rows_may_be_fewer_but_not_as_a_stage(tmp_path: Path) -> None:
+    file = tmp_path / "facts.jsonl"
+    facts = [{"prompt": f"p{n}", "target": f"t{n}"} for n in range(7)]
+    file.write_text("\n".join(map(json.dumps, facts)), encoding="utf-8")
+    run = config({"data": {"source": str(file), "limit": 5}})
+    assert [e.target for e in probe_sets(run, plan_stages(run))["held-out"]] == ["t5", "t6"]
+    left_over = {"source": str(file), "limit": 5, "split": "held-out"}
+    with pytest.raises(UserError, match=r"2 examples found in split 'held-out' \(.*\), 5 asked"):
+        plan_stages(config({"data": left_over}))
+
+
 def test_stages_and_seeds_mix_different_passages() -> None:
     mix = MixConfig.model_validate(MIX)
     drawn = [{e.target for e in mixed_examples(mix, 10, *at)} for at in ((0, 0), (0, 1), (1, 0))]
@@ -71,19 +155,40 @@ def test_stages_and_seeds_mix_different_passages() -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "mixed", "size"), [(12, 24, 8), (10, 0, 4), (5, 2, 32), (7, 14, 1)]
+    ("own", "mixed", "replayed", "size"),
+    [(12, 24, 0, 8), (10, 0, 0, 4), (5, 2, 0, 32), (7, 14, 0, 1), (12, 24, 5, 8), (9, 0, 2, 4)],
 )
 def test_every_epoch_is_a_permutation_in_full_batches_and_one_rest(
-    own: int, mixed: int, size: int
+    own: int, mixed: int, replayed: int, size: int
 ) -> None:
-    made = plan(own, mixed)
+    made = plan(own, mixed, replayed)
     for epoch in range(3):
         batches = made.batches(0, 0, epoch, size)
-        assert sorted(chain(*batches)) == list(range(own + mixed))
+        assert sorted(chain(*batches)) == list(range(own + mixed + replayed))
         assert all(len(batch) == size for batch in batches[:-1])
         assert 0 < len(batches[-1]) <= size
-        assert len(batches) == math.ceil((own + mixed) / size)
-    assert made.steps(3, size) == 3 * math.ceil((own + mixed) / size)
+        assert len(batches) == math.ceil((own + mixed + replayed) / size)
+    assert made.steps(3, size) == 3 * math.ceil((own + mixed + replayed) / size)
+
+
+def test_the_order_is_the_one_that_is_written_down() -> None:
+    """Once for ever: the same data in the same order is what makes two runs comparable."""
+    assert plan(3, 4).batches(0, 0, 0, 4) == [[2, 4, 3, 6], [5, 0, 1]]
+    for own, mixed, free in ((5, 6, False), (5, 6, True), (9, 0, False)):
+        for place in ((0, 0, 0), (3, 1, 2)):
+            order = np.random.default_rng(place).permutation(own + mixed).tolist()
+            whole = [order[i : i + 4] for i in range(0, len(order), 4)]
+            expected = [[i for i in b if i < own or not free] for b in whole]
+            assert plan(own, mixed, free=free).batches(*place, 4) == expected
+
+
+def test_a_batch_is_told_apart_into_sets() -> None:
+    made = plan(2, 3, 2)
+    assert made.by_set([6, 0, 4, 5, 2]) == {"D_A": [0], "D_M": [2, 0], "replay": [1, 0]}
+    texts = [e for part in made.sets.values() for e in part.examples]
+    for batch in made.batches(1, 1, 0, 3):
+        found = [made.sets[n].examples[i] for n, at in made.by_set(batch).items() for i in at]
+        assert sorted(e.prompt for e in found) == sorted(texts[i].prompt for i in batch)
 
 
 def test_the_order_is_a_function_of_seed_stage_and_epoch() -> None:
@@ -95,15 +200,16 @@ def test_the_order_is_a_function_of_seed_stage_and_epoch() -> None:
 
 
 def test_the_control_is_the_mix_with_the_passages_left_out() -> None:
-    mixed, control = plan(10, 20), plan(10, 20, free=True)
-    assert control.steps(5, 4) == mixed.steps(5, 4) == 40
+    mixed, control = plan(10, 20, 3), plan(10, 20, 3, free=True)
+    assert control.steps(5, 4) == mixed.steps(5, 4) == 45
     empty = 0
     for epoch in range(5):
         pairs = zip(mixed.batches(3, 1, epoch, 4), control.batches(3, 1, epoch, 4), strict=True)
         for whole, left in pairs:
-            assert left == [i for i in whole if mixed.own[i : i + 1]]
+            assert left == [i for i in whole if i < 10 or i >= 30]
             empty += not left
-        assert sorted(chain(*control.batches(3, 1, epoch, 4))) == list(range(10))
+        kept = [*range(10), *range(30, 33)]
+        assert sorted(chain(*control.batches(3, 1, epoch, 4))) == kept
     assert empty, "by chance some batch holds passages only; it stays a step"
 
 
@@ -118,16 +224,76 @@ def test_weights_in_data_json_by_hand() -> None:
     """Own: 2 examples, 3 + 1 tokens; mixed: 3, 4 + 4 + 8. So 4/20 of tokens, 2/5 of examples."""
     made = plan(2, 3)
     own, mixed = tokenised(made.own, [3, 1]), tokenised(made.mixed, [4, 4, 8])
-    sets = describe(made, own, mixed)["sets"]
+    sets = describe(made, {"D_A": own, "D_M": mixed})["sets"]
     assert sets["D_A"]["effective_weight"] == pytest.approx({"token": 0.2, "example": 0.4})
     assert sets["D_M"]["effective_weight"] == pytest.approx({"token": 0.8, "example": 0.6})
     counts = [(s["examples"], s["target_tokens"], s["trained"]) for s in sets.values()]
     assert counts == [(2, 4, True), (3, 16, True)]
-    control = describe(plan(2, 3, free=True), own, mixed)["sets"]
+    control = describe(plan(2, 3, free=True), {"D_A": own, "D_M": mixed})["sets"]
     assert control["D_A"]["effective_weight"] == {"token": 1, "example": 1}
     assert control["D_M"]["effective_weight"] == {"token": 0, "example": 0}
     assert [s["trained"] for s in control.values()] == [True, False]
-    assert list(describe(plan(2, 0), own, [])["sets"]) == ["D_A"]
+    assert list(describe(plan(2, 0), {"D_A": own})["sets"]) == ["D_A"]
+
+
+def test_weights_of_replayed_examples_by_hand() -> None:
+    """2 own of 3 + 1 tokens, 3 of D_M with 16, 1 replayed with 5: all of 25 tokens, 6 examples."""
+    examples = {
+        name: tokenised(part.examples, targets)
+        for (name, part), targets in zip(
+            plan(2, 3, 1).sets.items(), ([3, 1], [4, 4, 8], [5]), strict=True
+        )
+    }
+
+    def weights(reduction: str, *, free: bool) -> dict[str, float]:
+        sets = describe(plan(2, 3, 1, free=free), examples)["sets"]
+        return {name: known["effective_weight"][reduction] for name, known in sets.items()}
+
+    fractions = {"D_A": 4 / 25, "D_M": 16 / 25, "replay": 5 / 25}
+    assert weights("token", free=False) == pytest.approx(fractions)
+    fractions = {"D_A": 2 / 6, "D_M": 3 / 6, "replay": 1 / 6}
+    assert weights("example", free=False) == pytest.approx(fractions)
+    assert weights("token", free=True) == pytest.approx({"D_A": 4 / 9, "D_M": 0, "replay": 5 / 9})
+    assert weights("example", free=True) == pytest.approx({"D_A": 2 / 3, "D_M": 0, "replay": 1 / 3})
+
+
+def test_data_json_says_where_each_set_is_from(tmp_path: Path) -> None:
+    file = tmp_path / "facts.jsonl"
+    facts = [{"prompt": f"p{n}", "target": f"t{n}"} for n in range(3)]
+    file.write_text("\n".join(map(json.dumps, facts)), encoding="utf-8")
+    own = {"source": str(file), "limit": 7, "allow_repeat": True}
+    run = config({"data": own}, stage("triples", 4, mix=MIX, replay=0.5), seed=11)
+    first, second = (
+        describe(p, {n: tokenised(s.examples, [1] * len(s.examples)) for n, s in p.sets.items()})
+        for p in plan_stages(run)
+    )
+    known = first["sets"]["D_A"]
+    assert (known["examples"], known["distinct"]) == (7, 3)
+    assert known["source"] == {
+        "name": str(file),
+        "path": None,
+        "subset": None,
+        "split": "train",
+        "seed": None,
+        "columns": None,
+        "template": None,
+    }
+    sources = {name: known["source"] for name, known in second["sets"].items()}
+    alone = {"path": None, "subset": None, "split": "train"}
+    assert sources["D_B"] == {"name": "triples", "seed": 11, **alone}
+    drawn = sources["D_M"].pop("seed")
+    assert sources["D_M"] == {
+        "name": "random-words",
+        **alone,
+        "words": 5,
+        "vocabulary": "generated",
+        "ratio": 2,
+    }
+    again = examples_of("random-words", Request(8, drawn, words=5))
+    assert content_hash(again) == second["sets"]["D_M"]["sha256"], "the seed that was used"
+    assert sources["replay"] == {"name": "replay", "ratio": 0.5, "seed": 11, "examples": {"D_A": 4}}
+    assert [known["distinct"] for known in second["sets"].values()] == [4, 8, 3]
+    assert json.loads(json.dumps(second)) == second
 
 
 def test_the_hash_tells_prompts_targets_and_order_apart() -> None:

@@ -15,7 +15,6 @@ from pyarrow import parquet
 from geomix.config import Columns
 from geomix.data import table
 from geomix.data.example import Example
-from geomix.data.own import examples
 from geomix.data.registry import examples_of
 from geomix.data.source import Request
 from geomix.errors import UserError
@@ -59,7 +58,7 @@ def test_every_format_gives_the_same_examples(tmp_path: Path, name: str, start: 
     content = FORMATS[name]()
     content = content.encode() if isinstance(content, str) else content
     file = written(tmp_path, name, content if "parquet" in name else start + content)
-    found = examples(file, 2, "train", COLUMNS)
+    found = examples_of(str(file), Request(2, 0, columns=COLUMNS))
     assert found == [Example(row["q"], row["a"]) for row in ROWS]
     request = Request(count=1, seed=0, split="held-out", columns=COLUMNS, template="{q} – {a}!")
     assert examples_of(str(file), request) == [Example('say "hi",\tthen – hi\nthere!', "hi\nthere")]
@@ -77,7 +76,7 @@ def test_accepted_answers_and_numbers_in_a_template(tmp_path: Path) -> None:
     row = {"n": 7, "a": "x", "all": '["y", "x", ""]'}
     file = written(tmp_path, "x.json", json.dumps([row]))
     columns = Columns(target="a", aliases="all")
-    (found,) = examples(file, 1, "train", columns, "{{n}} = {n}?")
+    (found,) = examples_of(str(file), Request(1, 0, columns=columns, template="{{n}} = {n}?"))
     assert found == Example("{n} = 7?", "x", ("x", "y"))
 
 
@@ -116,7 +115,7 @@ def test_a_broken_file_is_one_line(tmp_path: Path, case: str) -> None:
     name, content, says = BROKEN[case]
     file = written(tmp_path, name, content)
     with pytest.raises(UserError) as raised:
-        examples(file, 1, "train", COLUMNS)
+        examples_of(str(file), Request(1, 0, columns=COLUMNS))
     (line,) = raised.value.lines
     assert line.startswith(str(file))
     assert says in line
@@ -131,7 +130,7 @@ def test_a_gigantic_line_is_refused_before_it_is_read_whole(
     monkeypatch.setattr(table, "LONGEST", 1000)
     file = written(tmp_path, name, 'q,a\nb,"' + "x" * 1001 + '"')
     with pytest.raises(UserError, match=r":2: (a line of more than 1,000|not CSV)"):
-        list(examples(file, 2, "train", COLUMNS))
+        list(examples_of(str(file), Request(2, 0, columns=COLUMNS)))
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")
@@ -139,19 +138,19 @@ def test_a_file_without_permission_is_one_line(tmp_path: Path) -> None:
     file = written(tmp_path, "x.csv", "q,a\n")
     file.chmod(0)
     with pytest.raises(UserError, match="cannot be read"):
-        examples(file, 1, "train", COLUMNS)
+        examples_of(str(file), Request(1, 0, columns=COLUMNS))
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_missing_file_is_one_line(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="no such file"):
-        examples(tmp_path / name, 1, "train", COLUMNS)
+        examples_of(str(tmp_path / name), Request(1, 0, columns=COLUMNS))
 
 
 @pytest.mark.parametrize("template", ["{q", "{}", "{q.__class__}", "{q[0]}", "{q!r}", "{q:>9}"])
 def test_a_template_holds_plain_names_only(tmp_path: Path, template: str) -> None:
     file = written(tmp_path, "x.json", json.dumps(ROWS))
     with pytest.raises(UserError, match="template"):
-        examples(file, 1, "train", COLUMNS, template)
+        examples_of(str(file), Request(1, 0, columns=COLUMNS, template=template))
     with pytest.raises(UserError, match="'z' is missing"):
-        examples(file, 1, "train", COLUMNS, "{z}")
+        examples_of(str(file), Request(1, 0, columns=COLUMNS, template="{z}"))

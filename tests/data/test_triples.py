@@ -9,7 +9,11 @@ from typing import cast
 import pytest
 
 from geomix.data import triples
+from geomix.data.example import Example
+from geomix.data.registry import examples_of
+from geomix.data.source import Request
 from geomix.data.split import SPLITS, Split, split_of
+from geomix.errors import UserError
 
 
 def test_an_example_is_a_question_in_the_format_of_the_paper() -> None:
@@ -38,7 +42,17 @@ def test_a_fact_is_in_the_split_of_its_subject_and_relation() -> None:
         if split_of(subject + relation.name) == "id"
     ]
     assert 50 < len(wanted) < 150
-    assert [e.prompt for e in triples.examples(len(wanted), 5, "id")] == wanted
+    found = triples.examples(len(wanted), 5, "id")
+    assert [e.prompt for e in found] == wanted
+    assert all(split_of(e.subject + name) == "id" for e in found for name in _asking(e))
+
+
+def _asking(example: Example) -> list[str]:
+    """The relation whose question about the example's subject is its prompt."""
+    asked = {r.name: triples.PROMPT.format(question=r.question) for r in triples.RELATIONS}
+    named = [n for n, q in asked.items() if q.format(subject=example.subject) == example.prompt]
+    assert len(named) == 1
+    return named
 
 
 def test_a_world_is_a_function_of_its_seed() -> None:
@@ -85,9 +99,12 @@ def test_the_subject_does_not_tell_the_object() -> None:
         assert counts.most_common(1)[0][1] < total / 64 + 5 * (total / 64) ** 0.5
 
 
-def test_asking_for_more_than_there_is_says_how_much_there_is() -> None:
-    with pytest.raises(ValueError, match=r"holds 2\d{4} facts in split 'id'"):
-        triples.examples(triples.WORLD, 0, "id")
+def test_the_splits_hold_the_whole_world_and_no_more() -> None:
+    counts = [len(triples.examples(triples.WORLD, 0, split)) for split in SPLITS]
+    assert sum(counts) == triples.WORLD
+    request = Request(triples.WORLD, 0, "id")
+    with pytest.raises(UserError, match=f": {counts[1]} examples found in that split of the world"):
+        examples_of("triples", request)
 
 
 def test_bad_input_is_refused() -> None:

@@ -208,3 +208,20 @@ def test_data_json_counts_what_is_trained_on(tmp_path: Path, loaded: LoadedModel
     assert {name: s["examples"] for name, s in sets.items()} == {"D_A": 3, "D_M": 6}
     lines = [m for m in Run(tmp_path).metrics() if m["event"] == "step" and m["stage"] == 0]
     assert set(lines[0]["weights"]) == {"D_A", "D_M"}
+
+
+def test_replayed_examples_are_a_source_of_their_own(tmp_path: Path, loaded: LoadedModel) -> None:
+    """Their realised weights, over an epoch, add up to the share that `data.json` gives."""
+    second = {**STAGES[1], "mix": MIX, "replay": 0.5, "train": {**TRAIN, "loss": "example"}}
+    trained(tmp_path, loaded, config([STAGES[0], second]))
+    sets = json.loads((tmp_path / "stages/1-sums/data.json").read_text())["sets"]
+    counts = {name: known["examples"] for name, known in sets.items()}
+    assert counts == {"D_B": 2, "D_M": 4, "replay": 2}
+    assert sets["replay"]["source"]["examples"] == {"D_A": 2}
+    lines = [m for m in Run(tmp_path).metrics() if m["event"] == "step" and m["stage"] == 1]
+    assert len(lines) == 4, "2 epochs of 8 examples in fours"
+    for name, known in sets.items():
+        realised = [line["weights"][name] for line in lines]
+        assert sum(realised) / 4 == pytest.approx(known["effective_weight"]["example"])
+    names = {m["set"] for m in Run(tmp_path).metrics() if m["event"] == "evaluation"}
+    assert names == {"D_A", "D_B", "D_M"}, "what is replayed is scored as part of its own set"
