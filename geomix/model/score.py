@@ -9,6 +9,7 @@ import torch
 
 from geomix.data.batch import Reduction, chunks, collate
 from geomix.data.example import TokenisedExample
+from geomix.metrics import normalise
 from geomix.model.gradient import plain_forward
 from geomix.model.load import LoadedModel
 from geomix.model.loss import correct_tokens, token_nll
@@ -37,11 +38,6 @@ class Verdict:
     exact: bool
     nll: float
     tokens: int
-
-
-def normalise(text: str) -> str:
-    """The paper's normalisation before the comparison."""
-    return text.strip().lower()
 
 
 def score(

@@ -12,10 +12,11 @@ import torch
 from geomix.data.batch import collate, token_weights
 from geomix.data.example import Example, TokenisedExample
 from geomix.data.template import tokenise, tokenise_all
+from geomix.metrics import normalise
 from geomix.model.gradient import plain_forward
 from geomix.model.load import LoadedModel, load_model
 from geomix.model.loss import weighted_loss
-from geomix.model.score import Verdict, exact_match, mean_loss, normalise, score
+from geomix.model.score import Verdict, exact_match, mean_loss, score
 
 
 @pytest.fixture
