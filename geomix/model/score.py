@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from geomix.data.batch import Reduction, chunks, collate
-from geomix.data.example import TokenisedExample
-from geomix.metrics import normalise
+from geomix.data.example import IGNORED, TokenisedExample
+from geomix.metrics import exact, matches_any, rouge_l, same_final_number, token_f1
 from geomix.model.gradient import plain_forward
 from geomix.model.load import LoadedModel
 from geomix.model.loss import correct_tokens, token_nll
@@ -27,7 +27,12 @@ class Verdict:
         prompt: the example's prompt.
         target: the example's target.
         prediction: what greedy decoding gives.
-        exact: whether the two agree after stripping and lower-casing.
+        exact: whether the two agree after stripping and lower-casing; never where one is empty.
+        alias: whether the prediction agrees so with any accepted answer.
+        f1: words in common with the nearest accepted answer, 0 to 1.
+        rouge_l: longest common subsequence with the target, 0 to 1.
+        final_number: whether both end in the same number; None where the target holds no
+            `#### number`.
         nll: summed negative log-likelihood of the target tokens, in nats.
         tokens: how many target tokens, the end token included.
     """
@@ -36,6 +41,10 @@ class Verdict:
     target: str
     prediction: str
     exact: bool
+    alias: bool
+    f1: float
+    rouge_l: float
+    final_number: bool | None
     nll: float
     tokens: int
 
@@ -47,7 +56,8 @@ def score(
 
     If every target token and the end token are the argmax given the true prefix, greedy decoding
     yields exactly the target: one forward pass decides. The rest is decoded, since another
-    tokenisation or case may still match.
+    tokenisation or case may still match; so is a target that holds an end token before its end,
+    where greedy decoding would stop.
 
     Args:
         loaded: the model; its mode is restored.
@@ -57,22 +67,46 @@ def score(
     model, was_training = loaded.model, loaded.model.training
     model.eval()
     try:
-        forced = _teacher_forced(loaded, examples, batch_size)
+        forced = [
+            (right and not stops_early(example, loaded.tokenizer.eos_token_id), nll)
+            for example, (right, nll) in zip(
+                examples, _teacher_forced(loaded, examples, batch_size), strict=True
+            )
+        ]
         failed = [
             example for example, (right, _) in zip(examples, forced, strict=True) if not right
         ]
         decoded = iter(_decode(loaded, failed, batch_size))
     finally:
         model.train(was_training)
-    verdicts = []
-    for example, (right, nll) in zip(examples, forced, strict=True):
-        text = example.text
-        prediction = text.target if right else next(decoded)
-        exact = normalise(prediction) == normalise(text.target)
-        verdicts.append(
-            Verdict(text.prompt, text.target, prediction, exact, nll, example.target_tokens)
-        )
-    return verdicts
+    return [
+        judge(example, example.text.target if right else next(decoded), nll)
+        for example, (right, nll) in zip(examples, forced, strict=True)
+    ]
+
+
+def judge(example: TokenisedExample, prediction: str, nll: float) -> Verdict:
+    """The verdict on a prediction; `nll` is the summed loss of the target tokens, in nats."""
+    prompt, target = example.text.prompt, example.text.target
+    answers = tuple(dict.fromkeys((target, *example.text.aliases)))
+    return Verdict(
+        prompt=prompt,
+        target=target,
+        prediction=prediction,
+        exact=exact(prediction, target),
+        alias=matches_any(prediction, answers),
+        f1=token_f1(prediction, answers),
+        rouge_l=rouge_l(prediction, target),
+        final_number=same_final_number(prediction, target),
+        nll=nll,
+        tokens=example.target_tokens,
+    )
+
+
+def stops_early(example: TokenisedExample, end: int) -> bool:
+    """Whether the last answer holds an end token before its end, where decoding would stop."""
+    answer = [label for label in example.labels[example.target_start :] if label != IGNORED]
+    return end in answer[:-1]
 
 
 def _teacher_forced(
