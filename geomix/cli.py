@@ -13,6 +13,7 @@ from geomix.errors import UserError
 
 if TYPE_CHECKING:
     from geomix.analyze.groups import By
+    from geomix.show import Metric
 
 MOST_SHOWN = 600
 """Characters of one mistake that are printed."""
@@ -127,17 +128,31 @@ def grad_angle(run: Path | None, by: By, as_json: bool) -> None:
 
 @main.command()
 @click.argument("run", required=False, type=click.Path(path_type=Path))
-def show(run: Path | None) -> None:
+@click.option(
+    "--metric",
+    type=click.Choice(["exact_match", "alias_match", "token_f1", "rouge_l", "final_number"]),
+    default="exact_match",
+    show_default=True,
+    help="What the retention table shows, 0 to 100.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the retention, all metrics, as JSON.")
+def show(run: Path | None, metric: Metric, as_json: bool) -> None:
     """Print a run: its stages, state, retention and files.
 
     RUN is a run's folder; without it the newest under runs/ is taken.
     """
+    import json
+
     from rich.console import Console
 
     from geomix.run import newest_run, open_run
-    from geomix.show import show_run
+    from geomix.show import run_facts, show_run
 
-    Console().print(show_run(open_run(run) if run else newest_run()))
+    opened = open_run(run) if run else newest_run()
+    if as_json:
+        click.echo(json.dumps(run_facts(opened), ensure_ascii=False))
+    else:
+        Console().print(show_run(opened, metric))
 
 
 @main.group()
