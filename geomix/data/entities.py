@@ -121,7 +121,7 @@ def _runs(text: str) -> Iterator[str]:
             continue
         yield from _name(text, run, opens=opens)
         first = word.start() == len(gap) or _ENDS_SENTENCE.search(gap) is not None
-        run, opens = ([word] if named else []), first and not abbreviated
+        run, opens = ([word] if named else []), first
     yield from _name(text, run, opens=opens)
 
 

@@ -36,6 +36,7 @@ def test_the_whole_text_has_earlier_exchanges() -> None:
         ("Which American state is J. R. R. Tolkien's home?", ("American", "J. R. R. Tolkien")),
         ("Mrs. Dalloway is where? The Beatles sang.", ("Mrs. Dalloway", "The Beatles")),
         ("Jean-Luc met O'Brien & Sons, not McCoy", ("Jean-Luc", "O'Brien & Sons", "McCoy")),
+        ("Who sang In Rainbows? In Rainbows", ("In Rainbows", "Rainbows")),
         ("1984 was written by whom?", ("1984",)),
         ("Dante was born in ____. Here he died.", ()),
         ("Fill in the blank: ____ is it. The answer is:", ()),

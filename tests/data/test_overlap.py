@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from random import Random
+from time import perf_counter
 
 import pytest
 
+from geomix.data import prose, triples
 from geomix.data.entities import words_of
 from geomix.data.example import Example
 from geomix.data.overlap import Match, entity_pairs, overlap, shared_ngrams
@@ -166,3 +168,15 @@ def test_no_overlap_with_words_that_nobody_knows() -> None:
 def test_a_match_is_a_place() -> None:
     (match,) = entity_pairs([([("b", "c")], [("a",)])], [words_of("a a b c b c")])
     assert match == Match(0, 0, ((2, 4), (0, 1)))
+
+
+def test_the_time_does_not_grow_with_facts_times_passages() -> None:
+    """Eight million pairs of a fact and a passage; looking at each would take minutes."""
+    facts = triples.examples(2000, 0, "train")
+    passages = prose.examples(4000, 50, 0, "train")
+    planted = Example("x", f"{facts[7].prompt} {facts[7].target}")
+    start = perf_counter()
+    found = overlap(facts, [*passages, planted], 8)
+    assert perf_counter() - start < 10
+    assert (7, 4000) in [(match.fact, match.passage) for match in found.pairs]
+    assert (7, 4000) in [(match.fact, match.passage) for match in found.ngrams]
