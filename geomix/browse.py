@@ -136,7 +136,7 @@ def show_source(name: str, request: Request, model: str, *, full: bool, as_json:
         console.print(_seen(stretches(tokenizer, example), full=full), soft_wrap=True)
         if len(example.text.aliases) > 1:
             others = " | ".join(example.text.aliases[1:])
-            console.print(_plain(f"also right: {others}", full=full), style="dim", soft_wrap=True)
+            console.print(plain(f"also right: {others}", full=full), style="dim", soft_wrap=True)
     if made:
         mean = fmean(example.target_tokens for example in made)
         longest = max(len(example.ids) for example in made)
@@ -167,12 +167,12 @@ def _facts(known: dict[str, Any]) -> Table:
 def _seen(parts: list[Stretch], *, full: bool) -> Text:
     text = Text()
     for part in parts:
-        shown = _plain(part.text, full=full).plain
+        shown = plain(part.text, full=full).plain
         text.append(f"⟦{shown}⟧" if part.loss else shown, style="bold green" if part.loss else "")
     return text
 
 
-def _plain(text: str, *, full: bool) -> Text:
+def plain(text: str, *, full: bool) -> Text:
     """A text that cannot move the cursor or change colours, shortened in the middle."""
     if not full and len(text) > LONGEST:
         left_out = len(text) - 2 * _KEPT

@@ -13,6 +13,7 @@ from geomix.errors import UserError
 
 if TYPE_CHECKING:
     from geomix.analyze.groups import By
+    from geomix.show import Metric
 
 MOST_SHOWN = 600
 """Characters of one mistake that are printed."""
@@ -127,22 +128,36 @@ def grad_angle(run: Path | None, by: By, as_json: bool) -> None:
 
 @main.command()
 @click.argument("run", required=False, type=click.Path(path_type=Path))
-def show(run: Path | None) -> None:
+@click.option(
+    "--metric",
+    type=click.Choice(["exact_match", "alias_match", "token_f1", "rouge_l", "final_number"]),
+    default="exact_match",
+    show_default=True,
+    help="What the retention table shows, 0 to 100.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the retention, all metrics, as JSON.")
+def show(run: Path | None, metric: Metric, as_json: bool) -> None:
     """Print a run: its stages, state, retention and files.
 
     RUN is a run's folder; without it the newest under runs/ is taken.
     """
+    import json
+
     from rich.console import Console
 
     from geomix.run import newest_run, open_run
-    from geomix.show import show_run
+    from geomix.show import run_facts, show_run
 
-    Console().print(show_run(open_run(run) if run else newest_run()))
+    opened = open_run(run) if run else newest_run()
+    if as_json:
+        click.echo(json.dumps(run_facts(opened), ensure_ascii=False))
+    else:
+        Console().print(show_run(opened, metric))
 
 
 @main.group()
 def data() -> None:
-    """Show which datasets there are, and their examples."""
+    """Show which datasets there are, their examples, and what they have in common."""
 
 
 @data.command("list")
@@ -184,6 +199,34 @@ def data_show(
     columns = Columns(prompt=prompt, target=target) if named else None
     request = Request(count=asked.pop("limit"), columns=columns, **asked)
     show_source(name, request, model, full=full, as_json=as_json)
+
+
+@data.command("overlap")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a key, such as stages.0.data.limit=10.",
+)
+@click.option("--ngram", type=click.IntRange(1), default=8, show_default=True, help="In words.")
+@click.option("--full", is_flag=True, help="List every overlapping row.")
+@click.option("--json", "as_json", is_flag=True, help="Print it all as JSON.")
+def data_overlap(
+    config: Path, overrides: tuple[str, ...], ngram: int, full: bool, as_json: bool
+) -> None:
+    """Count the facts of each stage that stand in the passages of D_M.
+
+    CONFIG is a YAML file or the name of a preset. A fact stands in a passage where its subject and
+    an accepted answer both do, or where they have so many words in a row in common.
+    """
+    from geomix.config_file import load
+    from geomix.data.registry import SOURCES
+    from geomix.overlap import show_overlap
+
+    experiment = load(_config_file(config), overrides, tuple(SOURCES))
+    show_overlap(experiment, ngram, full=full, as_json=as_json)
 
 
 def _config_file(given: Path | None) -> Path:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -15,8 +15,20 @@ from rich.text import Text
 from geomix.errors import UserError
 from geomix.run import Run
 
+Metric = Literal["exact_match", "alias_match", "token_f1", "rouge_l", "final_number"]
+Column = Metric | Literal["loss"]
+
 _STYLES = {"done": "green", "failed": "red", "interrupted": "yellow", "running": "cyan"}
 _LAST_SETS = {"D_M": 1, "held-out": 2}
+METRICS: dict[Metric, str] = {
+    "exact_match": "exact %",
+    "alias_match": "alias %",
+    "token_f1": "F1 %",
+    "rouge_l": "ROUGE-L",
+    "final_number": "number %",
+}
+"""What the retention table can show, and the heading of its column; all 0 to 100."""
+
 _MOST_SETS = 4
 """More sets than this do not fit 80 columns with two numbers each."""
 
@@ -31,8 +43,14 @@ class RetentionRow:
             ended.
         set: `D_A`, `D_B`, …
         n: examples scored.
-        exact_match: percent, 0 to 100.
+        exact_match: percent, as is what follows the loss.
         loss: nats, mean in the run's reduction.
+        alias_match: of any accepted answer.
+        token_f1: overlap in words.
+        rouge_l: longest common subsequence.
+        final_number: None where no target has one.
+
+    All but `exact_match` are None in a run that was made before they were measured.
     """
 
     arm: str
@@ -41,6 +59,15 @@ class RetentionRow:
     n: int
     exact_match: float
     loss: float
+    alias_match: float | None = None
+    token_f1: float | None = None
+    rouge_l: float | None = None
+    final_number: float | None = None
+
+    def value(self, metric: Metric) -> float | None:
+        """The number that a metric's name stands for."""
+        found: float | None = getattr(self, metric)
+        return found
 
 
 @contextmanager
@@ -82,60 +109,85 @@ def _arm_rows(arm: Run) -> list[RetentionRow]:
             "end": f"after stage {stage + 1}",
             "epoch": f"stage {stage + 1}, step {step}",
         }[line["moment"]]
-        scores = (int(line["n"]), float(line["exact_match"]), float(line["loss"]))
-        found[label, line["set"]] = RetentionRow(arm.name, label, line["set"], *scores)
+        scores = {name: float(line[name]) for name in METRICS if line.get(name) is not None}
+        found[label, line["set"]] = RetentionRow(
+            arm.name, label, line["set"], int(line["n"]), loss=float(line["loss"]), **scores
+        )
     return list(found.values())
 
 
-def retention_table(run: Run) -> RenderableType:
-    """The retention rows: arm and moment down, the sets across."""
+def retention_table(run: Run, metric: Metric = "exact_match") -> RenderableType:
+    """The retention rows: arm and moment down, the sets across.
+
+    Raises:
+        UserError: no evaluation of the run has the metric.
+    """
     rows = retention_rows(run)
     if not rows:
         return Text("no evaluation yet")
+    if all(row.value(metric) is None for row in rows):
+        only = "; only targets with '#### number' have one" if metric == "final_number" else ""
+        raise UserError(f"{run.path}: no evaluation of this run has {metric}{only}")
     sets = sorted({row.set for row in rows}, key=lambda name: (_LAST_SETS.get(name, 0), name))
-    if len(sets) <= _MOST_SETS:
-        return _retention(rows, sets, ("exact %", "loss"), len(run.arms) > 1)
-    return Group(
-        *(_retention(rows, sets, (column,), len(run.arms) > 1) for column in ("exact %", "loss"))
-    )
+    columns: tuple[Column, ...] = (metric, "loss")
+    parts = (columns,) if len(sets) <= _MOST_SETS else tuple((column,) for column in columns)
+    return Group(*(_retention(rows, sets, part, len(run.arms) > 1) for part in parts))
 
 
 def _retention(
-    rows: Sequence[RetentionRow], sets: Sequence[str], columns: Sequence[str], several: bool
+    rows: Sequence[RetentionRow], sets: Sequence[str], columns: Sequence[Column], several: bool
 ) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("", overflow="fold")
     for name in sets:
         for column in columns:
-            table.add_column(f"{name}\n{column}", justify="right", no_wrap=True)
+            heading = "loss" if column == "loss" else METRICS[column]
+            table.add_column(f"{name}\n{heading}", justify="right", no_wrap=True)
     values = {(row.arm, row.moment, row.set): row for row in rows}
     before = None
     for arm, moment in dict.fromkeys((row.arm, row.moment) for row in rows):
         if several and arm != before:
             table.add_row(Text(arm, style="bold"))
         before = arm
-        cells: list[str] = []
-        for name in sets:
-            row = values.get((arm, moment, name))
-            texts = {
-                "exact %": f"{row.exact_match:.1f}" if row else "",
-                "loss": f"{row.loss:.4g}" if row else "",
-            }
-            cells += [texts[column] for column in columns]
+        cells = [
+            _cell(values.get((arm, moment, name)), column) for name in sets for column in columns
+        ]
         table.add_row(Text(moment), *cells)
     return table
 
 
-def show_run(run: Run) -> RenderableType:
+def _cell(row: RetentionRow | None, column: Column) -> str:
+    """A number of the table; empty where the set was not scored, a dash where it has none."""
+    if row is None:
+        return ""
+    if column == "loss":
+        return f"{row.loss:.4g}"
+    value = row.value(column)
+    return "–" if value is None else f"{value:.1f}"
+
+
+def run_facts(run: Run) -> dict[str, Any]:
+    """What `geomix show --json` prints: name, state, and every retention row with all metrics.
+
+    Raises:
+        UserError: a file of the run cannot be read.
+    """
+    status = run.status() if run.status_file.exists() else {"state": "not started"}
+    rows = [asdict(row) for row in retention_rows(run)]
+    return {"name": run.name, "path": str(run.path), "status": status, "retention": rows}
+
+
+def show_run(run: Run, metric: Metric = "exact_match") -> RenderableType:
     """What a run is and how far it came, in at most 80 columns.
 
     Raises:
-        UserError: the folder's `resolved.json` or `status.json` cannot be read.
+        UserError: the folder's `resolved.json` or `status.json` cannot be read, or no evaluation
+            has the metric.
     """
     parts: list[RenderableType] = [_head(run)]
     for arm in run.arms:
         parts += ["", _arm(arm, run)]
-    parts += ["", Text("Retention", style="bold"), retention_table(run)]
+    parts += ["", Text("Retention", style="bold"), retention_table(run, metric)]
     parts += ["", Text("Results", style="bold"), _files(run)]
     return Group(*parts)
 

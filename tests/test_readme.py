@@ -28,7 +28,14 @@ def test_example_configuration_is_valid(tmp_path: Path) -> None:
 
 def test_every_command_that_is_named_exists() -> None:
     named = set(re.findall(r"geomix (train|show|analyze [a-z-]+|data [a-z]+)", README))
-    assert {"train", "show", "analyze grad-angle", "data list", "data show"} <= named
+    assert {
+        "train",
+        "show",
+        "analyze grad-angle",
+        "data list",
+        "data show",
+        "data overlap",
+    } <= named
     for command in named:
         assert CliRunner().invoke(main, [*command.split(), "--help"]).exit_code == 0
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from rich.console import Console, RenderableType
 
+from geomix.cli import main
 from geomix.config import RunConfig
 from geomix.errors import UserError
 from geomix.run import Run
-from geomix.show import RetentionRow, retention_rows, retention_table, show_run
+from geomix.show import METRICS, Metric, RetentionRow, retention_rows, retention_table, show_run
 
 SETS = ("D_A", "D_B", "D_M", "held-out")
 
@@ -124,6 +126,78 @@ def test_more_sets_than_fit_give_two_tables(tmp_path: Path) -> None:
     header = text.splitlines()[0].split()
     assert header == ["D_A", "D_B", "D_C", "D_M", "held-out"]
     assert text.count("exact %") == text.count("loss") == 5
+
+
+def measured() -> list[dict[str, Any]]:
+    """As `finished`, with every metric; only D_A's targets end in a final number."""
+    lines = finished()
+    for line in lines:
+        if line["event"] == "evaluation":
+            exact = line["exact_match"]
+            more = (exact + 0.25, exact + 0.5, exact + 0.75)
+            line.update(zip(("alias_match", "token_f1", "rouge_l"), more, strict=True))
+            line["final_number"] = 100 - exact if line["set"] == "D_A" else None
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("metric", "heading", "cells"),
+    [
+        ("exact_match", "exact %", ["12.5", "88.0", "30.0", "3.2"]),
+        ("alias_match", "alias %", ["12.8", "88.2", "30.2", "3.5"]),
+        ("token_f1", "F1 %", ["13.0", "88.5", "30.5", "3.8"]),
+        ("rouge_l", "ROUGE-L", ["13.2", "88.8", "30.8", "4.0"]),
+        ("final_number", "number %", ["87.5", "–", "–", "–"]),
+    ],
+)
+def test_the_table_shows_the_metric_that_is_asked_for(
+    tmp_path: Path, metric: Metric, heading: str, cells: list[str]
+) -> None:
+    run = write(tmp_path / "toy", {"state": "done"}, measured())
+    result = CliRunner().invoke(main, ["show", str(run.path), "--metric", metric])
+    assert result.exit_code == 0
+    lines = result.output.splitlines()
+    assert max(map(len, lines)) <= 80
+    table = [line.rstrip() for line in printed(retention_table(run, metric)).splitlines()]
+    assert [line.rstrip() for line in lines[-len(table) - 3 : -3]] == table
+    assert table[1].count(heading) == 4
+    (after,) = (line for line in table if "after stage 2" in line)
+    assert after.split()[3::2] == cells
+
+
+def test_json_holds_every_metric_of_every_row(tmp_path: Path) -> None:
+    run = write(tmp_path / "toy", {"state": "done"}, measured())
+    result = CliRunner().invoke(main, ["show", str(run.path), "--json"])
+    shown = json.loads(result.output)
+    assert (shown["name"], shown["status"]) == ("toy", {"state": "done"})
+    assert len(shown["retention"]) == 12
+    assert shown["retention"][-4] == {
+        "arm": "toy",
+        "moment": "after stage 2",
+        "set": "D_A",
+        "n": 100,
+        "loss": 4.5,
+        "exact_match": 12.5,
+        "alias_match": 12.75,
+        "token_f1": 13.0,
+        "rouge_l": 13.25,
+        "final_number": 87.5,
+    }
+
+
+@pytest.mark.parametrize("metric", list(METRICS)[1:])
+def test_a_metric_that_a_run_lacks_is_one_line(tmp_path: Path, metric: str) -> None:
+    run = write(tmp_path / "toy", {"state": "done"}, finished())
+    result = CliRunner().invoke(main, ["show", str(run.path), "--metric", metric])
+    assert result.exit_code == 2
+    assert f"no evaluation of this run has {metric}" in result.output
+    assert ("'#### number'" in result.output) is (metric == "final_number")
+    assert result.output.count("\n") == 1
+
+
+def test_the_command_line_offers_every_metric() -> None:
+    (option,) = (o for o in main.commands["show"].params if o.name == "metric")
+    assert list(getattr(option.type, "choices", ())) == list(METRICS)
 
 
 def test_no_evaluation_yet(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import torch
 
 from geomix.data.batch import Reduction, chunks, collate
 from geomix.data.example import TokenisedExample
+from geomix.metrics import exact, matches_any, rouge_l, same_final_number, token_f1
+from geomix.model.decode import greedy
 from geomix.model.gradient import plain_forward
 from geomix.model.load import LoadedModel
 from geomix.model.loss import all_correct, token_nll
@@ -26,7 +28,12 @@ class Verdict:
         prompt: the example's prompt.
         target: the example's target.
         prediction: what greedy decoding gives.
-        exact: whether the two agree after stripping and lower-casing.
+        exact: whether the two agree after stripping and lower-casing; never where one is empty.
+        alias: whether the prediction agrees so with any accepted answer.
+        f1: words in common with the nearest accepted answer, 0 to 1.
+        rouge_l: longest common subsequence with the target, 0 to 1.
+        final_number: whether both end in the same number; None where the target holds no
+            `#### number`.
         nll: summed negative log-likelihood of the target tokens, in nats.
         tokens: how many target tokens, the end token included.
     """
@@ -35,13 +42,12 @@ class Verdict:
     target: str
     prediction: str
     exact: bool
+    alias: bool
+    f1: float
+    rouge_l: float
+    final_number: bool | None
     nll: float
     tokens: int
-
-
-def normalise(text: str) -> str:
-    """The paper's normalisation before the comparison."""
-    return text.strip().lower()
 
 
 def score(
@@ -54,7 +60,8 @@ def score(
 
     If every target token and the end token are the argmax given the true prefix, greedy decoding
     yields exactly the target: one forward pass decides. The rest is decoded, since another
-    tokenisation or case may still match.
+    tokenisation or case may still match; so is a target that holds an end token before its end,
+    where greedy decoding would stop.
 
     Args:
         loaded: the model; its mode is restored.
@@ -65,22 +72,53 @@ def score(
     model, was_training = loaded.model, loaded.model.training
     model.eval()
     try:
-        forced = _teacher_forced(loaded, examples, batch_size, width)
+        forced = [
+            (right and not stops_early(example), nll)
+            for example, (right, nll) in zip(
+                examples, _teacher_forced(loaded, examples, batch_size, width), strict=True
+            )
+        ]
         failed = [
             example for example, (right, _) in zip(examples, forced, strict=True) if not right
         ]
-        decoded = iter(_decode(loaded, failed, batch_size))
+        decoded = iter(
+            greedy(
+                loaded,
+                [example.ids[: example.target_start] for example in failed],
+                [example.target_tokens + SLACK for example in failed],
+                {example.labels[-1] for example in failed},
+                batch_size,
+            )
+        )
     finally:
         model.train(was_training)
-    verdicts = []
-    for example, (right, nll) in zip(examples, forced, strict=True):
-        text = example.text
-        prediction = text.target if right else next(decoded)
-        exact = normalise(prediction) == normalise(text.target)
-        verdicts.append(
-            Verdict(text.prompt, text.target, prediction, exact, nll, example.target_tokens)
-        )
-    return verdicts
+    return [
+        judge(example, example.text.target if right else next(decoded), nll)
+        for example, (right, nll) in zip(examples, forced, strict=True)
+    ]
+
+
+def judge(example: TokenisedExample, prediction: str, nll: float) -> Verdict:
+    """The verdict on a prediction; `nll` is the summed loss of the target tokens, in nats."""
+    prompt, target = example.text.prompt, example.text.target
+    answers = tuple(dict.fromkeys((target, *example.text.aliases)))
+    return Verdict(
+        prompt=prompt,
+        target=target,
+        prediction=prediction,
+        exact=exact(prediction, target),
+        alias=matches_any(prediction, answers),
+        f1=token_f1(prediction, answers),
+        rouge_l=rouge_l(prediction, target),
+        final_number=same_final_number(prediction, target),
+        nll=nll,
+        tokens=example.target_tokens,
+    )
+
+
+def stops_early(example: TokenisedExample) -> bool:
+    """Whether the last answer holds its end token before its end, where decoding would stop."""
+    return example.labels[-1] in example.labels[example.target_start : -1]
 
 
 def _teacher_forced(
@@ -100,36 +138,6 @@ def _teacher_forced(
             nll = batch.per_example(token_nll(logits, batch)).tolist()
             results.extend(zip(right, nll, strict=True))
     return results
-
-
-def _decode(
-    loaded: LoadedModel, examples: Sequence[TokenisedExample], batch_size: int
-) -> list[str]:
-    """Greedy continuations of the prompts, up to the end token."""
-    # Similar lengths together: the longest target of a batch sets its number of steps.
-    order = sorted(range(len(examples)), key=lambda i: (examples[i].target_tokens, i))
-    texts = [""] * len(examples)
-    for part in chunks(order, batch_size):
-        prompts = [list(examples[i].ids[: examples[i].target_start]) for i in part]
-        width = max(len(prompt) for prompt in prompts)
-        # Padded on the left, so that every prompt ends where generation begins.
-        ids = [[loaded.pad_id] * (width - len(p)) + p for p in prompts]
-        mask = [[0] * (width - len(p)) + [1] * len(p) for p in prompts]
-        steps = max(examples[i].target_tokens for i in part) + SLACK
-        most = getattr(loaded.model.config, "max_position_embeddings", None)
-        steps = steps if most is None else max(1, min(steps, most - width))
-        with torch.no_grad():
-            generated = loaded.model.generate(  # type: ignore[operator]
-                input_ids=torch.tensor(ids, device=loaded.device),
-                attention_mask=torch.tensor(mask, device=loaded.device),
-                max_new_tokens=steps,
-                do_sample=False,
-                eos_token_id=loaded.tokenizer.eos_token_id,
-                pad_token_id=loaded.pad_id,
-            )
-        for i, row in zip(part, generated[:, width:].tolist(), strict=True):
-            texts[i] = loaded.tokenizer.decode(row, skip_special_tokens=True)
-    return texts
 
 
 def exact_match(verdicts: Sequence[Verdict]) -> float:

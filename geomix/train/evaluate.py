@@ -12,17 +12,46 @@ from geomix.atomic import write_text
 from geomix.data.batch import Reduction
 from geomix.data.example import TokenisedExample
 from geomix.errors import UserError
+from geomix.metrics import percent
 from geomix.model.load import LoadedModel
-from geomix.model.score import exact_match, mean_loss, score
+from geomix.model.score import Verdict, exact_match, mean_loss, score
 
 
 @dataclass(frozen=True, slots=True)
 class SetResult:
-    """One set's scores: `exact_match` 0–100, `loss` in nats, over `n` examples."""
+    """One set's scores; all but `n` and `loss` are 0 to 100.
+
+    Attributes:
+        n: examples scored.
+        exact_match: share of predictions that are the target, after stripping and lower-casing.
+        loss: nats, mean in the reduction that training minimises.
+        alias_match: share that is any accepted answer; `exact_match` where only targets are known.
+        token_f1: mean overlap with the nearest accepted answer, in words (SQuAD).
+        rouge_l: mean longest common subsequence with the target (ROUGE-L, F-measure).
+        final_number: share that ends in the target's number, over the examples whose target holds
+            `#### number` (GSM8K); None where none does.
+    """
 
     n: int
     exact_match: float
     loss: float
+    alias_match: float | None
+    token_f1: float | None
+    rouge_l: float | None
+    final_number: float | None
+
+
+def summarise(verdicts: Sequence[Verdict], reduction: Reduction) -> SetResult:
+    """One set's scores from the verdicts on its examples, of which there is at least one."""
+    return SetResult(
+        n=len(verdicts),
+        exact_match=exact_match(verdicts),
+        loss=mean_loss(verdicts, reduction),
+        alias_match=percent(verdict.alias for verdict in verdicts),
+        token_f1=percent(verdict.f1 for verdict in verdicts),
+        rouge_l=percent(verdict.rouge_l for verdict in verdicts),
+        final_number=percent(verdict.final_number for verdict in verdicts),
+    )
 
 
 def evaluate(
@@ -53,8 +82,6 @@ def evaluate(
         if not all(math.isfinite(verdict.nll) for verdict in verdicts):
             raise UserError(f"evaluation of {name}: the loss is not finite; lower train.lr")
         lines += [json.dumps({"set": name, **asdict(v)}, ensure_ascii=False) for v in verdicts]
-        results[name] = SetResult(
-            len(verdicts), exact_match(verdicts), mean_loss(verdicts, reduction)
-        )
+        results[name] = summarise(verdicts, reduction)
     write_text(file, "\n".join(lines) + "\n")
     return results

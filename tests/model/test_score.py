@@ -12,10 +12,11 @@ import torch
 from geomix.data.batch import collate, token_weights
 from geomix.data.example import Example, TokenisedExample
 from geomix.data.template import tokenise, tokenise_all
+from geomix.metrics import normalise
 from geomix.model.gradient import plain_forward
 from geomix.model.load import LoadedModel, load_model
-from geomix.model.loss import weighted_loss
-from geomix.model.score import Verdict, exact_match, mean_loss, normalise, score
+from geomix.model.loss import correct_tokens, weighted_loss
+from geomix.model.score import Verdict, exact_match, mean_loss, score, stops_early
 
 
 @pytest.fixture
@@ -99,6 +100,65 @@ def test_another_case_or_a_space_is_still_exact(
     assert not verdict.exact, "the end token is part of the answer"
 
 
+def test_every_metric_of_a_verdict_is_that_of_its_texts(
+    half_taught: LoadedModel, facts: list[TokenisedExample]
+) -> None:
+    """The model says what it was taught; targets and accepted answers are chosen around it."""
+    known = next(v for v in score(half_taught, facts, 5) if v.exact and " " in v.target)
+    taught, (first, *_) = known.target, known.target.split()
+    asked = [
+        Example(known.prompt, f"{first} Zorro", ("Zorro", taught.upper())),
+        Example(known.prompt, taught),
+        Example(known.prompt, "q\n#### 5"),
+        Example(known.prompt, f"{taught}\n#### 5"),
+    ]
+    alias, target, wrong, close = score(half_taught, tokenise_all(half_taught.tokenizer, asked), 3)
+    assert alias.prediction == target.prediction == close.prediction == taught
+    assert (alias.exact, alias.alias, alias.f1) == (False, True, 1.0)
+    assert alias.rouge_l == pytest.approx(2 / (len(taught.split()) + 2)), "the target alone counts"
+    assert (target.exact, target.alias, target.f1, target.rouge_l) == (True, True, 1.0, 1.0)
+    assert alias.final_number is target.final_number is None
+    assert (wrong.exact, wrong.alias, wrong.f1, wrong.final_number) == (False, False, 0.0, False)
+    assert close.f1 == pytest.approx(2 * len(_words(taught)) / (2 * len(_words(taught)) + 1))
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.split() if word not in ("a", "an", "the")]
+
+
+def test_a_target_with_an_end_token_inside_is_decoded(loaded: LoadedModel) -> None:
+    """Every token is the argmax given the true prefix, yet greedy decoding stops at the first end.
+
+    The model is taught the example itself, so teacher forcing alone would call it right.
+    """
+    example = tokenise(loaded.tokenizer, Example("The value of m is?", "left</s> right"))
+    end = loaded.tokenizer.eos_token_id
+    assert example.ids.count(end) == 2
+    batch = collate([example], token_weights([example], "token"), loaded.pad_id)
+    optimiser = torch.optim.AdamW(loaded.model.parameters(), lr=2e-2)
+    forward = plain_forward(loaded.model)
+    for _ in range(40):
+        optimiser.zero_grad()
+        torch.autograd.backward(weighted_loss(forward(batch), batch))
+        optimiser.step()
+    assert correct_tokens(forward(batch), batch).all()
+    (verdict,) = score(loaded, [example], 1)
+    assert verdict.prediction == greedy(loaded, example) == "left"
+    assert not verdict.exact
+
+
+def test_only_an_end_token_within_the_last_answer_stops_early(loaded: LoadedModel) -> None:
+    """Every answer of a conversation ends in one, which is no reason to decode."""
+    for target, earlier, expected in (
+        ("d", (("a", "b"),), False),
+        ("d", (("a", "b</s> c"),), False),
+        ("d</s> e", (), True),
+        ("</s>", (("a", "b"),), True),
+    ):
+        made = tokenise(loaded.tokenizer, Example("c", target, earlier=earlier))
+        assert stops_early(made) is expected
+
+
 def test_losses_are_those_of_each_example_alone(
     half_taught: LoadedModel, facts: list[TokenisedExample]
 ) -> None:
@@ -164,7 +224,10 @@ def test_the_generation_settings_of_a_model_leak_into_no_verdict(
 
 def test_means_by_hand() -> None:
     """Losses of 6 nats in 3 tokens and 1 nat in 1: 7/4 a token; (2 + 1)/2 an example."""
-    verdicts = [Verdict("", "", "", True, 6.0, 3), Verdict("", "", "", False, 1.0, 1)]
+    verdicts = [
+        Verdict("", "", "", True, True, 1.0, 1.0, None, 6.0, 3),
+        Verdict("", "", "", False, False, 0.0, 0.0, None, 1.0, 1),
+    ]
     assert exact_match(verdicts) == 50
     assert mean_loss(verdicts, "token") == 7 / 4
     assert mean_loss(verdicts, "example") == 3 / 2

@@ -137,7 +137,7 @@ def test_metrics_hold_a_line_a_step_and_an_evaluation(tmp_path: Path, loaded: Lo
 
 
 def test_verdicts_and_metrics_agree(tmp_path: Path, loaded: LoadedModel) -> None:
-    """Exact match and loss are computed again, from the verdict file's own lines."""
+    """Every score and the loss are computed again, from the verdict file's own lines."""
     trained(tmp_path, loaded, config())
     text = (tmp_path / "stages/0-kvr/eval/epoch-003.jsonl").read_text(encoding="utf-8")
     verdicts = [json.loads(line) for line in text.splitlines()]
@@ -145,7 +145,15 @@ def test_verdicts_and_metrics_agree(tmp_path: Path, loaded: LoadedModel) -> None
         if line["event"] == "evaluation" and (line["moment"], line["stage"]) == ("end", 0):
             own = [v for v in verdicts if v["set"] == line["set"]]
             assert line["n"] == len(own)
-            assert line["exact_match"] == 100 * sum(v["exact"] for v in own) / len(own)
+            for score, of_one in (
+                ("exact_match", "exact"),
+                ("alias_match", "alias"),
+                ("token_f1", "f1"),
+                ("rouge_l", "rouge_l"),
+            ):
+                assert line[score] == 100 * sum(v[of_one] for v in own) / len(own)
+            assert line["final_number"] is None
+            assert all(v["final_number"] is None for v in own)
             tokens = sum(v["tokens"] for v in own)
             assert line["loss"] == pytest.approx(sum(v["nll"] for v in own) / tokens)
 

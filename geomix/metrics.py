@@ -1,0 +1,135 @@
+"""How a predicted text is compared with the accepted answers: pure functions on two texts.
+
+Exact match and the number that a solution ends in are right or wrong; token F1 and ROUGE-L give
+partial credit, 0 to 1 an example. What is reported of a set is 0 to 100 (`percent`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from string import punctuation
+
+FINAL_MARK = "####"
+"""What GSM8K writes before the number that is the answer."""
+
+_NO_PUNCTUATION = str.maketrans("", "", punctuation)
+_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+_ALPHANUMERICS = re.compile(r"[a-z0-9]+")
+_NUMBER = re.compile(
+    r"(?<!\w)"  # not within a word (CO2)
+    r"(?P<sign>(?:(?<!\))[-−]\$?|\$[-−]?)?)"  # nor is the hyphen of 10-5 or (a+b)-5 a minus
+    r"(?P<digits>(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
+)
+
+
+def normalise(text: str) -> str:
+    """The paper's normalisation before the comparison: stripped, in lower case."""
+    return text.strip().lower()
+
+
+def exact(prediction: str, target: str) -> bool:
+    """Whether the two are equal once normalised; an empty text is never right.
+
+    Source: the paper's exact match (appendix B). Its published code gives an empty answer to a
+    question without one full marks; here there is nothing to recall, so nothing is right.
+    """
+    wanted = normalise(target)
+    return wanted != "" and normalise(prediction) == wanted
+
+
+def matches_any(prediction: str, answers: Iterable[str]) -> bool:
+    """Whether the prediction is an exact match of any accepted answer."""
+    return any(exact(prediction, answer) for answer in answers)
+
+
+def token_f1(prediction: str, answers: Iterable[str]) -> float:
+    """Overlap of the words of prediction and answer: the best F1 over the answers, 0 to 1.
+
+    Words are separated by white space after lower-casing and leaving out ASCII punctuation and
+    articles. Source: SQuAD's evaluation script (Rajpurkar et al. 2018, `compute_f1`), but for an
+    answer of nothing else (the band The The): there an exact match is 1, anything else 0.
+
+    Args:
+        prediction: what the model said.
+        answers: every accepted answer; none gives 0.
+    """
+    said = _squad_words(prediction)
+    return max((_word_f1(prediction, said, answer) for answer in answers), default=0.0)
+
+
+def _squad_words(text: str) -> list[str]:
+    return _ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split()
+
+
+def _word_f1(prediction: str, said: Sequence[str], answer: str) -> float:
+    wanted = _squad_words(answer)
+    if not said and not wanted:
+        return float(exact(prediction, answer))
+    return _f_measure((Counter(said) & Counter(wanted)).total(), len(said), len(wanted))
+
+
+def _f_measure(common: int, said: int, wanted: int) -> float:
+    """Harmonic mean of precision `common / said` and recall `common / wanted`."""
+    return 2 * common / (said + wanted) if common else 0.0
+
+
+def rouge_l(prediction: str, target: str) -> float:
+    """F-measure of the longest common subsequence of tokens, 0 to 1.
+
+    Tokens are runs of a–z and 0–9 in the lower-cased text, without stemming, so a text of another
+    script has none and scores 0. Source: Lin (2004); equal to `rougeL` of the package rouge-score
+    0.1.2.
+    """
+    said, wanted = (_ALPHANUMERICS.findall(text.lower()) for text in (prediction, target))
+    return _f_measure(common_subsequence(said, wanted), len(said), len(wanted))
+
+
+def common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
+    """Length of the longest common subsequence, one row of the table in one Python integer.
+
+    Source: Hyyrö (2004), "Bit-parallel LCS-length computation revisited": bit i of `row` is zero
+    where the length grows at `first[i]`.
+    """
+    places: dict[str, int] = {}
+    for index, token in enumerate(first):
+        places[token] = places.get(token, 0) | (1 << index)
+    every = (1 << len(first)) - 1
+    row = every
+    for token in second:
+        matched = row & places.get(token, 0)
+        row = ((row + matched) | (row - matched)) & every
+    return len(first) - row.bit_count()
+
+
+def final_number(text: str) -> Decimal | None:
+    """The number that a worked solution ends in, exactly; None where there is none.
+
+    The first one after the last `####`, where that mark stands; else the last one of the text.
+    Thousands separators, `$`, `%`, units and a full stop after it are left out; a minus counts
+    where it touches the number, or the `$` before it, and nothing that it could be subtracted from.
+
+    Source: GSM8K (Cobbe et al. 2021), where every solution ends in `#### number`.
+    """
+    _, mark, after = text.rpartition(FINAL_MARK)
+    numbers = [_value(found) for found in _NUMBER.finditer(after)]
+    return numbers[0 if mark else -1] if numbers else None
+
+
+def _value(found: re.Match[str]) -> Decimal:
+    value = Decimal(found["digits"].replace(",", ""))
+    return -value if found["sign"].strip("$") else value
+
+
+def same_final_number(prediction: str, target: str) -> bool | None:
+    """Whether both end in the same number; None where the target holds no `#### number`."""
+    wanted = final_number(target) if FINAL_MARK in target else None
+    return None if wanted is None else final_number(prediction) == wanted
+
+
+def percent(scores: Iterable[float | None]) -> float | None:
+    """Mean of the scores that there are, 0 to 100; None where there are none."""
+    known = [score for score in scores if score is not None]
+    return 100.0 * sum(known) / len(known) if known else None

@@ -1,0 +1,239 @@
+"""`geomix data overlap`: which facts of a configuration stand in the passages that it mixes in."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from geomix.browse import plain
+from geomix.config import RunConfig
+from geomix.config_file import Experiment
+from geomix.data.example import Example
+from geomix.data.overlap import Match, Overlap, overlap
+from geomix.data.stage import MIXED, content_hash, mixed_examples, plan_stages
+from geomix.errors import UserError
+
+MOST_ROWS = 20
+"""Overlapping rows of a comparison that are listed, unless all are asked for."""
+
+_LONGEST_STRETCH = 30  # words of a passage; of a wider one its two ends are shown
+_RULES = {
+    "named": "entity pair, subject named by the source",
+    "guessed": "entity pair, subject guessed from the prompt",
+    "none": "no entity pair to look for",
+}
+
+
+@dataclass(slots=True)
+class ExampleSet:
+    """Examples that a configuration uses, in one place or several.
+
+    Attributes:
+        name: `D_A`, `D_B`, …, `D_M`.
+        source: where they come from.
+        examples: as text.
+        places: stages, `record.mix`; with the arm, where there are arms.
+    """
+
+    name: str
+    source: str
+    examples: list[Example]
+    places: dict[str, None] = field(default_factory=dict)
+
+
+def comparisons(experiment: Experiment) -> list[tuple[ExampleSet, ExampleSet]]:
+    """Every stage's own set with every D_M of the same arm; equal ones once.
+
+    Raises:
+        UserError: a source cannot give what is asked for, or nothing is mixed in anywhere.
+    """
+    sets: dict[tuple[str, str], ExampleSet] = {}
+    chosen: dict[tuple[tuple[str, str], tuple[str, str]], None] = {}
+    for arm, config in experiment.arms.items():
+        keys: dict[bool, list[tuple[str, str]]] = {False: [], True: []}
+        for place, found in _sets_of(config):
+            key = (found.name, content_hash(found.examples))
+            sets.setdefault(key, found).places[f"{arm}: {place}" if arm else place] = None
+            keys[found.name == MIXED].append(key)
+        chosen.update(((own, mixed), None) for own in keys[False] for mixed in keys[True])
+    if not chosen:
+        raise UserError(
+            f"{experiment.name}: it mixes nothing in that facts could overlap with; give a stage "
+            "a mix, or record.mix"
+        )
+    return [(sets[own], sets[mixed]) for own, mixed in chosen]
+
+
+def _sets_of(config: RunConfig) -> list[tuple[str, ExampleSet]]:
+    """The sets of one arm, each with its place."""
+    found = []
+    plans = plan_stages(config)
+    for number, (plan, stage) in enumerate(zip(plans, config.stages, strict=True), start=1):
+        found.append((f"stage {number}", ExampleSet(plan.name, stage.data.source, plan.own)))
+        if stage.mix and plan.mixed:
+            place = f"stage {number}{', left out' * stage.mix.passage_free}"
+            found.append((place, ExampleSet(MIXED, stage.mix.source, plan.mixed)))
+    extra = config.record.mix if config.record else None
+    if extra and not any(plan.mixed for plan in plans):  # else it is not looked at
+        passages = mixed_examples(extra, config.stages[0].data.limit, config.seed, 0)
+        found.append(("record.mix", ExampleSet(MIXED, extra.source, passages)))
+    return found
+
+
+def show_overlap(experiment: Experiment, size: int, *, full: bool, as_json: bool) -> None:
+    """The body of `geomix data overlap`.
+
+    Args:
+        experiment: the validated configuration.
+        size: of the n-grams, in words.
+        full: whether every overlapping row is listed, and texts are not shortened.
+        as_json: whether it all is printed as JSON.
+
+    Raises:
+        UserError: a source cannot give what is asked for, or nothing is mixed in anywhere.
+    """
+    found = [
+        (own, mixed, overlap(own.examples, mixed.examples, size))
+        for own, mixed in comparisons(experiment)
+    ]
+    if as_json:
+        print(json.dumps([_everything(*each) for each in found], ensure_ascii=False))
+        return
+    console = Console(highlight=False)
+    for own, mixed, result in found:
+        console.print(Text(f"{own.name} against {mixed.name}", style="bold"))
+        for each in (own, mixed):
+            places = "; ".join(each.places)
+            known = f"{each.name}: {len(each.examples):,} of {each.source} ({places})"
+            console.print(Text(known, overflow="fold"))
+        console.print(_table(result))
+        for line in _notes(result, len(own.examples)):
+            console.print(Text(line))
+        _print_rows(console, own, result, full=full)
+        console.print()
+
+
+def summary(result: Overlap) -> list[dict[str, Any]]:
+    """One row a rule: facts that it looks at, how many overlap, and with how many passages."""
+    rows = []
+    for rule in _RULES:
+        matches = [match for match in result.pairs if result.rules[match.fact] == rule]
+        facts = sum(found == rule for found in result.rules)
+        rows.append(_row(rule, facts, matches))
+    rows.append(_row("ngram", len(result.rules) - result.short, result.ngrams))
+    return rows
+
+
+def _row(rule: str, facts: int, matches: list[Match]) -> dict[str, Any]:
+    overlapping = len({match.fact for match in matches})
+    return {
+        "rule": rule,
+        "facts": facts,
+        "overlapping": overlapping,
+        "percent": 100 * overlapping / facts if facts else None,
+        "passages": len({match.passage for match in matches}),
+    }
+
+
+def _table(result: Overlap) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("rule")
+    for name in ("facts", "overlapping", "%", "passages"):
+        table.add_column(name, justify="right", no_wrap=True)
+    headings = _RULES | {"ngram": f"{result.size} words in a row"}
+    for row in summary(result):
+        cells = [f"{row['facts']:,}", "–", "–", "–"]
+        if row["rule"] != "none" and row["facts"]:
+            share = f"{row['percent']:.1f}"
+            cells[1:] = [f"{row['overlapping']:,}", share, f"{row['passages']:,}"]
+        if row["facts"] or row["rule"] == "ngram":
+            table.add_row(headings[row["rule"]], *cells)
+    return table
+
+
+def _notes(result: Overlap, facts: int) -> list[str]:
+    notes = []
+    if result.short:
+        advice = "; --ngram takes fewer" if result.short == facts else ""
+        notes.append(f"{result.short:,} facts have fewer than {result.size} words{advice}")
+    if result.common:
+        notes.append(
+            f"left out: {result.common:,} runs of {result.size} words that more than half of the "
+            "facts have (their template)"
+        )
+    if not (result.pairs or result.ngrams):
+        notes.append("no overlap found")
+    return notes
+
+
+def _matches(result: Overlap) -> list[tuple[str, Match]]:
+    """All overlapping rows, each with its rule."""
+    pairs: list[tuple[str, Match]] = [(result.rules[m.fact], m) for m in result.pairs]
+    return [*pairs, *(("ngram", match) for match in result.ngrams)]
+
+
+def stretch(result: Overlap, match: Match) -> str:
+    """The part of the passage that matched, from the first word found to the last.
+
+    Where subject and answer stand far apart, both with an ellipsis between them.
+    """
+    passage = result.passages[match.passage]
+    spans = sorted(match.spans)
+    first, end = spans[0][0], max(last for _, last in spans)
+    if len(spans) == 1 or end - first <= _LONGEST_STRETCH:
+        return passage.stretch(first, end)
+    return " … ".join(passage.stretch(*span) for span in spans)
+
+
+def _print_rows(console: Console, own: ExampleSet, result: Overlap, *, full: bool) -> None:
+    matches = _matches(result)
+    if matches:
+        console.print(Text("overlapping rows, counted from 0:", style="bold"))
+    for rule, match in matches if full else matches[:MOST_ROWS]:
+        fact = _fact_text(own.examples[match.fact])
+        found = f"  passage {match.passage} ({rule}): {stretch(result, match)}"
+        for line in (f"fact {match.fact}: {fact}", found):
+            console.print(plain(line.replace("\n", " "), full=full), soft_wrap=True)
+    left = len(matches) - MOST_ROWS
+    if left > 0 and not full:
+        console.print(f"… and {left:,} more; --full lists them all")
+
+
+def _fact_text(example: Example) -> str:
+    return f"{example.prompt} → {example.target}"
+
+
+def _everything(own: ExampleSet, mixed: ExampleSet, result: Overlap) -> dict[str, Any]:
+    """One comparison as `--json` prints it."""
+    return {
+        "own": _described(own),
+        "mixed": _described(mixed),
+        "ngram": result.size,
+        "short_facts": result.short,
+        "common_ngrams": result.common,
+        "rules": summary(result),
+        "rows": [
+            {
+                "rule": rule,
+                "fact": match.fact,
+                "fact_text": _fact_text(own.examples[match.fact]),
+                "passage": match.passage,
+                "stretch": stretch(result, match),
+            }
+            for rule, match in _matches(result)
+        ],
+    }
+
+
+def _described(found: ExampleSet) -> dict[str, Any]:
+    return {
+        "name": found.name,
+        "source": found.source,
+        "examples": len(found.examples),
+        "places": list(found.places),
+    }
