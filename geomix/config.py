@@ -146,6 +146,26 @@ class SourceConfig(_Strict):
     whole rounds first; else that is an error."""
 
 
+class FamiliarConfig(_Strict):
+    """Which facts are meant, by what the base model knows of them before the first stage.
+
+    A fact is familiar if the first line of the base model's greedy continuation is one of its
+    answers, stripped and lower-cased.
+    """
+
+    facts: Literal["drop", "only"]
+    """`drop` leaves the familiar ones out, as the paper does for training; `only` takes them."""
+    prompt: Literal["few-shot", "plain"] = "few-shot"
+    """What is continued: the prompt behind solved examples of the held-out split, or alone."""
+    shots: Annotated[int, Field(ge=1, le=100)] = 4
+    """How many solved examples."""
+
+
+def _facts_alone(value: Any) -> Any:
+    """`familiar: drop` stands for `familiar: {facts: drop}`."""
+    return {"facts": value} if isinstance(value, str) else value
+
+
 class DataConfig(SourceConfig):
     """The examples of one stage."""
 
@@ -153,6 +173,8 @@ class DataConfig(SourceConfig):
     """How many examples."""
     split: Literal["train", "id", "held-out"] = "train"
     """`id`: unseen examples of the same distribution (the paper's in-domain stage 2)."""
+    familiar: Annotated[FamiliarConfig | None, BeforeValidator(_facts_alone)] = None
+    """Whether facts that the base model knows are left out, or are the only ones; null asks not."""
 
 
 class MixConfig(SourceConfig):
@@ -251,6 +273,12 @@ class RecordConfig(_Strict):
     """Of how many examples a set the residual activations and their gradients are kept."""
 
 
+def _no_set_of_a_stage(name: str) -> str:
+    if re.fullmatch("D_[A-Z]|held-out|replay", name):
+        raise ValueError(f"'{name}' is the name of a set that geomix makes; take another")
+    return name
+
+
 class EvaluateConfig(_Strict):
     """When retention is measured: always at stage boundaries, and in between."""
 
@@ -258,6 +286,9 @@ class EvaluateConfig(_Strict):
     """Every how many epochs; 0 for the boundaries only."""
     batch_size: Count = 128
     """Examples in one scoring pass."""
+    sets: dict[Annotated[Name, AfterValidator(_no_set_of_a_stage)], DataConfig] = {}
+    """Sets that are evaluated and never trained on, by name: familiar facts (the paper's tables 5
+    and 6), another source, paraphrases."""
 
 
 class RunConfig(_Strict):
@@ -269,6 +300,10 @@ class RunConfig(_Strict):
     """`builtin`, a local folder, or a hub id of any causal LM of transformers."""
     seed: Seed = 0
     """Seed of the generated data and of the order of the examples."""
+    max_tokens: Count = 2048
+    """Tokens of the longest example that is used, with the chat format around it, the paper's
+    length; no more than the model has positions. Longer ones are never cut: they are left out,
+    counted in `data.json`, and others of their source take their places."""
     stages: Annotated[list[StageConfig], Field(min_length=1), AfterValidator(_looking_back)]
     """The stages, in order."""
     train: TrainConfig = TrainConfig()

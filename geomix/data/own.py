@@ -29,7 +29,7 @@ def found_in(source: str, request: Request) -> Found:
         raise UserError(f"{source}: a file has no subsets")
     convert = _convert(source, columns, request.template)
     found = rows(Path(source)) if is_file(source) else _hub_rows(source, request.subset or "")
-    return in_order(source, found, convert, request.count, request.split)
+    return in_order(source, found, convert, request)
 
 
 def _hub_rows(source: str, subset: str) -> Iterator[Row]:

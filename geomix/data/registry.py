@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import cycle, islice
 from typing import Any, Literal
 
@@ -50,10 +53,44 @@ Short = Literal["error", "repeat", "fewer"]
 """What becomes of a request that a source has too few examples for."""
 
 
+Unusable = Callable[[Sequence[Example]], Sequence[str]]
+"""Why a run cannot use each of some examples, `too long` and the like; empty where it can."""
+
+MOST_TRIED = 20
+"""Examples that are looked at for each one that is asked for, before a source counts as short."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """The examples that a run uses of a source.
+
+    Attributes:
+        examples: in the source's order.
+        dropped: how many were passed over on the way, by reason.
+    """
+
+    examples: list[Example]
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
 def examples_of(
     source: str, request: Request, short: Short = "error", advice: str = "set limit: {found}"
 ) -> list[Example]:
     """The examples of a named source, of a file, or of a dataset on the hub: exactly `count`.
+
+    See `select`, of which this is the form that passes over none.
+    """
+    return select(source, request, short, advice).examples
+
+
+def select(
+    source: str,
+    request: Request,
+    short: Short = "error",
+    advice: str = "set limit: {found}",
+    unusable: Unusable | None = None,
+) -> Selected:
+    """The first `count` usable examples of a named source, of a file, or of a hub dataset.
 
     This is the one place that decides what happens where there are fewer.
 
@@ -63,20 +100,32 @@ def examples_of(
         short: whether too few are an error, are repeated in their order, whole rounds first, up to
             `count` (none are an error even then), or are returned as they are.
         advice: ends the message that they are too few.
+        unusable: says of each example why it is passed over; None uses all.
 
     Raises:
         UserError: the source cannot give what is asked of it.
     """
-    has = found_in(source, request)
-    found = has.examples
-    if len(found) >= request.count or short == "fewer":
-        return found
+    tried = count = request.count
+    while True:
+        has = found_in(source, replace(request, count=tried))
+        reasons = unusable(has.examples) if unusable else [""] * len(has.examples)
+        kept = [i for i, reason in enumerate(reasons) if not reason]
+        if len(kept) >= count or len(has.examples) < tried or tried >= MOST_TRIED * count:
+            break
+        tried *= 2
+    kept = kept[:count]
+    last = kept[-1] if len(kept) == count else len(reasons) - 1
+    dropped = Counter(reason for reason in reasons[: last + 1] if reason)
+    found = [has.examples[i] for i in kept]
     if found and short == "repeat":
-        return list(islice(cycle(found), request.count))
-    end = f"; {advice.format(found=len(found))}" if found else ""
-    raise UserError(
-        f"{has.origin}: {len(found)} examples found{has.among}, {request.count} asked for{end}"
-    )
+        found = list(islice(cycle(found), count))
+    if len(found) < count and short != "fewer":
+        passed = "".join(f", {n} {reason}" for reason, n in dropped.items())
+        end = f"; {advice.format(found=len(found))}" if found else ""
+        raise UserError(
+            f"{has.origin}: {len(found)} examples found{has.among}{passed}, {count} asked for{end}"
+        )
+    return Selected(found, dict(dropped))
 
 
 def found_in(source: str, request: Request) -> Found:

@@ -144,15 +144,17 @@ def by_share(
     return Found([kept[i] for i in order[: request.count].tolist()], origin, among)
 
 
-def in_order(origin: str, rows: Iterable[Row], convert: Convert, count: int, split: Split) -> Found:
-    """The first `count` rows; `held-out` takes the next ones. No row of those is left out.
+def in_order(origin: str, rows: Iterable[Row], convert: Convert, request: Request) -> Found:
+    """The first `count` rows; `held-out` takes those `after`. No row of those is left out.
 
     Raises:
         UserError: a row that is asked for is not as it should be.
     """
+    count, split = request.count, request.split
     if split == "id":
         raise UserError(f"{origin}: a file has no split 'id'; give those rows a file of their own")
-    first = 0 if split == "train" else count
+    before = count if request.after is None else request.after
+    first = 0 if split == "train" else before
     found: list[Example] = []
     mistakes: list[str] = []
     for number, (place, row) in enumerate(rows):
@@ -168,7 +170,7 @@ def in_order(origin: str, rows: Iterable[Row], convert: Convert, count: int, spl
         if example is not None:
             found.append(example)
     raise_mistakes(origin, mistakes)
-    among = "" if split == "train" else f" in split '{split}' (what the first {count} leave over)"
+    among = "" if split == "train" else f" in split '{split}' (what the first {before} leave over)"
     return Found(found, origin, among)
 
 

@@ -30,6 +30,7 @@ class Request:
         vocabulary: what `random-words` draws from.
         columns: which columns of the user's own rows are meant.
         template: prompt of the user's own rows, with columns in braces.
+        after: how many of the user's own rows come before the held-out ones; None is `count`.
     """
 
     count: int
@@ -41,6 +42,7 @@ class Request:
     vocabulary: Literal["generated", "nltk"] = "generated"
     columns: Columns | None = None
     template: str | None = None
+    after: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

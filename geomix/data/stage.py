@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from geomix.config import DataConfig, MixConfig, ReplayConfig, RunConfig, SourceConfig
 from geomix.data.example import Example, TokenisedExample
-from geomix.data.registry import Short, described, examples_of
+from geomix.data.registry import Short, described, select
 from geomix.data.source import Request
 from geomix.data.split import Split
 from geomix.errors import UserError
@@ -45,11 +46,18 @@ class SourceSet:
         examples: as text.
         source: where they are from, for `data.json`.
         trained: whether they are trained on; the control leaves the passages of its mix out.
+        dropped: how many of the source's examples were passed over, by reason.
     """
 
     examples: list[Example]
     source: dict[str, Any]
     trained: bool = True
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def looked_at(self) -> int:
+        """How many of the source's examples came before the last of these."""
+        return len(self.examples) + sum(self.dropped.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +113,22 @@ class StagePlan:
         return found
 
 
-def plan_stages(config: RunConfig) -> list[StagePlan]:
+Choose = Callable[[SourceConfig, Sequence[Example]], Sequence[str]]
+"""Why a run cannot use each example of one of its sources; empty where it can. That takes the
+model, and so comes from above: `geomix.choose`."""
+
+
+def use_all(source: SourceConfig, examples: Sequence[Example]) -> Sequence[str]:  # noqa: ARG001
+    """The choice before there is a model: every example can be used."""
+    return [""] * len(examples)
+
+
+def plan_stages(config: RunConfig, choose: Choose = use_all) -> list[StagePlan]:
     """Generate or read the examples of every stage.
+
+    Args:
+        config: the run.
+        choose: which examples it can use; others of their source take the places of the rest.
 
     Raises:
         UserError: a source cannot give what the configuration asks for.
@@ -114,9 +136,9 @@ def plan_stages(config: RunConfig) -> list[StagePlan]:
     plans: list[StagePlan] = []
     for index, stage in enumerate(config.stages):
         name = set_name(index)
-        sets = {name: _own(stage.data, config.seed)}
+        sets = {name: own_examples(stage.data, config.seed, choose)}
         if stage.mix is not None and stage.mix.ratio:
-            sets[MIXED] = _mixed(stage.mix, stage.data.limit, config.seed, index)
+            sets[MIXED] = _mixed(stage.mix, stage.data.limit, config.seed, index, choose)
         if stage.replay is not None:
             earlier = {plan.name: plan.own for plan in plans}
             sets[REPLAY] = _replayed(stage.replay, earlier, config.seed, index)
@@ -124,12 +146,15 @@ def plan_stages(config: RunConfig) -> list[StagePlan]:
     return plans
 
 
-def _own(data: DataConfig, seed: int) -> SourceSet:
-    """The examples that a stage names."""
+def own_examples(data: DataConfig, seed: int, choose: Choose = use_all) -> SourceSet:
+    """The examples that a stage, or a set that is evaluated, names."""
     request = _request(data, data.limit, _seed(data, seed), data.split)
     advice = "set limit: {found}, or allow_repeat: true"
-    found = examples_of(data.source, request, _short(data), advice)
-    return SourceSet(found, described(data.source, request))
+    found = select(data.source, request, _short(data), advice, partial(choose, data))
+    source = described(data.source, request)
+    if data.familiar is not None:
+        source["familiar"] = data.familiar.model_dump()
+    return SourceSet(found.examples, source, dropped=found.dropped)
 
 
 def _short(source: SourceConfig) -> Short:
@@ -153,26 +178,30 @@ def _request(
     )
 
 
-def mixed_examples(mix: MixConfig | None, own: int, seed: int, stage: int) -> list[Example]:
+def mixed_examples(
+    mix: MixConfig | None, own: int, seed: int, stage: int, choose: Choose = use_all
+) -> list[Example]:
     """The passages of D_M: exactly `ratio` for each of the `own` examples, rounded half up.
 
     A ratio of 0 is none; one that rounds to none is a mistake. Two stages that mix the same
     generated source draw different passages; of a finite or streamed source they draw in another
     order, so some may be the same.
     """
-    return _mixed(mix, own, seed, stage).examples if mix is not None and mix.ratio else []
+    if mix is None or not mix.ratio:
+        return []
+    return _mixed(mix, own, seed, stage, choose).examples
 
 
-def _mixed(mix: MixConfig, own: int, seed: int, stage: int) -> SourceSet:
+def _mixed(mix: MixConfig, own: int, seed: int, stage: int, choose: Choose) -> SourceSet:
     count = rounded_share(mix.ratio, own)
     if count == 0:
         raise UserError(f"mix.ratio {mix.ratio} of {own} examples is none; give a larger ratio")
     derived = int(np.random.SeedSequence([_seed(mix, seed), stage]).generate_state(1)[0])
     request = _request(mix, count, derived, words=mix.words)
     advice = "set a smaller ratio, or allow_repeat: true"
-    found = examples_of(mix.source, request, _short(mix), advice)
+    found = select(mix.source, request, _short(mix), advice, partial(choose, mix))
     source = {**described(mix.source, request), "ratio": mix.ratio}
-    return SourceSet(found, source, trained=not mix.passage_free)
+    return SourceSet(found.examples, source, not mix.passage_free, found.dropped)
 
 
 def _replayed(
@@ -205,23 +234,61 @@ def rounded_share(ratio: float, of: int) -> int:
     return math.floor(Fraction(str(ratio)) * of + Fraction(1, 2))
 
 
-def probe_sets(config: RunConfig, plans: Sequence[StagePlan]) -> dict[str, list[Example]]:
+def probe_sets(
+    config: RunConfig, plans: Sequence[StagePlan], choose: Choose = use_all
+) -> dict[str, list[Example]]:
     """The sets whose gradients are compared: D_A, D_B, …, D_M and held-out, whole.
 
     D_M is the first stage's mix that there is, else the one that `record.mix` names, built as the
-    first stage would mix it: the arms of a comparison then share one D_M.
+    first stage would mix it: the arms of a comparison then share one D_M. Held-out examples are
+    chosen like the first stage's own, and none is trained on in any stage.
     """
     sets = {plan.name: plan.own for plan in plans}
     mixed = next((plan.mixed for plan in plans if plan.mixed), [])
     first = config.stages[0].data
     if not mixed and config.record is not None:
-        mixed = mixed_examples(config.record.mix, first.limit, config.seed, 0)
+        mixed = mixed_examples(config.record.mix, first.limit, config.seed, 0, choose)
     if mixed:
         sets[MIXED] = mixed
-    request = _request(first, first.limit, _seed(first, config.seed), HELD_OUT)
-    if first.split != HELD_OUT and (held_out := examples_of(first.source, request, "fewer")):
-        sets[HELD_OUT] = held_out
+    if first.split != HELD_OUT:
+        request = _request(first, first.limit, _seed(first, config.seed), HELD_OUT)
+        request = replace(request, after=plans[0].sets[plans[0].name].looked_at)
+        found = select(first.source, request, "fewer", unusable=partial(choose, first)).examples
+        trained = _questions(plans)
+        if held_out := [e for e in found if _question(e) not in trained]:
+            sets[HELD_OUT] = held_out
     return sets
+
+
+def evaluation_sets(
+    config: RunConfig, plans: Sequence[StagePlan], choose: Choose = use_all
+) -> dict[str, list[Example]]:
+    """The sets of `evaluate.sets`: evaluated, never trained on.
+
+    Raises:
+        UserError: a source cannot give what is asked for, or a stage trains on one of them.
+    """
+    trained = _questions(plans)
+    sets = {}
+    for name, data in config.evaluate.sets.items():
+        sets[name] = own_examples(data, config.seed, choose).examples
+        shared = [example for example in sets[name] if _question(example) in trained]
+        if shared:
+            raise UserError(
+                f"evaluate.sets.{name}: {len(shared)} of its {len(sets[name])} examples are "
+                f"trained on, such as {shared[0].prompt!r:.80}; take another split, or familiar: "
+                "only where the stages drop them"
+            )
+    return sets
+
+
+def _questions(plans: Sequence[StagePlan]) -> set[tuple[Any, ...]]:
+    sets = [part for plan in plans for part in plan.sets.values() if part.trained]
+    return {_question(example) for part in sets for example in part.examples}
+
+
+def _question(example: Example) -> tuple[Any, ...]:
+    return (example.earlier, example.prompt)
 
 
 def _seed(source: SourceConfig, seed: int) -> int:
@@ -260,6 +327,7 @@ def describe(
                 "distinct": len({(e.prompt, e.target, e.earlier) for e in part.examples}),
                 "target_tokens": tokens[name],
                 "sha256": content_hash(part.examples),
+                "dropped": part.dropped,
                 "trained": part.trained,
                 "effective_weight": {
                     "token": tokens[name] / all_tokens if part.trained else 0.0,
