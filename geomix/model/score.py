@@ -117,7 +117,7 @@ def _decode(
                 attention_mask=torch.tensor(mask, device=loaded.device),
                 max_new_tokens=steps,
                 do_sample=False,
-                eos_token_id=loaded.tokenizer.eos_token_id,
+                eos_token_id=sorted({example.labels[-1] for example in examples}),
                 pad_token_id=loaded.pad_id,
             )
         for i, row in zip(part, generated[:, width:].tolist(), strict=True):

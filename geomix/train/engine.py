@@ -12,6 +12,7 @@ import torch
 
 from geomix.atomic import append_json_line, write_json
 from geomix.config import RunConfig, StageConfig
+from geomix.data.chat import chat_format
 from geomix.data.example import TokenisedExample
 from geomix.data.stage import MIXED, StagePlan, describe
 from geomix.data.template import tokenise_all
@@ -91,14 +92,15 @@ class Engine:
         """
         torch.manual_seed(self.config.seed)  # dropout, for the models that have it
         tokenizer = self.loaded.tokenizer
+        chat = chat_format(self.config.chat_template, tokenizer)
         stages = [
             _Stage(
                 index,
                 self.config.stage_name(index),
                 self.config.stages[index],
                 plan,
-                tokenise_all(tokenizer, plan.own),
-                tokenise_all(tokenizer, plan.mixed),
+                tokenise_all(tokenizer, plan.own, chat),
+                tokenise_all(tokenizer, plan.mixed, chat),
             )
             for index, plan in enumerate(plans)
         ]
