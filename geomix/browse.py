@@ -94,27 +94,31 @@ def stretches(tokenizer: Any, example: TokenisedExample) -> list[Stretch]:
     return found
 
 
-def show_source(name: str, request: Request, model: str, *, full: bool, as_json: bool) -> None:
+def show_source(
+    name: str, request: Request, model: str, chat_template: str, *, full: bool, as_json: bool
+) -> None:
     """The body of `geomix data show`.
 
     Args:
         name: a source, a file or a hub id.
         request: how many of which examples.
         model: whose tokenizer cuts them into tokens.
+        chat_template: the format around them, as a run's `chat_template`.
         full: whether long texts are shown whole.
         as_json: whether it all is printed as JSON.
 
     Raises:
-        UserError: the source or the tokenizer cannot be read.
+        UserError: the source or the tokenizer cannot be read, or the chat template be used.
     """
     examples = examples_of(name, request, "fewer" if request.split == "held-out" else "error")
     # Reading first: a mistake in the request shows before the tokenizer's library is imported.
+    from geomix.data.chat import chat_format
     from geomix.data.template import tokenise_all
     from geomix.model.load import load_tokenizer, quiet_libraries
 
     quiet_libraries()
     tokenizer = load_tokenizer(model)
-    made = tokenise_all(tokenizer, examples)
+    made = tokenise_all(tokenizer, examples, chat_format(chat_template, tokenizer))
     known = describe(SOURCES[name]) if name in SOURCES else {"name": name, "kind": "your own"}
     counts = {
         "split": request.split,

@@ -182,10 +182,22 @@ def data_list(as_json: bool) -> None:
 @click.option("--target", default="target", help="Column of the target, in your own files.")
 @click.option("--template", help="Prompt of your own rows, columns in braces.")
 @click.option("--model", default="builtin", help="Whose tokenizer [builtin].")
+@click.option(
+    "--chat-template",
+    default="tulu",
+    help="tulu, tokenizer, a .jinja file, or a text with {prompt} and {target} [tulu].",
+)
 @click.option("--full", is_flag=True, help="Do not shorten long texts.")
 @click.option("--json", "as_json", is_flag=True, help="Print it all as JSON.")
 def data_show(
-    name: str, model: str, full: bool, as_json: bool, prompt: str, target: str, **asked: Any
+    name: str,
+    model: str,
+    chat_template: str,
+    full: bool,
+    as_json: bool,
+    prompt: str,
+    target: str,
+    **asked: Any,
 ) -> None:
     """Show examples of a source as the model will see them, loss tokens in ⟦ ⟧.
 
@@ -198,7 +210,7 @@ def data_show(
     named = (prompt, target) != ("prompt", "target")
     columns = Columns(prompt=prompt, target=target) if named else None
     request = Request(count=asked.pop("limit"), columns=columns, **asked)
-    show_source(name, request, model, full=full, as_json=as_json)
+    show_source(name, request, model, chat_template, full=full, as_json=as_json)
 
 
 @data.command("overlap")

@@ -52,6 +52,28 @@ def _known_source(name: str, info: ValidationInfo) -> str:
     )
 
 
+JINJA_SUFFIX = ".jinja"
+"""What the name of a file that holds a Jinja chat template ends in."""
+
+
+def known_chat_template(name: str) -> str:
+    """Give back what can name a chat format; a file is not opened.
+
+    Raises:
+        ValueError: it is no name, path or plain format.
+    """
+    if name in ("tulu", "tokenizer") or name.endswith(JINJA_SUFFIX):
+        return name
+    places = [name.find(part) for part in ("{prompt}", "{target}")]
+    once = all(name.count(part) == 1 for part in ("{prompt}", "{target}"))
+    if once and places == sorted(places):
+        return name
+    raise ValueError(
+        "give 'tulu', 'tokenizer', a path ending in .jinja, or a text that holds {prompt} and "
+        "then {target}, each once"
+    )
+
+
 def _source_alone(value: Any) -> Any:
     """`data: kvr` stands for `data: {source: kvr}`."""
     return {"source": value} if isinstance(value, str) else value
@@ -300,6 +322,9 @@ class RunConfig(_Strict):
     """`builtin`, a local folder, or a hub id of any causal LM of transformers."""
     seed: Seed = 0
     """Seed of the generated data and of the order of the examples."""
+    chat_template: Annotated[str, AfterValidator(known_chat_template)] = "tulu"
+    """`tulu` (Tulu v2, the paper's), `tokenizer` (the tokenizer's own), the path of a `.jinja`
+    file, or a text that holds `{prompt}` and then `{target}`; the end token follows the target."""
     max_tokens: Count = 2048
     """Tokens of the longest example that is used, with the chat format around it, the paper's
     length; no more than the model has positions. Longer ones are never cut: they are left out,

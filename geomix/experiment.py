@@ -15,6 +15,7 @@ import torch
 from geomix.atomic import write_json, write_text
 from geomix.config import RunConfig
 from geomix.config_file import Experiment
+from geomix.data.chat import chat_format
 from geomix.data.stage import MIXED, StagePlan, plan_stages, probe_sets
 from geomix.data.template import tokenise_all
 from geomix.environment import describe_environment
@@ -105,8 +106,9 @@ def _check_examples(config: RunConfig, plans: list[StagePlan], loaded: LoadedMod
     if config.record is not None:
         for name, examples in probe_sets(config, plans).items():
             sets[f"probe set {name}"] = examples[: config.record.probes]
+    chat = chat_format(config.chat_template, loaded.tokenizer)
     for place, examples in sets.items():
-        tokenised = tokenise_all(loaded.tokenizer, examples)
+        tokenised = tokenise_all(loaded.tokenizer, examples, chat)
         longest = max((len(example.ids) for example in tokenised), default=0)
         highest = max((max(example.ids) for example in tokenised), default=0)
         if highest >= embedded:
@@ -180,9 +182,11 @@ def _recorder(run: Run, config: RunConfig, plans: list[StagePlan], loaded: Loade
     }
     write_json(run.probes_file, described)
     train = config.stages[0].train
+    tokenizer = loaded.tokenizer
+    chat = chat_format(config.chat_template, tokenizer)
     return Recorder(
         run.snapshot_folder,
-        {name: tokenise_all(loaded.tokenizer, examples) for name, examples in probes.items()},
+        {name: tokenise_all(tokenizer, examples, chat) for name, examples in probes.items()},
         at=record.at,
         reduction=train.loss,
         batch_size=record.batch_size,

@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from geomix.data import triples, words
 from geomix.data.example import Example, TokenisedExample
-from geomix.data.template import PROMPT_FORMAT, tokenise, tokenise_all
+from geomix.data.template import tokenise, tokenise_all
 
+PROMPT_FORMAT = "<|user|>\n{prompt}\n<|assistant|>\n"
 BASE = Path(__file__).parents[1] / "data" / "base"
 pytestmark = pytest.mark.skipif(not BASE.exists(), reason="data/base is not made yet")
 

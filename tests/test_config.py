@@ -444,6 +444,7 @@ WHOLE: dict[str, Any] = {
 CHANGES: dict[str, Any] = {
     "model": "other",
     "seed": 1,
+    "chat_template": "{prompt}{target}",
     "stages.0.name": "first",
     "stages.0.data.limit": 101,
     "stages.0.data.split": "id",

@@ -1,76 +1,219 @@
-"""The chat template and the label mask: which tokens the model sees and which carry loss.
+"""From text to tokens: a chat format around each example, and the label mask.
 
-Source: the paper trains both stages in the Tulu v2 format with the loss on the target (appendix B).
+The mask says which tokens carry loss. Source: the paper takes the loss on the target (appendix B).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice, pairwise
 from typing import Any
 
+from geomix.data.chat import ChatFormat, Literals, chat_format
 from geomix.data.example import IGNORED, Example, TokenisedExample
 
-PROMPT_FORMAT = "<|user|>\n{prompt}\n<|assistant|>\n"
-"""Tulu v2: everything before the target. The target is followed by the tokenizer's end token."""
+BATCH = 1_000
+"""Texts in one call of the tokenizer; more gains no speed and holds more offsets in memory."""
+
+GUARDS = ("\n", ">", "a", "0", "。")
+"""Characters before a target that is tokenised apart, tried in this order."""
+
+Encoded = tuple[list[int], list[tuple[int, int]]]
+"""Token ids and the characters that each covers, first and one past the last."""
 
 
-def tokenise(tokenizer: Any, example: Example) -> TokenisedExample:
-    """Put one example into the Tulu v2 format; the target and the end token carry the loss.
+def tokenise(tokenizer: Any, example: Example, chat: ChatFormat | None = None) -> TokenisedExample:
+    """`tokenise_all` of one example."""
+    return tokenise_all(tokenizer, [example], chat)[0]
 
-    In a conversation, those of every earlier exchange do too.
 
-    The whole text is tokenised at once, so the target gets the tokens that it has in running text
-    (SentencePiece tokenizers put a space before a text that stands alone). Where a token of the
-    whole text straddles the boundary between prompt and target, the two are tokenised apart, so
-    that the loss tokens always decode to exactly the target.
+def tokenise_all(
+    tokenizer: Any, examples: Iterable[Example], chat: ChatFormat | None = None
+) -> list[TokenisedExample]:
+    """Put examples into a chat format; each target and its end token carry the loss.
+
+    In a conversation, those of every exchange do. Nothing stands after the last end token.
+
+    The whole text is tokenised at once, so a target gets the tokens that it has in running text.
+    Where a token covers characters on both sides of a target's boundary, the targets of that
+    example are tokenised apart, so that the loss tokens of each decode, after the tokens before
+    them, to exactly the target and its end token. The same where a tokenizer puts a space of its
+    own after special tokens and the target follows one (Llama 2's, GPT-2's with a prefix space).
+
+    What a tokenizer itself cannot give back stays so: a normaliser's changes, unknown characters
+    without byte fallback, "▁" (SentencePiece's space), and "</s>" and the like in a text, which
+    become special tokens. The mask then still covers the tokens of the target and no others.
 
     Args:
         tokenizer: a fast tokenizer of transformers with an end token.
-        example: prompt and target, and the exchanges before them.
+        examples: prompt and target, and the exchanges before them.
+        chat: the format; Tulu v2 where none is given.
 
     Raises:
+        UserError: the format's template cannot write a conversation of that many exchanges.
         ValueError: the tokenizer has no end token.
     """
-    if tokenizer.eos_token_id is None:
-        raise ValueError("the tokenizer has no end token (eos_token)")
-    ids: list[int] = []
-    carries: list[bool] = []
-    for prompt, target in (*example.earlier, (example.prompt, example.target)):
-        between = "\n" if ids else ""  # Tulu v2 breaks the line after an end token
-        prefix = between + PROMPT_FORMAT.format(prompt=prompt)
-        _append(tokenizer, prefix, target, ids, carries)
-    labels = tuple(t if loss else IGNORED for t, loss in zip(ids, carries, strict=True))
-    return TokenisedExample(ids=tuple(ids), labels=labels, text=example)
+    chat = chat or chat_format("tulu", tokenizer)
+    begin = _begin_tokens(tokenizer) if chat.begins else []
+    waiting, made = iter(examples), list[TokenisedExample]()
+    with _exact_offsets(tokenizer):
+        while part := list(islice(waiting, BATCH)):
+            texts = [_laid_out(e, chat.literals(len(e.earlier) + 1)) for e in part]
+            tokens = _tokens_and_labels(tokenizer, texts)
+            for example, (ids, labels) in zip(part, tokens, strict=True):
+                none = (IGNORED,) * len(begin)
+                made.append(TokenisedExample((*begin, *ids), (*none, *labels), example))
+    return made
 
 
-def _append(tokenizer: Any, prefix: str, target: str, ids: list[int], carries: list[bool]) -> None:
-    """Append one exchange and its end token; only the first begins with a begin token."""
-    start = not ids
-    added, spans = _tokens_and_spans(tokenizer, prefix + target, start=start)
-    boundary = len(prefix)
-    if any(first < boundary < last for first, last in spans):
-        added, _ = _tokens_and_spans(tokenizer, prefix, start=start)
-        loss = [False] * len(added)
-        apart = list(tokenizer(target, add_special_tokens=False)["input_ids"])
-        added += apart
-        loss += [True] * len(apart)
-    else:
-        loss = [last > boundary for _, last in spans]
-    ids += [*added, tokenizer.eos_token_id]
-    carries += [*loss, True]
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """An example in its format, up to its last end token.
+
+    Attributes:
+        text: the whole.
+        targets: the characters of each target, first and one past the last.
+        end: the text of the end token, which follows each target.
+    """
+
+    text: str
+    targets: list[tuple[int, int]]
+    end: str
 
 
-def _tokens_and_spans(
-    tokenizer: Any, text: str, *, start: bool
-) -> tuple[list[int], list[tuple[int, int]]]:
-    """Tokens of `text` and the characters that each covers, without an end token of its own."""
-    encoded = tokenizer(text, return_offsets_mapping=True, add_special_tokens=start)
-    ids, spans = list(encoded["input_ids"]), list(encoded["offset_mapping"])
-    if ids and ids[-1] == tokenizer.eos_token_id and spans[-1][0] == spans[-1][1]:
-        return ids[:-1], spans[:-1]  # some tokenizers append an end token themselves
-    return ids, spans
+def _laid_out(example: Example, literals: Literals) -> _Text:
+    text, targets = "", []
+    exchanges = (*example.earlier, (example.prompt, example.target))
+    for before, between, (prompt, target) in zip(
+        literals.before, literals.between, exchanges, strict=True
+    ):
+        text += before + prompt + between
+        targets.append((len(text), len(text) + len(target)))
+        text += target + literals.end
+    return _Text(text, targets, literals.end)
 
 
-def tokenise_all(tokenizer: Any, examples: Iterable[Example]) -> list[TokenisedExample]:
-    """`tokenise` for each example, in order."""
-    return [tokenise(tokenizer, example) for example in examples]
+def _tokens_and_labels(tokenizer: Any, texts: Sequence[_Text]) -> list[tuple[list[int], list[int]]]:
+    """Ids and labels of each text."""
+    spaced = _tokens_before_spaces(tokenizer)
+    encoded = _encode(tokenizer, [text.text for text in texts])
+    labels = [
+        _labels(ids, spans, text.targets, tokenizer.convert_tokens_to_ids(text.end), spaced)
+        for (ids, spans), text in zip(encoded, texts, strict=True)
+    ]
+    cut = iter(_apart(tokenizer, [t for t, given in zip(texts, labels, strict=True) if not given]))
+    return [
+        (ids, given) if given else next(cut)
+        for (ids, _), given in zip(encoded, labels, strict=True)
+    ]
+
+
+def _labels(
+    ids: list[int],
+    spans: list[tuple[int, int]],
+    targets: Sequence[tuple[int, int]],
+    end: int,
+    spaced: frozenset[int],
+) -> list[int] | None:
+    """Labels of a text tokenised whole; None where a target does not begin and end with tokens."""
+    labels = [IGNORED] * len(ids)
+    starts = [first for first, _ in spans]
+    for first, last in targets:
+        start = bisect_left(starts, first)
+        stop = bisect_left(starts, last, start)
+        if stop == len(ids) or ids[stop] != end or starts[start] != first:
+            return None
+        if any(spans[i - 1][1] != edge for i, edge in ((start, first), (stop, last)) if i):
+            return None
+        if start and ids[start - 1] in spaced:
+            return None
+        labels[start : stop + 1] = ids[start : stop + 1]
+    return labels
+
+
+def _apart(tokenizer: Any, texts: Sequence[_Text]) -> list[tuple[list[int], list[int]]]:
+    """Ids and labels of texts whose targets are tokenised apart from what is around them."""
+    around, inside = [], []
+    for text in texts:
+        edges = [0, *(edge for target in text.targets for edge in target), len(text.text)]
+        pieces = [text.text[a:b] for a, b in pairwise(edges)]
+        around += pieces[::2]
+        inside += pieces[1::2]
+    outer = iter([ids for ids, _ in _encode(tokenizer, around)])
+    inner = iter(_alone(tokenizer, inside))
+    made = []
+    for text in texts:
+        ids = next(outer)
+        labels = [IGNORED] * len(ids)
+        for _ in text.targets:
+            target, after = next(inner), next(outer)  # `after` begins with the end token
+            ids = [*ids, *target, *after]
+            labels += [*target, after[0], *[IGNORED] * (len(after) - 1)]
+        made.append((ids, labels))
+    return made
+
+
+def _alone(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Tokens of texts as if something stood before them.
+
+    SentencePiece tokenizers put a space before a text that stands alone, so each is tokenised
+    after a guard, and what follows the guard is taken; alone only where every guard merges.
+    """
+    found: list[list[int] | None] = [None] * len(texts)
+    for guard in (*GUARDS, ""):
+        left = [i for i, ids in enumerate(found) if ids is None]
+        for i, (ids, spans) in zip(
+            left, _encode(tokenizer, [guard + texts[i] for i in left]), strict=True
+        ):
+            start = bisect_left(spans, (len(guard), 0))
+            if not guard or (start and spans[start - 1][1] == len(guard)):
+                found[i] = ids[start:]
+    return [ids for ids in found if ids is not None]
+
+
+def _begin_tokens(tokenizer: Any) -> list[int]:
+    """What the tokenizer puts before any text: a begin token, or nothing."""
+    encoded = tokenizer("a", return_special_tokens_mask=True)
+    mask = [*encoded["special_tokens_mask"], 0]
+    return list(encoded["input_ids"][: mask.index(0)])
+
+
+def _tokens_before_spaces(tokenizer: Any) -> frozenset[int]:
+    """The added tokens after which the tokenizer puts a space of its own: all of them or none."""
+    probe = f"{tokenizer.eos_token}x"
+    ((ids, _),) = _encode(tokenizer, [probe])
+    faithful = tokenizer.decode(ids, clean_up_tokenization_spaces=False) == probe
+    return frozenset() if faithful else frozenset(tokenizer.added_tokens_decoder)
+
+
+def _encode(tokenizer: Any, texts: list[str]) -> list[Encoded]:
+    """Tokens of each text, without begin or end token."""
+    if not texts:
+        return []
+    # Its threads would make every later fork of the process print a warning.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    encoded = tokenizer(
+        texts,
+        add_special_tokens=False,
+        return_offsets_mapping=True,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )
+    return list(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))
+
+
+@contextmanager
+def _exact_offsets(tokenizer: Any) -> Iterator[None]:
+    """Without its post-processor for a while: byte-level ones cut spaces off the offsets."""
+    backend = tokenizer.backend_tokenizer
+    kept = backend.post_processor
+    backend.post_processor = None
+    try:
+        yield
+    finally:
+        backend.post_processor = kept

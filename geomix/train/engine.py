@@ -12,6 +12,7 @@ import torch
 
 from geomix.atomic import append_json_line, write_json
 from geomix.config import RunConfig, StageConfig
+from geomix.data.chat import chat_format
 from geomix.data.example import TokenisedExample
 from geomix.data.stage import MIXED, StagePlan, describe
 from geomix.data.template import tokenise_all
@@ -97,13 +98,14 @@ class Engine:
         """
         torch.manual_seed(self.config.seed)  # dropout, for the models that have it
         tokenizer = self.loaded.tokenizer
+        chat = chat_format(self.config.chat_template, tokenizer)
         stages = [
             _Stage(
                 index,
                 self.config.stage_name(index),
                 self.config.stages[index],
                 plan,
-                {n: tokenise_all(tokenizer, part.examples) for n, part in plan.sets.items()},
+                {n: tokenise_all(tokenizer, part.examples, chat) for n, part in plan.sets.items()},
             )
             for index, plan in enumerate(plans)
         ]

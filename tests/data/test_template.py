@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from tokenizers import processors
 
 from geomix.data.example import IGNORED, Example, TokenisedExample
-from geomix.data.template import PROMPT_FORMAT, tokenise, tokenise_all
+from geomix.data.template import tokenise, tokenise_all
+
+PROMPT_FORMAT = "<|user|>\n{prompt}\n<|assistant|>\n"
 
 # No lone surrogates: they are no text. No special tokens: "</s>" in a target is an end token.
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(
