@@ -132,8 +132,18 @@ def test_the_preset_needs_no_file() -> None:
     assert "mixed: stage 1; control: stage 1, left out" in " ".join(text.split())
 
 
-def test_nothing_mixed_in_is_one_line(config: Path) -> None:
-    text = run(str(config), "--set", "record.mix=null", "--set", "arms.mixed={}", status=2)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("arms.mixed={}", "record.mix=null"),
+        ("arms.mixed={}", "record.mix.ratio=0"),
+        ("arms={a: {stages.0.mix: {source: prose, ratio: 0}}}", "record.mix=null"),
+    ],
+)
+def test_nothing_mixed_in_is_one_line(config: Path, settings: tuple[str, str]) -> None:
+    text = run(
+        str(config), *(part for setting in settings for part in ("--set", setting)), status=2
+    )
     assert "my: it mixes nothing in" in text
     assert text.count("\n") == 1
 
