@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import datetime
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from geomix.atomic import write_json, write_text
+from geomix.choose import chooser
 from geomix.config import RunConfig
 from geomix.config_file import Experiment
 from geomix.data.chat import chat_format
-from geomix.data.stage import MIXED, StagePlan, plan_stages, probe_sets
+from geomix.data.example import Example
+from geomix.data.registry import reading_once
+from geomix.data.stage import (
+    Choose,
+    StagePlan,
+    evaluation_sets,
+    plan_stages,
+    probe_sets,
+    use_all,
+)
 from geomix.data.template import tokenise_all
 from geomix.environment import describe_environment
 from geomix.errors import UserError
-from geomix.model.load import LoadedModel, default_device, embedded_tokens, load_model
+from geomix.model.load import LoadedModel, default_device, load_model
 from geomix.record.recorder import Recorder
 from geomix.run import DEFAULT_ROOT, Run
 from geomix.train.engine import Engine, Progress
@@ -53,11 +62,36 @@ def check_free(folder: Path) -> None:
         raise UserError(f"--out {folder}: not empty; name a folder that is not there yet")
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The examples of one arm, chosen with its base model.
+
+    Attributes:
+        plans: of its stages.
+        probes: the sets whose gradients are recorded, whole.
+        evaluated: the sets that are evaluated besides the stages' own.
+    """
+
+    plans: list[StagePlan]
+    probes: dict[str, list[Example]]
+    evaluated: dict[str, list[Example]]
+
+
+def prepare(config: RunConfig, choose: Choose = use_all) -> Prepared:
+    """All examples of a run.
+
+    Raises:
+        UserError: a source cannot give what the configuration asks for.
+    """
+    plans = plan_stages(config, choose)
+    probes = probe_sets(config, plans, choose) if config.record else {}
+    return Prepared(plans, probes, evaluation_sets(config, plans, choose))
+
+
 def run_experiment(experiment: Experiment, folder: Path, display: Callable[[str], Progress]) -> Run:
     """Train every arm of an experiment into `folder`.
 
-    Everything that can be wrong with the data and the first model is found before the folder is
-    made.
+    Everything that can be wrong with the data and the models is found before the folder is made.
 
     Args:
         experiment: the validated configuration.
@@ -69,58 +103,33 @@ def run_experiment(experiment: Experiment, folder: Path, display: Callable[[str]
     """
     check_free(folder)
     device = default_device()
-    plans = {name: plan_stages(config) for name, config in experiment.arms.items()}
     first = next(iter(experiment.arms.values()))
     others = {config.model for config in experiment.arms.values()} - {first.model}
-    for model in (*sorted(others), first.model):  # the first arm's last: it is the one to keep
-        loaded: LoadedModel | None = load_model(model, device)
-        assert loaded is not None
-        for name, config in experiment.arms.items():
-            if config.model == model:
-                _check_examples(config, plans[name], loaded)
+    prepared: dict[str, Prepared] = {}
+    with reading_once():
+        for config in experiment.arms.values():
+            prepare(config)  # a mistake in the data shows before any model is loaded
+        for model in (*sorted(others), first.model):  # the first arm's last: it is the one to keep
+            loaded: LoadedModel | None = load_model(model, device)
+            assert loaded is not None
+            for name, config in experiment.arms.items():
+                if config.model == model:
+                    prepared[name] = prepare(config, chooser(config, loaded))
     run = Run(folder)
     arms = None if "" in experiment.arms else list(experiment.arms)
     with _writing(run, experiment.name, first, experiment.text, arms, device):
         for name, config in experiment.arms.items():
             loaded = loaded or load_model(config.model, device)
             if not name:
-                _train(run, config, plans[name], loaded, display(name))
+                _train(run, config, prepared[name], loaded, display(name))
             else:
                 run.set_status("running", arm=name)
                 arm = Run(folder / "arms" / name)
                 text = f"# arm {name} of ../../config.yaml\n"
                 with _writing(arm, name, config, text, None, device):
-                    _train(arm, config, plans[name], loaded, display(name))
+                    _train(arm, config, prepared[name], loaded, display(name))
             loaded = None  # every arm starts from θ_0
     return run
-
-
-def _check_examples(config: RunConfig, plans: list[StagePlan], loaded: LoadedModel) -> None:
-    """Refuse examples, trained on or probed, that the model has no positions or rows for."""
-    most = getattr(loaded.model.config, "max_position_embeddings", None) or sys.maxsize
-    embedded = embedded_tokens(loaded.model)
-    sets = {}
-    for index, plan in enumerate(plans):
-        sets[f"stage {config.stage_name(index)}, {plan.name}"] = plan.own
-        sets[f"stage {config.stage_name(index)}, {MIXED}"] = plan.mixed
-    if config.record is not None:
-        for name, examples in probe_sets(config, plans).items():
-            sets[f"probe set {name}"] = examples[: config.record.probes]
-    chat = chat_format(config.chat_template, loaded.tokenizer)
-    for place, examples in sets.items():
-        tokenised = tokenise_all(loaded.tokenizer, examples, chat)
-        longest = max((len(example.ids) for example in tokenised), default=0)
-        highest = max((max(example.ids) for example in tokenised), default=0)
-        if highest >= embedded:
-            raise UserError(
-                f"{place}: its tokenizer gives id {highest}, model '{config.model}' embeds only "
-                f"{embedded} tokens; are the two of one model?"
-            )
-        if longest > most:
-            raise UserError(
-                f"{place}: an example has {longest} tokens, model '{config.model}' takes at most "
-                f"{most}; leave it out, or mix fewer words"
-            )
 
 
 @contextmanager
@@ -155,22 +164,24 @@ def _writing(
 
 
 def _train(
-    run: Run,
-    config: RunConfig,
-    plans: list[StagePlan],
-    loaded: LoadedModel,
-    progress: Progress,
+    run: Run, config: RunConfig, prepared: Prepared, loaded: LoadedModel, progress: Progress
 ) -> None:
     """Train one arm with its recorder looking on."""
-    observers = [_recorder(run, config, plans, loaded)] if config.record else []
-    Engine(config, loaded, run, observers, progress).train(plans)
+    observers = [_recorder(run, config, prepared.probes, loaded)] if config.record else []
+    chat = chat_format(config.chat_template, loaded.tokenizer)
+    evaluated = {
+        name: tokenise_all(loaded.tokenizer, examples, chat)
+        for name, examples in prepared.evaluated.items()
+    }
+    Engine(config, loaded, run, observers, progress, evaluated).train(prepared.plans)
 
 
-def _recorder(run: Run, config: RunConfig, plans: list[StagePlan], loaded: LoadedModel) -> Recorder:
+def _recorder(
+    run: Run, config: RunConfig, whole: Mapping[str, list[Example]], loaded: LoadedModel
+) -> Recorder:
     """The recorder over the run's probe sets, whose texts are kept beside the snapshots."""
     record = config.record
     assert record is not None
-    whole = probe_sets(config, plans)
     probes = {name: examples[: record.probes] for name, examples in whole.items()}
     described = {
         name: {

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from geomix.config import RunConfig
 from geomix.config_file import Experiment
-from geomix.data.stage import MIXED, REPLAY, StagePlan, plan_stages, probe_sets
+from geomix.data.stage import MIXED, REPLAY, StagePlan, evaluation_sets, plan_stages, probe_sets
 from geomix.record.schedule import parse
 
 
@@ -37,6 +37,7 @@ def plan_table(experiment: Experiment) -> Table:
         for index, plan in enumerate(plans):
             table.add_row(arm if index == 0 else "", *_row(config, index, plan, replays))
         probe_sets(config, plans)
+        evaluation_sets(config, plans)
     return table
 
 

@@ -448,6 +448,9 @@ CHANGES: dict[str, Any] = {
     "stages.0.name": "first",
     "stages.0.data.limit": 101,
     "stages.0.data.split": "id",
+    "stages.0.data.familiar": {"facts": "drop"},
+    "max_tokens": 2047,
+    "evaluate.sets": {"others": {"source": "kvr"}},
     "stages.0.stop.epochs": 21,
     "stages.1.replay.ratio": 0.25,
     "stages.1.replay.stages": None,
@@ -496,7 +499,7 @@ def leaves(value: Any, key: str = "") -> set[str]:
     """Dotted names of what is no mapping and no list of mappings."""
     if isinstance(value, list) and value and isinstance(value[0], dict):
         value = dict(enumerate(value))
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not value:
         return {key}
     return set().union(*(leaves(v, f"{key}.{k}".strip(".")) for k, v in value.items()))
 

@@ -48,8 +48,11 @@ class Silent:
     ("change", "says"),
     [
         ("model: nowhere/at-all", "nowhere/at-all"),
-        ("stages.1.mix: {source: random-words, words: 900}", "takes at most"),
-        ("record.mix: {source: random-words, words: 900}", "probe set D_M.*takes at most"),
+        ("stages.1.mix: {source: random-words, words: 900}", "longer than 256 tokens"),
+        (
+            "record.mix: {source: random-words, words: 900}",
+            "8 longer than 256 tokens, 8 asked for|longer than 256 tokens",
+        ),
         ("record.mix: {source: none.jsonl}", "none.jsonl"),
         (
             "stages.0.data: {source: short.jsonl, limit: 2, split: held-out}",
@@ -83,7 +86,7 @@ def test_a_token_that_the_model_does_not_embed_is_found_first(
     tokenizer.save_pretrained(model)
     file = tmp_path / "run.yaml"
     file.write_text(CONFIG.format(model=model, change=""), encoding="utf-8")
-    with pytest.raises(UserError, match="stage kvr, D_A: its tokenizer gives id"):
+    with pytest.raises(UserError, match="source 'kvr': its tokenizer gives id"):
         run_experiment(load(file), tmp_path / "out", lambda _: Silent())
     assert not (tmp_path / "out").exists()
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from itertools import cycle, islice
 from typing import Any, Literal
@@ -128,12 +130,34 @@ def select(
     return Selected(found, dict(dropped))
 
 
+_read: ContextVar[dict[tuple[str, Request], Found] | None] = ContextVar("_read", default=None)
+
+
+@contextmanager
+def reading_once() -> Iterator[None]:
+    """Within the block no request is read or made twice: the arms of a comparison share most."""
+    token = _read.set({})
+    try:
+        yield
+    finally:
+        _read.reset(token)
+
+
 def found_in(source: str, request: Request) -> Found:
     """What a source has of what is asked, up to `count` examples.
 
     Raises:
         UserError: the source cannot be read, or not in this way.
     """
+    known = _read.get()
+    if known is None:
+        return _found_in(source, request)
+    if (source, request) not in known:
+        known[source, request] = _found_in(source, request)
+    return known[source, request]
+
+
+def _found_in(source: str, request: Request) -> Found:
     if source not in SOURCES and (is_file(source) or is_hub_id(source)):
         return own.found_in(source, request)
     found = source_named(source)

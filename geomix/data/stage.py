@@ -15,7 +15,7 @@ import numpy as np
 
 from geomix.config import DataConfig, MixConfig, ReplayConfig, RunConfig, SourceConfig
 from geomix.data.example import Example, TokenisedExample
-from geomix.data.registry import Short, described, select
+from geomix.data.registry import SOURCES, Short, described, select
 from geomix.data.source import Request
 from geomix.data.split import Split
 from geomix.errors import UserError
@@ -227,6 +227,16 @@ def _replayed(
         found += [examples[i] for i in order[: counts[name]].tolist()]
     source = {"name": REPLAY, "ratio": replay.ratio, "seed": seed, "examples": counts}
     return SourceSet(found, source)
+
+
+def shots_of(data: DataConfig, seed: int, count: int) -> list[Example]:
+    """Solved examples to show to a model: of the held-out split, of a file its first rows.
+
+    Which ones depends on neither `limit` nor `split`, so two sets of one source are asked alike.
+    """
+    split = HELD_OUT if data.source in SOURCES else "train"
+    request = _request(data, count, _seed(data, seed), split)
+    return select(data.source, request, "fewer").examples
 
 
 def rounded_share(ratio: float, of: int) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -82,6 +82,7 @@ class Engine:
         run: where everything is written; the caller holds its lock.
         observers: are shown every moment of the training.
         progress: is told what to show.
+        evaluated: sets that are evaluated besides the stages' own, by name.
     """
 
     config: RunConfig
@@ -89,6 +90,7 @@ class Engine:
     run: Run
     observers: Sequence[Observer]
     progress: Progress
+    evaluated: Mapping[str, Sequence[TokenisedExample]] = field(default_factory=dict)
 
     def train(self, plans: Sequence[StagePlan]) -> None:
         """Train every stage.
@@ -159,10 +161,13 @@ class Engine:
     ) -> None:
         """Measure retention: at boundaries on every set, in between on what was trained so far."""
         boundary = moment != "epoch"
-        sets = {s.plan.name: s.own for s in stages if boundary or s.index <= stage.index}
+        sets: dict[str, Sequence[TokenisedExample]] = {
+            s.plan.name: s.own for s in stages if boundary or s.index <= stage.index
+        }
         mixed = next((s.mixed for s in stages if s.mixed), [])
         if boundary and mixed:
             sets[MIXED] = mixed
+        sets |= self.evaluated
         name = "start" if moment == "start" else f"epoch-{epoch:03d}"
         results = evaluate(
             self.loaded,

@@ -1,0 +1,99 @@
+"""Which examples of a source a run can use: those that fit the model, and those it (not) knows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from geomix.config import DataConfig, FamiliarConfig, RunConfig, SourceConfig
+from geomix.data.chat import ChatFormat, chat_format
+from geomix.data.example import Example, TokenisedExample
+from geomix.data.stage import shots_of
+from geomix.data.template import tokenise_all
+from geomix.errors import UserError
+from geomix.model.familiarity import cache_folder, familiar
+from geomix.model.load import LoadedModel, embedded_tokens
+
+FAMILIAR = "familiar"
+UNFAMILIAR = "not familiar"
+SHOWN = "shown as a solved example"
+
+
+@dataclass(frozen=True, slots=True)
+class Chooser:
+    """A `geomix.data.stage.Choose` that asks the tokenizer and the base model.
+
+    Attributes:
+        config: the run.
+        loaded: the base model, θ_0.
+        chat: the run's chat format.
+        cache: folder where verdicts on familiarity are kept.
+    """
+
+    config: RunConfig
+    loaded: LoadedModel
+    chat: ChatFormat
+    cache: Path
+
+    def __call__(self, source: SourceConfig, examples: Sequence[Example]) -> list[str]:
+        """Why each example is not used; empty where it is.
+
+        Raises:
+            UserError: familiarity cannot be asked for, or the tokenizer is another model's.
+        """
+        most = longest(self.config, self.loaded)
+        tokens = tokenise_all(self.loaded.tokenizer, examples, self.chat)
+        _check_ids(self.config.model, self.loaded, source, tokens)
+        too_long = f"longer than {most} tokens"
+        reasons = [too_long if len(example.ids) > most else "" for example in tokens]
+        if isinstance(source, DataConfig) and (asked := source.familiar) is not None:
+            shots = self._shots(source, asked)
+            shown = {shot.prompt for shot in shots}
+            reasons = [
+                r or SHOWN * (e.prompt in shown) for r, e in zip(reasons, examples, strict=True)
+            ]
+            fitting = [i for i, reason in enumerate(reasons) if not reason]
+            size = self.config.evaluate.batch_size
+            facts = [examples[i] for i in fitting]
+            known = familiar(self.loaded, facts, shots, size, self.cache)
+            for i, knows in zip(fitting, known, strict=True):
+                if knows is (asked.facts == "drop"):
+                    reasons[i] = FAMILIAR if knows else UNFAMILIAR
+        return reasons
+
+    def _shots(self, source: DataConfig, asked: FamiliarConfig) -> list[Example]:
+        if asked.prompt == "plain":
+            return []
+        shots = shots_of(source, self.config.seed, asked.shots)
+        if len(shots) < asked.shots:
+            raise UserError(
+                f"data source '{source.source}': familiar: {asked.shots} solved examples are to be "
+                f"shown, there are {len(shots)}; set familiar.shots, or familiar.prompt: plain"
+            )
+        return shots
+
+
+def _check_ids(
+    model: str, loaded: LoadedModel, source: SourceConfig, examples: Sequence[TokenisedExample]
+) -> None:
+    embedded = embedded_tokens(loaded.model)
+    highest = max((max(example.ids) for example in examples), default=0)
+    if highest >= embedded:
+        raise UserError(
+            f"data source '{source.source}': its tokenizer gives id {highest}, model '{model}' "
+            f"embeds only {embedded} tokens; are the two of one model?"
+        )
+
+
+def chooser(config: RunConfig, loaded: LoadedModel) -> Chooser:
+    """The choice of a run, with the user's own cache."""
+    return Chooser(
+        config, loaded, chat_format(config.chat_template, loaded.tokenizer), cache_folder()
+    )
+
+
+def longest(config: RunConfig, loaded: LoadedModel) -> int:
+    """Tokens of the longest example that is used."""
+    most = getattr(loaded.model.config, "max_position_embeddings", None)
+    return config.max_tokens if most is None else min(config.max_tokens, int(most))
