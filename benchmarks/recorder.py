@@ -16,8 +16,9 @@ import torch
 
 from geomix.cli import PRESETS
 from geomix.config_file import load
+from geomix.data.probes import probe_sets
 from geomix.data.registry import SOURCES
-from geomix.data.stage import plan_stages, probe_sets
+from geomix.data.stage import plan_stages
 from geomix.data.template import tokenise_all
 from geomix.model.gradient import backward_over, batches_of, plain_forward
 from geomix.model.load import load_model

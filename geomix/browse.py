@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from geomix.config import FILE_SUFFIXES
+from geomix.config_data import FILE_SUFFIXES
 from geomix.data.example import IGNORED, TokenisedExample
 from geomix.data.registry import SOURCES, examples_of
 from geomix.data.source import GENERATED, Request, Source

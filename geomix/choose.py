@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from geomix.config import DataConfig, FamiliarConfig, RunConfig, SourceConfig
+from geomix.config import RunConfig
+from geomix.config_data import DataConfig, FamiliarConfig, SourceConfig
 from geomix.data.chat import ChatFormat, chat_format
 from geomix.data.example import Example, TokenisedExample
-from geomix.data.stage import shots_of
+from geomix.data.probes import shots_of
 from geomix.data.template import tokenise_all
 from geomix.errors import UserError
 from geomix.model.familiarity import cache_folder, familiar

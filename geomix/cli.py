@@ -204,7 +204,7 @@ def data_show(
     NAME is a source of `geomix data list`, a file of your own, or a hub id owner/name.
     """
     from geomix.browse import show_source
-    from geomix.config import Columns
+    from geomix.config_data import Columns
     from geomix.data.source import Request
 
     named = (prompt, target) != ("prompt", "target")

@@ -5,84 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     PositiveFloat,
     ValidationError,
-    ValidationInfo,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-
-FILE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-"""What the name of a file of the user's own examples ends in."""
-
-
-def is_file(source: str) -> bool:
-    """Whether a source is the path of a file of the user's own examples."""
-    return source.endswith(FILE_SUFFIXES)
-
-
-def is_hub_id(source: str) -> bool:
-    """Whether a source has the form of a hub id, `owner/name`."""
-    return not is_file(source) and bool(re.fullmatch(r"[\w.-]{1,96}/[\w.-]{1,96}", source))
-
-
-def _known_source(name: str, info: ValidationInfo) -> str:
-    """Refuse what is no registered source, file or hub id; the caller says what is registered."""
-    known = (info.context or {}).get("sources")
-    if known is None or name in known or is_file(name) or is_hub_id(name):
-        return name
-    files = ", ".join(FILE_SUFFIXES)
-    raise ValueError(
-        f"unknown source '{name}'; known: {', '.join(known)}, a file ({files}) or owner/name"
-    )
-
-
-JINJA_SUFFIX = ".jinja"
-"""What the name of a file that holds a Jinja chat template ends in."""
-
-
-def known_chat_template(name: str) -> str:
-    """Give back what can name a chat format; a file is not opened.
-
-    Raises:
-        ValueError: it is no name, path or plain format.
-    """
-    if name in ("tulu", "tokenizer") or name.endswith(JINJA_SUFFIX):
-        return name
-    places = [name.find(part) for part in ("{prompt}", "{target}")]
-    once = all(name.count(part) == 1 for part in ("{prompt}", "{target}"))
-    if once and places == sorted(places):
-        return name
-    raise ValueError(
-        "give 'tulu', 'tokenizer', a path ending in .jinja, or a text that holds {prompt} and "
-        "then {target}, each once"
-    )
-
-
-def _source_alone(value: Any) -> Any:
-    """`data: kvr` stands for `data: {source: kvr}`."""
-    return {"source": value} if isinstance(value, str) else value
-
-
-def _ratio_alone(value: Any) -> Any:
-    """`replay: 0.1` stands for `replay: {ratio: 0.1}`."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return {"ratio": value} if number else value
+from geomix.config_data import (
+    FILE_SUFFIXES,
+    Count,
+    CountOrNone,
+    Data,
+    Mix,
+    Name,
+    Replay,
+    Seed,
+    Strict,
+    is_file,
+    known_chat_template,
+)
 
 
 def _looking_back(stages: list[StageConfig]) -> list[StageConfig]:
@@ -121,115 +67,14 @@ def _scheduled(at: list[str | int]) -> list[str | int]:
     return at
 
 
-Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
-"""A number of things, of which there is at least one."""
-
-CountOrNone = Annotated[int, Field(ge=0, le=1_000_000_000)]
-"""A number of things, or 0."""
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
-"""What can name a folder."""
-
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-"""What both numpy's and torch's generators take."""
-
-
-class Columns(_Strict):
-    """Which columns of the user's own rows are meant."""
-
-    prompt: str = "prompt"
-    """Column of the prompt; not looked at where `template` is given."""
-    target: str = "target"
-    """Column of the target."""
-    aliases: str | None = None
-    """Column that lists every accepted answer; null where only the target is one."""
-
-
-class SourceConfig(_Strict):
-    """Where examples come from."""
-
-    source: Annotated[str, AfterValidator(_known_source)]
-    """A source of `geomix data list`, a file (JSON, JSONL, CSV, TSV, Parquet), or a hub id."""
-    seed: Seed | None = None
-    """Seed of a generated source, and of the order in which a finite one's rows are taken; null
-    takes the run's."""
-    path: str | None = None
-    """Local copy of a named source in its upstream format; null reads the hub."""
-    subset: str | None = None
-    """Part of a source: LAMA's `trex`, APPS's `interview`; of a hub id, `configuration:split`."""
-    vocabulary: Literal["generated", "nltk"] = "generated"
-    """What `random-words` draws from: the built-in list, or the NLTK words corpus."""
-    columns: Columns | None = None
-    """Columns of a file or hub id; null means `prompt` and `target`."""
-    template: str | None = None
-    """Prompt of a file's or hub id's rows, columns in braces: `Where is {place}?`"""
-    allow_repeat: bool = False
-    """Whether a source that holds fewer examples than are asked for is repeated to their number,
-    whole rounds first; else that is an error."""
-
-
-class FamiliarConfig(_Strict):
-    """Which facts are meant, by what the base model knows of them before the first stage.
-
-    A fact is familiar if the first line of the base model's greedy continuation is one of its
-    answers, stripped and lower-cased.
-    """
-
-    facts: Literal["drop", "only"]
-    """`drop` leaves the familiar ones out, as the paper does for training; `only` takes them."""
-    prompt: Literal["few-shot", "plain"] = "few-shot"
-    """What is continued: the prompt behind solved examples of the held-out split, or alone."""
-    shots: Annotated[int, Field(ge=1, le=100)] = 4
-    """How many solved examples."""
-
-
-def _facts_alone(value: Any) -> Any:
-    """`familiar: drop` stands for `familiar: {facts: drop}`."""
-    return {"facts": value} if isinstance(value, str) else value
-
-
-class DataConfig(SourceConfig):
-    """The examples of one stage."""
-
-    limit: Annotated[int, Field(ge=1, le=10_000_000)] = 100
-    """How many examples."""
-    split: Literal["train", "id", "held-out"] = "train"
-    """`id`: unseen examples of the same distribution (the paper's in-domain stage 2)."""
-    familiar: Annotated[FamiliarConfig | None, BeforeValidator(_facts_alone)] = None
-    """Whether facts that the base model knows are left out, or are the only ones; null asks not."""
-
-
-class MixConfig(SourceConfig):
-    """Examples of D_M that are added to a stage."""
-
-    ratio: Annotated[float, Field(ge=0, le=1_000)] = 2.0
-    """Examples of D_M for each example of the stage's own data; the paper's 1:2 is 2, and 0 mixes
-    nothing in: the zero arm of a study of ratios."""
-    words: Annotated[int, Field(ge=1, le=100_000)] = 50
-    """Length of a passage in words."""
-    passage_free: bool = False
-    """The control: this mix's own batches, steps and schedule with the D_M examples left out."""
-
-
-class ReplayConfig(_Strict):
-    """Examples of earlier stages that a stage trains on again."""
-
-    ratio: Annotated[float, Field(gt=0, le=1)]
-    """Share of each earlier stage's own examples; to replay nothing leave `replay` out."""
-    stages: Annotated[list[CountOrNone], Field(min_length=1)] | None = None
-    """Which earlier stages, the first is 0; null means all of them."""
-    seed: Seed | None = None
-    """Seed of the choice; null takes the run's."""
-
-
-class StopConfig(_Strict):
+class StopConfig(Strict):
     """When a stage ends."""
 
     epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     """Passes over the stage's examples."""
 
 
-class TrainConfig(_Strict):
+class TrainConfig(Strict):
     """How a stage trains. Given at the top for all stages; a stage's own `train` overrides keys."""
 
     lr: PositiveFloat = 5e-5
@@ -260,16 +105,16 @@ class TrainConfig(_Strict):
     """`bf16` computes in bfloat16 and keeps float32 weights."""
 
 
-class StageConfig(_Strict):
+class StageConfig(Strict):
     """One stage of fine-tuning."""
 
     name: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$", max_length=100)] = ""
     """Name of its folder; by default that of its source."""
-    data: Annotated[DataConfig, BeforeValidator(_source_alone)]
+    data: Data
     """The stage's own examples."""
-    mix: Annotated[MixConfig | None, BeforeValidator(_source_alone)] = None
+    mix: Mix = None
     """Examples mixed in."""
-    replay: Annotated[ReplayConfig | None, BeforeValidator(_ratio_alone)] = None
+    replay: Replay = None
     """Examples of earlier stages mixed in; a number is their ratio."""
     stop: StopConfig = StopConfig()
     """When it ends."""
@@ -277,19 +122,21 @@ class StageConfig(_Strict):
     """How it trains, the top-level `train` already merged in."""
 
 
-class RecordConfig(_Strict):
+class RecordConfig(Strict):
     """What the recorder writes while the run trains.
 
     The probe sets' loss has the first stage's reduction and precision in the whole run.
     """
 
-    at: Annotated[list[str | int], AfterValidator(_scheduled)] = ["boundaries", "log:4"]
+    at: Annotated[list[str | int], AfterValidator(_scheduled)] = Field(
+        default=["boundaries", "log:4"]
+    )
     """When: `boundaries`, `log:N` and `every:N` steps in each stage, or a step's number."""
     probes: Count = 128
     """Most examples in a probe set; a larger set is represented by its first examples."""
     batch_size: Count = 32
     """Examples in one forward and backward pass of a snapshot."""
-    mix: Annotated[MixConfig | None, BeforeValidator(_source_alone)] = None
+    mix: Mix = None
     """The D_M probe set of a run that mixes nothing in; else the first stage's mix is taken."""
     activations: CountOrNone = 16
     """Of how many examples a set the residual activations and their gradients are kept."""
@@ -301,19 +148,19 @@ def _no_set_of_a_stage(name: str) -> str:
     return name
 
 
-class EvaluateConfig(_Strict):
+class EvaluateConfig(Strict):
     """When retention is measured: always at stage boundaries, and in between."""
 
     epochs: CountOrNone = 1
     """Every how many epochs; 0 for the boundaries only."""
     batch_size: Count = 128
     """Examples in one scoring pass."""
-    sets: dict[Annotated[Name, AfterValidator(_no_set_of_a_stage)], DataConfig] = {}
+    sets: dict[Annotated[Name, AfterValidator(_no_set_of_a_stage)], Data] = Field(default={})
     """Sets that are evaluated and never trained on, by name: familiar facts (the paper's tables 5
     and 6), another source, paraphrases."""
 
 
-class RunConfig(_Strict):
+class RunConfig(Strict):
     """A run: a base model and the stages that it goes through."""
 
     name: Name = "run"

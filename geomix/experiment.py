@@ -17,15 +17,9 @@ from geomix.config import RunConfig
 from geomix.config_file import Experiment
 from geomix.data.chat import chat_format
 from geomix.data.example import Example
+from geomix.data.probes import evaluation_sets, probe_sets
 from geomix.data.registry import reading_once
-from geomix.data.stage import (
-    Choose,
-    StagePlan,
-    evaluation_sets,
-    plan_stages,
-    probe_sets,
-    use_all,
-)
+from geomix.data.stage import Choose, StagePlan, plan_stages, use_all
 from geomix.data.template import tokenise_all
 from geomix.environment import describe_environment
 from geomix.errors import UserError

@@ -13,9 +13,10 @@ from rich.text import Text
 from geomix.browse import plain
 from geomix.config import RunConfig
 from geomix.config_file import Experiment
+from geomix.data.describe import content_hash
 from geomix.data.example import Example
 from geomix.data.overlap import Match, Overlap, overlap
-from geomix.data.stage import MIXED, content_hash, mixed_examples, plan_stages
+from geomix.data.stage import MIXED, mixed_examples, plan_stages
 from geomix.errors import UserError
 
 MOST_ROWS = 20

@@ -7,7 +7,8 @@ from rich.table import Table
 
 from geomix.config import RunConfig
 from geomix.config_file import Experiment
-from geomix.data.stage import MIXED, REPLAY, StagePlan, evaluation_sets, plan_stages, probe_sets
+from geomix.data.probes import evaluation_sets, probe_sets
+from geomix.data.stage import MIXED, REPLAY, StagePlan, plan_stages
 from geomix.record.schedule import parse
 
 

@@ -9,7 +9,8 @@ import pytest
 from pydantic import BaseModel
 
 from geomix import config as config_module
-from geomix.config import ReplayConfig, RunConfig
+from geomix.config import RunConfig
+from geomix.config_data import ReplayConfig
 from geomix.config_file import Experiment, load
 from geomix.data.registry import SOURCES
 from geomix.errors import UserError

@@ -8,7 +8,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from geomix.config import JINJA_SUFFIX, known_chat_template
+from geomix.config_data import JINJA_SUFFIX, known_chat_template
 from geomix.errors import UserError
 
 TULU = "<|user|>\n{prompt}\n<|assistant|>\n{target}\n"

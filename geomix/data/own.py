@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from geomix.config import Columns, is_file
+from geomix.config_data import Columns, is_file
 from geomix.data.example import Example
 from geomix.data.hub import hub_rows
 from geomix.data.rows import Convert, RowError, answered, field_in, in_order, text_in, texts_in

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import cycle, islice
 from typing import Any, Literal
 
-from geomix.config import is_file, is_hub_id
+from geomix.config_data import is_file, is_hub_id
 from geomix.data import (
     arithmetic,
     factoids,

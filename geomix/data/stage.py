@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from geomix.config import DataConfig, MixConfig, ReplayConfig, RunConfig, SourceConfig
-from geomix.data.example import Example, TokenisedExample
-from geomix.data.registry import SOURCES, Short, described, select
+from geomix.config import RunConfig
+from geomix.config_data import DataConfig, MixConfig, ReplayConfig, SourceConfig
+from geomix.data.example import Example
+from geomix.data.registry import Short, described, select
 from geomix.data.source import Request
 from geomix.data.split import Split
 from geomix.errors import UserError
@@ -25,9 +24,6 @@ MIXED = "D_M"
 
 REPLAY = "replay"
 """Name of the examples of earlier stages that are trained on again."""
-
-HELD_OUT: Split = "held-out"
-"""Name of the set that nobody trains on: the first stage's source, other examples."""
 
 
 def set_name(stage: int) -> str:
@@ -148,7 +144,7 @@ def plan_stages(config: RunConfig, choose: Choose = use_all) -> list[StagePlan]:
 
 def own_examples(data: DataConfig, seed: int, choose: Choose = use_all) -> SourceSet:
     """The examples that a stage, or a set that is evaluated, names."""
-    request = _request(data, data.limit, _seed(data, seed), data.split)
+    request = request_of(data, data.limit, seed_of(data, seed), data.split)
     advice = "set limit: {found}, or allow_repeat: true"
     found = select(data.source, request, _short(data), advice, partial(choose, data))
     source = described(data.source, request)
@@ -161,7 +157,7 @@ def _short(source: SourceConfig) -> Short:
     return "repeat" if source.allow_repeat else "error"
 
 
-def _request(
+def request_of(
     source: SourceConfig, count: int, seed: int, split: Split = "train", words: int = 50
 ) -> Request:
     """What a part of the configuration asks of its source."""
@@ -196,8 +192,8 @@ def _mixed(mix: MixConfig, own: int, seed: int, stage: int, choose: Choose) -> S
     count = rounded_share(mix.ratio, own)
     if count == 0:
         raise UserError(f"mix.ratio {mix.ratio} of {own} examples is none; give a larger ratio")
-    derived = int(np.random.SeedSequence([_seed(mix, seed), stage]).generate_state(1)[0])
-    request = _request(mix, count, derived, words=mix.words)
+    derived = int(np.random.SeedSequence([seed_of(mix, seed), stage]).generate_state(1)[0])
+    request = request_of(mix, count, derived, words=mix.words)
     advice = "set a smaller ratio, or allow_repeat: true"
     found = select(mix.source, request, _short(mix), advice, partial(choose, mix))
     source = {**described(mix.source, request), "ratio": mix.ratio}
@@ -229,121 +225,11 @@ def _replayed(
     return SourceSet(found, source)
 
 
-def shots_of(data: DataConfig, seed: int, count: int) -> list[Example]:
-    """Solved examples to show to a model: of the held-out split, of a file its first rows.
-
-    Which ones depends on neither `limit` nor `split`, so two sets of one source are asked alike.
-    """
-    split = HELD_OUT if data.source in SOURCES else "train"
-    request = _request(data, count, _seed(data, seed), split)
-    return select(data.source, request, "fewer").examples
-
-
 def rounded_share(ratio: float, of: int) -> int:
     """`ratio` times `of`, rounded half up, with the ratio as it is written: 0.29 of 50 is 15."""
     return math.floor(Fraction(str(ratio)) * of + Fraction(1, 2))
 
 
-def probe_sets(
-    config: RunConfig, plans: Sequence[StagePlan], choose: Choose = use_all
-) -> dict[str, list[Example]]:
-    """The sets whose gradients are compared: D_A, D_B, …, D_M and held-out, whole.
-
-    D_M is the first stage's mix that there is, else the one that `record.mix` names, built as the
-    first stage would mix it: the arms of a comparison then share one D_M. Held-out examples are
-    chosen like the first stage's own, and none is trained on in any stage.
-    """
-    sets = {plan.name: plan.own for plan in plans}
-    mixed = next((plan.mixed for plan in plans if plan.mixed), [])
-    first = config.stages[0].data
-    if not mixed and config.record is not None:
-        mixed = mixed_examples(config.record.mix, first.limit, config.seed, 0, choose)
-    if mixed:
-        sets[MIXED] = mixed
-    if first.split != HELD_OUT:
-        request = _request(first, first.limit, _seed(first, config.seed), HELD_OUT)
-        request = replace(request, after=plans[0].sets[plans[0].name].looked_at)
-        found = select(first.source, request, "fewer", unusable=partial(choose, first)).examples
-        trained = _questions(plans)
-        if held_out := [e for e in found if _question(e) not in trained]:
-            sets[HELD_OUT] = held_out
-    return sets
-
-
-def evaluation_sets(
-    config: RunConfig, plans: Sequence[StagePlan], choose: Choose = use_all
-) -> dict[str, list[Example]]:
-    """The sets of `evaluate.sets`: evaluated, never trained on.
-
-    Raises:
-        UserError: a source cannot give what is asked for, or a stage trains on one of them.
-    """
-    trained = _questions(plans)
-    sets = {}
-    for name, data in config.evaluate.sets.items():
-        sets[name] = own_examples(data, config.seed, choose).examples
-        shared = [example for example in sets[name] if _question(example) in trained]
-        if shared:
-            raise UserError(
-                f"evaluate.sets.{name}: {len(shared)} of its {len(sets[name])} examples are "
-                f"trained on, such as {shared[0].prompt!r:.80}; take another split, or familiar: "
-                "only where the stages drop them"
-            )
-    return sets
-
-
-def _questions(plans: Sequence[StagePlan]) -> set[tuple[Any, ...]]:
-    sets = [part for plan in plans for part in plan.sets.values() if part.trained]
-    return {_question(example) for part in sets for example in part.examples}
-
-
-def _question(example: Example) -> tuple[Any, ...]:
-    return (example.earlier, example.prompt)
-
-
-def _seed(source: SourceConfig, seed: int) -> int:
+def seed_of(source: SourceConfig, seed: int) -> int:
+    """The source's own seed, else the run's."""
     return seed if source.seed is None else source.seed
-
-
-def content_hash(examples: Sequence[Example]) -> str:
-    """SHA-256 over everything that is trained on, in order: prompts, targets, earlier exchanges."""
-    digest = hashlib.sha256()
-    for example in examples:
-        trained = [example.prompt, example.target, *(example.earlier and [example.earlier])]
-        digest.update(json.dumps(trained).encode())
-    return digest.hexdigest()
-
-
-def describe(
-    plan: StagePlan, tokenised: Mapping[str, Sequence[TokenisedExample]]
-) -> dict[str, Any]:
-    """`data.json`: sources, counts, hashes, and what each set weighs in the loss (w_A, w_M, …).
-
-    `distinct` is under `examples` where some are repeated. The weights are those of an epoch.
-
-    Args:
-        plan: of the stage.
-        tokenised: the examples of each of its sets.
-    """
-    tokens = {name: sum(e.target_tokens for e in found) for name, found in tokenised.items()}
-    trained = {name: part for name, part in plan.sets.items() if part.trained}
-    all_tokens = sum(tokens[name] for name in trained)
-    all_examples = sum(len(part.examples) for part in trained.values())
-    return {
-        "sets": {
-            name: {
-                "source": part.source,
-                "examples": len(part.examples),
-                "distinct": len({(e.prompt, e.target, e.earlier) for e in part.examples}),
-                "target_tokens": tokens[name],
-                "sha256": content_hash(part.examples),
-                "dropped": part.dropped,
-                "trained": part.trained,
-                "effective_weight": {
-                    "token": tokens[name] / all_tokens if part.trained else 0.0,
-                    "example": len(part.examples) / all_examples if part.trained else 0.0,
-                },
-            }
-            for name, part in plan.sets.items()
-        }
-    }

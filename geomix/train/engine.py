@@ -13,8 +13,9 @@ import torch
 from geomix.atomic import append_json_line, write_json
 from geomix.config import RunConfig, StageConfig
 from geomix.data.chat import chat_format
+from geomix.data.describe import describe
 from geomix.data.example import TokenisedExample
-from geomix.data.stage import MIXED, StagePlan, describe
+from geomix.data.stage import MIXED, StagePlan
 from geomix.data.template import tokenise_all
 from geomix.errors import UserError
 from geomix.model.load import LoadedModel

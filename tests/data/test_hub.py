@@ -7,7 +7,7 @@ from typing import Any
 import datasets
 import pytest
 
-from geomix.config import Columns
+from geomix.config_data import Columns
 from geomix.data.example import Example
 from geomix.data.registry import examples_of
 from geomix.data.source import Request

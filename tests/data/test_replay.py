@@ -11,7 +11,8 @@ import pytest
 
 from geomix.config import RunConfig
 from geomix.config_file import Experiment
-from geomix.data.stage import StagePlan, plan_stages, probe_sets
+from geomix.data.probes import probe_sets
+from geomix.data.stage import StagePlan, plan_stages
 from geomix.errors import UserError
 from geomix.plan import plan_table
 

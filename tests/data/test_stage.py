@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from geomix.config import MixConfig, RunConfig
+from geomix.config import RunConfig
+from geomix.config_data import MixConfig
+from geomix.data.describe import content_hash, describe
 from geomix.data.example import IGNORED, Example, TokenisedExample
+from geomix.data.probes import probe_sets
 from geomix.data.registry import examples_of
 from geomix.data.source import Request
 from geomix.data.stage import (
     SourceSet,
     StagePlan,
-    content_hash,
-    describe,
     mixed_examples,
     plan_stages,
-    probe_sets,
     rounded_share,
     set_name,
 )

@@ -12,7 +12,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from geomix.config import Columns
+from geomix.config_data import Columns
 from geomix.data import table
 from geomix.data.example import Example
 from geomix.data.registry import examples_of

@@ -1,0 +1,55 @@
+"""What `data.json` says of a stage's examples."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from geomix.data.example import Example, TokenisedExample
+from geomix.data.stage import StagePlan
+
+
+def content_hash(examples: Sequence[Example]) -> str:
+    """SHA-256 over everything that is trained on, in order: prompts, targets, earlier exchanges."""
+    digest = hashlib.sha256()
+    for example in examples:
+        trained = [example.prompt, example.target, *(example.earlier and [example.earlier])]
+        digest.update(json.dumps(trained).encode())
+    return digest.hexdigest()
+
+
+def describe(
+    plan: StagePlan, tokenised: Mapping[str, Sequence[TokenisedExample]]
+) -> dict[str, Any]:
+    """`data.json`: sources, counts, hashes, and what each set weighs in the loss (w_A, w_M, …).
+
+    `distinct` is under `examples` where some are repeated. The weights are those of an epoch.
+
+    Args:
+        plan: of the stage.
+        tokenised: the examples of each of its sets.
+    """
+    tokens = {name: sum(e.target_tokens for e in found) for name, found in tokenised.items()}
+    trained = {name: part for name, part in plan.sets.items() if part.trained}
+    all_tokens = sum(tokens[name] for name in trained)
+    all_examples = sum(len(part.examples) for part in trained.values())
+    return {
+        "sets": {
+            name: {
+                "source": part.source,
+                "examples": len(part.examples),
+                "distinct": len({(e.prompt, e.target, e.earlier) for e in part.examples}),
+                "target_tokens": tokens[name],
+                "sha256": content_hash(part.examples),
+                "dropped": part.dropped,
+                "trained": part.trained,
+                "effective_weight": {
+                    "token": tokens[name] / all_tokens if part.trained else 0.0,
+                    "example": len(part.examples) / all_examples if part.trained else 0.0,
+                },
+            }
+            for name, part in plan.sets.items()
+        }
+    }

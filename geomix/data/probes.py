@@ -1,0 +1,95 @@
+"""Sets that are looked at, not trained on: probe sets, evaluated sets, solved examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from geomix.config import RunConfig
+from geomix.config_data import DataConfig
+from geomix.data.example import Example
+from geomix.data.registry import SOURCES, select
+from geomix.data.split import Split
+from geomix.data.stage import (
+    MIXED,
+    Choose,
+    StagePlan,
+    mixed_examples,
+    own_examples,
+    request_of,
+    seed_of,
+    use_all,
+)
+from geomix.errors import UserError
+
+HELD_OUT: Split = "held-out"
+"""Name of the set that nobody trains on: the first stage's source, other examples."""
+
+
+def probe_sets(
+    config: RunConfig, plans: Sequence[StagePlan], choose: Choose = use_all
+) -> dict[str, list[Example]]:
+    """The sets whose gradients are compared: D_A, D_B, …, D_M and held-out, whole.
+
+    D_M is the first stage's mix that there is, else the one that `record.mix` names, built as the
+    first stage would mix it: the arms of a comparison then share one D_M. Held-out examples are
+    chosen like the first stage's own, and none is trained on in any stage.
+    """
+    sets = {plan.name: plan.own for plan in plans}
+    mixed = next((plan.mixed for plan in plans if plan.mixed), [])
+    first = config.stages[0].data
+    if not mixed and config.record is not None:
+        mixed = mixed_examples(config.record.mix, first.limit, config.seed, 0, choose)
+    if mixed:
+        sets[MIXED] = mixed
+    if first.split != HELD_OUT:
+        request = request_of(first, first.limit, seed_of(first, config.seed), HELD_OUT)
+        request = replace(request, after=plans[0].sets[plans[0].name].looked_at)
+        found = select(first.source, request, "fewer", unusable=partial(choose, first)).examples
+        trained = _questions(plans)
+        if held_out := [e for e in found if _question(e) not in trained]:
+            sets[HELD_OUT] = held_out
+    return sets
+
+
+def evaluation_sets(
+    config: RunConfig, plans: Sequence[StagePlan], choose: Choose = use_all
+) -> dict[str, list[Example]]:
+    """The sets of `evaluate.sets`: evaluated, never trained on.
+
+    Raises:
+        UserError: a source cannot give what is asked for, or a stage trains on one of them.
+    """
+    trained = _questions(plans)
+    sets = {}
+    for name, data in config.evaluate.sets.items():
+        sets[name] = own_examples(data, config.seed, choose).examples
+        shared = [example for example in sets[name] if _question(example) in trained]
+        if shared:
+            raise UserError(
+                f"evaluate.sets.{name}: {len(shared)} of its {len(sets[name])} examples are "
+                f"trained on, such as {shared[0].prompt!r:.80}; take another split, or familiar: "
+                "only where the stages drop them"
+            )
+    return sets
+
+
+def _questions(plans: Sequence[StagePlan]) -> set[tuple[Any, ...]]:
+    sets = [part for plan in plans for part in plan.sets.values() if part.trained]
+    return {_question(example) for part in sets for example in part.examples}
+
+
+def _question(example: Example) -> tuple[Any, ...]:
+    return (example.earlier, example.prompt)
+
+
+def shots_of(data: DataConfig, seed: int, count: int) -> list[Example]:
+    """Solved examples to show to a model: of the held-out split, of a file its first rows.
+
+    Which ones depends on neither `limit` nor `split`, so two sets of one source are asked alike.
+    """
+    split = HELD_OUT if data.source in SOURCES else "train"
+    request = request_of(data, count, seed_of(data, seed), split)
+    return select(data.source, request, "fewer").examples
