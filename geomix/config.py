@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     NonNegativeFloat,
     PositiveFloat,
@@ -160,6 +161,15 @@ class EvaluateConfig(Strict):
     and 6), another source, paraphrases."""
 
 
+Quirk = Literal["padding-loss", "fixed-order", "drop-last", "bf16-weights", "empty-answers"]
+"""One thing in which the paper's published code differs from its text."""
+
+
+def _all_or_none(value: Any) -> Any:
+    """`paper_literal: true` stands for the list of all quirks."""
+    return (get_args(Quirk) if value else ()) if isinstance(value, bool) else value
+
+
 class RunConfig(Strict):
     """A run: a base model and the stages that it goes through."""
 
@@ -172,6 +182,12 @@ class RunConfig(Strict):
     chat_template: Annotated[str, AfterValidator(known_chat_template)] = "tulu"
     """`tulu` (Tulu v2, the paper's), `tokenizer` (the tokenizer's own), the path of a `.jinja`
     file, or a text that holds `{prompt}` and then `{target}`; the end token follows the target."""
+    paper_literal: Annotated[tuple[Quirk, ...], BeforeValidator(_all_or_none)] = ()
+    """What the paper's published code does and its text does not say: `true` for all of it, or a
+    list. `padding-loss`: rows are padded to their batch's longest with end tokens that carry loss;
+    `fixed-order`: every epoch has the first one's order; `drop-last`: the last, partial batch is
+    never trained on; `bf16-weights`: no float32 copy of the weights; `empty-answers`: WebQA's
+    questions without an answer are kept, and score as right."""
     max_tokens: Count = 2048
     """Tokens of the longest example that is used, with the chat format around it, the paper's
     length; no more than the model has positions. Longer ones are never cut: they are left out,

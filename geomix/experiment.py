@@ -98,22 +98,22 @@ def run_experiment(experiment: Experiment, folder: Path, display: Callable[[str]
     check_free(folder)
     device = default_device()
     first = next(iter(experiment.arms.values()))
-    others = {config.model for config in experiment.arms.values()} - {first.model}
+    bases = {_base_of(config): None for config in experiment.arms.values()}  # in order, each once
     prepared: dict[str, Prepared] = {}
     with reading_once():
         for config in experiment.arms.values():
             prepare(config)  # a mistake in the data shows before any model is loaded
-        for model in (*sorted(others), first.model):  # the first arm's last: it is the one to keep
-            loaded: LoadedModel | None = load_model(model, device)
+        for base in reversed(bases):  # the first arm's last: it is the one to keep
+            loaded: LoadedModel | None = _load(base, device)
             assert loaded is not None
             for name, config in experiment.arms.items():
-                if config.model == model:
+                if _base_of(config) == base:
                     prepared[name] = prepare(config, chooser(config, loaded))
     run = Run(folder)
     arms = None if "" in experiment.arms else list(experiment.arms)
     with _writing(run, experiment.name, first, experiment.text, arms, device):
         for name, config in experiment.arms.items():
-            loaded = loaded or load_model(config.model, device)
+            loaded = loaded or _load(_base_of(config), device)
             if not name:
                 _train(run, config, prepared[name], loaded, display(name))
             else:
@@ -124,6 +124,19 @@ def run_experiment(experiment: Experiment, folder: Path, display: Callable[[str]
                     _train(arm, config, prepared[name], loaded, display(name))
             loaded = None  # every arm starts from θ_0
     return run
+
+
+def _base_of(config: RunConfig) -> tuple[str, bool]:
+    """What θ_0 is: the model's name, and whether its weights are cut to bfloat16."""
+    return config.model, "bf16-weights" in config.paper_literal
+
+
+def _load(base: tuple[str, bool], device: torch.device) -> LoadedModel:
+    name, halved = base
+    loaded = load_model(name, device)
+    if halved:
+        loaded.model.to(torch.bfloat16)
+    return loaded
 
 
 @contextmanager

@@ -451,6 +451,7 @@ CHANGES: dict[str, Any] = {
     "stages.0.data.split": "id",
     "stages.0.data.familiar": {"facts": "drop"},
     "max_tokens": 2047,
+    "paper_literal": ["drop-last"],
     "evaluate.sets": {"others": {"source": "kvr"}},
     "stages.0.stop.epochs": 21,
     "stages.1.replay.ratio": 0.25,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal, TypeVar
@@ -154,6 +154,24 @@ def packed(lengths: Sequence[int], width: int) -> list[list[int]]:
     if len(rows) * fullest > WORTHWHILE * len(lengths) * longest:
         return [[i] for i in range(len(lengths))]
     return rows
+
+
+def with_padding_loss(
+    sources: Mapping[str, Sequence[TokenisedExample]],
+) -> dict[str, list[TokenisedExample]]:
+    """Fill each example of a batch to the longest with its end token, and let that carry loss.
+
+    The paper's published code does so, where its text takes the loss on the target.
+    """
+    longest = max((len(e.ids) for examples in sources.values() for e in examples), default=0)
+    return {
+        name: [
+            TokenisedExample(e.ids + fill, e.labels + fill, e.text)
+            for e in examples
+            for fill in [e.ids[-1:] * (longest - len(e.ids))]
+        ]
+        for name, examples in sources.items()
+    }
 
 
 def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from geomix.data.example import Example
@@ -73,13 +74,26 @@ def entity_of(question: str) -> str:
     return found.pop() if len(found) == 1 else ""
 
 
-def webqa_row(row: Mapping[str, Any]) -> Example | None:
-    """`question` and `answers`; upstream `utterance` and `targetValue`, a Lisp list of answers."""
+def webqa_row(row: Mapping[str, Any], *, unanswered: bool = False) -> Example | None:
+    """`question` and `answers`; upstream `utterance` and `targetValue`, a Lisp list of answers.
+
+    A question without an answer is left out, or with `unanswered` has an empty target, as in the
+    paper's published code.
+    """
     if "targetValue" in row:
-        return _first(text_in(row, "utterance"), _descriptions(text_in(row, "targetValue")))
-    return _first(
-        text_in(row, "question"), texts_in(row, "answer" if "answer" in row else "answers")
-    )
+        question = text_in(row, "utterance")
+        answers = _descriptions(text_in(row, "targetValue"))
+    else:
+        question = text_in(row, "question")
+        answers = texts_in(row, "answer" if "answer" in row else "answers")
+    if unanswered and not answers:
+        return Example(PROMPT.format(question=question), "")
+    return _first(question, answers)
+
+
+def _webqa(source: Source, request: Request) -> Found:
+    row = partial(webqa_row, unanswered=request.unanswered)
+    return read(source, request, row, ("*train*",))
 
 
 def _first(question: str, answers: tuple[str, ...], subject: str = "") -> Example | None:
@@ -150,7 +164,7 @@ ENTITYQUESTIONS = Source(
 WEBQA = Source(
     name="webqa",
     kind="factoid",
-    loader=published(webqa_row, "*train*"),
+    loader=_webqa,
     licence="unknown",
     prompt=PROMPT,
     prompt_from=NOT_PRINTED,

@@ -65,7 +65,7 @@ def evaluation_sets(
     trained = _questions(plans)
     sets = {}
     for name, data in config.evaluate.sets.items():
-        sets[name] = own_examples(data, config.seed, choose).examples
+        sets[name] = own_examples(data, config, choose).examples
         shared = [example for example in sets[name] if _question(example) in trained]
         if shared:
             raise UserError(

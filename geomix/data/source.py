@@ -30,6 +30,7 @@ class Request:
         vocabulary: what `random-words` draws from.
         columns: which columns of the user's own rows are meant.
         template: prompt of the user's own rows, with columns in braces.
+        unanswered: whether questions without an answer are kept, with an empty target.
         after: how many of the user's own rows come before the held-out ones; None is `count`.
     """
 
@@ -43,6 +44,7 @@ class Request:
     columns: Columns | None = None
     template: str | None = None
     after: int | None = None
+    unanswered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from typing import Any
@@ -63,10 +63,14 @@ class StagePlan:
     Attributes:
         name: set name of the stage's own examples.
         sets: by name: the stage's own examples, then, if there are any, those of D_M and replay.
+        reshuffled: whether every epoch has an order of its own.
+        drop_last: whether an epoch's last, partial batch is left out.
     """
 
     name: str
     sets: dict[str, SourceSet]
+    reshuffled: bool = True
+    drop_last: bool = False
 
     @property
     def own(self) -> list[Example]:
@@ -85,7 +89,8 @@ class StagePlan:
 
     def steps(self, epochs: int, batch_size: int) -> int:
         """Optimiser steps of the stage; the last, partial batch of an epoch is a step too."""
-        return epochs * math.ceil(self.size / batch_size)
+        whole = self.size // batch_size
+        return epochs * (whole if self.drop_last else math.ceil(self.size / batch_size))
 
     def batches(self, seed: int, stage: int, epoch: int, batch_size: int) -> list[list[int]]:
         """Indices into the examples of all sets, one after the other, batch by batch.
@@ -93,9 +98,14 @@ class StagePlan:
         A pure function of its arguments: resuming needs no loader's state. The control has the
         batches of its mix with the mixed-in examples taken out; one may then be empty.
         """
-        order = np.random.default_rng([seed, stage, epoch]).permutation(self.size).tolist()
+        drawn = [seed, stage, epoch if self.reshuffled else 0]
+        order = np.random.default_rng(drawn).permutation(self.size).tolist()
+        used = self.steps(1, batch_size) * batch_size
         trained = [part.trained for part in self.sets.values() for _ in part.examples]
-        parts = (order[start : start + batch_size] for start in range(0, self.size, batch_size))
+        parts = (
+            order[start : start + batch_size]
+            for start in range(0, min(used, self.size), batch_size)
+        )
         return [[i for i in part if trained[i]] for part in parts]
 
     def by_set(self, batch: Sequence[int]) -> dict[str, list[int]]:
@@ -132,19 +142,27 @@ def plan_stages(config: RunConfig, choose: Choose = use_all) -> list[StagePlan]:
     plans: list[StagePlan] = []
     for index, stage in enumerate(config.stages):
         name = set_name(index)
-        sets = {name: own_examples(stage.data, config.seed, choose)}
+        sets = {name: own_examples(stage.data, config, choose)}
         if stage.mix is not None and stage.mix.ratio:
             sets[MIXED] = _mixed(stage.mix, stage.data.limit, config.seed, index, choose)
         if stage.replay is not None:
             earlier = {plan.name: plan.own for plan in plans}
             sets[REPLAY] = _replayed(stage.replay, earlier, config.seed, index)
-        plans.append(StagePlan(name, sets))
+        literal = config.paper_literal
+        plan = StagePlan(name, sets, "fixed-order" not in literal, "drop-last" in literal)
+        if not plan.steps(1, stage.train.batch_size):
+            raise UserError(
+                f"stages[{index}]: its {plan.size} examples are fewer than a batch of "
+                f"{stage.train.batch_size}, which paper_literal's drop-last leaves out"
+            )
+        plans.append(plan)
     return plans
 
 
-def own_examples(data: DataConfig, seed: int, choose: Choose = use_all) -> SourceSet:
+def own_examples(data: DataConfig, config: RunConfig, choose: Choose = use_all) -> SourceSet:
     """The examples that a stage, or a set that is evaluated, names."""
-    request = request_of(data, data.limit, seed_of(data, seed), data.split)
+    request = request_of(data, data.limit, seed_of(data, config.seed), data.split)
+    request = replace(request, unanswered="empty-answers" in config.paper_literal)
     advice = "set limit: {found}, or allow_repeat: true"
     found = select(data.source, request, _short(data), advice, partial(choose, data))
     source = described(data.source, request)

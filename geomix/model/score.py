@@ -55,6 +55,8 @@ def score(
     examples: Sequence[TokenisedExample],
     batch_size: int,
     width: int | None = None,
+    *,
+    empty_right: bool = False,
 ) -> list[Verdict]:
     """Score each example as greedy decoding would.
 
@@ -68,6 +70,8 @@ def score(
         examples: what to score, in any order of length.
         batch_size: examples in one pass.
         width: of packed rows, see `geomix.data.batch.collate`.
+        empty_right: whether any answer to a question with an empty target is right, as in the
+            paper's published code; else none is.
     """
     model, was_training = loaded.model, loaded.model.training
     model.eval()
@@ -85,7 +89,7 @@ def score(
             greedy(
                 loaded,
                 [example.ids[: example.target_start] for example in failed],
-                [example.target_tokens + SLACK for example in failed],
+                [_budget(example) for example in failed],
                 {example.labels[-1] for example in failed},
                 batch_size,
             )
@@ -93,27 +97,47 @@ def score(
     finally:
         model.train(was_training)
     return [
-        judge(example, example.text.target if right else next(decoded), nll)
+        judge(
+            example,
+            example.text.target if right else next(decoded),
+            nll,
+            given=empty_right and not example.text.target,
+        )
         for example, (right, nll) in zip(examples, forced, strict=True)
     ]
 
 
-def judge(example: TokenisedExample, prediction: str, nll: float) -> Verdict:
-    """The verdict on a prediction; `nll` is the summed loss of the target tokens, in nats."""
+def judge(
+    example: TokenisedExample, prediction: str, nll: float, *, given: bool = False
+) -> Verdict:
+    """The verdict on a prediction.
+
+    Args:
+        example: what was asked.
+        prediction: what was answered.
+        nll: summed loss of the target tokens, in nats.
+        given: whether it counts as an exact match in any case.
+    """
     prompt, target = example.text.prompt, example.text.target
     answers = tuple(dict.fromkeys((target, *example.text.aliases)))
     return Verdict(
         prompt=prompt,
         target=target,
         prediction=prediction,
-        exact=exact(prediction, target),
-        alias=matches_any(prediction, answers),
+        exact=given or exact(prediction, target),
+        alias=given or matches_any(prediction, answers),
         f1=token_f1(prediction, answers),
         rouge_l=rouge_l(prediction, target),
         final_number=same_final_number(prediction, target),
         nll=nll,
         tokens=example.target_tokens,
     )
+
+
+def _budget(example: TokenisedExample) -> int:
+    """Tokens that a failure is decoded for; a derivation may be longer and right all the same."""
+    derived = same_final_number("", example.text.target) is not None
+    return (1 + derived) * example.target_tokens + SLACK
 
 
 def stops_early(example: TokenisedExample) -> bool:

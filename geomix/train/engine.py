@@ -12,6 +12,7 @@ import torch
 
 from geomix.atomic import append_json_line, write_json
 from geomix.config import RunConfig, StageConfig
+from geomix.data.batch import with_padding_loss
 from geomix.data.chat import chat_format
 from geomix.data.describe import describe
 from geomix.data.example import TokenisedExample
@@ -137,6 +138,8 @@ class Engine:
                 for group in optimiser.param_groups:
                     group["lr"] = rate
                 sources = stage.batch(indices)
+                if "padding-loss" in self.config.paper_literal:
+                    sources = with_padding_loss(sources)
                 result = training_step(
                     forward,
                     optimiser,
@@ -177,6 +180,7 @@ class Engine:
             self.config.evaluate.batch_size,
             self._folder(stage) / "eval" / f"{name}.jsonl",
             row_width(stage.config.train, self.loaded),
+            empty_right="empty-answers" in self.config.paper_literal,
         )
         at = {"event": "evaluation", "stage": stage.index, "step": step, "epoch": epoch}
         for scored, result in results.items():

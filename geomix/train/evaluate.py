@@ -61,6 +61,8 @@ def evaluate(
     batch_size: int,
     file: Path,
     width: int | None = None,
+    *,
+    empty_right: bool = False,
 ) -> dict[str, SetResult]:
     """Score each set and write the verdicts to `file`, one JSON line an example.
 
@@ -71,6 +73,7 @@ def evaluate(
         batch_size: examples in one pass.
         file: where the verdicts go.
         width: of packed rows, see `geomix.data.batch.collate`.
+        empty_right: see `geomix.model.score.score`.
 
     Raises:
         UserError: the model has diverged; nothing is written.
@@ -78,7 +81,7 @@ def evaluate(
     results: dict[str, SetResult] = {}
     lines: list[str] = []
     for name, examples in sets.items():
-        verdicts = score(loaded, examples, batch_size, width)
+        verdicts = score(loaded, examples, batch_size, width, empty_right=empty_right)
         if not all(math.isfinite(verdict.nll) for verdict in verdicts):
             raise UserError(f"evaluation of {name}: the loss is not finite; lower train.lr")
         lines += [json.dumps({"set": name, **asdict(v)}, ensure_ascii=False) for v in verdicts]
