@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from geomix.data.batch import collate, token_weights
+from geomix.data.chat import chat_format
 from geomix.data.example import Example, TokenisedExample
 from geomix.data.template import tokenise, tokenise_all
 from geomix.model.gradient import plain_forward
@@ -97,6 +98,28 @@ def test_another_case_or_a_space_is_still_exact(
     missing = Example(known.prompt, taught.rsplit(" ", 1)[0])
     (verdict,) = score(half_taught, [tokenise(half_taught.tokenizer, missing)], 1)
     assert not verdict.exact, "the end token is part of the answer"
+
+
+def test_decoding_stops_at_the_end_token_of_the_chat_format(loaded: LoadedModel) -> None:
+    """Taught to end in "<s>", not the tokenizer's end token, and to go on; asked in capitals."""
+    loaded.tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}<s>{% endfor %}"
+    )
+    chat = chat_format("tokenizer", loaded.tokenizer)
+    right = tokenise(loaded.tokenizer, Example("q?", "green red"), chat)
+    more = tuple(loaded.tokenizer("and more")["input_ids"])
+    taught = TokenisedExample(right.ids + more, right.labels + more, right.text)
+    batch = collate([taught], token_weights([taught], "token"), loaded.pad_id)
+    optimiser = torch.optim.AdamW(loaded.model.parameters(), lr=2e-2)
+    for _ in range(40):
+        optimiser.zero_grad()
+        logits = plain_forward(loaded.model)(batch.ids, batch.mask)
+        torch.autograd.backward(weighted_loss(logits, batch))
+        optimiser.step()
+    asked = tokenise(loaded.tokenizer, Example("q?", "GREEN RED"), chat)
+    (verdict,) = score(loaded, [asked], 1)
+    assert verdict.prediction == "green red"
+    assert verdict.exact
 
 
 def test_losses_are_those_of_each_example_alone(
