@@ -84,13 +84,14 @@ def list_sources(as_json: bool) -> None:
 def stretches(tokenizer: Any, example: TokenisedExample) -> list[Stretch]:
     """The text of an example as the model sees it, cut where the loss begins and ends."""
     found: list[Stretch] = []
-    start = 0
+    start, before = 0, ""
     carries = [label != IGNORED for label in example.labels]
     for end in range(1, len(carries) + 1):
         if end == len(carries) or carries[end] != carries[start]:
-            text = tokenizer.decode(example.ids[start:end], clean_up_tokenization_spaces=False)
-            found.append(Stretch(text, carries[start]))
-            start = end
+            # What they add: decoded alone, SentencePiece's tokens would lose a leading space.
+            text = tokenizer.decode(example.ids[:end], clean_up_tokenization_spaces=False)
+            found.append(Stretch(text[len(before) :], carries[start]))
+            start, before = end, text
     return found
 
 

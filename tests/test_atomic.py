@@ -168,7 +168,7 @@ def test_verdicts_of_a_model_that_diverged_are_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nll: float
 ) -> None:
     verdict = Verdict("a", "b", "c", False, False, 0.0, 0.0, None, nll, 2)
-    monkeypatch.setattr("geomix.train.evaluate.score", lambda *_: [verdict])
+    monkeypatch.setattr("geomix.train.evaluate.score", lambda *_, **__: [verdict])
     loaded: Any = None
     with pytest.raises(UserError, match=r"D_A: the loss is not finite; lower train\.lr"):
         evaluate(loaded, {"D_A": []}, "token", 4, tmp_path / "a.jsonl")

@@ -71,6 +71,19 @@ def test_generated_examples_as_the_model_sees_them() -> None:
     assert kvr.examples(1, 3, "id")[0].prompt in other
 
 
+def test_the_chat_template_that_is_asked_for(tmp_path: Path) -> None:
+    (made,) = kvr.examples(1, 0, "train")
+    text = run("show", "kvr", "--limit", "1", "--chat-template", "Q: {prompt}\nA:\n{target}")
+    assert f"\nQ: {made.prompt}\nA:\n⟦{made.target}</s>⟧\n" in text
+    file = tmp_path / "mine.jinja"
+    file.write_text(
+        "{{ bos_token }}{% for m in messages %}[{{ m.role }}]\n{{ m.content }}\n{% endfor %}",
+        encoding="utf-8",
+    )
+    text = run("show", "kvr", "--limit", "1", "--chat-template", str(file))
+    assert f"<s>[user]\n{made.prompt}\n[assistant]\n⟦{made.target}</s>⟧\n" in text
+
+
 def test_a_file_with_columns_and_accepted_answers(tmp_path: Path) -> None:
     file = tmp_path / "x.csv"
     file.write_text("q,a\nParis,\x1b[31mred\n", encoding="utf-8")
@@ -122,6 +135,9 @@ def test_a_conversation_is_cut_at_every_answer() -> None:
         (("none.csv",), "none.csv: no such file"),
         (("none.csv", "--subset", "x"), "a file has no subsets"),
         (("kvr", "--model", "none/there/is"), "model 'none/there/is'"),
+        (("kvr", "--chat-template", "tokenizer"), "this tokenizer has none"),
+        (("kvr", "--chat-template", "chatml"), "chat template 'chatml': give 'tulu'"),
+        (("kvr", "--chat-template", "none.jinja"), "'none.jinja': no such file"),
     ],
 )
 def test_a_mistake_is_one_line(arguments: tuple[str, ...], says: str) -> None:

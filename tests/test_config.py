@@ -332,6 +332,8 @@ def test_a_wrong_set_names_itself(tmp_path: Path, override: str) -> None:
         (STAGES + "name: ../../etc\n", "run.yaml:3 name: "),
         (STAGES + 'name: "a\\n"\n', "run.yaml:3 name: "),
         (STAGES + "model: ''\n", "run.yaml:3 model: "),
+        (STAGES + "chat_template: chatml\n", "run.yaml:3 chat_template: give 'tulu', 'tokenizer'"),
+        (STAGES + "chat_template: '{target}{prompt}'\n", "run.yaml:3 chat_template: "),
     ],
 )
 def test_what_is_no_configuration_is_one_line(tmp_path: Path, text: str | bytes, says: str) -> None:

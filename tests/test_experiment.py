@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import pytest
-from transformers import AutoTokenizer
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from geomix.config_file import load
+from geomix.data import kvr
 from geomix.data.registry import SOURCES
 from geomix.errors import UserError
 from geomix.experiment import run_experiment
@@ -44,6 +49,12 @@ class Silent:
     def evaluation(self, results: dict[str, SetResult]) -> None: ...
 
 
+class Quiet(Silent):
+    """One that is asked and shows nothing."""
+
+    def stage(self, name: str, steps: int) -> None: ...
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -51,9 +62,11 @@ class Silent:
         ("stages.1.mix: {source: random-words, words: 900}", "longer than 256 tokens"),
         (
             "record.mix: {source: random-words, words: 900}",
-            "8 longer than 256 tokens, 8 asked for|longer than 256 tokens",
+            "longer than 256 tokens, 8 asked for",
         ),
         ("record.mix: {source: none.jsonl}", "none.jsonl"),
+        ("chat_template: tokenizer", "chat template 'tokenizer': this tokenizer has none"),
+        ("chat_template: none.jinja", "none.jinja': no such file"),
         (
             "stages.0.data: {source: short.jsonl, limit: 2, split: held-out}",
             "0 examples found in sp.*, 2 asked",
@@ -89,6 +102,31 @@ def test_a_token_that_the_model_does_not_embed_is_found_first(
     with pytest.raises(UserError, match="source 'kvr': its tokenizer gives id"):
         run_experiment(load(file), tmp_path / "out", lambda _: Silent())
     assert not (tmp_path / "out").exists()
+
+
+def test_training_and_record_are_in_the_chat_format_of_the_run(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    """The losses at θ_0 are those of texts that are put together and scored here, one by one."""
+    file = tmp_path / "run.yaml"
+    change = 'chat_template: "Q {prompt} A:\\n{target}"'
+    file.write_text(CONFIG.format(model=tiny_model, change=change), encoding="utf-8")
+    run = run_experiment(load(file), tmp_path / "out", lambda _: Quiet())
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    losses = []
+    for example in kvr.examples(4, 0, "train"):
+        prefix = tokenizer(f"Q {example.prompt} A:\n")["input_ids"]
+        ids = torch.tensor([*prefix, *tokenizer(example.target)["input_ids"], 1])
+        logits = model(ids[None]).logits[0, len(prefix) - 1 : -1].detach()
+        losses.append(cross_entropy(logits, ids[len(prefix) :], reduction="none"))
+    (arm,) = (arm for arm in open_run(run.path).arms if arm.name == "other")
+    first = json.loads(arm.metrics_file.read_text(encoding="utf-8").splitlines()[0])
+    assert (first["moment"], first["set"]) == ("start", "D_A")
+    assert first["loss"] == pytest.approx(float(torch.cat(losses).mean()), rel=1e-4)
+    with h5py.File(arm.snapshots()[0]) as snapshot:
+        recorded = snapshot["probes/D_A/loss"][:]
+    assert recorded == pytest.approx([float(loss.mean()) for loss in losses[:2]], rel=1e-4)
 
 
 def test_a_folder_whose_name_no_file_can_hold_is_refused(tmp_path: Path, tiny_model: Path) -> None:

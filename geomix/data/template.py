@@ -127,9 +127,7 @@ def _labels(
         stop = bisect_left(starts, last, start)
         if stop == len(ids) or ids[stop] != end or starts[start] != first:
             return None
-        if any(spans[i - 1][1] != edge for i, edge in ((start, first), (stop, last)) if i):
-            return None
-        if start and ids[start - 1] in spaced:
+        if start and (spans[start - 1][1] > first or ids[start - 1] in spaced):
             return None
         labels[start : stop + 1] = ids[start : stop + 1]
     return labels
@@ -194,7 +192,7 @@ def _encode(tokenizer: Any, texts: list[str]) -> list[Encoded]:
     """Tokens of each text, without begin or end token."""
     if not texts:
         return []
-    # Its threads would make every later fork of the process print a warning.
+    # With threads, tokenizers before 0.23 would print a warning at every later fork.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     encoded = tokenizer(
         texts,

@@ -152,6 +152,15 @@ def test_literals_of_plain_formats(tokenizer: Any) -> None:
     assert tulu == Literals(("<|user|>\n", "\n<|user|>\n"), (between, between), "</s>")
 
 
+def test_every_exchange_has_the_texts_around_it(tokenizer: Any) -> None:
+    tokenizer.chat_template = (
+        "{% for m in messages %}<{{ loop.index }}>{{ m.content }}{% if m.role == 'assistant' %}"
+        "<|im_end|>!{% endif %}{% endfor %}"
+    )
+    made = chat_format("tokenizer", tokenizer).literals(3)
+    assert made == Literals(("<1>", "!<3>", "!<5>"), ("<2>", "<4>", "<6>"), "<|im_end|>")
+
+
 def test_a_template_is_rendered_once_for_each_length(
     tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -116,6 +119,28 @@ def test_a_tokenizer_without_an_end_token_is_refused(make_tokenizer: Callable[..
 def test_all_in_order(tokenizers: dict[str, Any]) -> None:
     texts = [Example("a", "b"), Example("c", "d")]
     assert [t.text for t in tokenise_all(tokenizers["within"], iter(texts))] == texts
+
+
+def test_a_process_that_has_tokenised_can_fork() -> None:
+    """In one of its own: tokenizers before 0.23 warns at a fork after it has used threads."""
+    choice = "TOKENIZERS_PARALLELISM"
+    code = (
+        "import os; from geomix.data import kvr; from geomix.data.template import tokenise_all; "
+        "from geomix.model.load import load_tokenizer; tokenizer = load_tokenizer('builtin'); "
+        "tokenise_all(tokenizer, kvr.examples(500, 0, 'train')); child = os.fork(); "
+        f"print(os.environ['{choice}'], flush=True) if child else tokenizer(['a', 'b']); "
+        "child and os.waitpid(child, 0); os._exit(0)"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != choice}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.stdout, done.stderr) == ("false\n", "")
 
 
 @pytest.mark.parametrize("split", [True, False])

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from geomix.data.batch import collate, token_weights
+from geomix.data.chat import chat_format
 from geomix.data.example import Example, TokenisedExample
 from geomix.data.template import tokenise, tokenise_all
 from geomix.metrics import normalise
@@ -157,6 +158,28 @@ def test_only_an_end_token_within_the_last_answer_stops_early(loaded: LoadedMode
     ):
         made = tokenise(loaded.tokenizer, Example("c", target, earlier=earlier))
         assert stops_early(made) is expected
+
+
+def test_decoding_stops_at_the_end_token_of_the_chat_format(loaded: LoadedModel) -> None:
+    """Taught to end in "<s>", not the tokenizer's end token, and to go on; asked in capitals."""
+    loaded.tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}<s>{% endfor %}"
+    )
+    chat = chat_format("tokenizer", loaded.tokenizer)
+    right = tokenise(loaded.tokenizer, Example("q?", "green red"), chat)
+    more = tuple(loaded.tokenizer("and more")["input_ids"])
+    taught = TokenisedExample(right.ids + more, right.labels + more, right.text)
+    batch = collate([taught], token_weights([taught], "token"), loaded.pad_id)
+    optimiser = torch.optim.AdamW(loaded.model.parameters(), lr=2e-2)
+    forward = plain_forward(loaded.model)
+    for _ in range(40):
+        optimiser.zero_grad()
+        torch.autograd.backward(weighted_loss(forward(batch), batch))
+        optimiser.step()
+    asked = tokenise(loaded.tokenizer, Example("q?", "GREEN RED"), chat)
+    (verdict,) = score(loaded, [asked], 1)
+    assert verdict.prediction == "green red"
+    assert verdict.exact
 
 
 def test_losses_are_those_of_each_example_alone(

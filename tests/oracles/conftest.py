@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -140,3 +141,9 @@ def families() -> dict[str, Any]:
     every section (Llama 2) or the first (Mistral), and its Unigram; all but GPT-2's begin with a
     begin token, the last three have byte fallback."""
     return {kind: make(kind) for kind in KINDS}
+
+
+@pytest.fixture(scope="session")
+def make_family() -> Callable[[str], Any]:
+    """A fresh tokenizer of a family, for tests that change it."""
+    return make

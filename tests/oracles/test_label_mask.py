@@ -8,13 +8,26 @@ decoded up to its beginning: a decoder that strips a leading space cannot hide o
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    trainers,
+)
+from transformers import PreTrainedTokenizerFast
 
+from geomix.browse import stretches
 from geomix.data.chat import chat_format
 from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.data.template import tokenise, tokenise_all
@@ -191,6 +204,13 @@ def test_there_are_tokens_over_the_boundary(
     assert decoded(tokenizer, made, *loss) == target + tokenizer.eos_token
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_geomix_data_show_prints_has_every_space(families: dict[str, Any], kind: str) -> None:
+    made = tokenise(families[kind], Example("q", " a"))
+    parts = [(part.text, part.loss) for part in stretches(families[kind], made)]
+    assert parts[-1] == (f" a{families[kind].eos_token}", True)
+
+
 def test_batches_change_nothing(families: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("geomix.data.template.BATCH", 3)
     examples = [example_of(conversation) for conversation in TRICKY] * 3
@@ -206,3 +226,69 @@ def test_the_tokenizer_is_left_as_it_was(families: dict[str, Any]) -> None:
         before = tokenizer.backend_tokenizer.to_str()
         tokenise(tokenizer, Example("a", "b"))
         assert tokenizer.backend_tokenizer.to_str() == before
+
+
+def test_an_end_token_that_takes_the_spaces_around_it_takes_none_of_the_target(
+    make_family: Callable[[str], Any],
+) -> None:
+    """Phi 3's end and role tokens strip what follows; others strip what stands before them."""
+    for side in ({"lstrip": True}, {"rstrip": True}, {"lstrip": True, "rstrip": True}):
+        tokenizer = make_family("mistral")
+        edges = [AddedToken(text, special=True, **side) for text in ("<|im_start|>", "<|im_end|>")]
+        tokenizer.add_tokens(edges, special_tokens=True)
+        tokenizer.chat_template = (
+            "{% for m in messages %}{{ m.role }}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"
+        )
+        chat = chat_format("tokenizer", tokenizer)
+        for targets in ((" a ", "b\n "), (" a ", "b")):
+            made = tokenise(tokenizer, example_of([("q", targets[0]), ("r", targets[1])]), chat)
+            found = [decoded(tokenizer, made, *run) for run in loss_runs(made)]
+            assert found == [f"{target}<|im_end|>" for target in targets]
+
+
+def test_a_character_that_a_normaliser_joins_to_the_prompt_stays_in_the_target(
+    make_family: Callable[[str], Any],
+) -> None:
+    """NFC makes one character of "e" and a combining accent, which covers the first alone."""
+    tokenizer = make_family("mistral")
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
+    chat = chat_format("{prompt}{target}", tokenizer)
+    made = tokenise(tokenizer, Example("e", "\u0301a"), chat)
+    (run,) = loss_runs(made)
+    assert decoded(tokenizer, made, *run) == "\u0301a</s>"
+
+
+def test_unknown_characters_without_byte_fallback_keep_the_mask(
+    make_family: Callable[[str], Any],
+) -> None:
+    """Their text is lost; the loss tokens are still those of the target, unknown ones included."""
+    tokenizer = make_family("mistral")
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    merges = [(left, right) for left, right in model["merges"]]
+    tokenizer.backend_tokenizer.model = models.BPE(model["vocab"], merges, unk_token="<unk>")
+    made = tokenise(tokenizer, Example("☃", "a☃b"))
+    (run,) = loss_runs(made)
+    assert decoded(tokenizer, made, *run) == "a<unk>b</s>"
+
+
+def test_tokens_over_parts_of_characters_are_found() -> None:
+    """Merges over bytes may join a line break to the first byte of what follows it.
+
+    The token's last character is then the target's first, where another token begins too.
+    """
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    inner.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=257,
+        special_tokens=[],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    inner.train_from_iterator(["\n日", "\n本", "\n曜", "\n月", "\n木"], trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>")
+    spans = tokenizer("\n日", return_offsets_mapping=True)["offset_mapping"]
+    assert spans == [(0, 2), (1, 2), (1, 2)], "else this says nothing"
+    made = tokenise(tokenizer, Example("q", "日"))
+    (run,) = loss_runs(made)
+    assert decoded(tokenizer, made, *run) == "日</s>"

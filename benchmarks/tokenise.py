@@ -1,0 +1,67 @@
+"""What the label mask costs: `tokenise_all` against one call of the tokenizer on the plain texts.
+
+100,000 key-value pairs on the built-in tokenizer, one thread. Each way runs in a process of its
+own, so that the peak memory is its own too; both keep every token.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+
+EXAMPLES = 100_000
+ROUNDS = 3
+WAYS = {
+    "one call, plain texts": "",
+    "tokenise_all, tulu": "tulu",
+    "tokenise_all, a token over every boundary": "Q: {prompt}\nA: {target}",
+}
+
+
+def measure(way: str) -> dict[str, float]:
+    """Seconds, tokens and peak memory of one way, in this process; MiB."""
+    from geomix.data import kvr
+    from geomix.data.chat import chat_format
+    from geomix.data.template import tokenise_all
+    from geomix.model.load import load_tokenizer, quiet_libraries
+
+    quiet_libraries()
+    tokenizer = load_tokenizer("builtin")
+    examples = kvr.examples(EXAMPLES, 0, "train")
+    texts = [f"<|user|>\n{e.prompt}\n<|assistant|>\n{e.target}</s>" for e in examples]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    start = time.perf_counter()
+    if WAYS[way]:
+        made = tokenise_all(tokenizer, examples, chat_format(WAYS[way], tokenizer))
+        tokens = sum(len(example.ids) for example in made)
+    else:
+        tokens = sum(map(len, tokenizer(texts, verbose=False)["input_ids"]))
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": seconds, "tokens": tokens, "before": before, "peak": peak}
+
+
+def main() -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+    for _ in range(ROUNDS):  # in turn, so that a slow spell of the machine meets all of them
+        for way, rounds in found.items():
+            command = [sys.executable, __file__, way]
+            rounds.append(json.loads(subprocess.check_output(command, env=environment)))
+    best = {way: min(rounds, key=lambda r: r["seconds"]) for way, rounds in found.items()}
+    baseline = best["one call, plain texts"]["seconds"]
+    print(f"{EXAMPLES:,} examples, fastest of {ROUNDS} runs, one thread")
+    print(f"{'way':42} {'s':>6} {'x one call':>10} {'tokens':>10} {'peak MiB':>9} {'before':>7}")
+    for way, run in best.items():
+        print(
+            f"{way:42} {run['seconds']:6.1f} {run['seconds'] / baseline:10.2f} "
+            f"{run['tokens']:10,} {run['peak']:9.0f} {run['before']:7.0f}"
+        )
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(sys.argv[1]))) if len(sys.argv) > 1 else main()
