@@ -16,6 +16,7 @@ from geomix.config_file import Experiment
 from geomix.data.describe import content_hash
 from geomix.data.example import Example
 from geomix.data.overlap import Match, Overlap, overlap
+from geomix.data.probes import asks_familiarity
 from geomix.data.stage import MIXED, mixed_examples, plan_stages
 from geomix.errors import UserError
 
@@ -118,6 +119,8 @@ def show_overlap(experiment: Experiment, size: int, *, full: bool, as_json: bool
             console.print(Text(line))
         _print_rows(console, own, result, full=full)
         console.print()
+    if any(asks_familiarity(config) for config in experiment.arms.values()):
+        console.print("Familiar facts are not left out here: that takes the model.")
 
 
 def summary(result: Overlap) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from geomix.config import RunConfig
 from geomix.config_file import Experiment
-from geomix.data.probes import evaluation_sets, probe_sets
+from geomix.data.probes import asks_familiarity, evaluation_sets, probe_sets
 from geomix.data.stage import MIXED, REPLAY, StagePlan, plan_stages
 from geomix.record.schedule import parse
 
@@ -19,9 +19,12 @@ def plan_table(experiment: Experiment) -> Table:
         UserError: a source cannot give what the configuration asks for.
     """
     controls = any(s.mix and s.mix.passage_free for c in experiment.arms.values() for s in c.stages)
+    asks = any(asks_familiarity(config) for config in experiment.arms.values())
+    notes = ["In brackets: left out by the control."] * controls
+    notes += ["Which facts are familiar is not asked here: that takes the model."] * asks
     table = Table(
         title=f"Plan of {experiment.name}",
-        caption="In brackets: left out by the control." if controls else None,
+        caption="\n".join(notes) or None,
         caption_justify="left",
         title_justify="left",
         box=SIMPLE_HEAD,

@@ -16,10 +16,12 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_example_configuration_is_valid(tmp_path: Path) -> None:
-    (example,) = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
-    file = tmp_path / "my.yaml"
-    file.write_text(example, encoding="utf-8")
-    arms = load(file, sources=tuple(SOURCES)).arms
+    found = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
+    for number, example in enumerate(found):
+        (tmp_path / f"{number}.yaml").write_text(example, encoding="utf-8")
+    arms, *others = [load(file, sources=tuple(SOURCES)).arms for file in sorted(tmp_path.iterdir())]
+    (known,) = others
+    assert known[""].evaluate.sets["known"].familiar != known[""].stages[0].data.familiar
     assert list(arms) == ["mixed", "plain"]
     assert arms["mixed"].stages[0].mix is not None
     assert arms["plain"].stages[0].mix is None

@@ -67,13 +67,19 @@ def evaluation_sets(
     for name, data in config.evaluate.sets.items():
         sets[name] = own_examples(data, config, choose).examples
         shared = [example for example in sets[name] if _question(example) in trained]
-        if shared:
+        if shared and not (choose is use_all and asks_familiarity(config)):
             raise UserError(
                 f"evaluate.sets.{name}: {len(shared)} of its {len(sets[name])} examples are "
                 f"trained on, such as {shared[0].prompt!r:.80}; take another split, or familiar: "
                 "only where the stages drop them"
             )
     return sets
+
+
+def asks_familiarity(config: RunConfig) -> bool:
+    """Whether the base model is to say which facts are used; before it has, sets may share some."""
+    data = [*(stage.data for stage in config.stages), *config.evaluate.sets.values()]
+    return any(one.familiar for one in data)
 
 
 def _questions(plans: Sequence[StagePlan]) -> set[tuple[Any, ...]]:

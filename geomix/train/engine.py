@@ -115,6 +115,7 @@ class Engine:
         ]
         for stage in stages:
             described = describe(stage.plan, stage.tokenised)
+            described["chat"] = asdict(chat.literals(1))
             write_json(self._folder(stage) / "data.json", described)
         for stage in stages:
             self._stage(stage, stages)

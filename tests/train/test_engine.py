@@ -212,7 +212,9 @@ def test_the_saved_second_moments_are_adams(tmp_path: Path, loaded: LoadedModel)
 
 def test_data_json_counts_what_is_trained_on(tmp_path: Path, loaded: LoadedModel) -> None:
     trained(tmp_path, loaded, config())
-    sets = json.loads((tmp_path / "stages/0-kvr/data.json").read_text())["sets"]
+    data = json.loads((tmp_path / "stages/0-kvr/data.json").read_text())
+    sets, chat = data["sets"], data["chat"]
+    assert chat == {"before": ["<|user|>\n"], "between": ["\n<|assistant|>\n"], "end": "</s>"}
     assert {name: s["examples"] for name, s in sets.items()} == {"D_A": 3, "D_M": 6}
     lines = [m for m in Run(tmp_path).metrics() if m["event"] == "step" and m["stage"] == 0]
     assert set(lines[0]["weights"]) == {"D_A", "D_M"}
