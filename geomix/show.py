@@ -233,6 +233,8 @@ def _arm(arm: Run, run: Run) -> RenderableType:
     for index, stage in enumerate(arm.resolved()["config"]["stages"]):
         with _reading(arm.resolved_file):
             table.add_row(*_stage_cells(index, stage), str(done.get(index, 0)))
+    if quirks := arm.resolved()["config"].get("paper_literal"):
+        lines.append(Text(f"as the published code: {', '.join(quirks)}"))
     count = len(arm.snapshots())
     return Group(*lines, table, Text(f"{count} snapshot{'' if count == 1 else 's'}"))
 
@@ -240,15 +242,20 @@ def _arm(arm: Run, run: Run) -> RenderableType:
 def _stage_cells(index: int, stage: dict[str, Any]) -> list[Text]:
     """Stage, data, mix, training and epochs, from the resolved configuration."""
     data, mix, train = stage["data"], stage["mix"], stage["train"]
-    split = "" if data["split"] == "train" else f" ({data['split']})"
-    mixed = "–"
+    split = [data["split"]] * (data["split"] != "train")
+    facts = {"drop": ["unfamiliar"], "only": ["familiar"]}
+    known = facts[data["familiar"]["facts"]] if data.get("familiar") else []
+    which = ", ".join([*split, *known])
+    added = []
     if mix:
         mixed = f"{mix['source']} 1:{mix['ratio']:g}, {mix['words']} words"
-        mixed += ", passage-free" * mix["passage_free"]
+        added.append(mixed + ", passage-free" * mix["passage_free"])
+    if stage.get("replay"):
+        added.append(f"replay {stage['replay']['ratio']:g}")
     return [
         Text(f"{index + 1} {stage['name']}".strip()),
-        Text(f"{data['limit']} {data['source']}{split}"),
-        Text(mixed),
+        Text(f"{data['limit']} {data['source']}" + f" ({which})" * bool(which)),
+        Text("; ".join(added) or "–"),
         Text(f"lr {train['lr']:g}, batch {train['batch_size']}, {train['loss']} loss"),
         Text(str(stage["stop"]["epochs"])),
     ]

@@ -49,14 +49,21 @@ def write(
     lines: Iterable[dict[str, Any]] = (),
     arms: list[str] | None = None,
     mix: dict[str, Any] | None = None,
+    second: dict[str, Any] | None = None,
+    **keys: Any,
 ) -> Run:
     folder.mkdir(parents=True, exist_ok=True)
     config = RunConfig.model_validate(
         {
             "name": "toy",
+            **keys,
             "stages": [
                 {"data": {"source": "kvr", "limit": 100}, "mix": mix, "stop": {"epochs": 30}},
-                {"data": {"source": "kvr", "limit": 50, "split": "id"}, "stop": {"epochs": 40}},
+                {
+                    "data": {"source": "kvr", "limit": 50, "split": "id"},
+                    "stop": {"epochs": 40},
+                    **(second or {}),
+                },
             ],
         }
     )
@@ -249,6 +256,17 @@ def test_stages_snapshots_and_results_are_listed(tmp_path: Path) -> None:
         assert word in text
     assert "analysis/grad_angle.json\nfigures/grad_angle.pdf" in text
     assert "partial" not in text
+
+
+def test_what_a_stage_leaves_out_replays_and_copies_is_shown(tmp_path: Path) -> None:
+    data = {"source": "popqa", "limit": 9, "split": "id", "familiar": "only"}
+    quirks = ["drop-last", "bf16-weights"]
+    second = {"data": data, "replay": 0.05}
+    run = write(tmp_path / "toy", {"state": "done"}, second=second, paper_literal=quirks)
+    words = " ".join(printed(show_run(run)).split())
+    assert "9 popqa (id, familiar) replay 0.05" in words
+    assert "as the published code: drop-last, bf16-weights" in words
+    assert "published" not in printed(show_run(write(tmp_path / "plain", {"state": "done"})))
 
 
 def test_arms_are_told_apart_and_one_may_not_have_begun(tmp_path: Path) -> None:
