@@ -33,9 +33,12 @@ def hub_rows(source: str, hub: Hub, download: str = "") -> Iterator[Row]:
         for library in ("huggingface_hub", "datasets"):  # they warn of every retry
             logging.getLogger(library).setLevel(logging.ERROR)
         datasets.disable_progress_bars()
+        # A Parquet conversion has a folder a configuration, and names none of them.
+        converted = {hub.split: f"{hub.config}/{hub.split}/*.parquet"} if hub.revision else None
         found = datasets.load_dataset(
             hub.name,
-            hub.config,
+            None if converted else hub.config,
+            data_files=converted,
             split=hub.split,
             revision=hub.revision,
             streaming=hub.streaming,

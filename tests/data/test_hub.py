@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from geomix.config_data import Columns
 from geomix.data.example import Example
+from geomix.data.hub import hub_rows
 from geomix.data.registry import examples_of
-from geomix.data.source import Request
+from geomix.data.source import Hub, Request
 from geomix.errors import UserError
 
 
@@ -26,7 +30,21 @@ def test_rows_are_read_in_order_by_column(monkeypatch: pytest.MonkeyPatch) -> No
     assert examples_of("owner/set", request) == [Example("q0", "a0"), Example("q1", "a1")]
     ((names, keys),) = asked
     assert names == ("owner/set", "main")
-    assert keys == {"split": "test", "revision": None, "streaming": True}
+    assert keys == {"data_files": None, "split": "test", "revision": None, "streaming": True}
+
+
+def test_a_parquet_conversion_is_read_by_its_folders(tmp_path: Path) -> None:
+    """Real `datasets`, on a folder laid out as the branch refs/convert/parquet is."""
+    for config in ("trex", "squad"):
+        for split in ("train", "test"):
+            folder = tmp_path / config / split
+            folder.mkdir(parents=True)
+            table = pyarrow.table({"x": [f"{config} {split} {n}" for n in range(2)]})
+            parquet.write_table(table, folder / "0000.parquet")
+    (tmp_path / "README.md").write_text("a card\n")
+    hub = Hub(str(tmp_path), "trex", revision="refs/convert/parquet", streaming=True)
+    found = list(hub_rows("lama", hub))
+    assert [row for _, row in found] == [{"x": "trex train 0"}, {"x": "trex train 1"}]
 
 
 def test_no_network_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
