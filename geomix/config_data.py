@@ -75,6 +75,8 @@ def known_chat_template(name: str) -> str:
     Raises:
         ValueError: it is no name, path or plain format.
     """
+    if any("\ud800" <= character <= "\udfff" for character in name):
+        raise ValueError("it holds half a character (a lone \\ud800 … \\udfff)")
     if name in ("tulu", "tokenizer") or name.endswith(JINJA_SUFFIX):
         return name
     places = [name.find(part) for part in ("{prompt}", "{target}")]

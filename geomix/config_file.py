@@ -62,7 +62,8 @@ def load(
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; `geomix train` alone runs the demo") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as text ({error}); save it as UTF-8") from None
+        advice = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        raise UserError(f"{path}: cannot be read as text ({error}){advice}") from None
     document = parse(text, str(path))
     if NAME.fullmatch(path.stem):
         document.values.setdefault("name", path.stem)
@@ -160,6 +161,7 @@ _KINDS = {
     **dict.fromkeys(("model_type", "dict_type"), "must be a mapping, `key: value`"),
     **dict.fromkeys(("list_type", "tuple_type"), "must be a list, `[one, two]`"),
     "string_type": "must be a text; put it in quotes",
+    **dict.fromkeys(("bool_parsing", "bool_type"), "must be true or false"),
     "int_parsing": "must be a whole number",
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",

@@ -119,6 +119,7 @@ def _jinja(name: str, template: str | None, tokenizer: Any, n: int) -> Literals:
             rendered = tokenizer.apply_chat_template(
                 messages, chat_template=template, tokenize=False
             )
+        rendered.encode()  # a template may write half a character
     except Exception as error:  # a template raises anything
         said = " ".join(str(error).split())
         line = getattr(error, "lineno", None)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+from geomix.model.familiarity import model_hash
+from geomix.model.load import load_model
 
 ALONE = "stages: [{data: {source: kvr, limit: 5}}]\n"
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -59,6 +64,7 @@ CONFIGS: dict[str, tuple[str | bytes, str]] = {
     "limit beyond": (data("kvr, limit: 100000000000"), ".limit: must be less than or equal to 100"),
     "limit of yes": (data("kvr, limit: yes"), ".limit: give a number; yes, no, on, off"),
     "limit in words": (data("kvr, limit: many"), ".limit: must be a whole number (given: 'many')"),
+    "repeat maybe": (data("kvr, allow_repeat: maybe"), ".allow_repeat: must be true or false"),
     "too few rows": (data("x.jsonl, limit: 9"), "2 examples found, 9 asked for; set limit: 2, or"),
     "ratio below 0": (mix("kvr, ratio: -1"), "mix.ratio: must be greater than or equal to 0"),
     "ratio NaN": (mix("kvr, ratio: .nan"), "mix.ratio: must be a finite number (given: nan)"),
@@ -91,6 +97,8 @@ CONFIGS: dict[str, tuple[str | bytes, str]] = {
         f"{ALONE}evaluate: {{sets: {{x: kvr}}}}\n",
         "of its 100 examples are trained",
     ),
+    "chat half a character": (chat('"\\ud800{prompt}{target}"'), "it holds half a character"),
+    "chat half written": (chat("half.jinja"), "'utf-8' codec can't encode"),
     "chat nonsense": (chat("nonsense"), "run.yaml:2 chat_template: give 'tulu', 'tokenizer', a pa"),
     "chat file missing": (chat("none.jinja"), "chat template 'none.jinja': no such file"),
     "chat NUL": (chat('"a\\0.jinja"'), "cannot be read as text (embedded null byte)"),
@@ -125,6 +133,7 @@ def furnished(desk: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     desk.write("x.jsonl", '{"prompt": "p", "target": "t"}\n{"prompt": "q", "target": "s"}\n')
     desk.write("syntax.jinja", "{% for m in messages %}\n{{ m.content }")
     desk.write("empty.jinja", "")
+    desk.write("half.jinja", r"{{ '\ud800' }}{{ messages[0].content }}{{ messages[1].content }}")
     desk.write("attribute.jinja", "{{ ''.__class__.__mro__ }}")
     desk.write("range.jinja", "{% for i in range(10**9) %}x{% endfor %}")
     desk.write("loop.jinja", "{% for i in range(99999) %}" * 2 + "{% endfor %}" * 2)
@@ -186,11 +195,45 @@ def test_every_mistake_has_a_line_of_its_own(desk: Any) -> None:
 FAMILIAR = "stages: [{data: {source: kvr, limit: 3, familiar: {facts: drop, prompt: plain}}}]\n"
 
 
-def test_a_cache_that_cannot_be_used_is_one_line(
-    desk: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def of_text(content: str) -> Callable[[Path], object]:
+    return lambda file: file.write_text(content)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (of_text('{"a": tr'), ".jsonl:1: not as geomix writes it; delete the file"),
+        (of_text("[1]\n"), ".jsonl:1: not as geomix writes it"),
+        (of_text('{"a": "false"}\n'), ".jsonl:1: not as geomix writes it"),
+        (of_text('{"a":' + "[" * 100_000), ".jsonl:1: not as geomix writes it"),
+        (lambda file: file.write_bytes(b"\xff\xfe"), "cannot be read ('utf-8' codec"),
+        (os.mkfifo, "cannot be read (it is no regular file); delete it"),
+        (Path.mkdir, "cannot be read (it is no regular file); delete it"),
+        (lambda file: file.symlink_to(file.name), "cannot be written (Too many levels of"),
+        (lambda file: file.symlink_to("no/where"), "cannot be written (No such file or directory)"),
+    ],
+)
+def test_a_broken_cache_of_verdicts_is_one_line(
+    desk: Any, tmp_path: Path, make: Callable[[Path], object], says: str
 ) -> None:
-    """Verdicts are kept before any run folder is made: a run never stops half-way for them."""
-    in_the_way = tmp_path / "file"
-    in_the_way.touch()
-    monkeypatch.setenv("GEOMIX_CACHE", str(in_the_way))
-    desk.refuses(desk.train(FAMILIAR), "set GEOMIX_CACHE to a folder of yours")
+    """Verdicts are looked up before any run folder is made: no run stops half-way for them."""
+    name = model_hash(load_model(str(desk.model), torch.device("cpu")).model)
+    folder = tmp_path / "cache" / "familiar"
+    folder.mkdir(parents=True)
+    make(folder / f"{name}.jsonl")
+    desk.refuses(desk.train(FAMILIAR), says)
+
+
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        ("run.yaml", "set GEOMIX_CACHE to a folder of yours"),
+        ("/proc/none", "set GEOMIX_CACHE to a folder of yours"),
+        ("~nobody-of-this-name/c", "no such home; set GEOMIX_CACHE to a folder of yours"),
+    ],
+)
+def test_a_cache_that_cannot_be_written_is_one_line(
+    desk: Any, monkeypatch: pytest.MonkeyPatch, place: str, says: str
+) -> None:
+    monkeypatch.setenv("GEOMIX_CACHE", place)
+    desk.refuses(desk.train(FAMILIAR), says)
