@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from geomix.data.source import Hub
@@ -67,5 +66,9 @@ def _ask_once(name: str) -> None:
     owner, _, rest = name.rpartition("/")
     if (Path(config.HF_DATASETS_CACHE) / f"{owner}___{camelcase_to_snakecase(rest)}").exists():
         return
-    with suppress(HfHubHTTPError):  # an answer: `datasets` says it better
+    try:
         HfApi().dataset_info(name, timeout=PATIENCE)
+    except HfHubHTTPError:
+        return  # an answer: `datasets` says it better
+    except Exception as error:  # the network raises its own
+        raise ConnectionError(f"the hub cannot be reached ({error})") from None

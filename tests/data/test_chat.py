@@ -255,7 +255,9 @@ def test_a_template_that_takes_for_ever_is_interrupted(
     file.write_text(loop * 2 + "{% endfor %}" * 2)
     with pytest.raises(UserError, match=r"TimeoutError: not done after 0\.2 seconds$"):
         chat_format(str(file), tokenizer)
-    assert signal.getitimer(signal.ITIMER_PROF) == (0.0, 0.0)
+    file.write_text("{{ messages[0].content }}{{ messages[1].content }}")
+    assert chat_format(str(file), tokenizer).literals(1).end == "</s>"
+    assert signal.getitimer(signal.ITIMER_PROF) == (0.0, 0.0), "nothing is interrupted later"
     assert signal.getsignal(signal.SIGPROF) is before
 
 

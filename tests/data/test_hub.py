@@ -90,6 +90,6 @@ def test_a_hub_out_of_reach_is_asked_once(
     if asks:
         assert examples_of("owner/BigSet", Request(1, 0)) == [Example("q", "a")]
     else:
-        with pytest.raises(UserError, match=r"no (network|answer); download it from"):
+        with pytest.raises(UserError, match=r"reached \(no (network|answer)\); download it from"):
             examples_of("owner/BigSet", Request(1, 0))
     assert asked == ["owner/BigSet"] * asks
