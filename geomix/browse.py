@@ -6,7 +6,6 @@ import json
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
-from unicodedata import category
 
 from rich.console import Console
 from rich.table import Table
@@ -17,14 +16,12 @@ from geomix.data.example import IGNORED, TokenisedExample
 from geomix.data.registry import SOURCES, examples_of
 from geomix.data.source import GENERATED, Request, Source
 from geomix.data.stage import REPLAY
+from geomix.terminal import harmless
 
 HEADINGS = {"factoid": "factoids", "non-factoid": "non-factoids", "mixing": "mixing data"}
 
 LONGEST = 600
 """A stretch of text with more characters is shortened on the terminal."""
-
-ESCAPED = "\N{SYMBOL FOR ESCAPE}"
-"""Stands for a control character of a text."""
 
 _KEPT = 250  # characters at either end of what is shortened
 
@@ -182,4 +179,4 @@ def plain(text: str, *, full: bool) -> Text:
     if not full and len(text) > LONGEST:
         left_out = len(text) - 2 * _KEPT
         text = f"{text[:_KEPT]} …({left_out:,} characters)… {text[-_KEPT:]}"
-    return Text("".join(ESCAPED if c not in "\n\t" and category(c) == "Cc" else c for c in text))
+    return Text(harmless(text))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geomix.errors import UserError
+from geomix.terminal import harmless
 
 if TYPE_CHECKING:
     from geomix.analyze.groups import By
@@ -37,7 +38,7 @@ class _OneLineErrors(click.Group):
         except OSError as error:  # a full disk, a folder without permission
             lines = (f"{error.filename or 'files'}: {error.strerror or error}",)
         for line in lines:
-            click.echo(f"geomix: {' '.join(line.split())[:MOST_SHOWN]}", err=True)
+            click.echo(f"geomix: {harmless(' '.join(line.split()))[:MOST_SHOWN]}", err=True)
         raise click.exceptions.Exit(2)
 
 

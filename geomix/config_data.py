@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -12,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationInfo,
+    field_validator,
 )
 
 
@@ -21,6 +23,21 @@ class Strict(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_number_of_truth(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML's `yes` and `on` are true, which would count as the number 1."""
+        given = value if isinstance(value, list) else [value]
+        wants = cls.model_fields[str(info.field_name)].annotation
+        if _numeric(wants) and any(isinstance(item, bool) for item in given):
+            raise ValueError("give a number; yes, no, on, off, true and false are none")
+        return value
+
+
+def _numeric(annotation: Any) -> bool:
+    """Whether a number may stand there, alone or as an item."""
+    return annotation in (int, float) or any(map(_numeric, get_args(annotation)))
 
 
 FILE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -42,10 +59,10 @@ def _known_source(name: str, info: ValidationInfo) -> str:
     known = (info.context or {}).get("sources")
     if known is None or name in known or is_file(name) or is_hub_id(name):
         return name
+    if close := difflib.get_close_matches(name.lower(), known, n=1):
+        raise ValueError(f"unknown source; did you mean '{close[0]}'?")
     files = ", ".join(FILE_SUFFIXES)
-    raise ValueError(
-        f"unknown source '{name}'; known: {', '.join(known)}, a file ({files}) or owner/name"
-    )
+    raise ValueError(f"unknown source; known: {', '.join(known)}, a file ({files}) or owner/name")
 
 
 JINJA_SUFFIX = ".jinja"
@@ -58,6 +75,8 @@ def known_chat_template(name: str) -> str:
     Raises:
         ValueError: it is no name, path or plain format.
     """
+    if any("\ud800" <= character <= "\udfff" for character in name):
+        raise ValueError("it holds half a character (a lone \\ud800 … \\udfff)")
     if name in ("tulu", "tokenizer") or name.endswith(JINJA_SUFFIX):
         return name
     places = [name.find(part) for part in ("{prompt}", "{target}")]
@@ -77,8 +96,7 @@ def _source_alone(value: Any) -> Any:
 
 def _ratio_alone(value: Any) -> Any:
     """`replay: 0.1` stands for `replay: {ratio: 0.1}`."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return {"ratio": value} if number else value
+    return {"ratio": value} if isinstance(value, int | float | str) else value
 
 
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
@@ -145,7 +163,7 @@ class FamiliarConfig(Strict):
 
 def _facts_alone(value: Any) -> Any:
     """`familiar: drop` stands for `familiar: {facts: drop}`."""
-    return {"facts": value} if isinstance(value, str) else value
+    return {"facts": value} if isinstance(value, str | bool) else value
 
 
 class DataConfig(SourceConfig):

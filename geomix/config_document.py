@@ -66,6 +66,12 @@ def parse(text: str, file: str) -> Document:
         mark = getattr(error, "problem_mark", None)
         place = f"{file}:{mark.line + 1}" if mark else file
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        if "'\\t'" in problem:
+            problem += "; indent with spaces, not tabs"
+        if "constructor for the tag" in problem:
+            problem += "; only plain values may stand here"
+        if problem == "but found another document":
+            problem = "a second document (`---`); a run has one"
         raise UserError(f"{place}: not YAML: {problem}") from None
     except BAD_SCALARS as error:  # a date like 2026-99-99, `!!int` of nothing, endless nesting
         raise UserError(f"{file}: not YAML: {shortened(str(error))}") from None

@@ -62,7 +62,8 @@ def load(
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; `geomix train` alone runs the demo") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as text ({error})") from None
+        advice = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        raise UserError(f"{path}: cannot be read as text ({error}){advice}") from None
     document = parse(text, str(path))
     if NAME.fullmatch(path.stem):
         document.values.setdefault("name", path.stem)
@@ -142,7 +143,7 @@ def _validated(
 
 def _line(document: Document, detail: Any) -> str:
     """One mistake as file, line, key, what is wrong and what to do."""
-    key: Key = tuple(part for part in detail["loc"] if part not in ("str", "int"))
+    key: Key = tuple(part for part in detail["loc"] if part not in ("str", "int", "[key]"))
     if key[:1] == ("stages",) and key[2:3] == ("train",) and key not in document.origins:
         shared = ("train", *key[3:])
         key = shared if shared in document.origins else key
@@ -151,8 +152,24 @@ def _line(document: Document, detail: Any) -> str:
         return f"{origin}: unknown key{_suggestion(key)}"
     if detail["type"] == "missing":
         return f"{origin}: missing; it must be given"
-    message = str(detail["msg"]).removeprefix("Value error, ")
+    message = _KINDS.get(detail["type"]) or str(detail["msg"]).removeprefix("Value error, ")
+    message = message.replace("Input should", "must", 1)
     return f"{origin}: {message[:1].lower()}{message[1:]} (given: {repeated(detail['input'])})"
+
+
+_KINDS = {
+    **dict.fromkeys(("model_type", "dict_type"), "must be a mapping, `key: value`"),
+    **dict.fromkeys(("list_type", "tuple_type"), "must be a list, `[one, two]`"),
+    "string_type": "must be a text; put it in quotes",
+    **dict.fromkeys(("bool_parsing", "bool_type"), "must be true or false"),
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "string_pattern_mismatch": "must begin with a letter or digit; then also '.', '_' and '-'",
+}
+"""What pydantic says in a programmer's words, in a user's; by its name of the mistake."""
 
 
 def _origin(document: Document, key: Key) -> Origin:

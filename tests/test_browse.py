@@ -12,13 +12,14 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from geomix.browse import ESCAPED, source_table, stretches
+from geomix.browse import source_table, stretches
 from geomix.cli import main
 from geomix.data import kvr
 from geomix.data.example import Example
 from geomix.data.registry import SOURCES
 from geomix.data.template import tokenise
 from geomix.model.load import load_tokenizer
+from geomix.terminal import ESCAPED
 
 
 def run(*arguments: str, status: int = 0) -> str:

@@ -110,11 +110,33 @@ evaluate:
         "run.yaml:7 stages[1].data: missing",
         "run.yaml:8 train.batchsize: unknown key; did you mean 'batch_size'?",
         "run.yaml:9 record.mix.wrods: unknown key; did you mean 'words'?",
-        "unknown source 'kvrr'; known: kvr, ",
+        "unknown source; did you mean 'kvr'?",
         "given: 'weekly'",
         "record.at: 'log:x' is not 'boundaries'",
     ):
         assert words in text
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        "train: {lr: yes}",
+        "train: {pack: on}",
+        "train: {betas: [true, 0.9]}",
+        "seed: false",
+        "evaluate: {epochs: no}",
+        "record: {at: [yes]}",
+    ],
+)
+def test_yes_is_no_number(tmp_path: Path, mistake: str) -> None:
+    """pydantic would take it for 1: packed rows of one token, a learning rate of 1."""
+    with pytest.raises(UserError) as raised:
+        loads(tmp_path, f"stages: [{{data: kvr}}]\n{mistake}\n")
+    (line,) = raised.value.lines
+    assert "run.yaml:2 " in line
+    assert "give a number; yes, no, on, off" in line
+    kept = loads(tmp_path, "stages: [{data: {source: kvr, allow_repeat: yes}}]\n").arms[""]
+    assert kept.stages[0].data.allow_repeat
 
 
 REPLAYS = """stages:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -13,6 +16,10 @@ from geomix.errors import UserError
 
 TULU = "<|user|>\n{prompt}\n<|assistant|>\n{target}\n"
 """Tulu v2, in which the paper trains (appendix B): a line break follows the end token."""
+
+
+PATIENCE = 5.0
+"""Seconds of CPU time that a Jinja template may take; real ones take milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +93,14 @@ def _plain(text: str, end: str, n: int) -> Literals:
 
 
 def _read(path: str) -> str:
+    file = Path(path)
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        if file.exists() and not file.is_file():  # a pipe would block for ever
+            raise OSError("it is no regular file")
+        return file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"chat template '{path}': no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # not UTF-8, or a NUL in the path
         raise UserError(f"chat template '{path}': cannot be read as text ({error})") from None
 
 
@@ -105,16 +115,24 @@ def _jinja(name: str, template: str | None, tokenizer: Any, n: int) -> Literals:
     messages = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
     where = f"chat template '{name}' with {n} exchange{'s' if n > 1 else ''}"
     try:  # transformers renders in Jinja's sandbox
-        rendered = tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False)
+        with _for_seconds(PATIENCE):
+            rendered = tokenizer.apply_chat_template(
+                messages, chat_template=template, tokenize=False
+            )
+        rendered.encode()  # a template may write half a character
     except Exception as error:  # a template raises anything
         said = " ".join(str(error).split())
-        raise UserError(f"{where}: {type(error).__name__}: {said}") from None
+        line = getattr(error, "lineno", None)
+        said += f" (line {line})" if line else ""
+        raise UserError(f"{where}: {f'{type(error).__name__}: {said}'.rstrip(': ')}") from None
     pieces = []
     rest = rendered
     for i, mark in enumerate(marks):
         what = f"{('prompt', 'target')[i % 2]} {i // 2 + 1}"
         if rendered.count(mark) != 1:
-            raise UserError(f"{where}: writes {what} {rendered.count(mark)} times, not once")
+            times = rendered.count(mark)
+            wrong = f"writes {what} {times} times, not once" if times else f"leaves {what} out"
+            raise UserError(f"{where}: {wrong}; it must write every prompt and target once")
         piece, found, rest = rest.partition(mark)
         if not found:
             raise UserError(f"{where}: writes {what} before what precedes it in the conversation")
@@ -122,6 +140,29 @@ def _jinja(name: str, template: str | None, tokenizer: Any, n: int) -> Literals:
     end = _end_token(rest, tokenizer)
     before = (pieces[0], *(_without(end, piece) for piece in pieces[2::2]))
     return Literals(before, tuple(pieces[1::2]), end)
+
+
+@contextmanager
+def _for_seconds(most: float) -> Iterator[None]:
+    """Interrupt what takes more CPU time: the sandbox bounds a loop, not loops within loops.
+
+    Raises:
+        TimeoutError: it took more.
+    """
+    if threading.current_thread() is not threading.main_thread():  # signals reach no other
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise TimeoutError(f"not done after {most:g} seconds")
+
+    before = signal.signal(signal.SIGPROF, interrupt)
+    signal.setitimer(signal.ITIMER_PROF, most)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def _end_token(after: str, tokenizer: Any) -> str:

@@ -95,7 +95,10 @@ def templates_near(path: Path) -> dict[str, str]:
     near = [*below, start / "relations.jsonl", start.parent / "relations.jsonl"]
     file = next((place for place in near if place.is_file()), None)
     if file is None:
-        raise UserError(f"{path}: LAMA's relations.jsonl (the templates) is not beside it")
+        raise UserError(
+            f"{path}: LAMA's relations.jsonl (the templates) is not beside it; copy "
+            "it there from LAMA's data.zip"
+        )
     found = {}
     for place, row in rows(file):
         try:

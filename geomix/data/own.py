@@ -43,12 +43,12 @@ def _convert(origin: str, columns: Columns, template: str | None) -> Convert:
 
     def convert(row: Mapping[str, Any]) -> Example:
         if template is None or names is None:
-            prompt = text_in(row, columns.prompt)
+            prompt = _column(row, columns.prompt, "prompt")
         else:
             prompt = template.format_map({name: _filled(row, name) for name in names})
             if not prompt.strip():
                 raise RowError("the template gives an empty prompt")
-        target = text_in(row, columns.target)
+        target = _column(row, columns.target, "target")
         if columns.aliases is None:
             return Example(prompt, target)
         return answered(prompt, target, texts_in(row, columns.aliases))
@@ -69,7 +69,18 @@ def _names(origin: str, template: str) -> list[str]:
         if not name or form or conversion or any(c in name for c in ".[]"):
             raise UserError(f"{origin}: template: '{{{name}}}' is not a column's plain name")
         names.append(name)
+    if not names:
+        raise UserError(f"{origin}: template: it names no column, so all prompts would be the same")
     return names
+
+
+def _column(row: Mapping[str, Any], name: str, role: str) -> str:
+    try:
+        return text_in(row, name)
+    except RowError as error:
+        if name in row:
+            raise
+        raise RowError(f"{error}; name yours with columns.{role}, or --{role}") from None
 
 
 def _filled(row: Mapping[str, Any], name: str) -> str:

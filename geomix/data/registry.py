@@ -124,6 +124,8 @@ def select(
     if len(found) < count and short != "fewer":
         passed = "".join(f", {n} {reason}" for reason, n in dropped.items())
         end = f"; {advice.format(found=len(found))}" if found else ""
+        if dropped and not found:
+            end = "; no other is left: look at max_tokens and familiar"
         raise UserError(
             f"{has.origin}: {len(found)} examples found{has.among}{passed}, {count} asked for{end}"
         )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+import reprlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2s
 from typing import Any
 
@@ -12,7 +14,7 @@ import numpy as np
 from geomix.data.example import Example
 from geomix.data.source import Found, Request
 from geomix.data.split import Split
-from geomix.data.table import Row
+from geomix.data.table import LONGEST, Row
 from geomix.errors import UserError
 
 SHOWN = 5
@@ -27,6 +29,8 @@ MOST_ROWS = 20_000
 
 POOL = 2
 """Of a streamed source, so many usable rows for each one that is asked for are chosen from."""
+
+_LISTED = 200  # characters of the names of a row's columns
 
 Convert = Callable[[Mapping[str, Any]], Example | None]
 """A row as an example; None where the source's own filter leaves it out."""
@@ -44,7 +48,11 @@ def text_in(row: Mapping[str, Any], key: str) -> str:
     """
     value = field_in(row, key)
     if not isinstance(value, str) or not value.strip():
-        raise RowError(f"'{key}' is not a text with at least one character")
+        advice = "; put it in quotes" if type(value) in (int, float) else ""
+        given = reprlib.repr(value)
+        raise RowError(f"'{key}' is not a text with at least one character (it is {given}{advice})")
+    if len(value) > LONGEST:
+        raise RowError(f"'{key}' has more than {LONGEST:,} characters")
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise RowError(f"'{key}' holds half a character (a lone \\ud800 … \\udfff)")
     return value
@@ -57,7 +65,9 @@ def field_in(row: Mapping[str, Any], key: str) -> Any:
         RowError: it is missing.
     """
     if key not in row:
-        raise RowError(f"'{key}' is missing (found: {', '.join(map(str, row)) or 'nothing'})")
+        found = ", ".join(f"'{name}'" for name in row) or "nothing"
+        found = found if len(found) <= _LISTED else found[:_LISTED] + " …"
+        raise RowError(f"'{key}' is missing (found: {found})")
     return row[key]
 
 
@@ -122,13 +132,13 @@ def by_share(
         UserError: rows are not as they should be.
     """
     found: dict[str, Example] = {}
-    mistakes: list[str] = []
+    mistakes: list[tuple[str, str]] = []
     total = 0
     for number, (place, row) in enumerate(rows, start=1):
         try:
             example = convert(row) if not isinstance(row, str) else _refuse(row)
         except RowError as error:
-            mistakes.append(f"{place}: {error}")
+            mistakes.append((place, str(error)))
             continue
         if example is not None:
             total += 1
@@ -156,7 +166,8 @@ def in_order(origin: str, rows: Iterable[Row], convert: Convert, request: Reques
     before = count if request.after is None else request.after
     first = 0 if split == "train" else before
     found: list[Example] = []
-    mistakes: list[str] = []
+    mistakes: list[tuple[str, str]] = []
+    number = -1
     for number, (place, row) in enumerate(rows):
         if number >= first + count:
             break
@@ -165,20 +176,39 @@ def in_order(origin: str, rows: Iterable[Row], convert: Convert, request: Reques
         try:
             example = convert(row) if not isinstance(row, str) else _refuse(row)
         except RowError as error:
-            mistakes.append(f"{place}: {error}")
+            mistakes.append((place, str(error)))
             continue
         if example is not None:
             found.append(example)
     raise_mistakes(origin, mistakes)
+    if number < 0:
+        return Found([], origin, " (it holds no rows)")
     among = "" if split == "train" else f" in split '{split}' (what the first {before} leave over)"
     return Found(found, origin, among)
 
 
-def raise_mistakes(origin: str, mistakes: list[str]) -> None:
-    """One line for each of the first mistakes, and how many more there are."""
-    if mistakes:
-        more = len(mistakes) - SHOWN
-        raise UserError(*mistakes[:SHOWN], *([f"{origin}: and {more} more"] if more > 0 else []))
+def raise_mistakes(origin: str, mistakes: Sequence[tuple[str, str]]) -> None:
+    """One line for each kind of mistake, where it is first made, and how many more there are.
+
+    Args:
+        origin: the source, for messages.
+        mistakes: the place and what is wrong there.
+
+    Raises:
+        UserError: there is a mistake.
+    """
+    if not mistakes:
+        return
+    first: dict[str, str] = {}
+    for place, what in mistakes:
+        first.setdefault(what, place)
+    times = Counter(what for _, what in mistakes)
+    lines = [
+        f"{place}: {what}" + (f"; {times[what] - 1:,} more like it" if times[what] > 1 else "")
+        for what, place in first.items()
+    ]
+    left = sum(times[what] for what in list(first)[SHOWN:])
+    raise UserError(*lines[:SHOWN], *([f"{origin}: and {left:,} more"] if left else []))
 
 
 def _refuse(problem: str) -> Example:

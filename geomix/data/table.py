@@ -28,6 +28,8 @@ def rows(path: Path) -> Iterator[Row]:
     Raises:
         UserError: the file as a whole cannot be read.
     """
+    if "\0" in str(path):
+        raise UserError(f"{str(path)!r}: not the name of a file")
     try:
         if path.exists() and not path.is_file():  # a pipe would block for ever
             raise UserError(f"{path}: cannot be read, it is no regular file")
@@ -39,7 +41,11 @@ def rows(path: Path) -> Iterator[Row]:
         with path.open(encoding="utf-8-sig", newline="" if separated else "\n") as file:
             if separated:
                 yield from _separated(path, file, "," if path.suffix == ".csv" else "\t")
-            elif path.suffix == ".json" or (path.suffix != ".jsonl" and _is_list(file)):
+            elif path.suffix == ".json" or _is_list(file):
+                if path.suffix == ".jsonl":
+                    raise UserError(
+                        f"{path}:1: a JSON list, but JSON Lines are one object each; name it .json"
+                    )
                 yield from _json(path, file)
             else:
                 yield from _lines(path, file)
@@ -48,7 +54,9 @@ def rows(path: Path) -> Iterator[Row]:
     except UnicodeEncodeError:
         raise UserError(f"{str(path)!r}: not the name of a file") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+        raise UserError(
+            f"{path}: cannot be read as UTF-8 text ({error}); save it as UTF-8"
+        ) from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
 
@@ -98,6 +106,7 @@ def _lines(path: Path, file: TextIO) -> Iterator[Row]:
             return
         if len(line) > LONGEST:
             raise UserError(f"{path}:{number}: a line of more than {LONGEST:,} characters")
+        _refuse_binary(f"{path}:{number}", line)
         if line.strip():
             yield f"{path}:{number}", _row(line)
 
@@ -106,8 +115,17 @@ def _row(line: str) -> Mapping[str, Any] | str:
     try:
         row = _object(line)
     except (ValueError, RecursionError) as error:
-        return f"not JSON ({error})"
+        return f"not JSON ({_said(error)})"
     return row if isinstance(row, dict) else "not a JSON object"
+
+
+def _said(error: Exception) -> str:
+    """What is wrong with a text that should be JSON; of its place only the column."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg}, column {error.colno}"
+    if "integer string conversion" in str(error):
+        return "a number of more than 4,300 digits"
+    return "nested too deep" if isinstance(error, RecursionError) else str(error)
 
 
 def _json(path: Path, file: TextIO) -> Iterator[Row]:
@@ -116,7 +134,14 @@ def _json(path: Path, file: TextIO) -> Iterator[Row]:
     except (ValueError, RecursionError) as error:
         if isinstance(error, UnicodeDecodeError):
             raise
-        raise UserError(f"{path}: not JSON ({error})") from None
+        place, advice = str(path), ""
+        if isinstance(error, json.JSONDecodeError):
+            place += f":{error.lineno}"
+            if not error.doc.strip():
+                advice = "; the file is empty"
+            elif error.msg == "Extra data":
+                advice = "; is it JSON Lines? then name it .jsonl"
+        raise UserError(f"{place}: not JSON ({_said(error)}){advice}") from None
     if isinstance(whole, dict):
         whole = whole["Data"] if isinstance(whole.get("Data"), list) else [whole]
     if not isinstance(whole, list):
@@ -136,15 +161,42 @@ def _separated(path: Path, file: TextIO, separator: str) -> Iterator[Row]:
         except StopIteration:
             return
         except csv.Error as error:  # what follows cannot be told apart into rows
-            raise UserError(f"{place}: not {path.suffix[1:].upper()} ({error})") from None
+            said = f"not {path.suffix[1:].upper()} ({error})"
+            advice = '; is a quote (") left open?' if "end of data" in str(error) else ""
+            raise UserError(f"{place}: {said}{advice}") from None
+        _refuse_binary(place, "".join(cells))
+        if len(cells) <= 1 and (names is None or len(names) > 1) and not "".join(cells).strip():
+            continue  # an empty line
         if names is None:
             names = cells
-            if len(set(names)) < len(names):
-                raise UserError(f"{place}: two columns of the same name")
+            _check_names(place, names, separator)
         elif len(cells) == len(names):
             yield place, dict(zip(names, cells, strict=True))
         elif cells:
-            yield place, f"{len(cells)} fields, but the first line names {len(names)} columns"
+            advice = f"; quote a text that holds {separator!r}" if len(cells) > len(names) else ""
+            columns = f"the first line names {len(names)} columns"
+            yield place, f"{len(cells)} fields, but {columns}{advice}"
+
+
+def _check_names(place: str, names: list[str], separator: str) -> None:
+    """Refuse names of columns that cannot be meant."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"{place}: two columns of the same name ({twice[0]!r:.60}); rename one")
+    other = next((c for c in "\t;," if c != separator and c in names[0]), None)
+    if len(names) == 1 and other:
+        files = {"\t": " Then name it .tsv", ",": " Then name it .csv"}.get(other, "")
+        raise UserError(
+            f"{place}: one column, {names[0]!r:.60}; are its columns apart by {other!r}, not "
+            f"{separator!r}?{files}"
+        )
+
+
+def _refuse_binary(place: str, text: str) -> None:
+    if "\0" in text:
+        raise UserError(
+            f"{place}: holds a NUL character; is it UTF-16, or no text? save it as UTF-8"
+        )
 
 
 def _parquet(path: Path) -> Iterator[Row]:
@@ -160,6 +212,8 @@ def _parquet(path: Path) -> Iterator[Row]:
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{path} row {number}", row
-    except pyarrow.ArrowException as error:
-        first = str(error).split("\n", maxsplit=1)[0]
+    except (pyarrow.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # a broken page is an OSError without a number
+        first = str(error).split("\n", maxsplit=1)[0].strip()
         raise UserError(f"{path}: cannot be read as Parquet ({first})") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from functools import cache
 from hashlib import blake2s
@@ -67,18 +68,20 @@ def nltk_words(path: Path | None) -> tuple[str, ...]:
     try:
         if path is None:
             found = _installed_words()
+        elif path.exists() and not (path.is_file() or path.is_dir()):  # a pipe would block
+            raise OSError("it is no regular file")
         elif path.suffix == ".zip":
             with ZipFile(path) as packed:
                 found = [packed.read(f"words/{name}").decode() for name in ("en", "en-basic")]
         else:
             files = [path / name for name in ("en", "en-basic")] if path.is_dir() else [path]
             found = [file.read_text(encoding="utf-8-sig") for file in files]
-    except (OSError, KeyError, BadZipFile, UnicodeDecodeError) as error:
+    except (OSError, KeyError, BadZipFile, RuntimeError, UnicodeDecodeError, zlib.error) as error:
         what = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise UserError(f"{path}: cannot be read as the NLTK words corpus ({what})") from None
     words = sorted({line.strip() for text in found for line in text.split("\n")} - {""})
     if not words:
-        raise UserError(f"{path}: holds no words")
+        raise UserError(f"{path}: holds no words; one a line is read")
     return tuple(words)
 
 

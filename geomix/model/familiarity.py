@@ -27,9 +27,17 @@ SLACK = 4
 
 
 def cache_folder() -> Path:
-    """Where verdicts are kept: `GEOMIX_CACHE`, else the user's cache folder."""
+    """Where verdicts are kept: `GEOMIX_CACHE`, else the user's cache folder.
+
+    Raises:
+        UserError: it begins with the home of a user that there is not.
+    """
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get("GEOMIX_CACHE") or Path(base) / "geomix").expanduser()
+    folder = Path(os.environ.get("GEOMIX_CACHE") or Path(base) / "geomix")
+    try:
+        return folder.expanduser()
+    except RuntimeError:
+        raise UserError(f"{folder}: no such home; set GEOMIX_CACHE to a folder of yours") from None
 
 
 def model_hash(model: torch.nn.Module) -> str:
@@ -129,14 +137,19 @@ def _key(prompt: Sequence[int], answers: frozenset[str]) -> str:
 
 def _read(file: Path) -> dict[str, bool]:
     try:
+        if file.exists() and not file.is_file():  # a pipe would block for ever
+            raise OSError("it is no regular file")
         text = file.read_text(encoding="utf-8") if file.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: cannot be read ({error}); delete it") from None
     found: dict[str, bool] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         try:
-            found.update({str(key): bool(value) for key, value in json.loads(line).items()})
-        except (ValueError, AttributeError):
+            verdicts = json.loads(line)
+            if not all(isinstance(verdict, bool) for verdict in verdicts.values()):
+                raise ValueError
+            found.update(verdicts)
+        except (ValueError, AttributeError, RecursionError):
             raise UserError(f"{file}:{number}: not as geomix writes it; delete the file") from None
     return found
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from geomix.data import hub
 from geomix.data.example import Example
 from geomix.data.registry import examples_of
 from geomix.data.source import Request
@@ -29,3 +30,9 @@ def all_examples(name: str, path: Path, **keys: Any) -> dict[str, Example]:
 def everything() -> Callable[..., dict[str, Example]]:
     """`all_examples`, for the tests of each source."""
     return all_examples
+
+
+@pytest.fixture(autouse=True)
+def reachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests stand in for `datasets.load_dataset`; nothing asks the real hub before it."""
+    monkeypatch.setattr(hub, "_ask_once", lambda _: None)

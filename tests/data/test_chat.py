@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from geomix.data import chat
 from geomix.data.chat import Literals, chat_format
 from geomix.data.example import IGNORED, Example
 from geomix.data.template import tokenise
@@ -182,11 +184,11 @@ def test_a_template_is_rendered_once_for_each_length(
     ("template", "says"),
     [
         (None, "this tokenizer has none; give 'tulu'"),
-        ("{% for m in messages %}{{ m.role }}{% endfor %}", "writes prompt 1 0 times"),
+        ("{% for m in messages %}{{ m.role }}{% endfor %}", "leaves prompt 1 out"),
         ("{{ messages[0].content * 2 }}", "writes prompt 1 2 times"),
-        ("{{ messages[0].content }}", "writes target 1 0 times"),
+        ("{{ messages[0].content }}", "leaves target 1 out"),
         ("{{ messages[1].content + messages[0].content }}", "writes target 1 before"),
-        ("{{ messages[0].content.upper() }}{{ messages[1].content }}", "writes prompt 1 0 times"),
+        ("{{ messages[0].content.upper() }}{{ messages[1].content }}", "leaves prompt 1 out"),
         ("{{ raise_exception('No\nchat') }}", "TemplateError: No chat"),
         ("{% for", "TemplateSyntaxError"),
         ("{{ messages.nothing.at.all }}", "UndefinedError"),
@@ -240,6 +242,23 @@ def test_a_file_that_is_no_text_is_one_line(tokenizer: Any, tmp_path: Path) -> N
     for path in (folder, binary):
         with pytest.raises(UserError, match="cannot be read as text"):
             chat_format(str(path), tokenizer)
+
+
+def test_a_template_that_takes_for_ever_is_interrupted(
+    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sandbox bounds each loop; two of them, one in the other, would run for hours."""
+    monkeypatch.setattr(chat, "PATIENCE", 0.2)
+    before = signal.getsignal(signal.SIGPROF)
+    loop = "{% for i in range(99999) %}"
+    file = tmp_path / "loop.jinja"
+    file.write_text(loop * 2 + "{% endfor %}" * 2)
+    with pytest.raises(UserError, match=r"TimeoutError: not done after 0\.2 seconds$"):
+        chat_format(str(file), tokenizer)
+    file.write_text("{{ messages[0].content }}{{ messages[1].content }}")
+    assert chat_format(str(file), tokenizer).literals(1).end == "</s>"
+    assert signal.getitimer(signal.ITIMER_PROF) == (0.0, 0.0), "nothing is interrupted later"
+    assert signal.getsignal(signal.SIGPROF) is before
 
 
 def test_a_tokenizer_without_an_end_token_is_refused(tokenizer: Any) -> None:

@@ -85,9 +85,8 @@ def test_mistakes_are_named_with_their_lines(tmp_path: Path) -> None:
     path = lines(tmp_path / "popqa.jsonl", [popqa(0), *[{"question": "q?"}] * 7])
     with pytest.raises(UserError) as raised:
         examples_of("popqa", Request(count=1, seed=0, path=str(path)))
-    assert len(raised.value.lines) == 6
-    assert raised.value.lines[0] == f"{path}:2: 'obj' is missing (found: question)"
-    assert raised.value.lines[-1].endswith("and 2 more")
+    (line,) = raised.value.lines
+    assert line == f"{path}:2: 'obj' is missing (found: 'question'); 6 more like it"
 
 
 def test_popqa_as_the_authors_tsv(everything: Everything, tmp_path: Path) -> None:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
+import huggingface_hub
 import pyarrow
 import pytest
+from huggingface_hub.errors import HfHubHTTPError
 from pyarrow import parquet
 
 from geomix.config_data import Columns
+from geomix.data import hub
 from geomix.data.example import Example
 from geomix.data.hub import hub_rows
 from geomix.data.registry import examples_of
 from geomix.data.source import Hub, Request
 from geomix.errors import UserError
+
+ask_once = hub._ask_once  # before a fixture replaces it
 
 
 def test_rows_are_read_in_order_by_column(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,8 +48,8 @@ def test_a_parquet_conversion_is_read_by_its_folders(tmp_path: Path) -> None:
             table = pyarrow.table({"x": [f"{config} {split} {n}" for n in range(2)]})
             parquet.write_table(table, folder / "0000.parquet")
     (tmp_path / "README.md").write_text("a card\n")
-    hub = Hub(str(tmp_path), "trex", revision="refs/convert/parquet", streaming=True)
-    found = list(hub_rows("lama", hub))
+    converted = Hub(str(tmp_path), "trex", revision="refs/convert/parquet", streaming=True)
+    found = list(hub_rows("lama", converted))
     assert [row for _, row in found] == [{"x": "trex train 0"}, {"x": "trex train 1"}]
 
 
@@ -59,3 +65,48 @@ def test_no_network_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         "data source 'owner/set': owner/set, train: Couldn't reach the Hub; download it from "
         "https://huggingface.co/datasets/owner/set, then give a file as source:"
     )
+
+
+@pytest.mark.parametrize(
+    ("answer", "cached", "asks"),
+    [
+        (ConnectionError("no network"), "", False),
+        (ConnectionError("no network"), "owner___big_set", True),
+        (TimeoutError("no answer"), "owner___other", False),
+        (HfHubHTTPError.__new__(HfHubHTTPError), "", True),
+        (None, "", True),
+    ],
+)
+def test_a_hub_out_of_reach_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    answer: Exception | None,
+    cached: str,
+    asks: bool,
+) -> None:
+    """`datasets` alone would try for half a minute; what it has cached, it may still give."""
+
+    def dataset_info(name: str, timeout: float) -> None:
+        assert name == "owner/BigSet"
+        assert timeout <= 30
+        if answer is not None:
+            raise answer
+
+    asked = []
+
+    def load_dataset(name: str, *_: Any, **__: Any) -> list[dict[str, str]]:
+        asked.append(name)
+        return [{"prompt": "q", "target": "a"}]
+
+    monkeypatch.setattr(hub, "_ask_once", ask_once)
+    api = SimpleNamespace(dataset_info=dataset_info)
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: api)
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path))
+    (tmp_path / cached).mkdir(exist_ok=True)
+    if asks:
+        assert examples_of("owner/BigSet", Request(1, 0)) == [Example("q", "a")]
+    else:
+        with pytest.raises(UserError, match=r"reached \(no (network|answer)\); download it from"):
+            examples_of("owner/BigSet", Request(1, 0))
+    assert asked == ["owner/BigSet"] * asks

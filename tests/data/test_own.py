@@ -49,7 +49,7 @@ def test_every_bad_row_is_one_line_with_its_number(tmp_path: Path) -> None:
     bad = {
         "{": "not JSON",
         "[1]": "not a JSON object",
-        '{"prompt": "a"}': "'target' is missing (found: prompt)",
+        '{"prompt": "a"}': "'target' is missing (found: 'prompt'); name yours with columns.target",
         "{}": "'prompt' is missing (found: nothing)",
         '{"prompt": "a", "target": 7}': "'target' is not a text",
     }
@@ -80,7 +80,12 @@ def test_what_no_tokenizer_can_take_is_refused(tmp_path: Path, line: str) -> Non
 
 def test_many_bad_rows_are_counted(tmp_path: Path) -> None:
     with pytest.raises(UserError) as raised:
-        examples(written(tmp_path, *["{"] * 8), 8, "train")
+        examples(written(tmp_path, *["{}"] * 8), 8, "train")
+    assert len(raised.value.lines) == 1
+    assert raised.value.lines[0].endswith("; 7 more like it")
+    other = [json.dumps({"prompt": "p", "target": n}) for n in range(7)]
+    with pytest.raises(UserError) as raised:
+        examples(written(tmp_path, *other, other[6]), 8, "train")
     assert len(raised.value.lines) == 6
     assert raised.value.lines[-1].endswith("and 3 more")
 

@@ -115,7 +115,9 @@ def test_a_short_source_is_repeated_to_the_exact_number_where_that_is_allowed(
 def test_nothing_cannot_be_repeated(tmp_path: Path) -> None:
     file = tmp_path / "none.jsonl"
     file.write_text("", encoding="utf-8")
-    with pytest.raises(UserError, match=r"none\.jsonl: 0 examples found, 3 asked for$"):
+    with pytest.raises(
+        UserError, match=r"none\.jsonl: 0 examples found .it holds no rows., 3 asked for$"
+    ):
         plan_stages(config({"data": {"source": str(file), "limit": 3, "allow_repeat": True}}))
 
 

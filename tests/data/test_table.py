@@ -13,7 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from geomix.config_data import Columns
-from geomix.data import table
+from geomix.data import rows, table
 from geomix.data.example import Example
 from geomix.data.registry import examples_of
 from geomix.data.source import Request
@@ -81,9 +81,13 @@ def test_accepted_answers_and_numbers_in_a_template(tmp_path: Path) -> None:
 
 
 BROKEN: dict[str, tuple[str, str | bytes, str]] = {
-    "wrong column": ("x.csv", "q,b\n1,2\n", ":2: 'a' is missing (found: q, b)"),
-    "empty file": ("x.csv", "", "0 examples found, 1 asked for"),
-    "only a header": ("x.tsv", "q\ta\n", "0 examples found, 1 asked for"),
+    "wrong column": (
+        "x.csv",
+        "q,b\n1,2\n",
+        ":2: 'a' is missing (found: 'q', 'b'); name yours with columns.target",
+    ),
+    "empty file": ("x.csv", "", "0 examples found (it holds no rows), 1 asked for"),
+    "only a header": ("x.tsv", "q\ta\n", "0 examples found (it holds no rows), 1 asked for"),
     "empty JSON": ("x.json", "", "not JSON"),
     "empty list": ("x.json", "[]", "0 examples found"),
     "empty lines": ("x.jsonl", "\n\n", "0 examples found"),
@@ -104,6 +108,22 @@ BROKEN: dict[str, tuple[str, str | bytes, str]] = {
     "truncated": ("x.jsonl", '{"q": "x", "a": "y', ":1: not JSON"),
     "truncated JSON": ("x.json", '[{"q": "x", "a": "y"}, {', "not JSON"),
     "endless nesting": ("x.json", "[" * 100_000, "not JSON"),
+    "a number of 5,000 digits": ("x.jsonl", '{"q": ' + "9" * 5000 + "}", "not JSON (a number of"),
+    "list as lines": ("x.jsonl", '[\n{"q": "x", "a": "y"}]', ":1: a JSON list"),
+    "lines as list": (
+        "x.json",
+        '{"q": "x"}\n{"q": "x"}',
+        ":2: not JSON (Extra data, column 1); is",
+    ),
+    "tabs": ("x.csv", "q\ta\nx\ty\n", ":1: one column, 'q\\ta'"),
+    "semicolons": ("x.csv", "q;a\nx;y\n", "apart by ';'"),
+    "no text": ("x.csv", b"q,a\n\x00,b\n", ":2: holds a NUL"),
+    "white CSV": ("x.csv", " \n  \n", "holds no rows"),
+    "broken page": (
+        "x.parquet",
+        parquet_bytes(ROWS)[:9] + b"\xff" * 30 + parquet_bytes(ROWS)[39:],
+        "",
+    ),
     "a number alone": ("x.json", "7", "not a list of JSON objects"),
     "a list of texts": ("x.json", '["x"]', "item 1: not a JSON object"),
     "half a character": ("x.json", '[{"q": "x", "a": "\\ud83d"}]', "half a character"),
@@ -121,6 +141,17 @@ def test_a_broken_file_is_one_line(tmp_path: Path, case: str) -> None:
     assert says in line
     assert "\n" not in line
     assert len(line) < 400 + len(str(file))
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.parquet"])
+def test_a_gigantic_field_is_refused(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "LONGEST", 1000)
+    long = [{"q": "x", "a": "y" * 1001}]
+    content = json.dumps(long) if name == "x.json" else parquet_bytes(long)
+    with pytest.raises(UserError, match="1: 'a' has more than 1,000 characters"):
+        examples_of(str(written(tmp_path, name, content)), Request(1, 0, columns=COLUMNS))
 
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.csv"])
@@ -147,7 +178,9 @@ def test_a_missing_file_is_one_line(tmp_path: Path, name: str) -> None:
         examples_of(str(tmp_path / name), Request(1, 0, columns=COLUMNS))
 
 
-@pytest.mark.parametrize("template", ["{q", "{}", "{q.__class__}", "{q[0]}", "{q!r}", "{q:>9}"])
+@pytest.mark.parametrize(
+    "template", ["{q", "{}", "all alike", "{q.__class__}", "{q[0]}", "{q!r}", "{q:>9}"]
+)
 def test_a_template_holds_plain_names_only(tmp_path: Path, template: str) -> None:
     file = written(tmp_path, "x.json", json.dumps(ROWS))
     with pytest.raises(UserError, match="template"):

@@ -315,7 +315,7 @@ def test_a_dry_run_counts_and_makes_nothing(place: Place) -> None:
 ALONE = "stages: [{data: kvr}]\n"
 BROKEN: dict[str, tuple[str | bytes, list[str], list[str]]] = {
     # name: (file, further arguments, what each line holds)
-    "two mistakes": ("modle: x\nstages: [{data: kvrr}]\n", [], ["'model'", "known: kvr"]),
+    "two mistakes": ("modle: x\nstages: [{data: kvrr}]\n", [], ["'model'", "did you mean 'kvr'?"]),
     "no YAML": ("stages: [", [], ["bad.yaml:1"]),
     "empty": ("", [], ["mapping"]),
     "list": ("- 1\n", [], ["mapping"]),
