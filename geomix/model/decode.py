@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import takewhile
 
 import torch
 
@@ -17,7 +18,7 @@ def greedy(
     ends: Collection[int],
     batch_size: int,
 ) -> list[str]:
-    """Greedy continuations, special tokens left out.
+    """Greedy continuations up to their first end token, special tokens left out.
 
     Args:
         loaded: the model, in evaluation mode.
@@ -48,5 +49,7 @@ def greedy(
                 pad_token_id=loaded.pad_id,
             )
         for i, row in zip(part, generated[:, width:].tolist(), strict=True):
-            texts[i] = loaded.tokenizer.decode(row, skip_special_tokens=True)
+            # An end token need not be marked special, nor what fills the batch after it.
+            said = list(takewhile(lambda token: token not in ends, row))
+            texts[i] = loaded.tokenizer.decode(said, skip_special_tokens=True)
     return texts
