@@ -59,15 +59,39 @@ def test_a_continuation_ends_before_the_first_end_token(taught: LoadedModel, siz
     assert greedy(filled, asked, [20] * 3, {end}, size) == rest
 
 
-def test_continuations_are_those_of_each_prompt_alone(taught: LoadedModel) -> None:
-    """Budgets and lengths differ, so batches are padded and each has its own number of steps."""
-    asked = prompts(taught)
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_no_continuation_depends_on_those_beside_it(taught: LoadedModel, size: int) -> None:
+    """Prompts and budgets of different lengths, so that batches are padded and cut."""
+    asked, budgets = prompts(taught), [3, 5, 2]
+    expected = [
+        taught.tokenizer.decode(argmaxes(taught, prompt, budget))
+        for prompt, budget in zip(asked, budgets, strict=True)
+    ]
+    assert greedy(taught, asked, budgets, {taught.tokenizer.bos_token_id}, size) == expected
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_a_long_prompt_takes_no_positions_from_another(
+    taught: LoadedModel, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """16 positions: the second has 2 of its 9 steps, the third 1 although none is left."""
+    model: Any = taught.model
+    model.config.max_position_embeddings = 16
+    seen: list[int] = []
+    generate = model.generate
+
+    def noted(**keys: Any) -> Any:
+        seen.append(keys["input_ids"].shape[1] + keys["max_new_tokens"])
+        return generate(**keys)
+
+    monkeypatch.setattr(model, "generate", noted)
+    short, middle, _ = prompts(taught)
+    asked = [short, short * 14, short * 16, middle]
     expected = [
         taught.tokenizer.decode(argmaxes(taught, prompt, steps))
-        for prompt, steps in zip(asked, (3, 5, 5), strict=True)
+        for prompt, steps in zip(asked, (9, 2, 1, 4), strict=True)
     ]
-    none = taught.tokenizer.bos_token_id
-    assert greedy(taught, asked, [3, 5, 5], {none}, 1) == expected
-    alone, *together = greedy(taught, asked, [5, 1, 5], {none}, 3)
-    assert together == [expected[1], expected[2]], "a batch has its largest budget"
-    assert alone.startswith(expected[0])
+    end = taught.tokenizer.bos_token_id
+    assert greedy(taught, asked, [9, 9, 9, 4], {end}, size) == expected
+    assert max(seen) == 17, "the prompt without room is alone"
+    assert sum(places > 16 for places in seen) == 1
