@@ -13,7 +13,7 @@ from geomix.data.example import Example, TokenisedExample
 from geomix.data.probes import shots_of
 from geomix.data.template import tokenise_all
 from geomix.errors import UserError
-from geomix.model.familiarity import cache_folder, familiar
+from geomix.model.familiarity import as_text, cache_folder, familiar, shown
 from geomix.model.load import LoadedModel, embedded_tokens
 
 FAMILIAR = "familiar"
@@ -50,21 +50,27 @@ class Chooser:
         reasons = [too_long if len(example.ids) > most else "" for example in tokens]
         if isinstance(source, DataConfig) and (asked := source.familiar) is not None:
             shots = self._shots(source, asked)
-            shown = {shot.prompt for shot in shots}
+            solved = {shot.prompt for shot in shots}
             reasons = [
-                r or SHOWN * (e.prompt in shown) for r, e in zip(reasons, examples, strict=True)
+                r or SHOWN * (e.prompt in solved) for r, e in zip(reasons, examples, strict=True)
             ]
             fitting = [i for i, reason in enumerate(reasons) if not reason]
             size = self.config.evaluate.batch_size
             facts = [examples[i] for i in fitting]
-            known = familiar(self.loaded, facts, shots, size, self.cache)
+            ends = {self.loaded.tokenizer.eos_token_id}
+            if asked.prompt == "chat":
+                prompts = [list(tokens[i].ids[: tokens[i].target_start]) for i in fitting]
+                ends |= {tokens[i].labels[-1] for i in fitting}
+            else:
+                prompts = as_text(self.loaded.tokenizer, [shown(fact, shots) for fact in facts])
+            known = familiar(self.loaded, facts, prompts, ends, size, self.cache)
             for i, knows in zip(fitting, known, strict=True):
                 if knows is (asked.facts == "drop"):
                     reasons[i] = FAMILIAR if knows else UNFAMILIAR
         return reasons
 
     def _shots(self, source: DataConfig, asked: FamiliarConfig) -> list[Example]:
-        if asked.prompt == "plain":
+        if asked.prompt != "few-shot":
             return []
         shots = shots_of(source, self.config.seed, asked.shots)
         if len(shots) < asked.shots:

@@ -57,9 +57,16 @@ def main() -> None:
     metavar="KEY=VALUE",
     help="Override a key, in dots: --set stages.0.mix.ratio=4",
 )
+@click.option("--arm", "only", multiple=True, metavar="NAME", help="Train only this arm, or these.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory [runs/DATE-NAME].")
 @click.option("--dry-run", is_flag=True, help="Print stages, exact counts and steps; run nothing.")
-def train(config: Path | None, overrides: tuple[str, ...], out: Path | None, dry_run: bool) -> None:
+def train(
+    config: Path | None,
+    overrides: tuple[str, ...],
+    only: tuple[str, ...],
+    out: Path | None,
+    dry_run: bool,
+) -> None:
     """Fine-tune a model in stages and record its gradients.
 
     CONFIG is a YAML file or the name of a preset; without it the preset `demo` runs.
@@ -67,7 +74,7 @@ def train(config: Path | None, overrides: tuple[str, ...], out: Path | None, dry
     from geomix.config_file import load
     from geomix.data.registry import SOURCES
 
-    experiment = load(_config_file(config), overrides, tuple(SOURCES))
+    experiment = load(_config_file(config), overrides, tuple(SOURCES)).with_arms(only)
     from rich.console import Console
 
     if dry_run:
@@ -84,7 +91,10 @@ def train(config: Path | None, overrides: tuple[str, ...], out: Path | None, dry
     folder = out or new_folder(experiment.name)
     check_free(folder)
     console = LastingConsole()
-    console.print(f"{experiment.name} → {folder}", highlight=False, soft_wrap=True)
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
     displays: list[Display] = []
     with live_progress(console) as live:
 
@@ -94,10 +104,11 @@ def train(config: Path | None, overrides: tuple[str, ...], out: Path | None, dry
             displays.append(Display(console, live, arm))
             return displays[-1]
 
-        run = run_experiment(experiment, folder, display)
+        run = run_experiment(experiment, folder, display, say)
         displays[-1].close()
     console.print(retention_table(run))
-    console.print(f"next: geomix analyze grad-angle {folder}", highlight=False, soft_wrap=True)
+    recorded = any(arm.snapshots() for arm in run.arms)
+    say(f"next: geomix {'analyze grad-angle' if recorded else 'show'} {folder}")
 
 
 @main.group()

@@ -144,7 +144,7 @@ class RecordConfig(Strict):
 
 
 def _no_set_of_a_stage(name: str) -> str:
-    if re.fullmatch("D_[A-Z]|held-out|replay", name):
+    if re.fullmatch("D_[A-Z][0-9]*|held-out|replay", name):
         raise ValueError(f"'{name}' is the name of a set that geomix makes; take another")
     return name
 

@@ -155,8 +155,9 @@ class FamiliarConfig(Strict):
 
     facts: Literal["drop", "only"]
     """`drop` leaves the familiar ones out, as the paper does for training; `only` takes them."""
-    prompt: Literal["few-shot", "plain"] = "few-shot"
-    """What is continued: the prompt behind solved examples of the held-out split, or alone."""
+    prompt: Literal["few-shot", "plain", "chat"] = "few-shot"
+    """What is continued: the prompt behind solved examples of the held-out split, alone, or in the
+    run's chat format, as evaluation asks it (for a model that knows the format already)."""
     shots: Annotated[int, Field(ge=1, le=100)] = 4
     """How many solved examples."""
 

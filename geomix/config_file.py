@@ -6,7 +6,7 @@ import copy
 import difflib
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,19 @@ class Experiment:
     name: str
     text: str
     arms: dict[str, RunConfig]
+
+    def with_arms(self, names: Sequence[str]) -> Experiment:
+        """The experiment with these arms only, in its own order; with all where none is named.
+
+        Raises:
+            UserError: it has no such arm.
+        """
+        for name in names:
+            if name not in self.arms or not name:
+                known = ", ".join(filter(None, self.arms)) or "none"
+                raise UserError(f"{self.name}: it has no arm '{name}'; its arms: {known}")
+        chosen = {name: self.arms[name] for name in self.arms if name in names}
+        return replace(self, arms=chosen or self.arms)
 
 
 def load(
@@ -103,8 +116,10 @@ def _arm_documents(
         if not (isinstance(name, str) and re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]{0,99}", name)):
             mistakes[f"{at}: an arm's name is 1 to 100 letters, digits, '-' and '_'"] = None
             continue
-        if changes is not None and not isinstance(changes, dict):
-            mistakes[f"{at}: a mapping of overrides, such as stages.0.mix.ratio: 2"] = None
+        removed = changes is None and at.line is None  # by --set; in a file, nothing is changed
+        if removed or not (changes is None or isinstance(changes, dict)):
+            advice = "a mapping of overrides, such as stages.0.mix.ratio: 2"
+            mistakes[f"{at}: {advice}" + "; --arm trains some arms only" * removed] = None
             continue
         arm = Document(copy.deepcopy(document.values), dict(document.origins))
         for key, value in (changes or {}).items():

@@ -82,7 +82,12 @@ def prepare(config: RunConfig, choose: Choose = use_all) -> Prepared:
     return Prepared(plans, probes, evaluation_sets(config, plans, choose))
 
 
-def run_experiment(experiment: Experiment, folder: Path, display: Callable[[str], Progress]) -> Run:
+def run_experiment(
+    experiment: Experiment,
+    folder: Path,
+    display: Callable[[str], Progress],
+    say: Callable[[str], object] = str,
+) -> Run:
     """Train every arm of an experiment into `folder`.
 
     Everything that can be wrong with the data and the models is found before the folder is made.
@@ -91,6 +96,7 @@ def run_experiment(experiment: Experiment, folder: Path, display: Callable[[str]
         experiment: the validated configuration.
         folder: a new run directory.
         display: gives the progress display of an arm, by its name ("" for a run without arms).
+        say: is told where the run is, once its folder is made.
 
     Returns:
         The finished run.
@@ -112,6 +118,7 @@ def run_experiment(experiment: Experiment, folder: Path, display: Callable[[str]
     run = Run(folder)
     arms = None if "" in experiment.arms else list(experiment.arms)
     with _writing(run, experiment.name, first, experiment.text, arms, device):
+        say(f"{experiment.name} → {folder}")
         for name, config in experiment.arms.items():
             loaded = loaded or _load(_base_of(config), device)
             if not name:

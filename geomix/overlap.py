@@ -79,7 +79,9 @@ def _sets_of(config: RunConfig) -> list[tuple[str, ExampleSet]]:
         found.append((f"stage {number}", ExampleSet(plan.name, stage.data.source, plan.own)))
         if stage.mix and plan.mixed:
             place = f"stage {number}{', left out' * stage.mix.passage_free}"
-            found.append((place, ExampleSet(MIXED, stage.mix.source, plan.mixed)))
+            found.append(
+                (place, ExampleSet(MIXED, stage.mix.source, list(dict.fromkeys(plan.mixed))))
+            )
     extra = config.record.mix if config.record else None
     if extra and not any(plan.mixed for plan in plans):  # else it is not looked at
         passages = mixed_examples(extra, config.stages[0].data.limit, config.seed, 0)

@@ -4,7 +4,7 @@ runs/2026-11-20-demo/
 config.yaml      as given             resolved.json   every default filled in, and its hash
 env.json         versions, device     status.json     running | done | failed, stage, step
 metrics.jsonl    one line a step or evaluation         lock      held while a process writes
-stages/0-kvr/    data.json   eval/epoch-003.jsonl   checkpoints/final/
+stages/0-kvr/    data.json   examples.jsonl   eval/epoch-003.jsonl   checkpoints/final/
 records/         probes.json   snapshots/stage0-step000120.h5
 analysis/  figures/            made by `geomix analyze`
 arms/plain/ …                  instead of stages and records where the configuration has arms:

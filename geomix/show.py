@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from geomix.config_data import is_file
 from geomix.errors import UserError
 from geomix.run import Run
 
@@ -19,7 +20,6 @@ Metric = Literal["exact_match", "alias_match", "token_f1", "rouge_l", "final_num
 Column = Metric | Literal["loss"]
 
 _STYLES = {"done": "green", "failed": "red", "interrupted": "yellow", "running": "cyan"}
-_LAST_SETS = {"D_M": 1, "held-out": 2}
 METRICS: dict[Metric, str] = {
     "exact_match": "exact %",
     "alias_match": "alias %",
@@ -128,10 +128,17 @@ def retention_table(run: Run, metric: Metric = "exact_match") -> RenderableType:
     if all(row.value(metric) is None for row in rows):
         only = "; only targets with '#### number' have one" if metric == "final_number" else ""
         raise UserError(f"{run.path}: no evaluation of this run has {metric}{only}")
-    sets = sorted({row.set for row in rows}, key=lambda name: (_LAST_SETS.get(name, 0), name))
+    sets = sorted({row.set for row in rows}, key=_place)
     columns: tuple[Column, ...] = (metric, "loss")
     parts = (columns,) if len(sets) <= _MOST_SETS else tuple((column,) for column in columns)
     return Group(*(_retention(rows, sets, part, len(run.arms) > 1) for part in parts))
+
+
+def _place(name: str) -> tuple[int, str]:
+    """Stages' own sets first, then those of `evaluate.sets`, what was mixed in, held-out."""
+    if name == "held-out":
+        return (3, name)
+    return (2 if name.startswith("D_M") else 0 if name.startswith("D_") else 1, name)
 
 
 def _retention(
@@ -247,8 +254,9 @@ def _stage_cells(index: int, stage: dict[str, Any]) -> list[Text]:
     known = facts[data["familiar"]["facts"]] if data.get("familiar") else []
     which = ", ".join([*split, *known])
     added = []
-    if mix:
-        mixed = f"{mix['source']} 1:{mix['ratio']:g}, {mix['words']} words"
+    if mix and mix["ratio"]:
+        mixed = f"{mix['source']} 1:{mix['ratio']:g}"
+        mixed += "" if is_file(mix["source"]) else f", {mix['words']} words"
         added.append(mixed + ", passage-free" * mix["passage_free"])
     if stage.get("replay"):
         added.append(f"replay {stage['replay']['ratio']:g}")

@@ -103,7 +103,9 @@ def test_what_is_too_long_is_passed_over_and_others_take_its_place(
 
 def test_the_model_itself_may_be_the_limit(loaded: LoadedModel) -> None:
     run = config("kvr", data={"limit": 2}, mix={"source": "random-words", "words": 900})
-    with pytest.raises(UserError, match="128 longer than 256 tokens, 4 asked for"):
+    with pytest.raises(
+        UserError, match=r"1000 longer than 256 tokens \(given up after the first 1000"
+    ):
         plan_stages(run, chooser(run, loaded))
 
 
@@ -232,3 +234,38 @@ def test_a_dry_run_asks_no_model(tmp_path: Path, facts: Path) -> None:
     table = plan_table(load(file))
     assert table.row_count == 2
     assert "is not asked here" in str(table.caption)
+
+
+def test_a_long_search_is_worth_it_where_few_can_be_used(
+    loaded: LoadedModel, tmp_path: Path
+) -> None:
+    """Two short rows behind 700 long ones: a source is not short because its beginning is."""
+    rows = [{"prompt": f"p{i}", "target": "w " * (90 if i < 700 else 2)} for i in range(702)]
+    file = tmp_path / "texts.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    run = config(file, data={"limit": 2}, max_tokens=60)
+    (plan,) = plan_stages(run, chooser(run, loaded))
+    assert [example.prompt for example in plan.own] == ["p700", "p701"]
+    assert plan.sets["D_A"].dropped == {"longer than 60 tokens": 700}
+
+
+def test_a_model_may_be_asked_in_the_chat_format(loaded: LoadedModel, facts: Path) -> None:
+    """Taught in the format alone: known there, not under the plain prompt."""
+    from geomix.data.batch import collate, token_weights
+    from geomix.data.template import tokenise_all
+    from geomix.model.gradient import plain_forward
+    from geomix.model.loss import weighted_loss
+
+    every = plan_stages(config(facts, data={"limit": 24}))[0].own
+    taught = tokenise_all(loaded.tokenizer, every[:6])
+    batch = collate(taught, token_weights(taught, "example"), loaded.pad_id)
+    optimiser = torch.optim.AdamW(loaded.model.parameters(), lr=1e-2)
+    forward = plain_forward(loaded.model)
+    for _ in range(150):
+        optimiser.zero_grad()
+        torch.autograd.backward(weighted_loss(forward(batch), batch))
+        optimiser.step()
+    for prompt, expected in (("chat", KEYS[6:12]), ("plain", KEYS[:6])):
+        asked = {"facts": "drop", "prompt": prompt}
+        run = config(facts, data={"limit": 6, "familiar": asked})
+        assert keys_of(plan_stages(run, chooser(run, loaded))[0].own) == list(expected)

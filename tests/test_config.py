@@ -554,3 +554,17 @@ def test_the_hash_changes_with_every_field_but_the_name() -> None:
 def test_a_resolved_configuration_is_one_again() -> None:
     run = RunConfig.model_validate(WHOLE)
     assert RunConfig.model_validate(run.model_dump(mode="json")) == run
+
+
+def test_single_arms_can_be_chosen_and_none_is_taken_away_by_null(tmp_path: Path) -> None:
+    text = STAGES + "arms: {a: {}, b: {seed: 2}, c: {seed: 3}}\n"
+    chosen = loads(tmp_path, text).with_arms(["c", "a"])
+    assert list(chosen.arms) == ["a", "c"]
+    with pytest.raises(UserError, match="it has no arm 'd'; its arms: a, b, c"):
+        loads(tmp_path, text).with_arms(["d"])
+    with pytest.raises(UserError, match="has no arm 'x'; its arms: none"):
+        loads(tmp_path, STAGES).with_arms(["x"])
+    file = tmp_path / "arms.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match="--arm trains some arms only"):
+        load(file, ["arms.b=null"])

@@ -62,7 +62,7 @@ class Quiet(Silent):
         ("stages.1.mix: {source: random-words, words: 900}", "longer than 256 tokens"),
         (
             "record.mix: {source: random-words, words: 900}",
-            "longer than 256 tokens, 8 asked for",
+            "1000 longer than 256 tokens .*, 8 asked for",
         ),
         ("record.mix: {source: none.jsonl}", "none.jsonl"),
         ("chat_template: tokenizer", "chat template 'tokenizer': this tokenizer has none"),

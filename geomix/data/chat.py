@@ -138,6 +138,11 @@ def _jinja(name: str, template: str | None, tokenizer: Any, n: int) -> Literals:
             raise UserError(f"{where}: writes {what} before what precedes it in the conversation")
         pieces.append(piece)
     end = _end_token(rest, tokenizer)
+    if rest.lstrip().startswith("<|") and not rest.lstrip().startswith(end):
+        raise UserError(
+            f"{where}: ends an answer in {rest.split()[0]!r:.40}, which is no token of this "
+            "tokenizer; take a template of its own, or add the token to it"
+        )
     before = (pieces[0], *(_without(end, piece) for piece in pieces[2::2]))
     return Literals(before, tuple(pieces[1::2]), end)
 

@@ -20,6 +20,20 @@ def content_hash(examples: Sequence[Example]) -> str:
     return digest.hexdigest()
 
 
+def listed(plan: StagePlan) -> str:
+    """`examples.jsonl`: the set, prompt and target of every example, and what is before them."""
+    lines = [
+        json.dumps(
+            {"set": name, "prompt": e.prompt, "target": e.target}
+            | ({"earlier": e.earlier} if e.earlier else {}),
+            ensure_ascii=False,
+        )
+        for name, part in plan.sets.items()
+        for e in part.examples
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
 def describe(
     plan: StagePlan, tokenised: Mapping[str, Sequence[TokenisedExample]]
 ) -> dict[str, Any]:

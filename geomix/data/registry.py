@@ -58,8 +58,11 @@ Short = Literal["error", "repeat", "fewer"]
 Unusable = Callable[[Sequence[Example]], Sequence[str]]
 """Why a run cannot use each of some examples, `too long` and the like; empty where it can."""
 
-MOST_TRIED = 20
-"""Examples that are looked at for each one that is asked for, before a source counts as short."""
+AT_LEAST = 1_000
+"""So many examples are looked at before a source none of whose examples is usable is given up."""
+
+PATIENCE = 100
+"""A source of which some are usable is given up after so many for each one that is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +115,11 @@ def select(
         has = found_in(source, replace(request, count=tried))
         reasons = unusable(has.examples) if unusable else [""] * len(has.examples)
         kept = [i for i, reason in enumerate(reasons) if not reason]
-        if len(kept) >= count or len(has.examples) < tried or tried >= MOST_TRIED * count:
+        enough = max(AT_LEAST, count if not kept else PATIENCE * count)
+        given_up = len(kept) < count and len(has.examples) >= tried >= enough
+        if len(kept) >= count or len(has.examples) < tried or given_up:
             break
-        tried *= 2
+        tried = max(2 * tried, AT_LEAST)
     kept = kept[:count]
     last = kept[-1] if len(kept) == count else len(reasons) - 1
     dropped = Counter(reason for reason in reasons[: last + 1] if reason)
@@ -123,6 +128,8 @@ def select(
         found = list(islice(cycle(found), count))
     if len(found) < count and short != "fewer":
         passed = "".join(f", {n} {reason}" for reason, n in dropped.items())
+        if given_up:
+            passed += f" (given up after the first {len(reasons)} of its examples)"
         end = f"; {advice.format(found=len(found))}" if found else ""
         if dropped and not found:
             end = "; no other is left: look at max_tokens and familiar"

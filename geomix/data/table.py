@@ -14,6 +14,9 @@ from geomix.errors import UserError
 LONGEST = 10_000_000
 """A line of a file, or a field of one, with more characters than this is refused."""
 
+PACKED = (".zip", ".gz", ".tgz", ".tar", ".xz", ".bz2", ".zst", ".7z")
+"""Endings of what has to be unpacked first."""
+
 Row = tuple[str, Mapping[str, Any] | str]
 """Where a row stands (`facts.jsonl:12`), and its columns or what is wrong with it."""
 
@@ -54,6 +57,8 @@ def rows(path: Path) -> Iterator[Row]:
     except UnicodeEncodeError:
         raise UserError(f"{str(path)!r}: not the name of a file") from None
     except UnicodeDecodeError as error:
+        if path.suffix in PACKED:
+            raise UserError(f"{path}: packed; unpack it first, and give what was in it") from None
         raise UserError(
             f"{path}: cannot be read as UTF-8 text ({error}); save it as UTF-8"
         ) from None

@@ -2,8 +2,8 @@
 
 Source: the paper trains on facts that θ_0 does not know (exact match 0) and evaluates those that it
 knows (tables 5 and 6). It does not print the prompts; these are ours. A fact is familiar if the
-first line of the greedy continuation equals one of its answers, stripped and lower-cased. The text
-is continued as it is, without a chat format: a base model has never seen one.
+first line of the greedy continuation equals one of its answers, stripped and lower-cased. A base
+model continues the text as it is, without a chat format, which it has never seen.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -55,10 +56,17 @@ def shown(example: Example, shots: Sequence[Example] = ()) -> str:
     return solved + example.prompt
 
 
+def as_text(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of texts that a base model is to continue: a begin token, but no end token."""
+    ids = tokenizer(list(texts))["input_ids"] if texts else []
+    return [one[:-1] if one[-1:] == [tokenizer.eos_token_id] else one for one in ids]
+
+
 def familiar(
     loaded: LoadedModel,
     examples: Sequence[Example],
-    shots: Sequence[Example],
+    prompts: Sequence[Sequence[int]],
+    ends: Collection[int],
     batch_size: int,
     cache: Path,
 ) -> list[bool]:
@@ -67,7 +75,8 @@ def familiar(
     Args:
         loaded: the base model; its mode is restored.
         examples: the facts; of a conversation the last answer is asked for.
-        shots: solved examples before each prompt; none for the plain prompt.
+        prompts: token ids that are continued, one for each; see `shown` for a base model's.
+        ends: token ids that end a continuation.
         batch_size: prompts decoded together; changes no verdict.
         cache: folder of the kept verdicts, one file a model.
 
@@ -75,9 +84,6 @@ def familiar(
         UserError: the cache cannot be read or written, or a prompt is too long for the model.
     """
     tokenizer = loaded.tokenizer
-    prompts = tokenizer([shown(e, shots) for e in examples])["input_ids"] if examples else []
-    ends = tokenizer.eos_token_id
-    prompts = [p[:-1] if p[-1:] == [ends] else p for p in prompts]  # some append an end token
     answers = [_answers(example) for example in examples]
     keys = [_key(p, a) for p, a in zip(prompts, answers, strict=True)]
     file = cache / "familiar" / f"{model_hash(loaded.model)}.jsonl"
@@ -105,7 +111,7 @@ def familiar(
                 loaded,
                 [prompts[i] for i in part],
                 budgets[start : start + len(part)],
-                [ends],
+                ends,
                 batch_size,
             )
             verdicts = {

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 import torch
 
-from geomix.atomic import append_json_line, write_json
+from geomix.atomic import append_json_line, write_json, write_text
 from geomix.config import RunConfig, StageConfig
 from geomix.data.batch import with_padding_loss
 from geomix.data.chat import chat_format
-from geomix.data.describe import describe
+from geomix.data.describe import describe, listed
 from geomix.data.example import TokenisedExample
 from geomix.data.stage import MIXED, StagePlan
 from geomix.data.template import tokenise_all
@@ -117,6 +117,7 @@ class Engine:
             described = describe(stage.plan, stage.tokenised)
             described["chat"] = asdict(chat.literals(1))
             write_json(self._folder(stage) / "data.json", described)
+            write_text(self._folder(stage) / "examples.jsonl", listed(stage.plan))
         for stage in stages:
             self._stage(stage, stages)
 
@@ -169,9 +170,8 @@ class Engine:
         sets: dict[str, Sequence[TokenisedExample]] = {
             s.plan.name: s.own for s in stages if boundary or s.index <= stage.index
         }
-        mixed = next((s.mixed for s in stages if s.mixed), [])
-        if boundary and mixed:
-            sets[MIXED] = mixed
+        if boundary:
+            sets |= _mixed(stages)
         sets |= self.evaluated
         name = "start" if moment == "start" else f"epoch-{epoch:03d}"
         results = evaluate(
@@ -202,6 +202,15 @@ class Engine:
 
     def _folder(self, stage: _Stage) -> Path:
         return self.run.stage_folder(stage.index, stage.name)
+
+
+def _mixed(stages: Sequence[_Stage]) -> dict[str, list[TokenisedExample]]:
+    """The mixed-in sets: `D_M`, or where stages mix different ones `D_M1`, `D_M2`, … by stage."""
+    mixes = {stage.index: stage.mixed for stage in stages if stage.mixed}
+    distinct = {tuple(example.ids for example in mixed) for mixed in mixes.values()}
+    if len(distinct) <= 1:
+        return {MIXED: next(iter(mixes.values()))} if mixes else {}
+    return {f"{MIXED}{index + 1}": mixed for index, mixed in mixes.items()}
 
 
 def _check_finite(stage: _Stage, step: int, **numbers: float) -> None:

@@ -265,3 +265,14 @@ def test_a_tokenizer_without_an_end_token_is_refused(tokenizer: Any) -> None:
     tokenizer.eos_token = None
     with pytest.raises(ValueError, match="no end token"):
         chat_format("tulu", tokenizer)
+
+
+def test_an_end_that_is_no_token_is_refused(make_tokenizer: Any) -> None:
+    tokenizer = make_tokenizer(["a b c"], 300, split=True)
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    )
+    with pytest.raises(UserError, match=r"ends an answer in '<\|im_end\|>', which is no token"):
+        chat_format("tokenizer", tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_end|>"]})
+    assert chat_format("tokenizer", tokenizer).literals(1).end == "<|im_end|>"

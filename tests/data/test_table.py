@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from collections.abc import Callable
@@ -187,3 +188,10 @@ def test_a_template_holds_plain_names_only(tmp_path: Path, template: str) -> Non
         examples_of(str(file), Request(1, 0, columns=COLUMNS, template=template))
     with pytest.raises(UserError, match="'z' is missing"):
         examples_of(str(file), Request(1, 0, columns=COLUMNS, template="{z}"))
+
+
+def test_a_packed_file_is_to_be_unpacked(tmp_path: Path) -> None:
+    file = tmp_path / "popQA.tsv.gz"
+    file.write_bytes(gzip.compress(b"a\tb\n" * 50))
+    with pytest.raises(UserError, match=r"popQA.tsv.gz: packed; unpack it first"):
+        examples_of("popqa", Request(1, 0, path=str(file)))

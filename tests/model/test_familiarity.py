@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from geomix.data.example import Example
 from geomix.errors import UserError
 from geomix.model import familiarity
 from geomix.model.decode import greedy
-from geomix.model.familiarity import cache_folder, familiar, model_hash, shown
+from geomix.model.familiarity import as_text, cache_folder, familiar, model_hash, shown
 from geomix.model.load import LoadedModel
 
 FACTS = [
@@ -44,6 +45,11 @@ def half_taught(loaded: LoadedModel) -> LoadedModel:
     return loaded
 
 
+def ask(loaded: LoadedModel, facts: Sequence[Example], shots: Any, size: int, cache: Path) -> Any:
+    prompts = as_text(loaded.tokenizer, [shown(fact, shots) for fact in facts])
+    return familiar(loaded, facts, prompts, [loaded.tokenizer.eos_token_id], size, cache)
+
+
 def first_line(loaded: LoadedModel, text: str, most: int = 24) -> str:
     """Argmax after argmax, without `generate`, cache or padding, up to a line break."""
     ids = loaded.tokenizer(text)["input_ids"]
@@ -60,7 +66,7 @@ def first_line(loaded: LoadedModel, text: str, most: int = 24) -> str:
 def test_the_verdicts_are_those_of_greedy_decoding(
     half_taught: LoadedModel, tmp_path: Path, size: int
 ) -> None:
-    found = familiar(half_taught, FACTS, [], size, tmp_path)
+    found = ask(half_taught, FACTS, [], size, tmp_path)
     assert found == [first_line(half_taught, e.prompt) == e.target.lower() for e in FACTS]
     assert found == [True, False] * 4
 
@@ -74,7 +80,7 @@ def test_any_alias_and_any_case_count_and_the_rest_of_the_line_does(
         Example(known.prompt, "two", ("two",)),
         Example(known.prompt, "one", ("one",)),
     ]
-    assert familiar(half_taught, facts, [], 2, tmp_path) == [True, False, False]
+    assert ask(half_taught, facts, [], 2, tmp_path) == [True, False, False]
 
 
 def test_shots_stand_before_the_prompt(loaded: LoadedModel, tmp_path: Path) -> None:
@@ -82,8 +88,8 @@ def test_shots_stand_before_the_prompt(loaded: LoadedModel, tmp_path: Path) -> N
         "The value of z is? zed\n\nThe value of y is? why not\n\nThe value of a is?"
     )
     teach(loaded, [f"{shown(FACTS[0], SHOTS)} one two\n\n", f"{FACTS[0].prompt} wrong\n"])
-    assert familiar(loaded, FACTS[:1], SHOTS, 1, tmp_path) == [True]
-    assert familiar(loaded, FACTS[:1], [], 1, tmp_path) == [False]
+    assert ask(loaded, FACTS[:1], SHOTS, 1, tmp_path) == [True]
+    assert ask(loaded, FACTS[:1], [], 1, tmp_path) == [False]
 
 
 def test_verdicts_are_kept_by_model_and_prompt(
@@ -96,15 +102,15 @@ def test_verdicts_are_kept_by_model_and_prompt(
         return greedy(loaded, prompts, *rest)
 
     monkeypatch.setattr(familiarity, "greedy", counted)
-    first = familiar(half_taught, FACTS[:5], [], 4, tmp_path)
-    again = familiar(half_taught, FACTS, [], 4, tmp_path)
+    first = ask(half_taught, FACTS[:5], [], 4, tmp_path)
+    again = ask(half_taught, FACTS, [], 4, tmp_path)
     assert again[:5] == first
     assert sum(asked) == len(FACTS), "the first five were looked up"
-    familiar(half_taught, FACTS, SHOTS, 4, tmp_path)
+    ask(half_taught, FACTS, SHOTS, 4, tmp_path)
     assert sum(asked) == 2 * len(FACTS), "another prompt is another question"
     with torch.no_grad():
         next(half_taught.model.parameters())[0, 0] += 1e-3
-    familiar(half_taught, FACTS, [], 4, tmp_path)
+    ask(half_taught, FACTS, [], 4, tmp_path)
     assert sum(asked) == 3 * len(FACTS), "another model gives other answers"
     assert len(list((tmp_path / "familiar").glob("*.jsonl"))) == 2
 
@@ -119,7 +125,7 @@ def test_a_prompt_without_room_for_the_answer_is_refused(
     loaded: LoadedModel, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="takes at most 256; ask for fewer shots"):
-        familiar(loaded, FACTS, [Example("word " * 200, "a")], 2, tmp_path)
+        ask(loaded, FACTS, [Example("word " * 200, "a")], 2, tmp_path)
 
 
 @pytest.mark.parametrize("content", ["not json\n", "[1]\n", '{"a": true}\n{"b"'])
@@ -128,13 +134,13 @@ def test_a_damaged_cache_is_one_line(loaded: LoadedModel, tmp_path: Path, conten
     file.parent.mkdir()
     file.write_text(content)
     with pytest.raises(UserError, match=r"jsonl:\d: not as geomix writes it; delete the file"):
-        familiar(loaded, FACTS[:1], [], 1, tmp_path)
+        ask(loaded, FACTS[:1], [], 1, tmp_path)
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(loaded: LoadedModel, tmp_path: Path) -> None:
     (tmp_path / "familiar").write_text("in the way")
     with pytest.raises(UserError, match="set GEOMIX_CACHE to a folder of yours"):
-        familiar(loaded, FACTS[:1], [], 1, tmp_path)
+        ask(loaded, FACTS[:1], [], 1, tmp_path)
 
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -146,7 +152,7 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 
 def test_what_is_kept_is_json(half_taught: LoadedModel, tmp_path: Path) -> None:
-    verdicts = familiar(half_taught, FACTS, [], 4, tmp_path)
+    verdicts = ask(half_taught, FACTS, [], 4, tmp_path)
     (file,) = (tmp_path / "familiar").glob("*.jsonl")
     kept = [value for line in file.read_text().splitlines() for value in json.loads(line).values()]
     assert sorted(kept) == sorted(verdicts)

@@ -87,7 +87,7 @@ def test_the_tree_of_files_is_exactly_this(tmp_path: Path, loaded: LoadedModel) 
     for stage, names in evaluations.items():
         expected |= {f"stages/{stage}/checkpoints/final/{name}" for name in final}
         expected |= {f"stages/{stage}/eval/{name}.jsonl" for name in names}
-        expected.add(f"stages/{stage}/data.json")
+        expected |= {f"stages/{stage}/data.json", f"stages/{stage}/examples.jsonl"}
     found = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
     assert found == expected
 
@@ -234,4 +234,28 @@ def test_replayed_examples_are_a_source_of_their_own(tmp_path: Path, loaded: Loa
         realised = [line["weights"][name] for line in lines]
         assert sum(realised) / 4 == pytest.approx(known["effective_weight"]["example"])
     names = {m["set"] for m in Run(tmp_path).metrics() if m["event"] == "evaluation"}
-    assert names == {"D_A", "D_B", "D_M"}, "what is replayed is scored as part of its own set"
+    assert names == {"D_A", "D_B", "D_M1", "D_M2"}, (
+        "what is replayed is scored as part of its own set"
+    )
+
+
+def test_mixes_of_several_stages_are_evaluated_apart(tmp_path: Path, loaded: LoadedModel) -> None:
+    stages = [dict(STAGES[0]), {**STAGES[1], "mix": MIX}]
+    trained(tmp_path, loaded, config(stages))
+    lines = [line for line in Run(tmp_path).metrics() if line["event"] == "evaluation"]
+    assert {line["set"] for line in lines} == {"D_A", "D_B", "D_M1", "D_M2"}
+    assert {line["n"] for line in lines if line["set"] == "D_M2"} == {4}
+
+
+def test_every_example_is_listed_with_its_set(tmp_path: Path, loaded: LoadedModel) -> None:
+    run_config = config([STAGES[0], {**STAGES[1], "replay": 1.0}])
+    trained(tmp_path, loaded, run_config)
+    first, second = (
+        [json.loads(line) for line in file.read_text().splitlines()]
+        for file in sorted(tmp_path.glob("stages/*/examples.jsonl"))
+    )
+    assert [row["set"] for row in first] == ["D_A"] * 3 + ["D_M"] * 6
+    own = plan_stages(run_config)[0].own
+    assert [row["target"] for row in first[:3]] == [example.target for example in own]
+    replayed = {row["prompt"] for row in second if row["set"] == "replay"}
+    assert replayed == {example.prompt for example in own}
