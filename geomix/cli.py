@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geomix.errors import UserError
+from geomix.errors import Interrupted, UserError
 
 if TYPE_CHECKING:
     from geomix.analyze.groups import By
@@ -58,32 +58,63 @@ def main() -> None:
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory [runs/DATE-NAME].")
 @click.option("--dry-run", is_flag=True, help="Print stages, exact counts and steps; run nothing.")
-def train(config: Path | None, overrides: tuple[str, ...], out: Path | None, dry_run: bool) -> None:
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Go on with an interrupted run, as if it had not been.",
+)
+def train(
+    config: Path | None,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    dry_run: bool,
+    resume: Path | None,
+) -> None:
     """Fine-tune a model in stages and record its gradients.
 
     CONFIG is a YAML file or the name of a preset; without it the preset `demo` runs.
+
+    A run that was killed goes on with --resume RUN; one that was asked to end (SIGTERM, Ctrl-C)
+    saves first and exits with status 75.
     """
     from geomix.config_file import load
     from geomix.data.registry import SOURCES
 
-    experiment = load(_config_file(config), overrides, tuple(SOURCES))
+    if resume is not None and (out is not None or dry_run):
+        raise UserError(
+            "--resume: it goes on in the run's own folder; leave out --out and --dry-run"
+        )
+    given = config is not None or bool(overrides)
+    experiment = None
+    if resume is None or given:
+        experiment = load(_config_file(config), overrides, tuple(SOURCES))
     from rich.console import Console
 
-    if dry_run:
+    if dry_run and experiment is not None:
         from geomix.plan import plan_table
 
         Console().print(plan_table(experiment))
         return
-    from geomix.experiment import check_free, new_folder, run_experiment
+    from geomix.experiment import check_free, new_folder, resume_experiment, run_experiment
+    from geomix.interrupt import EXIT, asked_to_end
     from geomix.model.load import quiet_libraries
     from geomix.show import retention_table
     from geomix.train.progress import Display, LastingConsole, live_progress
 
     quiet_libraries()
-    folder = out or new_folder(experiment.name)
-    check_free(folder)
     console = LastingConsole()
-    console.print(f"{experiment.name} → {folder}", highlight=False, soft_wrap=True)
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+    if resume is not None:
+        folder = resume
+    else:
+        assert experiment is not None
+        folder = out or new_folder(experiment.name)
+        check_free(folder)
+        say(f"{experiment.name} → {folder}")
     displays: list[Display] = []
     with live_progress(console) as live:
 
@@ -93,8 +124,18 @@ def train(config: Path | None, overrides: tuple[str, ...], out: Path | None, dry
             displays.append(Display(console, live, arm))
             return displays[-1]
 
-        run = run_experiment(experiment, folder, display)
-        displays[-1].close()
+        try:
+            with asked_to_end() as stop:
+                if resume is not None:
+                    run = resume_experiment(folder, display, stop, experiment, say)
+                else:
+                    assert experiment is not None
+                    run = run_experiment(experiment, folder, display, stop)
+        except Interrupted:
+            click.echo(f"geomix: saved; go on with: geomix train --resume {folder}", err=True)
+            raise click.exceptions.Exit(EXIT) from None
+        for shown in displays[-1:]:
+            shown.close()
     console.print(retention_table(run))
     console.print(f"next: geomix analyze grad-angle {folder}", highlight=False, soft_wrap=True)
 
