@@ -282,6 +282,46 @@ def data_overlap(
     show_overlap(experiment, ngram, full=full, as_json=as_json)
 
 
+@main.group()
+def config() -> None:
+    """Check a configuration, or fill in its defaults; print the schema of all keys."""
+
+
+@config.command("show")
+@click.argument("config", required=False, type=click.Path(path_type=Path))
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As in train.")
+@click.option("--arm", help="Only this arm; without it all, one YAML document each.")
+def config_show(config: Path | None, overrides: tuple[str, ...], arm: str | None) -> None:
+    """Print a configuration with every default filled in.
+
+    CONFIG is a YAML file or the name of a preset; without it the preset `demo` is taken.
+    """
+    from geomix.config_file import load
+    from geomix.configure import show as shown
+    from geomix.data.registry import SOURCES
+
+    experiment = load(_config_file(config), overrides, tuple(SOURCES))
+    click.echo(shown(experiment, arm), nl=False)
+
+
+@config.command("validate")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+def config_validate(files: tuple[Path, ...]) -> None:
+    """Check configurations: one line a file, or one a mistake and exit status 2."""
+    from geomix.configure import validate
+
+    for line in validate([_config_file(file) for file in files]):
+        click.echo(line)
+
+
+@config.command("schema")
+def config_schema() -> None:
+    """Print the JSON Schema of a configuration, for editors."""
+    from geomix.configure import print_schema
+
+    print_schema()
+
+
 def _config_file(given: Path | None) -> Path:
     """The file that CONFIG means: a path, or a preset's name."""
     preset = PRESETS / f"{given or 'demo'}.yaml"

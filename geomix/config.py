@@ -211,7 +211,10 @@ class RunConfig(Strict):
     chat_template: Annotated[str, AfterValidator(known_chat_template)] = "tulu"
     """`tulu` (Tulu v2, the paper's), `tokenizer` (the tokenizer's own), the path of a `.jinja`
     file, or a text that holds `{prompt}` and then `{target}`; the end token follows the target."""
-    paper_literal: Annotated[tuple[Quirk, ...], BeforeValidator(_all_or_none)] = ()
+    paper_literal: Annotated[
+        tuple[Quirk, ...],
+        BeforeValidator(_all_or_none, json_schema_input_type=bool | list[Quirk]),
+    ] = ()
     """What the paper's published code does and its text does not say: `true` for all of it, or a
     list. `padding-loss`: rows are padded to their batch's longest with end tokens that carry loss;
     `fixed-order`: every epoch has the first one's order; `drop-last`: the last, partial batch is
