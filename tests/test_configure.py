@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator
 from geomix.cli import PRESETS, main
 from geomix.config_file import load
 from geomix.configure import schema, validate
+from geomix.data.registry import SOURCES
 from geomix.errors import UserError
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -127,3 +128,25 @@ def test_every_key_of_the_schema_says_what_it_is() -> None:
     for name, described in classes.items():
         for key, value in described.get("properties", {}).items():
             assert value.get("description"), f"{name}.{key}"
+
+
+@pytest.mark.parametrize(("name", "lr"), [("paper-llama3-8b", 5e-5), ("paper-mistral-7b", 1e-5)])
+def test_the_papers_presets_have_the_papers_numbers(name: str, lr: float) -> None:
+    """Appendix B of arXiv 2411.07175, written down here once more."""
+    arms = load(PRESETS / f"{name}.yaml", sources=tuple(SOURCES)).arms
+    assert list(arms) == ["plain", "random", "kpile", "random-kpile", "random-control"]
+    for config in arms.values():
+        first, second = config.stages
+        assert (first.data.source, first.data.limit, first.stop.epochs) == ("kvr", 2000, 20)
+        assert (second.data.limit, second.stop.loss_below, second.stop.times) == (2000, 1e-4, 10)
+        for stage in config.stages:
+            train = stage.train
+            assert (train.lr, train.batch_size, train.loss) == (lr, 32, "token")
+            assert (train.betas, train.weight_decay, train.clip) == ((0.9, 0.95), 0, 1.0)
+            assert (train.schedule, train.warmup, train.precision) == ("cosine", 0.05, "bf16")
+            if stage.mix:
+                assert (stage.mix.ratio, stage.mix.words) == (2, 50)
+    mixed = {name: [bool(stage.mix) for stage in config.stages] for name, config in arms.items()}
+    assert mixed["plain"] == [False, False]
+    assert mixed["random-kpile"] == [True, True]
+    assert arms["random-control"].stages[0].mix.passage_free  # type: ignore[union-attr]
