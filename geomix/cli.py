@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geomix.errors import UserError
+from geomix.errors import Interrupted, UserError
 from geomix.terminal import harmless
 
 if TYPE_CHECKING:
@@ -60,36 +60,58 @@ def main() -> None:
 @click.option("--arm", "only", multiple=True, metavar="NAME", help="Train only this arm, or these.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory [runs/DATE-NAME].")
 @click.option("--dry-run", is_flag=True, help="Print stages, exact counts and steps; run nothing.")
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Go on with an interrupted run, as if it had not been.",
+)
 def train(
     config: Path | None,
     overrides: tuple[str, ...],
     only: tuple[str, ...],
     out: Path | None,
     dry_run: bool,
+    resume: Path | None,
 ) -> None:
     """Fine-tune a model in stages and record its gradients.
 
     CONFIG is a YAML file or the name of a preset; without it the preset `demo` runs.
+
+    A run that was killed goes on with --resume RUN; one that was asked to end (SIGTERM, Ctrl-C)
+    saves first and exits with status 75.
     """
     from geomix.config_file import load
     from geomix.data.registry import SOURCES
 
-    experiment = load(_config_file(config), overrides, tuple(SOURCES)).with_arms(only)
+    if resume is not None and (out is not None or dry_run):
+        raise UserError(
+            "--resume: it goes on in the run's own folder; leave out --out and --dry-run"
+        )
+    given = config is not None or bool(overrides or only)
+    experiment = None
+    if resume is None or given:
+        experiment = load(_config_file(config), overrides, tuple(SOURCES)).with_arms(only)
     from rich.console import Console
 
-    if dry_run:
+    if dry_run and experiment is not None:
         from geomix.plan import plan_table
 
         Console().print(plan_table(experiment))
         return
-    from geomix.experiment import check_free, new_folder, run_experiment
+    from geomix.experiment import check_free, new_folder, resume_experiment, run_experiment
+    from geomix.interrupt import EXIT, asked_to_end
     from geomix.model.load import quiet_libraries
     from geomix.show import retention_table
     from geomix.train.progress import Display, LastingConsole, live_progress
 
     quiet_libraries()
-    folder = out or new_folder(experiment.name)
-    check_free(folder)
+    if resume is not None:
+        folder = resume
+    else:
+        assert experiment is not None
+        folder = out or new_folder(experiment.name)
+        check_free(folder)
     console = LastingConsole()
 
     def say(line: str) -> None:
@@ -104,8 +126,18 @@ def train(
             displays.append(Display(console, live, arm))
             return displays[-1]
 
-        run = run_experiment(experiment, folder, display, say)
-        displays[-1].close()
+        try:
+            with asked_to_end() as stop:
+                if resume is not None:
+                    run = resume_experiment(folder, display, stop, experiment, say)
+                else:
+                    assert experiment is not None
+                    run = run_experiment(experiment, folder, display, stop, say)
+        except Interrupted:
+            click.echo(f"geomix: saved; go on with: geomix train --resume {folder}", err=True)
+            raise click.exceptions.Exit(EXIT) from None
+        for shown in displays[-1:]:
+            shown.close()
     console.print(retention_table(run))
     recorded = any(arm.snapshots() for arm in run.arms)
     say(f"next: geomix {'analyze grad-angle' if recorded else 'show'} {folder}")
@@ -251,6 +283,46 @@ def data_overlap(
 
     experiment = load(_config_file(config), overrides, tuple(SOURCES))
     show_overlap(experiment, ngram, full=full, as_json=as_json)
+
+
+@main.group()
+def config() -> None:
+    """Check a configuration, or fill in its defaults; print the schema of all keys."""
+
+
+@config.command("show")
+@click.argument("config", required=False, type=click.Path(path_type=Path))
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As in train.")
+@click.option("--arm", help="Only this arm; without it all, one YAML document each.")
+def config_show(config: Path | None, overrides: tuple[str, ...], arm: str | None) -> None:
+    """Print a configuration with every default filled in.
+
+    CONFIG is a YAML file or the name of a preset; without it the preset `demo` is taken.
+    """
+    from geomix.config_file import load
+    from geomix.configure import show as shown
+    from geomix.data.registry import SOURCES
+
+    experiment = load(_config_file(config), overrides, tuple(SOURCES))
+    click.echo(shown(experiment, arm), nl=False)
+
+
+@config.command("validate")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+def config_validate(files: tuple[Path, ...]) -> None:
+    """Check configurations: one line a file, or one a mistake and exit status 2."""
+    from geomix.configure import validate
+
+    for line in validate([_config_file(file) for file in files]):
+        click.echo(line)
+
+
+@config.command("schema")
+def config_schema() -> None:
+    """Print the JSON Schema of a configuration, for editors."""
+    from geomix.configure import print_schema
+
+    print_schema()
 
 
 def _config_file(given: Path | None) -> Path:

@@ -69,10 +69,24 @@ def _scheduled(at: list[str | int]) -> list[str | int]:
 
 
 class StopConfig(Strict):
-    """When a stage ends."""
+    """When a stage ends: after its epochs, or earlier by a rule, whichever of those given is first.
+
+    The learning rate's schedule is that of all epochs, also where a rule ends the stage earlier.
+    """
 
     epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 20
-    """Passes over the stage's examples."""
+    """Passes over the stage's examples, at most."""
+    loss_below: PositiveFloat | None = None
+    """A step's loss, in nats, that counts as learnt; the paper's is 1e-4."""
+    times: Count = 10
+    """How many steps must have a loss below that."""
+    consecutive: bool = False
+    """Whether they must follow each other; in the paper's code they need not."""
+    exact_match: Annotated[float, Field(gt=0, le=100)] | None = None
+    """Exact match on the stage's own examples, in percent, that ends it; looked at whenever
+    retention is measured."""
+    patience: Count | None = None
+    """Epochs without a new lowest mean training loss after which it ends."""
 
 
 class TrainConfig(Strict):
@@ -149,6 +163,21 @@ def _no_set_of_a_stage(name: str) -> str:
     return name
 
 
+class CheckpointConfig(Strict):
+    """When the state is saved from which a killed run goes on.
+
+    The end of every stage is kept in any case, and SIGTERM or Ctrl-C saves before the run ends.
+    None of this changes what is trained.
+    """
+
+    minutes: PositiveFloat | None = 10.0
+    """Save when so many minutes have passed since the last time; null has no clock."""
+    steps: Count | None = None
+    """Save after every so many steps of a stage."""
+    keep: Count = 2
+    """How many are kept within a stage, the newest ones; at its end they are removed."""
+
+
 class EvaluateConfig(Strict):
     """When retention is measured: always at stage boundaries, and in between."""
 
@@ -182,7 +211,10 @@ class RunConfig(Strict):
     chat_template: Annotated[str, AfterValidator(known_chat_template)] = "tulu"
     """`tulu` (Tulu v2, the paper's), `tokenizer` (the tokenizer's own), the path of a `.jinja`
     file, or a text that holds `{prompt}` and then `{target}`; the end token follows the target."""
-    paper_literal: Annotated[tuple[Quirk, ...], BeforeValidator(_all_or_none)] = ()
+    paper_literal: Annotated[
+        tuple[Quirk, ...],
+        BeforeValidator(_all_or_none, json_schema_input_type=bool | list[Quirk]),
+    ] = ()
     """What the paper's published code does and its text does not say: `true` for all of it, or a
     list. `padding-loss`: rows are padded to their batch's longest with end tokens that carry loss;
     `fixed-order`: every epoch has the first one's order; `drop-last`: the last, partial batch is
@@ -200,6 +232,8 @@ class RunConfig(Strict):
     """What is recorded; null records nothing."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """When retention is measured."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """When the state is saved from which a killed run goes on."""
 
     def stage_name(self, index: int) -> str:
         """The stage's own name, else its source's (of a file, the file's name)."""
@@ -210,7 +244,24 @@ class RunConfig(Strict):
         return name
 
     def content_hash(self) -> str:
-        """Hash of everything that decides the run's outcome: its name left out."""
-        content = self.model_dump(mode="json", exclude={"name"})
+        """Hash of everything that decides the run's outcome: its name and checkpoints left out."""
+        content = self.model_dump(mode="json", exclude={"name", "checkpoint"})
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def flat(config: RunConfig) -> dict[str, Any]:
+    """What decides a run's outcome, by dotted key, for a comparison of two."""
+    found: dict[str, Any] = {}
+
+    def walk(value: Any, key: str) -> None:
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            value = dict(enumerate(value))
+        if not isinstance(value, dict) or not value:
+            found[key] = value
+            return
+        for name, item in value.items():
+            walk(item, f"{key}.{name}".lstrip("."))
+
+    walk(config.model_dump(mode="json", exclude={"name", "checkpoint"}), "")
+    return found

@@ -174,7 +174,12 @@ class DataConfig(SourceConfig):
     """How many examples."""
     split: Literal["train", "id", "held-out"] = "train"
     """`id`: unseen examples of the same distribution (the paper's in-domain stage 2)."""
-    familiar: Annotated[FamiliarConfig | None, BeforeValidator(_facts_alone)] = None
+    familiar: Annotated[
+        FamiliarConfig | None,
+        BeforeValidator(
+            _facts_alone, json_schema_input_type=FamiliarConfig | Literal["drop", "only"] | None
+        ),
+    ] = None
     """Whether facts that the base model knows are left out, or are the only ones; null asks not."""
 
 
@@ -201,11 +206,19 @@ class ReplayConfig(Strict):
     """Seed of the choice; null takes the run's."""
 
 
-Data = Annotated[DataConfig, BeforeValidator(_source_alone)]
+Data = Annotated[
+    DataConfig, BeforeValidator(_source_alone, json_schema_input_type=DataConfig | str)
+]
 """A stage's own data; a text is its source."""
 
-Mix = Annotated[MixConfig | None, BeforeValidator(_source_alone)]
+Mix = Annotated[
+    MixConfig | None,
+    BeforeValidator(_source_alone, json_schema_input_type=MixConfig | str | None),
+]
 """What a stage mixes in; a text is its source."""
 
-Replay = Annotated[ReplayConfig | None, BeforeValidator(_ratio_alone)]
+Replay = Annotated[
+    ReplayConfig | None,
+    BeforeValidator(_ratio_alone, json_schema_input_type=ReplayConfig | float | None),
+]
 """What a stage replays; a number is its ratio."""

@@ -1,4 +1,4 @@
-"""The one exception for a user's mistake."""
+"""The one exception for a user's mistake, and the one for being asked to end."""
 
 from __future__ import annotations
 
@@ -13,3 +13,7 @@ class UserError(Exception):
     def __init__(self, *lines: str) -> None:
         super().__init__("\n".join(lines))
         self.lines = lines
+
+
+class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
+    """The process was asked to end; everything done is saved, and can be gone on with."""

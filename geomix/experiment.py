@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import torch
+from pydantic import ValidationError
 
+from geomix.arms import arm_of, prepared_arms, resolve, train_arms
 from geomix.atomic import write_json, write_text
-from geomix.choose import chooser
-from geomix.config import RunConfig
+from geomix.config import RunConfig, flat
 from geomix.config_file import Experiment
-from geomix.data.chat import chat_format
-from geomix.data.example import Example
-from geomix.data.probes import evaluation_sets, probe_sets
-from geomix.data.registry import reading_once
-from geomix.data.stage import Choose, StagePlan, plan_stages, use_all
-from geomix.data.template import tokenise_all
 from geomix.environment import describe_environment
 from geomix.errors import UserError
-from geomix.model.load import LoadedModel, default_device, load_model
-from geomix.record.recorder import Recorder
-from geomix.run import DEFAULT_ROOT, Run
-from geomix.train.engine import Engine, Progress
-from geomix.train.step import autocast, row_width
+from geomix.model.load import default_device
+from geomix.run import DEFAULT_ROOT, Run, open_run
+from geomix.train.checkpoint import Checkpoint
+from geomix.train.engine import Progress
+from geomix.train.saving import newest
 
 
 def new_folder(name: str, root: Path = DEFAULT_ROOT) -> Path:
@@ -56,36 +47,11 @@ def check_free(folder: Path) -> None:
         raise UserError(f"--out {folder}: not empty; name a folder that is not there yet")
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """The examples of one arm, chosen with its base model.
-
-    Attributes:
-        plans: of its stages.
-        probes: the sets whose gradients are recorded, whole.
-        evaluated: the sets that are evaluated besides the stages' own.
-    """
-
-    plans: list[StagePlan]
-    probes: dict[str, list[Example]]
-    evaluated: dict[str, list[Example]]
-
-
-def prepare(config: RunConfig, choose: Choose = use_all) -> Prepared:
-    """All examples of a run.
-
-    Raises:
-        UserError: a source cannot give what the configuration asks for.
-    """
-    plans = plan_stages(config, choose)
-    probes = probe_sets(config, plans, choose) if config.record else {}
-    return Prepared(plans, probes, evaluation_sets(config, plans, choose))
-
-
 def run_experiment(
     experiment: Experiment,
     folder: Path,
     display: Callable[[str], Progress],
+    stop: Callable[[], bool] = bool,
     say: Callable[[str], object] = str,
 ) -> Run:
     """Train every arm of an experiment into `folder`.
@@ -96,127 +62,114 @@ def run_experiment(
         experiment: the validated configuration.
         folder: a new run directory.
         display: gives the progress display of an arm, by its name ("" for a run without arms).
+        stop: whether the process was asked to end.
         say: is told where the run is, once its folder is made.
 
     Returns:
         The finished run.
+
+    Raises:
+        Interrupted: the process was asked to end; `resume_experiment` goes on.
     """
     check_free(folder)
     device = default_device()
-    first = next(iter(experiment.arms.values()))
-    bases = {_base_of(config): None for config in experiment.arms.values()}  # in order, each once
-    prepared: dict[str, Prepared] = {}
-    with reading_once():
-        for config in experiment.arms.values():
-            prepare(config)  # a mistake in the data shows before any model is loaded
-        for base in reversed(bases):  # the first arm's last: it is the one to keep
-            loaded: LoadedModel | None = _load(base, device)
-            assert loaded is not None
-            for name, config in experiment.arms.items():
-                if _base_of(config) == base:
-                    prepared[name] = prepare(config, chooser(config, loaded))
+    prepared, loaded = prepared_arms(experiment.arms, device)
     run = Run(folder)
-    arms = None if "" in experiment.arms else list(experiment.arms)
-    with _writing(run, experiment.name, first, experiment.text, arms, device):
-        say(f"{experiment.name} → {folder}")
-        for name, config in experiment.arms.items():
-            loaded = loaded or _load(_base_of(config), device)
-            if not name:
-                _train(run, config, prepared[name], loaded, display(name))
-            else:
-                run.set_status("running", arm=name)
-                arm = Run(folder / "arms" / name)
-                text = f"# arm {name} of ../../config.yaml\n"
-                with _writing(arm, name, config, text, None, device):
-                    _train(arm, config, prepared[name], loaded, display(name))
-            loaded = None  # every arm starts from θ_0
-    return run
-
-
-def _base_of(config: RunConfig) -> tuple[str, bool]:
-    """What θ_0 is: the model's name, and whether its weights are cut to bfloat16."""
-    return config.model, "bf16-weights" in config.paper_literal
-
-
-def _load(base: tuple[str, bool], device: torch.device) -> LoadedModel:
-    name, halved = base
-    loaded = load_model(name, device)
-    if halved:
-        loaded.model.to(torch.bfloat16)
-    return loaded
-
-
-@contextmanager
-def _writing(
-    run: Run,
-    name: str,
-    config: RunConfig,
-    text: str,
-    arms: list[str] | None,
-    device: torch.device,
-) -> Iterator[None]:
-    """Hold a run's folder, say what it is, and keep its status true however the block ends."""
     try:
         run.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{run.path}: cannot be made ({error.strerror})") from None
-    with run.locked():
-        write_text(run.config_file, text)
+    with run.writing():
+        say(f"{experiment.name} → {folder}")
+        write_text(run.config_file, experiment.text)
         write_json(run.environment_file, describe_environment(device))
-        run.set_status("running")
-        resolved = {"name": name, "hash": config.content_hash(), "arms": arms}
-        write_json(run.resolved_file, {**resolved, "config": config.model_dump(mode="json")})
-        try:
-            yield
-        except KeyboardInterrupt:
-            run.set_status("interrupted")
-            raise
-        except BaseException as error:
-            run.set_status("failed", why=str(error) or type(error).__name__)
-            raise
-        run.set_status("done")
+        resolve(run, experiment.name, experiment.arms)
+        train_arms(run, experiment.arms, prepared, {}, loaded, display, stop)
+    return run
 
 
-def _train(
-    run: Run, config: RunConfig, prepared: Prepared, loaded: LoadedModel, progress: Progress
-) -> None:
-    """Train one arm with its recorder looking on."""
-    observers = [_recorder(run, config, prepared.probes, loaded)] if config.record else []
-    chat = chat_format(config.chat_template, loaded.tokenizer)
-    evaluated = {
-        name: tokenise_all(loaded.tokenizer, examples, chat)
-        for name, examples in prepared.evaluated.items()
-    }
-    Engine(config, loaded, run, observers, progress, evaluated).train(prepared.plans)
+def resume_experiment(
+    folder: Path,
+    display: Callable[[str], Progress],
+    stop: Callable[[], bool] = bool,
+    experiment: Experiment | None = None,
+    say: Callable[[str], None] = print,
+) -> Run:
+    """Go on with a run that was interrupted, as if it had not been.
+
+    Args:
+        folder: of the run.
+        display: as in `run_experiment`.
+        stop: as in `run_experiment`.
+        experiment: what the run should be, if that was given again; None takes the run's own.
+        say: is told from where each arm goes on, and what was found damaged.
+
+    Raises:
+        Interrupted: the process was asked to end again.
+        UserError: the folder is no run, its configuration or data is another, or a process has it.
+    """
+    run = open_run(folder)
+    arms = _configs(run)
+    if experiment is not None:
+        _same(run, arms, experiment.arms)
+    device = default_device()
+    with run.writing(keep=True):
+        starts: dict[str, Checkpoint | None] = {}
+        for name, config in arms.items():
+            arm = arm_of(run, name)
+            if arm.status_file.exists() and name and arm.status()["state"] == "done":
+                continue
+            names = [config.stage_name(index) for index in range(len(config.stages))]
+            folders = [arm.stage_folder(index, name) for index, name in enumerate(names)]
+            starts[name], skipped = newest(folders)
+            for line in skipped:
+                say(f"skipped: {line}")
+            say(f"{name}: {_place(starts[name], names)}" if name else _place(starts[name], names))
+        left = {name: arms[name] for name in starts}
+        prepared, loaded = prepared_arms(left, device) if left else ({}, None)
+        train_arms(run, left, prepared, starts, loaded, display, stop)
+    return run
 
 
-def _recorder(
-    run: Run, config: RunConfig, whole: Mapping[str, list[Example]], loaded: LoadedModel
-) -> Recorder:
-    """The recorder over the run's probe sets, whose texts are kept beside the snapshots."""
-    record = config.record
-    assert record is not None
-    probes = {name: examples[: record.probes] for name, examples in whole.items()}
-    described = {
-        name: {
-            "n": len(examples),
-            "of": len(whole[name]),
-            "examples": [asdict(example) for example in examples],
-        }
-        for name, examples in probes.items()
-    }
-    write_json(run.probes_file, described)
-    train = config.stages[0].train
-    tokenizer = loaded.tokenizer
-    chat = chat_format(config.chat_template, tokenizer)
-    return Recorder(
-        run.snapshot_folder,
-        {name: tokenise_all(tokenizer, examples, chat) for name, examples in probes.items()},
-        at=record.at,
-        reduction=train.loss,
-        batch_size=record.batch_size,
-        pad_id=loaded.pad_id,
-        activations=record.activations,
-        autocast=partial(autocast, train.precision, loaded.device),
-        width=row_width(train, loaded),
-    )
+def _place(start: Checkpoint | None, names: list[str]) -> str:
+    if start is None:
+        return "begins anew"
+    at = start.position
+    if at.stage == len(names):
+        return "all stages are trained"
+    if at.step == 0:
+        return f"goes on with stage {at.stage + 1}, {names[at.stage]}"
+    return f"goes on in stage {at.stage + 1}, {names[at.stage]}, after step {at.step}"
+
+
+def _configs(run: Run) -> dict[str, RunConfig]:
+    """The configurations of a run's arms, as they were resolved."""
+    resolved = run.resolved()
+    try:
+        if not resolved.get("arms"):
+            return {"": RunConfig.model_validate(resolved["config"])}
+        found = resolved["configs"]
+        return {name: RunConfig.model_validate(found[name]) for name in resolved["arms"]}
+    except (ValidationError, LookupError, TypeError):
+        raise UserError(
+            f"{run.resolved_file}: not a configuration of this version of geomix; begin a new run"
+        ) from None
+
+
+def _same(run: Run, known: Mapping[str, RunConfig], given: Mapping[str, RunConfig]) -> None:
+    """Refuse to go on with another configuration; say what differs."""
+    lines = []
+    for name in dict.fromkeys([*known, *given]):
+        before = flat(known[name]) if name in known else {}
+        after = flat(given[name]) if name in given else {}
+        arm = f"arm {name}, " if name else ""
+        if not before or not after:
+            lines.append(f"{run.path}: arm {name} is in one of the two configurations only")
+            continue
+        lines += [
+            f"{run.path}: {arm}{key} was {before.get(key)!r}, is {after.get(key)!r}"
+            for key in dict.fromkeys([*before, *after])
+            if before.get(key) != after.get(key)
+        ]
+    if lines:
+        raise UserError(*lines, f"{run.path}: go on without a configuration, or begin a new run")

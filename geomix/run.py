@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from geomix.atomic import write_json
-from geomix.errors import UserError
+from geomix.errors import Interrupted, UserError
 
 DEFAULT_ROOT = Path("runs")
 
@@ -151,6 +151,15 @@ class Run:
                 if line.endswith(b"\n"):
                     yield _parse(f"{self.metrics_file}:{number}", line)
 
+    def metrics_size(self) -> int:
+        """Bytes of `metrics.jsonl`."""
+        return self.metrics_file.stat().st_size if self.metrics_file.exists() else 0
+
+    def truncate_metrics(self, size: int) -> None:
+        """Forget the lines after the first `size` bytes: what they tell is done again."""
+        if self.metrics_file.exists():
+            os.truncate(self.metrics_file, size)
+
     def is_locked(self) -> bool:
         """Whether a process holds the run's lock now."""
         lock = self.path / "lock"
@@ -178,6 +187,32 @@ class Run:
                     raise UserError(f"{self.path}: another process is writing this run")
                 time.sleep(_PATIENCE / 20)
             yield
+
+    @contextmanager
+    def writing(self, *, keep: bool = False) -> Iterator[None]:
+        """Hold a run's folder, and keep its status true however the block ends.
+
+        Args:
+            keep: whether a mistake leaves the status as it was: the run may go on later.
+        """
+        with self.locked():
+            before = self.status_file.read_bytes() if keep and self.status_file.exists() else None
+            self.set_status("running")
+            try:
+                yield
+            except (KeyboardInterrupt, Interrupted):
+                self.set_status("interrupted")
+                raise
+            except UserError as error:
+                if before is None:
+                    self.set_status("failed", why=str(error))
+                else:
+                    self.status_file.write_bytes(before)
+                raise
+            except BaseException as error:
+                self.set_status("failed", why=str(error) or type(error).__name__)
+                raise
+            self.set_status("done")
 
     def set_status(self, state: str, **details: Any) -> None:
         """Replace `status.json`."""

@@ -19,7 +19,7 @@ import torch
 from geomix.atomic import append_json_line, write_json, write_text, written_file, written_folder
 from geomix.errors import UserError
 from geomix.model.score import Verdict
-from geomix.train.checkpoint import save_final
+from geomix.train.checkpoint import Position, save
 from geomix.train.evaluate import evaluate
 
 
@@ -157,7 +157,7 @@ def test_a_full_disk_stops_a_checkpoint_in_one_line(tmp_path: Path) -> None:
     loaded: Any = SimpleNamespace(model=model, tokenizer=model)
     with pytest.raises(UserError, match=r"final: the checkpoint cannot be") as raised:  # noqa: SIM117
         with full_disk(9000):
-            save_final(tmp_path / "final", loaded, optimiser)
+            save(tmp_path / "final", loaded, optimiser, Position(0))
     assert len(raised.value.lines) == 1
     assert "\n" not in raised.value.lines[0]
     assert list(tmp_path.iterdir()) == []

@@ -478,6 +478,11 @@ CHANGES: dict[str, Any] = {
     "paper_literal": ["drop-last"],
     "evaluate.sets": {"others": {"source": "kvr"}},
     "stages.0.stop.epochs": 21,
+    "stages.0.stop.loss_below": 1e-4,
+    "stages.0.stop.times": 11,
+    "stages.0.stop.consecutive": True,
+    "stages.0.stop.exact_match": 100.0,
+    "stages.0.stop.patience": 3,
     "stages.1.replay.ratio": 0.25,
     "stages.1.replay.stages": None,
     "stages.1.replay.seed": 1,
@@ -545,10 +550,12 @@ def test_the_hash_changes_with_every_field_but_the_name() -> None:
     run = RunConfig.model_validate(WHOLE)
     found = leaves(run.model_dump(mode="json")) - {"stages.0.replay"}  # it has none before it
     found = {leaf for leaf in found if "stages.1." not in leaf or ".replay." in leaf}
+    found = {leaf for leaf in found if not leaf.startswith("checkpoint.")}  # it changes no result
     assert found == {*CHANGES, "name"}
     hashes = {key: changed(key, value).content_hash() for key, value in CHANGES.items()}
     assert len({run.content_hash(), *hashes.values()}) == len(CHANGES) + 1
     assert changed("name", "other").content_hash() == run.content_hash()
+    assert changed("checkpoint.steps", 7).content_hash() == run.content_hash()
 
 
 def test_a_resolved_configuration_is_one_again() -> None:

@@ -87,7 +87,8 @@ class Recorder:
 
     def observe(self, moment: Moment) -> None:
         """Write this moment's snapshot if it is scheduled."""
-        if moment.step in self.schedule.steps_of(moment.stage, moment.steps):
+        scheduled = self.schedule.steps_of(moment.stage, moment.steps)
+        if moment.step in scheduled or (moment.last and self.schedule.boundaries):
             path = self.folder / file_name(moment.stage, moment.step)
             write_snapshot(path, self.snapshot(moment))
 

@@ -1,41 +1,158 @@
-"""The end of a stage on disk: weights and tokenizer as transformers reads them, and Adam's v̂."""
+"""Checkpoints: what is needed to go on, complete whenever it exists, and checked when it is read.
+
+A checkpoint is a folder that `from_pretrained` reads, with the place in the run (`position.json`)
+and torch's random state beside the weights. At the end of a stage it also has Adam's v̂; within
+one, all of the optimiser's state. `manifest.json`, written last, holds the hash of every file.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from geomix.atomic import written_folder
+from geomix.atomic import write_json, written_folder
 from geomix.errors import UserError
 from geomix.model.load import LoadedModel
-from geomix.train.optimiser import second_moments
+from geomix.train.optimiser import load_optimiser, optimiser_state, second_moments
 
 SECOND_MOMENTS = "adam_second_moments.safetensors"
+OPTIMISER = "optimiser.safetensors"
+RANDOM = "random_state.safetensors"
+POSITION = "position.json"
+MANIFEST = "manifest.json"
+
+FINAL = "final"
+"""Name of the checkpoint at the end of a stage; those within are `step-000120`."""
 
 
-def save_final(path: Path, loaded: LoadedModel, optimiser: torch.optim.Optimizer) -> None:
-    """Write a checkpoint that `from_pretrained` reads; complete whenever it exists.
+@dataclass(frozen=True, slots=True)
+class Position:
+    """The place in a run up to which everything is done.
+
+    Attributes:
+        stage: index of the stage, from 0; at the end of one, the next.
+        epoch: epochs finished in it, evaluation included.
+        batch: batches finished in the epoch that has begun.
+        step: optimiser steps done in the stage.
+        metrics: bytes of `metrics.jsonl` that belong to what is done.
+        stopping: what the stage's stopping rule has seen.
+    """
+
+    stage: int
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    metrics: int = 0
+    stopping: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint that was found complete.
+
+    Attributes:
+        path: its folder.
+        position: the place in the run.
+    """
+
+    path: Path
+    position: Position
+
+
+def save(
+    path: Path,
+    loaded: LoadedModel,
+    optimiser: torch.optim.Optimizer,
+    position: Position,
+) -> None:
+    """Write a checkpoint; what stands under that name was complete and stays.
 
     Args:
-        path: the checkpoint's folder.
+        path: its folder: `final` at the end of a stage, which keeps v̂ alone of the optimiser.
         loaded: the trained model and its tokenizer.
-        optimiser: the stage's AdamW; its v̂ defines the metric of the update.
+        optimiser: the stage's.
+        position: the place in the run.
 
     Raises:
-        UserError: the weights cannot be written, as on a full disk.
+        UserError: it cannot be written, as on a full disk.
     """
-    moments = second_moments(loaded.model, optimiser)
+    if path.exists():
+        return
+    if path.name == FINAL:
+        kept = (SECOND_MOMENTS, second_moments(loaded.model, optimiser))
+    else:
+        kept = (OPTIMISER, optimiser_state(loaded.model, optimiser))
     try:
         with written_folder(path) as folder:
             loaded.model.save_pretrained(folder)  # type: ignore[operator]
             loaded.tokenizer.save_pretrained(folder)
-            save_file(
-                {name: moment.contiguous() for name, moment in moments.items()},
-                folder / SECOND_MOMENTS,
-            )
+            name, tensors = kept
+            save_file({key: t.contiguous() for key, t in tensors.items()}, folder / name)
+            save_file(random_state(), folder / RANDOM)
+            write_json(folder / POSITION, asdict(position))
+            files = sorted(file for file in folder.rglob("*") if file.is_file())
+            hashes = {file.relative_to(folder).as_posix(): _hash(file) for file in files}
+            write_json(folder / MANIFEST, hashes)
     except SafetensorError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: the checkpoint cannot be written ({reason})") from None
+
+
+def check(path: Path) -> Checkpoint:
+    """Read a checkpoint's place in the run, and compare all of its files with their hashes.
+
+    Raises:
+        UserError: it is not complete, or not as it was written.
+    """
+    try:
+        hashes = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        for name, expected in hashes.items():
+            if _hash(path / name) != expected:
+                raise UserError(f"{path}: {name} is damaged")
+        position = Position(**json.loads((path / POSITION).read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: incomplete, it lacks {Path(error.filename).name}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise UserError(f"{path}: not as geomix writes a checkpoint") from None
+    return Checkpoint(path, position)
+
+
+def restore(
+    checkpoint: Checkpoint, model: torch.nn.Module, optimiser: torch.optim.Optimizer
+) -> None:
+    """Give the optimiser and torch the state that they had; the weights are loaded as a model's.
+
+    Args:
+        checkpoint: within a stage; at the end of one only the random state is there to restore.
+        model: whose parameters the optimiser trains.
+        optimiser: of the stage that goes on.
+    """
+    if checkpoint.path.name != FINAL:
+        load_optimiser(model, optimiser, load_file(checkpoint.path / OPTIMISER))
+    state = load_file(checkpoint.path / RANDOM)
+    torch.set_rng_state(state.pop("cpu"))
+    for name, values in state.items():
+        torch.cuda.set_rng_state(values, name)
+
+
+def random_state() -> dict[str, Tensor]:
+    """The state of torch's generators, uint8, by device."""
+    state = {"cpu": torch.get_rng_state()}
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        state[f"cuda:{index}"] = torch.cuda.get_rng_state(index)
+    return state
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -20,6 +20,7 @@ class Moment:
         steps: optimiser steps that the stage will do in all.
         epoch: epochs finished in this stage.
         loss: mean training loss of the step just done, in nats; None at step 0.
+        last: whether the stage ends here, which a stopping rule may bring before `steps`.
     """
 
     model: nn.Module
@@ -29,6 +30,7 @@ class Moment:
     steps: int
     epoch: int
     loss: float | None
+    last: bool = False
 
 
 class Observer(Protocol):

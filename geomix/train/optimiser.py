@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -47,3 +48,27 @@ def second_moments(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[s
         for name, parameter in model.named_parameters()
         if parameter in optimiser.state
     }
+
+
+def optimiser_state(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """All of the optimiser's state as tensors, by `key:parameter`; none before its first step."""
+    return {
+        f"{key}:{name}": value
+        for name, parameter in model.named_parameters()
+        for key, value in optimiser.state.get(parameter, {}).items()
+    }
+
+
+def load_optimiser(
+    model: nn.Module, optimiser: torch.optim.Optimizer, state: Mapping[str, Tensor]
+) -> None:
+    """Give a fresh optimiser the state that `optimiser_state` took from one like it.
+
+    Raises:
+        KeyError: the state names a parameter that the model lacks.
+    """
+    parameters = dict(model.named_parameters())
+    for entry, value in state.items():
+        key, name = entry.split(":", maxsplit=1)
+        parameter = parameters[name]
+        optimiser.state[parameter][key] = value.to(parameter.device)

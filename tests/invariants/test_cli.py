@@ -154,7 +154,8 @@ def steps(run: Run) -> list[dict[str, object]]:
 
 def test_the_same_seed_gives_the_same_bits(runs: dict[str, Run]) -> None:
     """In two processes whose sets and dictionaries of strings hash differently."""
-    assert len(weights(runs["recorded"])) == 2 * 2 * 2, "arms, stages, weights and moments"
+    files = "arms, stages; weights, moments and torch's random state"
+    assert len(weights(runs["recorded"])) == 2 * 2 * 3, files
     assert weights(runs["recorded"]) == weights(runs["again"])
     for one, other in zip(runs["recorded"].arms, runs["again"].arms, strict=True):
         assert list(one.metrics()) == list(other.metrics())

@@ -78,7 +78,10 @@ def test_the_tree_of_files_is_exactly_this(tmp_path: Path, loaded: LoadedModel) 
         "adam_second_moments.safetensors",
         "config.json",
         "generation_config.json",
+        "manifest.json",
         "model.safetensors",
+        "position.json",
+        "random_state.safetensors",
         "tokenizer.json",
         "tokenizer_config.json",
     )

@@ -1,0 +1,186 @@
+"""The arms of an experiment: their examples chosen with their base models, then each trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from geomix.atomic import write_json, write_text
+from geomix.choose import chooser
+from geomix.config import RunConfig
+from geomix.data.chat import chat_format
+from geomix.data.example import Example
+from geomix.data.probes import evaluation_sets, probe_sets
+from geomix.data.registry import reading_once
+from geomix.data.stage import Choose, StagePlan, plan_stages, use_all
+from geomix.data.template import tokenise_all
+from geomix.environment import describe_environment
+from geomix.model.load import LoadedModel, default_device, load_model
+from geomix.record.recorder import Recorder
+from geomix.run import Run
+from geomix.train.checkpoint import Checkpoint
+from geomix.train.engine import Engine, Progress
+from geomix.train.step import autocast, row_width
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The examples of one arm, chosen with its base model.
+
+    Attributes:
+        plans: of its stages.
+        probes: the sets whose gradients are recorded, whole.
+        evaluated: the sets that are evaluated besides the stages' own.
+    """
+
+    plans: list[StagePlan]
+    probes: dict[str, list[Example]]
+    evaluated: dict[str, list[Example]]
+
+
+def prepare(config: RunConfig, choose: Choose = use_all) -> Prepared:
+    """All examples of a run.
+
+    Raises:
+        UserError: a source cannot give what the configuration asks for.
+    """
+    plans = plan_stages(config, choose)
+    probes = probe_sets(config, plans, choose) if config.record else {}
+    return Prepared(plans, probes, evaluation_sets(config, plans, choose))
+
+
+def prepared_arms(
+    arms: Mapping[str, RunConfig], device: torch.device
+) -> tuple[dict[str, Prepared], LoadedModel]:
+    """The examples of each arm, and the first arm's θ_0.
+
+    Raises:
+        UserError: a source cannot give what a configuration asks for, or a model cannot be used.
+    """
+    bases = {_base_of(config): None for config in arms.values()}  # in order, each once
+    prepared: dict[str, Prepared] = {}
+    with reading_once():
+        for config in arms.values():
+            prepare(config)  # a mistake in the data shows before any model is loaded
+        for base in reversed(bases):  # the first arm's last: it is the one to keep
+            loaded = _load(base, device)
+            for name, config in arms.items():
+                if _base_of(config) == base:
+                    prepared[name] = prepare(config, chooser(config, loaded))
+    return prepared, loaded
+
+
+def train_arms(
+    run: Run,
+    arms: Mapping[str, RunConfig],
+    prepared: Mapping[str, Prepared],
+    starts: Mapping[str, Checkpoint | None],
+    loaded: LoadedModel | None,
+    display: Callable[[str], Progress],
+    stop: Callable[[], bool],
+) -> None:
+    """Train arm after arm, each from its checkpoint or from θ_0."""
+    for name, config in arms.items():
+        start = starts.get(name)
+        if start is not None:
+            loaded = None
+            base = (str(start.path), _base_of(config)[1])
+        else:
+            base = _base_of(config)
+        loaded = loaded or _load(base, default_device())
+        if not name:
+            _train(run, config, prepared[name], loaded, display(name), stop, start)
+        else:
+            run.set_status("running", arm=name)
+            arm = arm_of(run, name)
+            with arm.writing():
+                write_text(arm.config_file, f"# arm {name} of ../../config.yaml\n")
+                write_json(arm.environment_file, describe_environment(default_device()))
+                resolve(arm, name, {"": config})
+                _train(arm, config, prepared[name], loaded, display(name), stop, start)
+        loaded = None  # every arm starts from θ_0
+
+
+def arm_of(run: Run, name: str) -> Run:
+    """The run of an arm; "" is that of a run without arms."""
+    return Run(run.path / "arms" / name) if name else run
+
+
+def _base_of(config: RunConfig) -> tuple[str, bool]:
+    """What θ_0 is: the model's name, and whether its weights are cut to bfloat16."""
+    return config.model, "bf16-weights" in config.paper_literal
+
+
+def _load(base: tuple[str, bool], device: torch.device) -> LoadedModel:
+    name, halved = base
+    loaded = load_model(name, device)
+    if halved:
+        loaded.model.to(torch.bfloat16)
+    return loaded
+
+
+def _train(
+    run: Run,
+    config: RunConfig,
+    prepared: Prepared,
+    loaded: LoadedModel,
+    progress: Progress,
+    stop: Callable[[], bool],
+    start: Checkpoint | None,
+) -> None:
+    """Train one arm with its recorder looking on."""
+    observers = [_recorder(run, config, prepared.probes, loaded)] if config.record else []
+    chat = chat_format(config.chat_template, loaded.tokenizer)
+    evaluated = {
+        name: tokenise_all(loaded.tokenizer, examples, chat)
+        for name, examples in prepared.evaluated.items()
+    }
+    engine = Engine(config, loaded, run, observers, progress, evaluated, stop)
+    engine.train(prepared.plans, start)
+
+
+def _recorder(
+    run: Run, config: RunConfig, whole: Mapping[str, list[Example]], loaded: LoadedModel
+) -> Recorder:
+    """The recorder over the run's probe sets, whose texts are kept beside the snapshots."""
+    record = config.record
+    assert record is not None
+    probes = {name: examples[: record.probes] for name, examples in whole.items()}
+    described = {
+        name: {
+            "n": len(examples),
+            "of": len(whole[name]),
+            "examples": [asdict(example) for example in examples],
+        }
+        for name, examples in probes.items()
+    }
+    write_json(run.probes_file, described)
+    train = config.stages[0].train
+    tokenizer = loaded.tokenizer
+    chat = chat_format(config.chat_template, tokenizer)
+    return Recorder(
+        run.snapshot_folder,
+        {name: tokenise_all(tokenizer, examples, chat) for name, examples in probes.items()},
+        at=record.at,
+        reduction=train.loss,
+        batch_size=record.batch_size,
+        pad_id=loaded.pad_id,
+        activations=record.activations,
+        autocast=partial(autocast, train.precision, loaded.device),
+        width=row_width(train, loaded),
+    )
+
+
+def resolve(run: Run, name: str, arms: Mapping[str, RunConfig]) -> None:
+    """Write the resolved configuration, which makes a folder a run."""
+    first = next(iter(arms.values()))
+    names = None if "" in arms else list(arms)
+    content: dict[str, Any] = {"name": name, "hash": first.content_hash(), "arms": names}
+    content["config"] = first.model_dump(mode="json")
+    if names:
+        content["configs"] = {name: config.model_dump(mode="json") for name, config in arms.items()}
+    write_json(run.resolved_file, content)

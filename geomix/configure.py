@@ -1,0 +1,80 @@
+"""`geomix config`: a configuration with every default filled in, checked, and its schema."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from geomix.config import RunConfig
+from geomix.config_file import Experiment, load
+from geomix.data.registry import SOURCES
+from geomix.errors import UserError
+
+
+def show(experiment: Experiment, arm: str | None = None) -> str:
+    """YAML of every key, defaults included; of a run without arms, a configuration again.
+
+    Args:
+        experiment: the validated configuration.
+        arm: the one arm to show; None shows all, one YAML document each.
+
+    Raises:
+        UserError: there is no such arm.
+    """
+    if arm is not None and arm not in experiment.arms:
+        known = ", ".join(filter(None, experiment.arms)) or "none"
+        raise UserError(f"{experiment.name}: it has no arm '{arm}'; its arms: {known}")
+    texts = []
+    for name, config in experiment.arms.items():
+        if arm in (None, name):
+            values = config.model_dump(mode="json")
+            text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+            texts.append(f"# arm {name}\n{text}" if name else text)
+    return "---\n".join(texts)
+
+
+def validate(files: Sequence[Path]) -> list[str]:
+    """One line a file that is right.
+
+    Raises:
+        UserError: one line for each mistake in any of the files.
+    """
+    fine: list[str] = []
+    mistakes: list[str] = []
+    for file in files:
+        try:
+            experiment = load(file, sources=tuple(SOURCES))
+        except UserError as error:
+            mistakes += error.lines
+            continue
+        stages = len(next(iter(experiment.arms.values())).stages)
+        arms = [name for name in experiment.arms if name]
+        count = f"{stages} stage{'s' * (stages != 1)}"
+        fine.append(f"{file}: {count}" + f", arms {', '.join(arms)}" * bool(arms))
+    if mistakes:
+        raise UserError(*mistakes)
+    return fine
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of a configuration file, for editors that complete and check YAML."""
+    found = RunConfig.model_json_schema(mode="validation")
+    found["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    found["title"] = "A configuration of geomix"
+    found["properties"]["arms"] = {
+        "description": "Variants of the above, one run each: overrides by arm, keys in dots.",
+        "type": "object",
+        "minProperties": 1,
+        "additionalProperties": {"type": ["object", "null"]},
+    }
+    found["properties"]["stages"]["items"] = {"$ref": "#/$defs/StageConfig"}
+    return found
+
+
+def print_schema() -> None:
+    """The body of `geomix config schema`."""
+    print(json.dumps(schema(), indent=2, ensure_ascii=False))

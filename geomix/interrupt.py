@@ -1,0 +1,32 @@
+"""Being asked to end: SIGTERM, as a cluster sends it, or Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+EXIT = 75
+"""Exit status of a run that was asked to end and can be gone on with (EX_TEMPFAIL)."""
+
+
+@contextmanager
+def asked_to_end() -> Iterator[Callable[[], bool]]:
+    """Within the block the first such signal is only noted; a second Ctrl-C ends at once."""
+    asked: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        if number == signal.SIGINT:
+            if asked:
+                raise KeyboardInterrupt
+            print("\ngeomix: saving after this step; Ctrl-C again ends at once", file=sys.stderr)
+        asked.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,69 @@
+"""When a stage ends: after its epochs, or earlier by a rule."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from geomix.config import StopConfig
+
+
+@dataclass
+class Stopping:
+    """Watches a stage's losses and scores; what it has seen goes into checkpoints.
+
+    Attributes:
+        rule: of the stage.
+        below: steps whose loss was low enough; where they must be consecutive, the last ones.
+        total: sum of the losses of the epoch that has begun.
+        steps: how many those are.
+        lowest: lowest mean training loss of an epoch.
+        waited: epochs since then.
+    """
+
+    rule: StopConfig
+    below: int = 0
+    total: float = 0.0
+    steps: int = 0
+    lowest: float = field(default=float("inf"))
+    waited: int = 0
+
+    def state(self) -> dict[str, Any]:
+        """What was seen, without the rule; `Stopping(rule, **state)` goes on from there."""
+        seen = asdict(self)
+        del seen["rule"]
+        if seen["lowest"] == float("inf"):  # JSON has none
+            del seen["lowest"]
+        return seen
+
+    def step(self, loss: float) -> bool:
+        """Whether the stage ends after this step.
+
+        Args:
+            loss: of its batch, in nats.
+        """
+        self.total += loss
+        self.steps += 1
+        if self.rule.loss_below is None:
+            return False
+        if loss < self.rule.loss_below:
+            self.below += 1
+        elif self.rule.consecutive:
+            self.below = 0
+        return self.below >= self.rule.times
+
+    def epoch(self) -> bool:
+        """Whether the stage ends after this epoch, for want of progress."""
+        mean = self.total / max(self.steps, 1)
+        self.total, self.steps = 0.0, 0
+        self.waited = 0 if mean < self.lowest else self.waited + 1
+        self.lowest = min(mean, self.lowest)
+        return self.rule.patience is not None and self.waited >= self.rule.patience
+
+    def evaluation(self, exact_match: float) -> bool:
+        """Whether the stage ends as its own examples are known.
+
+        Args:
+            exact_match: on them, 0 to 100.
+        """
+        return self.rule.exact_match is not None and exact_match >= self.rule.exact_match
