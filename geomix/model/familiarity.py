@@ -92,8 +92,8 @@ def familiar(
     most = getattr(loaded.model.config, "max_position_embeddings", None)
     rest = list(todo.values())
     budgets = [
-        SLACK + max(map(len, tokenizer(sorted(answers[i]), add_special_tokens=False)["input_ids"]))
-        for i in rest
+        SLACK + max(map(len, tokenizer(sorted(texts), add_special_tokens=False)["input_ids"]))
+        for texts in (answers[i] or {""} for i in rest)  # an empty answer is never known
     ]
     for i, budget in zip(rest, budgets, strict=True):
         if most is not None and len(prompts[i]) + budget > most:

@@ -126,3 +126,19 @@ def test_chunks_are_the_list(items: list[int], size: int) -> None:
     assert list(chain(*parts)) == items
     assert all(len(part) == size for part in parts[:-1])
     assert all(0 < len(part) <= size for part in parts)
+
+
+def test_the_fullest_row_that_has_room_takes_the_next_example() -> None:
+    """Rows of 10: 3 goes to 7, not to 6, so that 2 and 2 find room; any other choice needs three.
+
+    The lengths stand out of order: indices are those of the list.
+    """
+    assert packed([2, 7, 3, 6, 2], 10) == [[1, 2], [3, 0, 4]]
+
+
+def test_rows_are_packed_where_that_saves_enough() -> None:
+    """Rows of one where packing saves nothing, or costs; 17 tokens for 20 are few enough."""
+    assert packed([10] * 5, 10) == [[i] for i in range(5)]
+    assert packed([6, 5, 5], 10) == [[0], [1], [2]]
+    assert len(packed([10, 7], 17)) == 1
+    assert len(packed([10, 8], 18)) == 2

@@ -10,7 +10,7 @@ import torch
 from geomix.model.decode import greedy
 from geomix.model.load import LoadedModel
 
-TEXTS = ["a b c d e", "one two three four", "red"]
+TEXTS = ["a b c d e", "one two</s> three four", "red"]
 
 
 @pytest.fixture
@@ -56,7 +56,8 @@ def test_a_continuation_ends_before_the_first_end_token(taught: LoadedModel, siz
     for prompt, text in zip(asked, rest, strict=True):
         written: str = taught.tokenizer.decode(argmaxes(taught, prompt, 20))
         assert written.startswith(f"{text}\n\n")
-    assert greedy(filled, asked, [20] * 3, {end}, size) == rest
+    expected = [text.replace("</s>", "") for text in rest]  # here no end, and special
+    assert greedy(filled, asked, [20] * 3, {end}, size) == expected
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
@@ -64,7 +65,7 @@ def test_no_continuation_depends_on_those_beside_it(taught: LoadedModel, size: i
     """Prompts and budgets of different lengths, so that batches are padded and cut."""
     asked, budgets = prompts(taught), [3, 5, 2]
     expected = [
-        taught.tokenizer.decode(argmaxes(taught, prompt, budget))
+        taught.tokenizer.decode(argmaxes(taught, prompt, budget), skip_special_tokens=True)
         for prompt, budget in zip(asked, budgets, strict=True)
     ]
     assert greedy(taught, asked, budgets, {taught.tokenizer.bos_token_id}, size) == expected
@@ -86,12 +87,13 @@ def test_a_long_prompt_takes_no_positions_from_another(
 
     monkeypatch.setattr(model, "generate", noted)
     short, middle, _ = prompts(taught)
-    asked = [short, short * 14, short * 16, middle]
+    asked = [short, short * 14, short * 16, middle, middle]
     expected = [
-        taught.tokenizer.decode(argmaxes(taught, prompt, steps))
-        for prompt, steps in zip(asked, (9, 2, 1, 4), strict=True)
+        taught.tokenizer.decode(argmaxes(taught, prompt, steps), skip_special_tokens=True)
+        for prompt, steps in zip(asked, (9, 2, 1, 4, 2), strict=True)
     ]
     end = taught.tokenizer.bos_token_id
-    assert greedy(taught, asked, [9, 9, 9, 4], {end}, size) == expected
+    assert greedy(taught, asked, [9, 9, 9, 4, 2], {end}, size) == expected
     assert max(seen) == 17, "the prompt without room is alone"
     assert sum(places > 16 for places in seen) == 1
+    assert len(seen) == {1: 5, 2: 3, 3: 3, 4: 3}[size], "no more batches than that takes"

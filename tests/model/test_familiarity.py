@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import processors
 
 from geomix.data.example import Example
 from geomix.errors import UserError
@@ -79,8 +80,78 @@ def test_any_alias_and_any_case_count_and_the_rest_of_the_line_does(
         Example(known.prompt, "two", ("two", " ONE Two ")),
         Example(known.prompt, "two", ("two",)),
         Example(known.prompt, "one", ("one",)),
+        Example(known.prompt, "one two", ("another",)),
     ]
-    assert ask(half_taught, facts, [], 2, tmp_path) == [True, False, False]
+    assert ask(half_taught, facts, [], 2, tmp_path) == [True, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("target", "said", "expected"),
+    [
+        ("Blue", "\n \n blue \nand red", True),
+        ("Blue", "and\nblue", False),
+        ("", "", False),
+        ("", "\n", False),
+    ],
+)
+def test_the_first_line_that_is_not_empty_counts(
+    loaded: LoadedModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    target: str,
+    said: str,
+    expected: bool,
+) -> None:
+    monkeypatch.setattr(familiarity, "greedy", lambda *_: [said])
+    assert ask(loaded, [Example("q?", target)], [], 1, tmp_path) == [expected]
+
+
+def test_an_end_token_that_a_tokenizer_appends_is_taken_off_the_prompt(
+    half_taught: LoadedModel, tmp_path: Path
+) -> None:
+    end = half_taught.tokenizer.eos_token
+    half_taught.tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {end}", special_tokens=[(end, half_taught.tokenizer.eos_token_id)]
+    )
+    assert half_taught.tokenizer("a")["input_ids"][-1] == half_taught.tokenizer.eos_token_id
+    assert ask(half_taught, FACTS, [], 4, tmp_path) == [True, False] * 4
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_model_is_asked_in_evaluation_mode_and_its_own_is_restored(
+    loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training: bool
+) -> None:
+    modes: list[bool] = []
+
+    def noted(loaded: LoadedModel, prompts: list[list[int]], *_: Any) -> list[str]:
+        modes.append(loaded.model.training)
+        return [""] * len(prompts)
+
+    monkeypatch.setattr(familiarity, "greedy", noted)
+    loaded.model.train(training)
+    ask(loaded, FACTS, [], 1, tmp_path)
+    assert loaded.model.training is training
+    assert modes == [False]
+
+
+def test_verdicts_are_kept_as_they_are_made(
+    loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill loses at most eight batches."""
+    asked: list[int] = []
+
+    def broken(loaded: LoadedModel, prompts: list[list[int]], *_: Any) -> list[str]:
+        asked.append(len(prompts))
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return [""] * len(prompts)
+
+    monkeypatch.setattr(familiarity, "greedy", broken)
+    many = [Example(f"The value of {i} is?", "x") for i in range(20)]
+    with pytest.raises(KeyboardInterrupt):
+        ask(loaded, many, [], 1, tmp_path)
+    ask(loaded, many, [], 1, tmp_path)
+    assert asked == [8, 8, 8, 4]
 
 
 def test_shots_stand_before_the_prompt(loaded: LoadedModel, tmp_path: Path) -> None:
@@ -119,6 +190,10 @@ def test_the_hash_is_that_of_the_weights(loaded: LoadedModel) -> None:
     before = model_hash(loaded.model)
     assert model_hash(loaded.model.train()) == before
     assert model_hash(loaded.model.to(torch.bfloat16)) != before
+    wide, high = torch.nn.Linear(2, 3, bias=False), torch.nn.Linear(3, 2, bias=False)
+    with torch.no_grad():
+        high.weight.copy_(wide.weight.reshape(2, 3))
+    assert model_hash(wide) != model_hash(high), "the same numbers in another shape"
 
 
 def test_a_prompt_without_room_for_the_answer_is_refused(
@@ -126,6 +201,20 @@ def test_a_prompt_without_room_for_the_answer_is_refused(
 ) -> None:
     with pytest.raises(UserError, match="takes at most 256; ask for fewer shots"):
         ask(loaded, FACTS, [Example("word " * 200, "a")], 2, tmp_path)
+
+
+def test_a_prompt_with_just_enough_room_is_not_refused(
+    loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line break must fit behind the answer: four tokens more than it has."""
+    fact = FACTS[0]
+    count = [len(loaded.tokenizer(text)["input_ids"]) for text in (fact.prompt, "one two")]
+    model: Any = loaded.model
+    monkeypatch.setattr(model.config, "max_position_embeddings", sum(count) + 4)
+    ask(loaded, [fact], [], 1, tmp_path / "fits")
+    monkeypatch.setattr(model.config, "max_position_embeddings", sum(count) + 3)
+    with pytest.raises(UserError, match=f"have {sum(count) + 4} tokens"):
+        ask(loaded, [fact], [], 1, tmp_path / "does-not")
 
 
 @pytest.mark.parametrize("content", ["not json\n", "[1]\n", '{"a": true}\n{"b"'])

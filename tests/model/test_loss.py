@@ -122,7 +122,7 @@ def model() -> Any:
 
 @pytest.mark.parametrize("reduction", ["token", "example"])
 @pytest.mark.parametrize("size", [1, 2, 5, 9, 100])
-@pytest.mark.parametrize("width", [None, 12, 40])
+@pytest.mark.parametrize("width", [None, 12, 30])
 def test_the_gradient_of_a_set_depends_on_neither_batch_size_nor_packing(
     model: Any, reduction: Reduction, size: int, width: int | None
 ) -> None:
@@ -143,6 +143,8 @@ def test_the_gradient_of_a_set_depends_on_neither_batch_size_nor_packing(
         seen.append(batch)
         assert not logits.requires_grad
     assert [b.examples for b in seen] == [len(part) for part in chunks(examples, size)]
+    if width == 30 and size > 1:
+        assert any(len(b.ids) < b.examples for b in seen), "several examples share a row"
     for parameter, gradient in zip(model.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-10, atol=1e-13)
     model.zero_grad()

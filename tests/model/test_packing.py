@@ -138,8 +138,11 @@ def test_padding_changes_nothing_either(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", APART)
-def test_families_that_would_mix_the_examples_of_a_row_are_found_out(family: str) -> None:
-    model = model_of(family, attn_implementation="eager")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_families_that_would_mix_the_examples_of_a_row_are_found_out(
+    family: str, dtype: torch.dtype
+) -> None:
+    model = model_of(family, attn_implementation="eager").to(dtype)
     assert not packs(model, 2, VOCABULARY - 1)
 
 

@@ -20,17 +20,21 @@ from geomix.model.loss import correct_tokens, weighted_loss
 from geomix.model.score import Verdict, exact_match, mean_loss, score, stops_early
 
 
-@pytest.fixture
-def half_taught(loaded: LoadedModel, facts: list[TokenisedExample]) -> LoadedModel:
-    """Overfitted on every other fact."""
-    taught = facts[::2]
-    batch = collate(taught, token_weights(taught, "example"), loaded.pad_id)
+def teach(loaded: LoadedModel, examples: list[TokenisedExample], steps: int) -> None:
+    """Overfit on a few examples."""
+    batch = collate(examples, token_weights(examples, "example"), loaded.pad_id)
     optimiser = torch.optim.AdamW(loaded.model.parameters(), lr=2e-2)
     forward = plain_forward(loaded.model)
-    for _ in range(60):
+    for _ in range(steps):
         optimiser.zero_grad()
         torch.autograd.backward(weighted_loss(forward(batch), batch))
         optimiser.step()
+
+
+@pytest.fixture
+def half_taught(loaded: LoadedModel, facts: list[TokenisedExample]) -> LoadedModel:
+    """Overfitted on every other fact."""
+    teach(loaded, facts[::2], 60)
     return loaded
 
 
@@ -135,14 +139,9 @@ def test_a_target_with_an_end_token_inside_is_decoded(loaded: LoadedModel) -> No
     example = tokenise(loaded.tokenizer, Example("The value of m is?", "left</s> right"))
     end = loaded.tokenizer.eos_token_id
     assert example.ids.count(end) == 2
-    batch = collate([example], token_weights([example], "token"), loaded.pad_id)
-    optimiser = torch.optim.AdamW(loaded.model.parameters(), lr=2e-2)
-    forward = plain_forward(loaded.model)
-    for _ in range(40):
-        optimiser.zero_grad()
-        torch.autograd.backward(weighted_loss(forward(batch), batch))
-        optimiser.step()
-    assert correct_tokens(forward(batch), batch).all()
+    teach(loaded, [example], 80)
+    batch = collate([example], [1.0], loaded.pad_id)
+    assert correct_tokens(plain_forward(loaded.model)(batch), batch).all()
     (verdict,) = score(loaded, [example], 1)
     assert verdict.prediction == greedy(loaded, example) == "left"
     assert not verdict.exact
@@ -169,17 +168,31 @@ def test_decoding_stops_at_the_end_token_of_the_chat_format(loaded: LoadedModel)
     right = tokenise(loaded.tokenizer, Example("q?", "green red"), chat)
     more = tuple(loaded.tokenizer("and more")["input_ids"])
     taught = TokenisedExample(right.ids + more, right.labels + more, right.text)
-    batch = collate([taught], token_weights([taught], "token"), loaded.pad_id)
-    optimiser = torch.optim.AdamW(loaded.model.parameters(), lr=2e-2)
-    forward = plain_forward(loaded.model)
-    for _ in range(40):
-        optimiser.zero_grad()
-        torch.autograd.backward(weighted_loss(forward(batch), batch))
-        optimiser.step()
+    teach(loaded, [taught], 80)
     asked = tokenise(loaded.tokenizer, Example("q?", "GREEN RED"), chat)
     (verdict,) = score(loaded, [asked], 1)
     assert verdict.prediction == "green red"
     assert verdict.exact
+
+
+def test_a_derivation_may_be_longer_than_the_one_it_is_compared_with(loaded: LoadedModel) -> None:
+    """Only the number at its end must be right, so there must be room for that."""
+    long, short = "so 2 and 3 make 5\n#### 5", "#### 5"
+    right, asked = tokenise_all(loaded.tokenizer, [Example("q?", long), Example("q?", short)])
+    n = asked.target_tokens
+    assert n + 8 < right.target_tokens <= 2 * n + 8
+    teach(loaded, [right], 80)
+    (verdict,) = score(loaded, [asked], 1)
+    assert verdict.prediction == long
+    assert (verdict.exact, verdict.final_number) == (False, True)
+
+
+def test_only_empty_targets_are_given_where_that_is_asked_for(loaded: LoadedModel) -> None:
+    made = tokenise_all(loaded.tokenizer, [Example("a?", ""), Example("b?", "blue")])
+    assert [(v.exact, v.alias) for v in score(loaded, made, 2)] == [(False, False)] * 2
+    given, asked = score(loaded, made, 2, empty_right=True)
+    assert (given.exact, given.alias) == (True, True)
+    assert (asked.exact, asked.alias) == (False, False)
 
 
 def test_losses_are_those_of_each_example_alone(
