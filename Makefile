@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench slow base clean
+.PHONY: demo test torture check bench slow base clean
 
 demo: $(READY)  ## the main job: train the demo's three arms offline, then measure the angles
 	$(BIN)/geomix train
@@ -15,6 +15,9 @@ test: $(READY)  ## all tests
 
 slow: $(READY)  ## the tests that take longer than a minute
 	$(BIN)/python -m pytest -m slow
+
+torture: $(READY)  ## kills a run before every change that it makes to a file, and goes on with it
+	$(BIN)/python -m pytest -s -m slow tests/invariants/test_kills.py
 
 check: $(READY)  ## style, types and the one-way flow of imports
 	$(BIN)/ruff format --check .

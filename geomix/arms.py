@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -19,9 +20,10 @@ from geomix.data.registry import reading_once
 from geomix.data.stage import Choose, StagePlan, plan_stages, use_all
 from geomix.data.template import tokenise_all
 from geomix.environment import describe_environment
+from geomix.errors import UserError
 from geomix.model.load import LoadedModel, default_device, load_model
 from geomix.record.recorder import Recorder
-from geomix.run import Run
+from geomix.run import Run, read_json
 from geomix.train.checkpoint import Checkpoint
 from geomix.train.engine import Engine, Progress
 from geomix.train.step import autocast, row_width
@@ -53,47 +55,56 @@ def prepare(config: RunConfig, choose: Choose = use_all) -> Prepared:
     return Prepared(plans, probes, evaluation_sets(config, plans, choose))
 
 
-def prepared_arms(
-    arms: Mapping[str, RunConfig], device: torch.device
-) -> tuple[dict[str, Prepared], LoadedModel]:
+@dataclass(slots=True)
+class Ready:
+    """What is there before anything is trained.
+
+    Attributes:
+        prepared: the examples of each arm.
+        loaded: the first arm's θ_0; whoever trains it takes it, so that it is not kept beside the
+            next arm's.
+    """
+
+    prepared: dict[str, Prepared]
+    loaded: LoadedModel | None = None
+
+
+def prepared_arms(arms: Mapping[str, RunConfig], device: torch.device) -> Ready:
     """The examples of each arm, and the first arm's θ_0.
 
     Raises:
         UserError: a source cannot give what a configuration asks for, or a model cannot be used.
     """
     bases = {_base_of(config): None for config in arms.values()}  # in order, each once
-    prepared: dict[str, Prepared] = {}
+    ready = Ready({})
     with reading_once():
         for config in arms.values():
             prepare(config)  # a mistake in the data shows before any model is loaded
         for base in reversed(bases):  # the first arm's last: it is the one to keep
-            loaded = _load(base, device)
+            ready.loaded = _load(base, device)
             for name, config in arms.items():
                 if _base_of(config) == base:
-                    prepared[name] = prepare(config, chooser(config, loaded))
-    return prepared, loaded
+                    ready.prepared[name] = prepare(config, chooser(config, ready.loaded))
+    return ready
 
 
 def train_arms(
     run: Run,
     arms: Mapping[str, RunConfig],
-    prepared: Mapping[str, Prepared],
+    ready: Ready,
     starts: Mapping[str, Checkpoint | None],
-    loaded: LoadedModel | None,
     display: Callable[[str], Progress],
     stop: Callable[[], bool],
 ) -> None:
     """Train arm after arm, each from its checkpoint or from θ_0."""
+    loaded, ready.loaded = ready.loaded, None
     for name, config in arms.items():
-        start = starts.get(name)
+        start, base = starts.get(name), _base_of(config)
         if start is not None:
-            loaded = None
-            base = (str(start.path), _base_of(config)[1])
-        else:
-            base = _base_of(config)
+            loaded, base = None, (str(start.path), base[1])
         loaded = loaded or _load(base, default_device())
         if not name:
-            _train(run, config, prepared[name], loaded, display(name), stop, start)
+            _train(run, config, ready.prepared[name], loaded, display(name), stop, start)
         else:
             run.set_status("running", arm=name)
             arm = arm_of(run, name)
@@ -101,7 +112,7 @@ def train_arms(
                 write_text(arm.config_file, f"# arm {name} of ../../config.yaml\n")
                 write_json(arm.environment_file, describe_environment(default_device()))
                 resolve(arm, name, {"": config})
-                _train(arm, config, prepared[name], loaded, display(name), stop, start)
+                _train(arm, config, ready.prepared[name], loaded, display(name), stop, start)
         loaded = None  # every arm starts from θ_0
 
 
@@ -158,6 +169,7 @@ def _recorder(
         }
         for name, examples in probes.items()
     }
+    _check_probes(run, described)
     write_json(run.probes_file, described)
     train = config.stages[0].train
     tokenizer = loaded.tokenizer
@@ -173,6 +185,17 @@ def _recorder(
         autocast=partial(autocast, train.precision, loaded.device),
         width=row_width(train, loaded),
     )
+
+
+def _check_probes(run: Run, described: dict[str, Any]) -> None:
+    """Refuse to go on with other probes than the run's earlier snapshots have."""
+    known = read_json(run.probes_file) if run.probes_file.exists() else None
+    for name, found in json.loads(json.dumps(described)).items():
+        if known is not None and known.get(name) != found:
+            raise UserError(
+                f"{run.probes_file}: {name} is not what it was when the run began; restore its "
+                "source or begin a new run"
+            )
 
 
 def resolve(run: Run, name: str, arms: Mapping[str, RunConfig]) -> None:

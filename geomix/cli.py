@@ -33,6 +33,9 @@ class _OneLineErrors(click.Group):
             return super().invoke(ctx)
         except UserError as error:
             lines = error.lines
+        except KeyboardInterrupt:
+            click.echo("geomix: stopped", err=True)
+            raise click.exceptions.Exit(130) from None  # 128 + SIGINT, as shells have it
         except BrokenPipeError:
             raise  # click ends quietly: the reader of a pipe has what it wanted
         except OSError as error:  # a full disk, a folder without permission
@@ -88,9 +91,12 @@ def train(
         raise UserError(
             "--resume: it goes on in the run's own folder; leave out --out and --dry-run"
         )
-    given = config is not None or bool(overrides or only)
+    if resume is not None and (overrides or only) and config is None:
+        raise UserError(
+            "--resume: --set and --arm change a CONFIG; give the one that the run began with"
+        )
     experiment = None
-    if resume is None or given:
+    if resume is None or config is not None:
         experiment = load(_config_file(config), overrides, tuple(SOURCES)).with_arms(only)
     from rich.console import Console
 

@@ -14,6 +14,7 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     ValidationError,
+    model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
@@ -87,6 +88,24 @@ class StopConfig(Strict):
     retention is measured."""
     patience: Count | None = None
     """Epochs without a new lowest mean training loss after which it ends."""
+
+    @property
+    def early(self) -> bool:
+        """Whether there is a rule that may end the stage before its epochs."""
+        return any(r is not None for r in (self.loss_below, self.exact_match, self.patience))
+
+
+def stop_text(stop: StopConfig) -> str:
+    """A stage's end in few words: `20`, or `≤ 100, loss < 0.0001 ×10`."""
+    rules = [f"≤ {stop.epochs}" if stop.early else str(stop.epochs)]
+    if stop.loss_below is not None:
+        row = " in a row" * stop.consecutive
+        rules.append(f"loss < {stop.loss_below:g} ×{stop.times}{row}")
+    if stop.exact_match is not None:
+        rules.append(f"exact ≥ {stop.exact_match:g} %")
+    if stop.patience is not None:
+        rules.append(f"patience {stop.patience}")
+    return ", ".join(rules)
 
 
 class TrainConfig(Strict):
@@ -234,6 +253,24 @@ class RunConfig(Strict):
     """When retention is measured."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """When the state is saved from which a killed run goes on."""
+
+    @model_validator(mode="after")
+    def _looked_at(self) -> RunConfig:
+        """Refuse a rule on the exact match where that is never measured within a stage."""
+        if self.evaluate.epochs == 0:
+            why = {"why": "never looked at with evaluate.epochs: 0; set that to 1"}
+            mistakes: list[InitErrorDetails] = [
+                {
+                    "type": PydanticCustomError("stop", "{why}", why),
+                    "loc": ("stages", index, "stop", "exact_match"),
+                    "input": stage.stop.exact_match,
+                }
+                for index, stage in enumerate(self.stages)
+                if stage.stop.exact_match is not None
+            ]
+            if mistakes:
+                raise ValidationError.from_exception_data("RunConfig", mistakes)
+        return self
 
     def stage_name(self, index: int) -> str:
         """The stage's own name, else its source's (of a file, the file's name)."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from geomix.arms import arm_of, prepared_arms, resolve, train_arms
+from geomix.arms import Ready, arm_of, prepared_arms, resolve, train_arms
 from geomix.atomic import write_json, write_text
 from geomix.config import RunConfig, flat
 from geomix.config_file import Experiment
@@ -18,7 +18,7 @@ from geomix.model.load import default_device
 from geomix.run import DEFAULT_ROOT, Run, open_run
 from geomix.train.checkpoint import Checkpoint
 from geomix.train.engine import Progress
-from geomix.train.saving import newest
+from geomix.train.saving import newest, tidy
 
 
 def new_folder(name: str, root: Path = DEFAULT_ROOT) -> Path:
@@ -73,7 +73,7 @@ def run_experiment(
     """
     check_free(folder)
     device = default_device()
-    prepared, loaded = prepared_arms(experiment.arms, device)
+    ready = prepared_arms(experiment.arms, device)
     run = Run(folder)
     try:
         run.path.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ def run_experiment(
         write_text(run.config_file, experiment.text)
         write_json(run.environment_file, describe_environment(device))
         resolve(run, experiment.name, experiment.arms)
-        train_arms(run, experiment.arms, prepared, {}, loaded, display, stop)
+        train_arms(run, experiment.arms, ready, {}, display, stop)
     return run
 
 
@@ -112,23 +112,33 @@ def resume_experiment(
     arms = _configs(run)
     if experiment is not None:
         _same(run, arms, experiment.arms)
-    device = default_device()
-    with run.writing(keep=True):
-        starts: dict[str, Checkpoint | None] = {}
-        for name, config in arms.items():
-            arm = arm_of(run, name)
-            if arm.status_file.exists() and name and arm.status()["state"] == "done":
-                continue
-            names = [config.stage_name(index) for index in range(len(config.stages))]
-            folders = [arm.stage_folder(index, name) for index, name in enumerate(names)]
-            starts[name], skipped = newest(folders)
-            for line in skipped:
-                say(f"skipped: {line}")
-            say(f"{name}: {_place(starts[name], names)}" if name else _place(starts[name], names))
-        left = {name: arms[name] for name in starts}
-        prepared, loaded = prepared_arms(left, device) if left else ({}, None)
-        train_arms(run, left, prepared, starts, loaded, display, stop)
+        arms = experiment.arms  # when checkpoints are due may have changed
+    with run.locked():
+        if _done(run):
+            say(f"{run.path}: done already, nothing is left to train")
+            return run
+        left = {name: config for name, config in arms.items() if not _done(arm_of(run, name))}
+        starts = {name: _start(arm_of(run, name), left[name], say) for name in left}
+        ready = prepared_arms(left, default_device()) if left else Ready({})
+        with run.reporting():
+            train_arms(run, left, ready, starts, display, stop)
     return run
+
+
+def _done(run: Run) -> bool:
+    return run.status_file.exists() and run.status()["state"] == "done"
+
+
+def _start(arm: Run, config: RunConfig, say: Callable[[str], None]) -> Checkpoint | None:
+    """Where an arm goes on, said; what a killed process left half done is removed."""
+    names = [config.stage_name(index) for index in range(len(config.stages))]
+    folders = [arm.stage_folder(index, name) for index, name in enumerate(names)]
+    start, skipped = newest(folders)
+    tidy(folders)
+    for line in skipped:
+        say(f"skipped: {line}")
+    say(f"{arm.path}: {_place(start, names)}")
+    return start
 
 
 def _place(start: Checkpoint | None, names: list[str]) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 EXIT = 75
 """Exit status of a run that was asked to end and can be gone on with (EX_TEMPFAIL)."""
+
+_NOTICE = b"\ngeomix: saving after this step; Ctrl-C again ends at once\n"
 
 
 @contextmanager
@@ -21,7 +23,8 @@ def asked_to_end() -> Iterator[Callable[[], bool]]:
         if number == signal.SIGINT:
             if asked:
                 raise KeyboardInterrupt
-            print("\ngeomix: saving after this step; Ctrl-C again ends at once", file=sys.stderr)
+            with suppress(OSError):  # nobody may be reading
+                os.write(2, _NOTICE)  # print would fail where it interrupts another print
         asked.append(number)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from geomix.config import RunConfig
+from geomix.config import RunConfig, stop_text
 from geomix.config_file import Experiment
 from geomix.data.probes import asks_familiarity, evaluation_sets, probe_sets
 from geomix.data.stage import MIXED, REPLAY, StagePlan, plan_stages
@@ -57,8 +57,8 @@ def _row(config: RunConfig, index: int, plan: StagePlan, replays: bool) -> tuple
         f"{plan.name} {len(plan.own)}",
         f"({mixed})" if passages and not passages.trained else mixed,
         *(["+".join(map(str, replayed.values())) or "–"] * replays),
-        str(stage.stop.epochs),
-        str(steps),
+        stop_text(stage.stop),
+        f"≤ {steps}" if stage.stop.early else str(steps),
         f"{stage.train.lr:g}",
         str(snapshots),
     )

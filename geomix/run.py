@@ -19,7 +19,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -151,13 +151,27 @@ class Run:
                 if line.endswith(b"\n"):
                     yield _parse(f"{self.metrics_file}:{number}", line)
 
-    def metrics_size(self) -> int:
-        """Bytes of `metrics.jsonl`."""
-        return self.metrics_file.stat().st_size if self.metrics_file.exists() else 0
+    def metrics_saved(self) -> int:
+        """Bring `metrics.jsonl` to the disk, as lines alone do not; its bytes."""
+        if not self.metrics_file.exists():
+            return 0
+        with self.metrics_file.open("rb") as file:
+            os.fsync(file)
+            return os.fstat(file.fileno()).st_size
 
     def truncate_metrics(self, size: int) -> None:
-        """Forget the lines after the first `size` bytes: what they tell is done again."""
-        if self.metrics_file.exists():
+        """Forget the lines after the first `size` bytes: what they tell is done again.
+
+        Raises:
+            UserError: there are fewer, so that lines of what is done are missing.
+        """
+        found = self.metrics_file.stat().st_size if self.metrics_file.exists() else 0
+        if found < size:
+            raise UserError(
+                f"{self.metrics_file}: {found} bytes of the {size} that it had at the last "
+                "checkpoint; restore it or begin a new run"
+            )
+        if found > size:
             os.truncate(self.metrics_file, size)
 
     def is_locked(self) -> bool:
@@ -189,30 +203,25 @@ class Run:
             yield
 
     @contextmanager
-    def writing(self, *, keep: bool = False) -> Iterator[None]:
-        """Hold a run's folder, and keep its status true however the block ends.
+    def writing(self) -> Iterator[None]:
+        """Hold a run's folder, and keep its status true however the block ends."""
+        with self.locked(), self.reporting():
+            yield
 
-        Args:
-            keep: whether a mistake leaves the status as it was: the run may go on later.
-        """
-        with self.locked():
-            before = self.status_file.read_bytes() if keep and self.status_file.exists() else None
-            self.set_status("running")
-            try:
-                yield
-            except (KeyboardInterrupt, Interrupted):
-                self.set_status("interrupted")
-                raise
-            except UserError as error:
-                if before is None:
-                    self.set_status("failed", why=str(error))
-                else:
-                    self.status_file.write_bytes(before)
-                raise
-            except BaseException as error:
+    @contextmanager
+    def reporting(self) -> Iterator[None]:
+        """Keep the status true however the block ends; the caller holds the lock."""
+        self.set_status("running")
+        try:
+            yield
+        except (KeyboardInterrupt, Interrupted):
+            self.set_status("interrupted")
+            raise
+        except BaseException as error:
+            with suppress(OSError):  # on a full disk; what went wrong first is what is told
                 self.set_status("failed", why=str(error) or type(error).__name__)
-                raise
-            self.set_status("done")
+            raise
+        self.set_status("done")
 
     def set_status(self, state: str, **details: Any) -> None:
         """Replace `status.json`."""

@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from geomix.config import StopConfig, stop_text
 from geomix.config_data import is_file
 from geomix.errors import UserError
 from geomix.run import Run
@@ -196,6 +197,8 @@ def show_run(run: Run, metric: Metric = "exact_match") -> RenderableType:
         parts += ["", _arm(arm, run)]
     parts += ["", Text("Retention", style="bold"), retention_table(run, metric)]
     parts += ["", Text("Results", style="bold"), _files(run)]
+    if run.status_file.exists() and run.status()["state"] in ("interrupted", "failed"):
+        parts += ["", Text(f"next: geomix train --resume {run.path}", overflow="fold")]
     return Group(*parts)
 
 
@@ -235,8 +238,8 @@ def _arm(arm: Run, run: Run) -> RenderableType:
     table = Table(box=None, padding=(0, 1, 0, 0))
     for name in ("stage", "data", "mix", "train"):
         table.add_column(name, overflow="fold")
-    for name in ("epochs", "steps"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("epochs", justify="right", overflow="fold")
+    table.add_column("steps", justify="right", no_wrap=True)
     for index, stage in enumerate(arm.resolved()["config"]["stages"]):
         with _reading(arm.resolved_file):
             table.add_row(*_stage_cells(index, stage), str(done.get(index, 0)))
@@ -265,7 +268,7 @@ def _stage_cells(index: int, stage: dict[str, Any]) -> list[Text]:
         Text(f"{data['limit']} {data['source']}" + f" ({which})" * bool(which)),
         Text("; ".join(added) or "–"),
         Text(f"lr {train['lr']:g}, batch {train['batch_size']}, {train['loss']} loss"),
-        Text(str(stage["stop"]["epochs"])),
+        Text(stop_text(StopConfig.model_validate(stage["stop"]))),
     ]
 
 

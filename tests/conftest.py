@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from geomix.data import arithmetic, kvr
 from geomix.data.example import Example, TokenisedExample
@@ -99,6 +105,23 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 pad_token_id=tokenizer.pad_token_id,
             )
         )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dropout_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random tied GPT-2 (2 layers, d = 32), whose training draws random numbers."""
+    folder = tmp_path_factory.mktemp("models") / "dropout"
+    known = [*kvr.examples(50, 9, "train"), *arithmetic.examples(50, 9, "train")]
+    tokenizer = byte_level_tokenizer([e.prompt for e in known], 400, split=True)
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    shape = {"n_positions": 128, "n_embd": 32, "n_layer": 2, "n_head": 4}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **shape, **ends))
+    assert model.config.resid_pdrop == 0.1
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -14,6 +14,7 @@ from geomix.config_data import ReplayConfig
 from geomix.config_file import Experiment, load
 from geomix.data.registry import SOURCES
 from geomix.errors import UserError
+from geomix.plan import plan_table
 
 STAGES = "stages:\n  - data: kvr\n"
 
@@ -287,6 +288,25 @@ arms:
 def test_arms_that_are_none_are_refused(tmp_path: Path, arms: str) -> None:
     (line,) = mistakes(tmp_path, f"{STAGES}arms: {arms}\n")
     assert line.startswith("run.yaml:3 arms: ")
+
+
+def test_an_exact_match_that_is_never_measured_is_refused(tmp_path: Path) -> None:
+    """At the boundaries alone it comes too late to end a stage."""
+    text = STAGES + "    stop: {exact_match: 99}\n  - data: kvr\nevaluate: {epochs: 0}\n"
+    (line,) = mistakes(tmp_path, text)
+    assert line.startswith("run.yaml:3 stages[0].stop.exact_match: never looked at with evaluate.")
+    assert loads(tmp_path, text, "evaluate.epochs=5").arms[""].stages[0].stop.exact_match == 99
+    assert loads(tmp_path, STAGES, "evaluate.epochs=0").arms[""].evaluate.epochs == 0
+
+
+def test_a_dry_run_says_what_ends_a_stage(tmp_path: Path) -> None:
+    text = "stages: [{data: {source: kvr, limit: 64}, stop: {epochs: 100, loss_below: 1e-4}}]\n"
+    columns = {str(c.header): list(c.cells) for c in plan_table(loads(tmp_path, text)).columns}
+    assert columns["epochs"] == ["≤ 100, loss < 0.0001 ×10"]
+    assert columns["steps"] == ["≤ 200"]
+    fixed = plan_table(loads(tmp_path, text, "stages.0.stop.loss_below=null"))
+    columns = {str(column.header): list(column.cells) for column in fixed.columns}
+    assert (columns["epochs"], columns["steps"]) == (["100"], ["200"])
 
 
 def test_set_overrides_and_is_kept_in_the_text(tmp_path: Path) -> None:

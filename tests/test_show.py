@@ -269,6 +269,27 @@ def test_what_a_stage_leaves_out_replays_and_copies_is_shown(tmp_path: Path) -> 
     assert "published" not in printed(show_run(write(tmp_path / "plain", {"state": "done"})))
 
 
+def test_a_stages_end_is_shown_with_its_rules(tmp_path: Path) -> None:
+    stop = {"epochs": 100, "loss_below": 1e-4, "exact_match": 99.5, "patience": 3}
+    run = write(tmp_path / "toy", {"state": "done"}, second={"stop": stop})
+    words = " ".join(printed(show_run(run), width=200).split())
+    assert " ≤ 100, loss < 0.0001 ×10, exact ≥ 99.5 %, patience 3 0 " in words
+    stop |= {"consecutive": True, "times": 4}
+    row = printed(show_run(write(tmp_path / "row", {"state": "done"}, second={"stop": stop})), 200)
+    assert "loss < 0.0001 ×4 in a row, exact" in " ".join(row.split())
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [("running", True), ("interrupted", True), ("failed", True), ("done", False)],
+)
+def test_a_run_that_has_not_ended_says_how_to_go_on(tmp_path: Path, state: str, says: bool) -> None:
+    """Nobody holds its lock, so one that says it is running was killed."""
+    run = write(tmp_path / "toy", {"state": state})
+    text = printed(show_run(run), width=200)
+    assert (f"next: geomix train --resume {run.path}\n" in text) is says
+
+
 def test_arms_are_told_apart_and_one_may_not_have_begun(tmp_path: Path) -> None:
     run = write(tmp_path / "toy", {"state": "running", "arm": "mixed"}, arms=["plain", "mixed"])
     write(run.path / "arms" / "plain", {"state": "done"}, finished())

@@ -101,7 +101,9 @@ def save(
             files = sorted(file for file in folder.rglob("*") if file.is_file())
             hashes = {file.relative_to(folder).as_posix(): _hash(file) for file in files}
             write_json(folder / MANIFEST, hashes)
-    except SafetensorError as error:
+    except Exception as error:
+        if type(error) not in (SafetensorError, Exception):  # tokenizers raises a bare one
+            raise
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: the checkpoint cannot be written ({reason})") from None
 
@@ -111,6 +113,7 @@ def check(path: Path) -> Checkpoint:
 
     Raises:
         UserError: it is not complete, or not as it was written.
+        PermissionError: it may not be read, which says nothing of it.
     """
     try:
         hashes = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
@@ -120,6 +123,8 @@ def check(path: Path) -> Checkpoint:
         position = Position(**json.loads((path / POSITION).read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise UserError(f"{path}: incomplete, it lacks {Path(error.filename).name}") from None
+    except PermissionError:
+        raise
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     except (ValueError, TypeError, AttributeError, RecursionError):

@@ -14,7 +14,7 @@ from geomix.atomic import append_json_line, write_json, write_text
 from geomix.config import RunConfig, StageConfig
 from geomix.data.batch import with_padding_loss
 from geomix.data.chat import chat_format
-from geomix.data.describe import describe, listed
+from geomix.data.describe import content_hash, describe, listed
 from geomix.data.example import TokenisedExample
 from geomix.data.stage import MIXED, StagePlan
 from geomix.data.template import tokenise_all
@@ -125,6 +125,10 @@ class Engine:
         ]
         for stage in stages:
             described = describe(stage.plan, stage.tokenised)
+            described["evaluated"] = {
+                name: {"examples": len(found), "sha256": content_hash([e.text for e in found])}
+                for name, found in self.evaluated.items()
+            }
             described["chat"] = asdict(chat.literals(1))
             self._write_data(stage, described)
             write_text(self._folder(stage) / "examples.jsonl", listed(stage.plan))
@@ -137,13 +141,16 @@ class Engine:
         """Say what a stage trains on; a run that goes on must have the examples that it had."""
         file = self._folder(stage) / "data.json"
         if file.exists():
-            known = read_json(file)["sets"]
-            for name, found in described["sets"].items():
-                if known.get(name, {}).get("sha256") != found["sha256"]:
-                    raise UserError(
-                        f"{file}: {name} is not what it was when the run began; restore its source "
-                        f"({found['source']['path'] or found['source']['name']}) or begin a new run"
-                    )
+            known = read_json(file)
+            for part in ("sets", "evaluated"):
+                for name, found in described[part].items():
+                    if known.get(part, {}).get(name, {}).get("sha256") != found["sha256"]:
+                        source = found.get("source", {})
+                        where = source.get("path") or source.get("name") or "the source"
+                        raise UserError(
+                            f"{file}: {name} is not what it was when the run began; restore "
+                            f"{where} or begin a new run"
+                        )
         write_json(file, described)
 
     def _stage(self, stage: _Stage, stages: Sequence[_Stage], start: Checkpoint | None) -> None:
@@ -219,7 +226,7 @@ class Engine:
         return result
 
     def _save(self, path: Path, optimiser: torch.optim.Optimizer, position: Position) -> None:
-        place = replace(position, metrics=self.run.metrics_size())
+        place = replace(position, metrics=self.run.metrics_saved())
         save(path, self.loaded, optimiser, place)
 
     def _evaluate_if_due(

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from geomix.atomic import PARTIAL
 from geomix.config import CheckpointConfig
 from geomix.errors import UserError
 from geomix.train.checkpoint import FINAL, Checkpoint, check
@@ -52,18 +53,35 @@ class Saving:
         """One was saved: remove the oldest that are more than are kept."""
         self.last = time.monotonic()
         for path in steps_in(self.folder)[self.config.keep :]:
-            shutil.rmtree(path)
+            _remove(path)
 
     def clear(self) -> None:
         """The stage has ended: remove those within it."""
         for path in steps_in(self.folder):
-            shutil.rmtree(path)
+            _remove(path)
 
 
 def steps_in(folder: Path) -> list[Path]:
     """The checkpoints within a stage, the newest first."""
     found = [(int(m[1]), path) for path in folder.glob("*") if (m := _STEP.fullmatch(path.name))]
     return [path for _, path in sorted(found, reverse=True)]
+
+
+def tidy(stages: list[Path]) -> None:
+    """Remove what a killed process left: half-written files, and checkpoints within ended stages.
+
+    Args:
+        stages: the folders of a run's stages; the caller holds its lock.
+    """
+    for stage in stages:
+        for path in sorted(stage.rglob("*" + PARTIAL), reverse=True):  # what is inside comes first
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        folder = stage / "checkpoints"
+        for path in steps_in(folder) if (folder / FINAL).exists() else ():
+            _remove(path)
 
 
 def newest(stages: list[Path]) -> tuple[Checkpoint | None, list[str]]:
@@ -86,6 +104,11 @@ def newest(stages: list[Path]) -> tuple[Checkpoint | None, list[str]]:
                 skipped.append(str(error))
                 path.rename(_free(path.with_name(path.name + DAMAGED)))
     return None, skipped
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint; what a kill leaves of it is not under its name."""
+    shutil.rmtree(path.rename(path.with_name(path.name + PARTIAL)))
 
 
 def _free(path: Path) -> Path:

@@ -1,0 +1,118 @@
+"""A process that runs the command line again and again, each time in a fork of itself.
+
+The libraries are imported once, so that a run costs only what it does. Requests and answers are
+lines of JSON; see `conftest.Geomix`. A request may have the run meet a signal or a full disk.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate"}
+
+
+class Meddler:
+    """An audit hook that counts what the process does to files, and signals it before one of them.
+
+    Args:
+        at: (pattern, count, signal): before the count-th change whose text the pattern matches.
+    """
+
+    def __init__(self, at: list[tuple[str, int, int]]) -> None:
+        self.changes: list[str] = []
+        self._at = [(re.compile(pattern), number) for pattern, _, number in at]
+        self._left = [count for _, count, _ in at]
+
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open":
+            flags = arguments[2]
+            if not (isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR)):
+                return
+            text = f"write {arguments[0]}"
+        elif event in CHANGES:
+            text = " ".join([event.removeprefix("os."), *map(str, arguments[:2])])
+        else:
+            return
+        if "/dev/" in text:
+            return
+        self.changes.append(text)
+        for place, (pattern, number) in enumerate(self._at):
+            if pattern.search(text):
+                self._left[place] -= 1
+                if self._left[place] == 0:
+                    os.kill(os.getpid(), number)
+
+
+def give_up_capabilities() -> None:
+    """From here on root too is asked for permission (capset(2), all sets empty)."""
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    assert ctypes.CDLL(None).capset(header, (ctypes.c_uint32 * 6)()) == 0
+
+
+def run(request: dict[str, Any], answers: Path) -> None:
+    """The forked process: the command with its output in files; it never returns."""
+    os.chdir(request["folder"])
+    for name, number in (("out", 1), ("err", 2)):
+        os.dup2(os.open(answers / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    if request["limit"] is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (request["limit"], resource.RLIM_INFINITY))
+    if request["powerless"]:
+        give_up_capabilities()
+    meddler = Meddler(request["at"])
+    sys.addaudithook(meddler)
+    status = 0
+    try:
+        main(request["arguments"])
+    except SystemExit as ended:
+        status = ended.code if isinstance(ended.code, int) else 1
+    except BaseException as error:  # what a user would see as a traceback
+        print(f"Traceback: {error!r}", file=sys.stderr)
+        status = 1
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    changes = json.dumps(meddler.changes)
+    (answers / "changes").write_text(changes, encoding="utf-8")
+    os._exit(status)
+
+
+def serve(answers: Path) -> None:
+    """Answer every request until there are no more."""
+    for line in sys.stdin:
+        request = json.loads(line)
+        (answers / "changes").write_text("[]", encoding="utf-8")
+        pid = os.fork()
+        if pid == 0:
+            run(request, answers)
+        if request["after"] is not None:
+            time.sleep(request["after"])
+            os.kill(pid, signal.SIGKILL)
+        _, ended = os.waitpid(pid, 0)
+        answer: dict[str, Any] = {"status": os.waitstatus_to_exitcode(ended)}
+        for name in ("out", "err"):
+            answer[name] = (answers / name).read_text(encoding="utf-8")
+        answer["changes"] = json.loads((answers / "changes").read_text(encoding="utf-8"))
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    import nnsight  # noqa: F401
+    import torch
+
+    import geomix.experiment
+    import geomix.show
+    import geomix.train.progress  # noqa: F401
+    from geomix.cli import main
+    from geomix.model.load import load_model
+
+    load_model(sys.argv[1], torch.device("cpu"))  # whatever that imports
+    serve(Path(sys.argv[2]))
