@@ -87,7 +87,7 @@ CONFIGS: dict[str, tuple[str | bytes, str]] = {
         data("kvr, limit: 1, familiar: {facts: drop, shots: 90}"),
         "the model takes at most 256; ask for fewer shots, or prompt: plain",
     ),
-    "familiar none": (data("kvr, limit: 1, familiar: only"), "0 examples found, 32 not familiar"),
+    "familiar none": (data("kvr, limit: 1, familiar: only"), "0 examples found, 1000 not familiar"),
     "set named D_A": (f"{ALONE}evaluate: {{sets: {{D_A: kvr}}}}\n", ".sets.D_A: 'D_A' is the name"),
     "set of a path": (
         f"{ALONE}evaluate: {{sets: {{../x: kvr}}}}\n",
