@@ -170,7 +170,7 @@ def test_another_configuration_is_refused_with_what_differs(place: Any, killed: 
     assert place.tree("killed") == before
     assert (killed / "status.json").read_bytes() == status
     line = one_line(place("train", "--resume", "killed", "--set", "train.lr=0.02"))
-    assert "--set changes a CONFIG; give the one that the run began with" in line
+    assert "--set and --arm change a CONFIG; give the one that the run began with" in line
     line = one_line(place(*same, "--out", "else"))
     assert "leave out --out" in line
     saved = place(*same, "--set", "checkpoint.steps=1")
