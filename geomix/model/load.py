@@ -140,6 +140,8 @@ def load_tokenizer(name: str) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # a broken file raises anything, a bare Exception included
         raise _unusable(name, error) from None
+    for origin in ("is_local", "local_files_only"):  # a checkpoint is the same wherever θ_0 was
+        tokenizer.init_kwargs.pop(origin, None)
     if not tokenizer.is_fast or tokenizer.eos_token_id is None:
         raise UserError(f"model '{name}': geomix needs a fast tokenizer that has an end token")
     return tokenizer
