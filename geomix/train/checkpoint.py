@@ -1,8 +1,9 @@
 """Checkpoints: what is needed to go on, complete whenever it exists, and checked when it is read.
 
 A checkpoint is a folder that `from_pretrained` reads, with the place in the run (`position.json`)
-and torch's random state beside the weights. At the end of a stage it also has Adam's v̂; within
-one, all of the optimiser's state. `manifest.json`, written last, holds the hash of every file.
+beside the weights. At the end of a stage it also has Adam's v̂; within one, all of the optimiser's
+state. `manifest.json`, written last, holds the hash of every file. There is no random state: what
+is random in a step is a function of the seed and the step.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from geomix.atomic import write_json, written_folder
 from geomix.errors import UserError
@@ -25,7 +25,6 @@ from geomix.train.optimiser import load_optimiser, optimiser_state, second_momen
 
 SECOND_MOMENTS = "adam_second_moments.safetensors"
 OPTIMISER = "optimiser.safetensors"
-RANDOM = "random_state.safetensors"
 POSITION = "position.json"
 MANIFEST = "manifest.json"
 
@@ -96,7 +95,6 @@ def save(
             loaded.tokenizer.save_pretrained(folder)
             name, tensors = kept
             save_file({key: t.contiguous() for key, t in tensors.items()}, folder / name)
-            save_file(random_state(), folder / RANDOM)
             write_json(folder / POSITION, asdict(position))
             files = sorted(file for file in folder.rglob("*") if file.is_file())
             hashes = {file.relative_to(folder).as_posix(): _hash(file) for file in files}
@@ -135,27 +133,15 @@ def check(path: Path) -> Checkpoint:
 def restore(
     checkpoint: Checkpoint, model: torch.nn.Module, optimiser: torch.optim.Optimizer
 ) -> None:
-    """Give the optimiser and torch the state that they had; the weights are loaded as a model's.
+    """Give the optimiser the state that it had; the weights are loaded as a model's.
 
     Args:
-        checkpoint: within a stage; at the end of one only the random state is there to restore.
+        checkpoint: within a stage; at the end of one there is nothing to restore.
         model: whose parameters the optimiser trains.
         optimiser: of the stage that goes on.
     """
     if checkpoint.path.name != FINAL:
         load_optimiser(model, optimiser, load_file(checkpoint.path / OPTIMISER))
-    state = load_file(checkpoint.path / RANDOM)
-    torch.set_rng_state(state.pop("cpu"))
-    for name, values in state.items():
-        torch.cuda.set_rng_state(values, name)
-
-
-def random_state() -> dict[str, Tensor]:
-    """The state of torch's generators, uint8, by device."""
-    state = {"cpu": torch.get_rng_state()}
-    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        state[f"cuda:{index}"] = torch.cuda.get_rng_state(index)
-    return state
 
 
 def _hash(file: Path) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -30,6 +31,12 @@ class StepResult:
     loss: float
     weights: dict[str, float]
     gradient_norm: float
+
+
+def seed_dropout(seed: int, stage: int, step: int) -> None:
+    """Make a step's dropout a function of the run's seed and the place: resuming needs no state."""
+    drawn = np.random.SeedSequence([seed, stage, step, 0x44524F50]).generate_state(1, np.uint64)[0]
+    torch.manual_seed(int(drawn) >> 1)  # 63 bits: what every generator takes
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:

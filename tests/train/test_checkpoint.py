@@ -20,7 +20,7 @@ from geomix.errors import UserError
 from geomix.model.load import LoadedModel, load_model
 from geomix.train.checkpoint import Position, check, restore, save
 from geomix.train.optimiser import make_optimiser
-from geomix.train.step import training_forward, training_step
+from geomix.train.step import seed_dropout, training_forward, training_step
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(lr=1e-2, weight_decay=0.1)
@@ -34,6 +34,7 @@ def train(loaded: LoadedModel, optimiser: torch.optim.Optimizer, seeds: list[int
     losses = []
     for seed in seeds:
         facts = tokenise_all(loaded.tokenizer, kvr.examples(6, seed, "train"))
+        seed_dropout(5, 1, seed)
         step = training_step(forward, optimiser, {"D_A": facts}, CONFIG, loaded.pad_id, CPU)
         losses.append(step.loss)
     return losses
@@ -45,7 +46,7 @@ def state(loaded: LoadedModel, optimiser: Any) -> dict[str, torch.Tensor]:
     for name, parameter in loaded.model.named_parameters():
         for key, value in optimiser.state[parameter].items():
             found[f"{key} of {name}"] = value.clone()
-    return {**found, "random": torch.get_rng_state()}
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,6 @@ def saved(tmp_path_factory: pytest.TempPathFactory, dropout_model: Path) -> Path
 
 def test_training_goes_on_bit_for_bit(tmp_path: Path, dropout_model: Path) -> None:
     """Weights, both moments, Adam's step and the dropout, after the save and three steps on."""
-    torch.manual_seed(5)
     whole = load_model(str(dropout_model), CPU)
     optimiser = make_optimiser(whole.model, CONFIG)
     train(whole, optimiser, [0, 1, 2])
@@ -71,7 +71,7 @@ def test_training_goes_on_bit_for_bit(tmp_path: Path, dropout_model: Path) -> No
     losses = train(whole, optimiser, [3, 4, 5])
     after = state(whole, optimiser)
 
-    torch.manual_seed(6)
+    torch.manual_seed(6)  # the random state is none of what a step hangs on
     checkpoint = check(tmp_path / "step-000003")
     assert checkpoint.position == AT
     again = load_model(str(checkpoint.path), CPU)
@@ -85,7 +85,6 @@ def test_training_goes_on_bit_for_bit(tmp_path: Path, dropout_model: Path) -> No
     assert_equal(state(again, fresh), before)
     assert train(again, fresh, [3, 4, 5]) == losses
     assert_equal(state(again, fresh), after)
-    assert not torch.equal(before["random"], after["random"]), "the model has dropout"
 
 
 def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
@@ -115,18 +114,6 @@ def test_a_stages_end_keeps_the_second_moments_alone(saved: Path) -> None:
     assert check(saved / "final").position == Position(2)
 
 
-def test_the_random_state_comes_back_at_a_stages_end_too(saved: Path, dropout_model: Path) -> None:
-    loaded = load_model(str(dropout_model), CPU)
-    optimiser = make_optimiser(loaded.model, CONFIG)
-    torch.manual_seed(1)
-    restore(check(saved / "final"), loaded.model, optimiser)
-    drawn = torch.rand(3)
-    restore(check(saved / "step-000040"), loaded.model, optimiser)
-    assert torch.equal(torch.rand(3), drawn)
-    restore(check(saved / "final"), loaded.model, make_optimiser(loaded.model, CONFIG))
-    assert torch.equal(torch.rand(3), drawn)
-
-
 def test_what_stands_there_stays(saved: Path, dropout_model: Path) -> None:
     before = {file: file.read_bytes() for file in (saved / "final").iterdir()}
     loaded = load_model(str(dropout_model), CPU)
@@ -150,7 +137,6 @@ FILES = (
     "model.safetensors",
     "optimiser.safetensors",
     "position.json",
-    "random_state.safetensors",
     "tokenizer.json",
     "tokenizer_config.json",
 )

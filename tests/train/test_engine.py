@@ -81,7 +81,6 @@ def test_the_tree_of_files_is_exactly_this(tmp_path: Path, loaded: LoadedModel) 
         "manifest.json",
         "model.safetensors",
         "position.json",
-        "random_state.safetensors",
         "tokenizer.json",
         "tokenizer_config.json",
     )

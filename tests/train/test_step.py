@@ -15,7 +15,7 @@ from geomix.data.batch import Batch, collate
 from geomix.data.example import TokenisedExample
 from geomix.model.load import LoadedModel
 from geomix.train.optimiser import make_optimiser
-from geomix.train.step import StepResult, training_forward, training_step
+from geomix.train.step import StepResult, seed_dropout, training_forward, training_step
 
 CPU = torch.device("cpu")
 Sources = Mapping[str, Sequence[TokenisedExample]]
@@ -194,3 +194,14 @@ def test_bf16_computes_in_bfloat16_on_single_precision_weights(
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert rounded.loss == pytest.approx(exact.loss, rel=2e-2)
     assert rounded.loss != exact.loss
+
+
+def test_a_steps_dropout_is_a_function_of_seed_stage_and_step() -> None:
+    def drawn(*place: int) -> list[float]:
+        seed_dropout(*place)
+        return torch.rand(4).tolist()
+
+    places = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]
+    first = [drawn(*place) for place in places]
+    assert first == [drawn(*place) for place in places]
+    assert len({tuple(numbers) for numbers in first}) == len(places)
