@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -20,12 +21,15 @@ from geomix.data.registry import reading_once
 from geomix.data.stage import Choose, StagePlan, plan_stages, use_all
 from geomix.data.template import tokenise_all
 from geomix.environment import describe_environment
-from geomix.errors import UserError
-from geomix.model.load import LoadedModel, default_device, load_model
+from geomix.errors import Interrupted, UserError
+from geomix.model.load import LoadedModel, load_model
 from geomix.record.recorder import Recorder
 from geomix.run import Run, read_json
 from geomix.train.checkpoint import Checkpoint
+from geomix.train.elsewhere import steps_elsewhere, taken_stages
 from geomix.train.engine import Engine, Progress
+from geomix.train.parallel import Workers
+from geomix.train.setup import weights_dtype
 from geomix.train.step import autocast, row_width
 
 
@@ -69,6 +73,26 @@ class Ready:
     loaded: LoadedModel | None = None
 
 
+def check_elsewhere(arms: Mapping[str, RunConfig]) -> None:
+    """Find what arms take from other runs, or from arms before them, before any is trained.
+
+    Raises:
+        UserError: something that they name is not there, not finished or damaged.
+    """
+    before: list[str] = []
+    for name, config in arms.items():
+        taken_stages(config)
+        own = [stage.stop.steps_of for stage in config.stages]
+        late = [arm for arm in own if arm in arms and arm not in before]
+        if late:
+            raise UserError(
+                f"arm {name}: stop.steps_of: arm '{late[0]}' is not trained before it; "
+                "change their order"
+            )
+        steps_elsewhere(config, {}, skip=before)
+        before.append(name)
+
+
 def prepared_arms(arms: Mapping[str, RunConfig], device: torch.device) -> Ready:
     """The examples of each arm, and the first arm's θ_0.
 
@@ -88,32 +112,91 @@ def prepared_arms(arms: Mapping[str, RunConfig], device: torch.device) -> Ready:
     return ready
 
 
-def train_arms(
-    run: Run,
-    arms: Mapping[str, RunConfig],
-    ready: Ready,
-    starts: Mapping[str, Checkpoint | None],
-    display: Callable[[str], Progress],
-    stop: Callable[[], bool],
-) -> None:
-    """Train arm after arm, each from its checkpoint or from θ_0."""
-    loaded, ready.loaded = ready.loaded, None
-    for name, config in arms.items():
-        start, base = starts.get(name), _base_of(config)
-        if start is not None:
-            loaded, base = None, (str(start.path), base[1])
-        loaded = loaded or _load(base, default_device())
-        if not name:
-            _train(run, config, ready.prepared[name], loaded, display(name), stop, start)
-        else:
-            run.set_status("running", arm=name)
-            arm = arm_of(run, name)
-            with arm.writing():
-                write_text(arm.config_file, f"# arm {name} of ../../config.yaml\n")
-                write_json(arm.environment_file, describe_environment(default_device()))
-                resolve(arm, name, {"": config})
-                _train(arm, config, ready.prepared[name], loaded, display(name), stop, start)
-        loaded = None  # every arm starts from θ_0
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How the arms of an experiment are trained.
+
+    Attributes:
+        run: of the experiment; the caller holds it.
+        display: gives the progress display of an arm, by its name ("" for a run without arms).
+        stop: whether the process was asked to end.
+        workers: the processes that share the training.
+    """
+
+    run: Run
+    display: Callable[[str], Progress]
+    stop: Callable[[], bool]
+    workers: Workers
+
+    def arms(
+        self,
+        arms: Mapping[str, RunConfig],
+        ready: Ready,
+        starts: Mapping[str, Checkpoint | None],
+    ) -> None:
+        """Train arm after arm, each from its checkpoint or from θ_0."""
+        loaded, ready.loaded = ready.loaded, None
+        for name, config in arms.items():
+            start, base = starts.get(name), _base_of(config)
+            if start is not None:
+                loaded, base = None, (str(start.path), base[1])
+            loaded = loaded or _load(base, self.workers.device)
+            prepared = ready.prepared[name]
+            if not name:
+                self._train(self.run, config, prepared, loaded, self.display(name), start)
+            else:
+                arm = arm_of(self.run, name)
+                with self._writing(arm, name, config):
+                    self._train(arm, config, prepared, loaded, self.display(name), start)
+            loaded = None  # every arm starts from θ_0
+
+    @contextmanager
+    def _writing(self, arm: Run, name: str, config: RunConfig) -> Iterator[None]:
+        """Hold an arm's folder and say what it is, in the process that writes."""
+        if not self.workers.main:
+            yield
+            return
+        self.run.set_status("running", arm=name)
+        with arm.writing():
+            write_text(arm.config_file, f"# arm {name} of ../../config.yaml\n")
+            write_json(arm.environment_file, describe_environment(self.workers.device))
+            resolve(arm, name, {"": config})
+            yield
+
+    def _train(
+        self,
+        run: Run,
+        config: RunConfig,
+        prepared: Prepared,
+        loaded: LoadedModel,
+        progress: Progress,
+        start: Checkpoint | None,
+    ) -> None:
+        """Train one arm with its recorder looking on, in the process that writes."""
+        recorded = config.record is not None and self.workers.main
+        observers = [_recorder(run, config, prepared.probes, loaded)] if recorded else []
+        chat = chat_format(config.chat_template, loaded.tokenizer)
+        evaluated = {
+            name: tokenise_all(loaded.tokenizer, examples, chat)
+            for name, examples in prepared.evaluated.items()
+        }
+        known = {arm.name: arm for arm in self.run.arms if arm != self.run}
+        engine = Engine(
+            config,
+            loaded,
+            run,
+            observers,
+            progress,
+            evaluated,
+            self.stop,
+            taken_stages(config),
+            steps_elsewhere(config, known),
+            self.workers,
+        )
+        try:
+            engine.train(prepared.plans, start)
+        except Interrupted:
+            raise Interrupted(self.run.path) from None  # that is what can be gone on with
 
 
 def arm_of(run: Run, name: str) -> Run:
@@ -122,8 +205,9 @@ def arm_of(run: Run, name: str) -> Run:
 
 
 def _base_of(config: RunConfig) -> tuple[str, bool]:
-    """What θ_0 is: the model's name, and whether its weights are cut to bfloat16."""
-    return config.model, "bf16-weights" in config.paper_literal
+    """What θ_0 is: the model's name, and whether its weights are only ever held in bfloat16."""
+    halved = {weights_dtype(config, i) for i in range(len(config.stages))} == {torch.bfloat16}
+    return config.model, halved
 
 
 def _load(base: tuple[str, bool], device: torch.device) -> LoadedModel:
@@ -132,26 +216,6 @@ def _load(base: tuple[str, bool], device: torch.device) -> LoadedModel:
     if halved:
         loaded.model.to(torch.bfloat16)
     return loaded
-
-
-def _train(
-    run: Run,
-    config: RunConfig,
-    prepared: Prepared,
-    loaded: LoadedModel,
-    progress: Progress,
-    stop: Callable[[], bool],
-    start: Checkpoint | None,
-) -> None:
-    """Train one arm with its recorder looking on."""
-    observers = [_recorder(run, config, prepared.probes, loaded)] if config.record else []
-    chat = chat_format(config.chat_template, loaded.tokenizer)
-    evaluated = {
-        name: tokenise_all(loaded.tokenizer, examples, chat)
-        for name, examples in prepared.evaluated.items()
-    }
-    engine = Engine(config, loaded, run, observers, progress, evaluated, stop)
-    engine.train(prepared.plans, start)
 
 
 def _recorder(

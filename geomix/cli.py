@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,11 @@ MOST_SHOWN = 600
 """Characters of one mistake that are printed."""
 
 PRESETS = Path(__file__).resolve().parent / "presets"
+
+
+def is_main() -> bool:
+    """Whether this is the process that speaks, where a launcher started several."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 class _OneLineErrors(click.Group):
@@ -40,7 +46,7 @@ class _OneLineErrors(click.Group):
             raise  # click ends quietly: the reader of a pipe has what it wanted
         except OSError as error:  # a full disk, a folder without permission
             lines = (f"{error.filename or 'files'}: {error.strerror or error}",)
-        for line in lines:
+        for line in lines if is_main() else ():
             click.echo(f"geomix: {harmless(' '.join(line.split()))[:MOST_SHOWN]}", err=True)
         raise click.exceptions.Exit(2)
 
@@ -105,20 +111,16 @@ def train(
 
         Console().print(plan_table(experiment))
         return
-    from geomix.experiment import check_free, new_folder, resume_experiment, run_experiment
+    from geomix.experiment import check_free, resume_experiment, run_experiment
     from geomix.interrupt import EXIT, asked_to_end
     from geomix.model.load import quiet_libraries
     from geomix.show import retention_table
     from geomix.train.progress import Display, LastingConsole, live_progress
 
     quiet_libraries()
-    if resume is not None:
-        folder = resume
-    else:
-        assert experiment is not None
-        folder = out or new_folder(experiment.name)
-        check_free(folder)
-    console = LastingConsole()
+    if out is not None and is_main():
+        check_free(out)
+    console = LastingConsole(quiet=not is_main())
 
     def say(line: str) -> None:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
@@ -135,18 +137,19 @@ def train(
         try:
             with asked_to_end() as stop:
                 if resume is not None:
-                    run = resume_experiment(folder, display, stop, experiment, say)
+                    run = resume_experiment(resume, display, stop, experiment, say)
                 else:
                     assert experiment is not None
-                    run = run_experiment(experiment, folder, display, stop, say)
-        except Interrupted:
-            click.echo(f"geomix: saved; go on with: geomix train --resume {folder}", err=True)
+                    run = run_experiment(experiment, out, display, stop, say)
+        except Interrupted as saved:
+            if is_main():
+                click.echo(f"geomix: saved; go on with: geomix train --resume {saved}", err=True)
             raise click.exceptions.Exit(EXIT) from None
         for shown in displays[-1:]:
             shown.close()
     console.print(retention_table(run))
     recorded = any(arm.snapshots() for arm in run.arms)
-    say(f"next: geomix {'analyze grad-angle' if recorded else 'show'} {folder}")
+    say(f"next: geomix {'analyze grad-angle' if recorded else 'show'} {run.path}")
 
 
 @main.group()

@@ -11,7 +11,6 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    NonNegativeFloat,
     PositiveFloat,
     ValidationError,
     model_validator,
@@ -31,6 +30,7 @@ from geomix.config_data import (
     is_file,
     known_chat_template,
 )
+from geomix.config_train import StopConfig, TrainConfig
 
 
 def _looking_back(stages: list[StageConfig]) -> list[StageConfig]:
@@ -56,6 +56,20 @@ def _looking_back(stages: list[StageConfig]) -> list[StageConfig]:
     return stages
 
 
+def _taken_first(stages: list[StageConfig]) -> list[StageConfig]:
+    """Refuse a stage that is taken from a run after one that is trained: it would undo that."""
+    trained = [index for index, stage in enumerate(stages) if stage.from_ is None]
+    late = [i for i, stage in enumerate(stages) if trained and stage.from_ and i > trained[0]]
+    if late:
+        why = {"why": f"stage {trained[0]} is trained before it, which this would undo"}
+        error = PydanticCustomError("from", "{why}", why)
+        raise ValidationError.from_exception_data(
+            "stages",
+            [{"type": error, "loc": (i, "from"), "input": stages[i].from_} for i in late],
+        )
+    return stages
+
+
 def _scheduled(at: list[str | int]) -> list[str | int]:
     """Refuse what `geomix.record.schedule` cannot read."""
     for item in at:
@@ -69,81 +83,15 @@ def _scheduled(at: list[str | int]) -> list[str | int]:
     return at
 
 
-class StopConfig(Strict):
-    """When a stage ends: after its epochs, or earlier by a rule, whichever of those given is first.
-
-    The learning rate's schedule is that of all epochs, also where a rule ends the stage earlier.
-    """
-
-    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 20
-    """Passes over the stage's examples, at most."""
-    loss_below: PositiveFloat | None = None
-    """A step's loss, in nats, that counts as learnt; the paper's is 1e-4."""
-    times: Count = 10
-    """How many steps must have a loss below that."""
-    consecutive: bool = False
-    """Whether they must follow each other; in the paper's code they need not."""
-    exact_match: Annotated[float, Field(gt=0, le=100)] | None = None
-    """Exact match on the stage's own examples, in percent, that ends it; looked at whenever
-    retention is measured."""
-    patience: Count | None = None
-    """Epochs without a new lowest mean training loss after which it ends."""
-
-    @property
-    def early(self) -> bool:
-        """Whether there is a rule that may end the stage before its epochs."""
-        return any(r is not None for r in (self.loss_below, self.exact_match, self.patience))
-
-
-def stop_text(stop: StopConfig) -> str:
-    """A stage's end in few words: `20`, or `≤ 100, loss < 0.0001 ×10`."""
-    rules = [f"≤ {stop.epochs}" if stop.early else str(stop.epochs)]
-    if stop.loss_below is not None:
-        row = " in a row" * stop.consecutive
-        rules.append(f"loss < {stop.loss_below:g} ×{stop.times}{row}")
-    if stop.exact_match is not None:
-        rules.append(f"exact ≥ {stop.exact_match:g} %")
-    if stop.patience is not None:
-        rules.append(f"patience {stop.patience}")
-    return ", ".join(rules)
-
-
-class TrainConfig(Strict):
-    """How a stage trains. Given at the top for all stages; a stage's own `train` overrides keys."""
-
-    lr: PositiveFloat = 5e-5
-    """Peak learning rate of AdamW."""
-    batch_size: Count = 32
-    """Examples in a step, mixed-in ones included."""
-    micro_batch_size: Count = 128
-    """Most examples in one forward pass; a step's gradient is the same whatever it is."""
-    pack: Count | None = 128
-    """Width, in tokens, of rows that several examples of one source share; null gives each its own.
-    Where an example is longer, it sets the width. The gradient is the same up to rounding."""
-    loss: Literal["token", "example"] = "token"
-    """Reduction: mean over target tokens, or over examples of each one's token mean."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """Shape of the learning rate after the warm-up, anew in every stage."""
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Share of the stage's steps over which the learning rate rises from zero."""
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
-        0.9,
-        0.95,
-    )
-    """AdamW's decay rates of the first and second moment."""
-    weight_decay: NonNegativeFloat = 0.0
-    """AdamW's decoupled weight decay."""
-    clip: PositiveFloat | None = 1.0
-    """Largest norm of a step's gradient; null does not clip."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """`bf16` computes in bfloat16 and keeps float32 weights."""
-
-
 class StageConfig(Strict):
     """One stage of fine-tuning."""
 
     name: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$", max_length=100)] = ""
     """Name of its folder; by default that of its source."""
+    from_: Annotated[str, Field(min_length=1)] | None = Field(default=None, alias="from")
+    """A finished stage of another run that this one is taken from instead of being trained: the
+    run's folder (its stage of the same place is meant) or the stage's (`RUN/stages/0-kvr`). It must
+    have been trained on the same examples. The stages before it must be taken from a run too."""
     data: Data
     """The stage's own examples."""
     mix: Mix = None
@@ -218,6 +166,10 @@ def _all_or_none(value: Any) -> Any:
     return (get_args(Quirk) if value else ()) if isinstance(value, bool) else value
 
 
+_WITHOUT_EFFECT = {"name", "checkpoint", "parallel"}
+"""The keys that do not decide what a run comes to."""
+
+
 class RunConfig(Strict):
     """A run: a base model and the stages that it goes through."""
 
@@ -243,7 +195,12 @@ class RunConfig(Strict):
     """Tokens of the longest example that is used, with the chat format around it, the paper's
     length; no more than the model has positions. Longer ones are never cut: they are left out,
     counted in `data.json`, and others of their source take their places."""
-    stages: Annotated[list[StageConfig], Field(min_length=1), AfterValidator(_looking_back)]
+    stages: Annotated[
+        list[StageConfig],
+        Field(min_length=1),
+        AfterValidator(_looking_back),
+        AfterValidator(_taken_first),
+    ]
     """The stages, in order."""
     train: TrainConfig = TrainConfig()
     """How every stage trains, unless its own `train` says otherwise."""
@@ -253,6 +210,9 @@ class RunConfig(Strict):
     """When retention is measured."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """When the state is saved from which a killed run goes on."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """How several processes share the training, started by `torchrun` or `accelerate launch`: with
+    `ddp` each holds the whole model, with `fsdp` (FSDP2) a shard of all that it needs."""
 
     @model_validator(mode="after")
     def _looked_at(self) -> RunConfig:
@@ -281,8 +241,8 @@ class RunConfig(Strict):
         return name
 
     def content_hash(self) -> str:
-        """Hash of everything that decides the run's outcome: its name and checkpoints left out."""
-        content = self.model_dump(mode="json", exclude={"name", "checkpoint"})
+        """Hash of everything that decides the run's outcome: not its name and the like."""
+        content = self.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -300,5 +260,5 @@ def flat(config: RunConfig) -> dict[str, Any]:
         for name, item in value.items():
             walk(item, f"{key}.{name}".lstrip("."))
 
-    walk(config.model_dump(mode="json", exclude={"name", "checkpoint"}), "")
+    walk(config.model_dump(mode="json", exclude=_WITHOUT_EFFECT), "")
     return found

@@ -21,7 +21,11 @@ class Strict(BaseModel):
     """Unknown keys, NaN and infinity are refused; what was validated does not change."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        serialize_by_alias=True,  # `from` is a word of Python's own
     )
 
     @field_validator("*", mode="before")

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from geomix.config import RunConfig, StageConfig, TrainConfig
+from geomix.config import RunConfig, StageConfig
 from geomix.config_document import (
     Document,
     Key,
@@ -23,6 +23,7 @@ from geomix.config_document import (
     parse,
     repeated,
 )
+from geomix.config_train import TrainConfig
 from geomix.errors import UserError
 
 NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -205,7 +206,8 @@ def _suggestion(key: Key) -> str:
     model = _model_at(key[:-1])
     if model is None:
         return ""
-    names = [*model.model_fields, *(["arms"] if model is RunConfig else [])]
+    fields = [field.alias or name for name, field in model.model_fields.items()]
+    names = [*fields, *(["arms"] if model is RunConfig else [])]
     close = difflib.get_close_matches(str(key[-1]), names, n=1)
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(names)}"
 

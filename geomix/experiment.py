@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
-from geomix.arms import Ready, arm_of, prepared_arms, resolve, train_arms
+from geomix.arms import Ready, Training, arm_of, check_elsewhere, prepared_arms, resolve
 from geomix.atomic import write_json, write_text
 from geomix.config import RunConfig, flat
 from geomix.config_file import Experiment
 from geomix.environment import describe_environment
 from geomix.errors import UserError
-from geomix.model.load import default_device
 from geomix.run import DEFAULT_ROOT, Run, open_run
-from geomix.train.checkpoint import Checkpoint
+from geomix.train.checkpoint import Checkpoint, checkpoint_of, described_checkpoint
 from geomix.train.engine import Progress
+from geomix.train.parallel import Workers, lost, workers_here
 from geomix.train.saving import newest, tidy
 
 
@@ -49,7 +51,7 @@ def check_free(folder: Path) -> None:
 
 def run_experiment(
     experiment: Experiment,
-    folder: Path,
+    folder: Path | None,
     display: Callable[[str], Progress],
     stop: Callable[[], bool] = bool,
     say: Callable[[str], object] = str,
@@ -60,7 +62,7 @@ def run_experiment(
 
     Args:
         experiment: the validated configuration.
-        folder: a new run directory.
+        folder: a new run directory; None makes one under `runs/`.
         display: gives the progress display of an arm, by its name ("" for a run without arms).
         stop: whether the process was asked to end.
         say: is told where the run is, once its folder is made.
@@ -71,21 +73,56 @@ def run_experiment(
     Raises:
         Interrupted: the process was asked to end; `resume_experiment` goes on.
     """
+    with _together(experiment.arms) as workers:
+        path = workers.first(lambda: _free(folder, experiment.name))
+        check_elsewhere(experiment.arms)
+        ready = prepared_arms(experiment.arms, workers.device)
+        run = Run(Path(path))
+        with _begun(run, experiment, workers, say):
+            workers.first(lambda: True)  # the folder is there
+            Training(run, display, stop, workers).arms(experiment.arms, ready, {})
+    return run
+
+
+def _free(folder: Path | None, name: str) -> str:
+    """The folder of a new run."""
+    if folder is None:
+        return str(new_folder(name))
     check_free(folder)
-    device = default_device()
-    ready = prepared_arms(experiment.arms, device)
-    run = Run(folder)
+    return str(folder)
+
+
+@contextmanager
+def _begun(
+    run: Run, experiment: Experiment, workers: Workers, say: Callable[[str], object]
+) -> Iterator[None]:
+    """Make a run's folder and hold it, in the process that writes."""
+    if not workers.main:
+        yield
+        return
     try:
         run.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{run.path}: cannot be made ({error.strerror})") from None
     with run.writing():
-        say(f"{experiment.name} → {folder}")
+        say(f"{experiment.name} → {run.path}")
         write_text(run.config_file, experiment.text)
-        write_json(run.environment_file, describe_environment(device))
+        write_json(run.environment_file, describe_environment(workers.device))
         resolve(run, experiment.name, experiment.arms)
-        train_arms(run, experiment.arms, ready, {}, display, stop)
-    return run
+        yield
+
+
+@contextmanager
+def _together(arms: Mapping[str, RunConfig]) -> Iterator[Workers]:
+    """The processes of a training; one that loses the others ends as they do."""
+    workers = workers_here(next(iter(arms.values())).parallel)
+    try:
+        yield workers
+    except RuntimeError as error:
+        if workers.main or not lost(error):
+            raise
+        raise UserError(f"process {workers.rank}: lost the others") from None
+    workers.leave()
 
 
 def resume_experiment(
@@ -113,16 +150,28 @@ def resume_experiment(
     if experiment is not None:
         _same(run, arms, experiment.arms)
         arms = experiment.arms  # when checkpoints are due may have changed
-    with run.locked():
-        if _done(run):
-            say(f"{run.path}: done already, nothing is left to train")
+    with _together(arms) as workers, run.locked() if workers.main else nullcontext():
+        found = workers.first(lambda: _places(run, arms, say))
+        starts = {name: checkpoint_of(place) for name, place in found.items()}
+        left = {name: arms[name] for name in starts}
+        if not left and _done(run):
             return run
-        left = {name: config for name, config in arms.items() if not _done(arm_of(run, name))}
-        starts = {name: _start(arm_of(run, name), left[name], say) for name in left}
-        ready = prepared_arms(left, default_device()) if left else Ready({})
-        with run.reporting():
-            train_arms(run, left, ready, starts, display, stop)
+        ready = prepared_arms(left, workers.device) if left else Ready({})
+        with run.reporting() if workers.main else nullcontext():
+            Training(run, display, stop, workers).arms(left, ready, starts)
     return run
+
+
+def _places(
+    run: Run, arms: Mapping[str, RunConfig], say: Callable[[str], None]
+) -> dict[str, dict[str, Any] | None]:
+    """Where each arm that is left goes on, as JSON can hold it."""
+    if _done(run):
+        say(f"{run.path}: done already, nothing is left to train")
+        return {}
+    left = [name for name in arms if not _done(arm_of(run, name))]
+    starts = {name: _start(arm_of(run, name), arms[name], say) for name in left}
+    return {name: described_checkpoint(start) for name, start in starts.items()}
 
 
 def _done(run: Run) -> bool:

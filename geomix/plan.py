@@ -5,10 +5,11 @@ from __future__ import annotations
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from geomix.config import RunConfig, stop_text
+from geomix.config import RunConfig
 from geomix.config_file import Experiment
+from geomix.config_train import stop_text
 from geomix.data.probes import asks_familiarity, evaluation_sets, probe_sets
-from geomix.data.stage import MIXED, REPLAY, StagePlan, plan_stages
+from geomix.data.stage import MIXED, REPLAY, StagePlan, plan_stages, planned_steps
 from geomix.record.schedule import parse
 
 
@@ -47,7 +48,7 @@ def plan_table(experiment: Experiment) -> Table:
 
 def _row(config: RunConfig, index: int, plan: StagePlan, replays: bool) -> tuple[str, ...]:
     stage = config.stages[index]
-    steps = plan.steps(stage.stop.epochs, stage.train.batch_size)
+    steps = planned_steps(stage, plan)
     passages = plan.sets.get(MIXED)
     mixed = "–" if passages is None else str(len(passages.examples))
     replayed = plan.sets[REPLAY].source["examples"] if REPLAY in plan.sets else {}

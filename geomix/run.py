@@ -151,6 +151,20 @@ class Run:
                 if line.endswith(b"\n"):
                     yield _parse(f"{self.metrics_file}:{number}", line)
 
+    def steps_done(self) -> dict[int, int]:
+        """Optimiser steps done in each stage, by its index; of a taken one, those that it took.
+
+        Raises:
+            UserError: a line of `metrics.jsonl` is not as geomix writes it.
+        """
+        done: dict[int, int] = {}
+        for line in self.metrics():
+            if line.get("event") == "step" or line.get("moment") == "end":
+                at: list[Any] = [line.get("stage"), line.get("step")]
+                _expect(self.metrics_file, "stage and step, numbers", _all_of(at, int))
+                done[at[0]] = max(at[1], done.get(at[0], 0))
+        return done
+
     def metrics_saved(self) -> int:
         """Bring `metrics.jsonl` to the disk, as lines alone do not; its bytes."""
         if not self.metrics_file.exists():

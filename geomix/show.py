@@ -12,8 +12,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from geomix.config import StopConfig, stop_text
 from geomix.config_data import is_file
+from geomix.config_train import StopConfig, stop_text
 from geomix.errors import UserError
 from geomix.run import Run
 
@@ -234,7 +234,7 @@ def _arm(arm: Run, run: Run) -> RenderableType:
     if arm != run:
         lines.append(Text(f"arm {arm.name}", style="bold").append("  ").append_text(_state(arm)))
     with _reading(arm.metrics_file):
-        done = _steps(arm)
+        done = arm.steps_done()
     table = Table(box=None, padding=(0, 1, 0, 0))
     for name in ("stage", "data", "mix", "train"):
         table.add_column(name, overflow="fold")
@@ -270,15 +270,6 @@ def _stage_cells(index: int, stage: dict[str, Any]) -> list[Text]:
         Text(f"lr {train['lr']:g}, batch {train['batch_size']}, {train['loss']} loss"),
         Text(stop_text(StopConfig.model_validate(stage["stop"]))),
     ]
-
-
-def _steps(arm: Run) -> dict[int, int]:
-    """Steps done in each stage."""
-    done: dict[int, int] = {}
-    for line in arm.metrics():
-        if line["event"] == "step":
-            done[line["stage"]] = max(line["step"], done.get(line["stage"], 0))
-    return done
 
 
 def _results(run: Run) -> Iterable[Path]:

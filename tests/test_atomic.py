@@ -21,6 +21,7 @@ from geomix.errors import UserError
 from geomix.model.score import Verdict
 from geomix.train.checkpoint import Position, save
 from geomix.train.evaluate import evaluate
+from geomix.train.optimiser import second_moments
 
 
 def test_a_file_is_whole_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
@@ -145,7 +146,7 @@ def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
 class Model(torch.nn.Linear):
     """The part of a model that a checkpoint needs."""
 
-    def save_pretrained(self, folder: Path) -> None:
+    def save_pretrained(self, folder: Path, **_: Any) -> None:
         (folder / "config.json").write_text("{}")
 
 
@@ -157,7 +158,7 @@ def test_a_full_disk_stops_a_checkpoint_in_one_line(tmp_path: Path) -> None:
     loaded: Any = SimpleNamespace(model=model, tokenizer=model)
     with pytest.raises(UserError, match=r"final: the checkpoint cannot be") as raised:  # noqa: SIM117
         with full_disk(9000):
-            save(tmp_path / "final", loaded, optimiser, Position(0))
+            save(tmp_path / "final", loaded, second_moments(loaded.model, optimiser), Position(0))
     assert len(raised.value.lines) == 1
     assert "\n" not in raised.value.lines[0]
     assert list(tmp_path.iterdir()) == []

@@ -198,7 +198,7 @@ SOURCE_KEYS = "source, seed, path, subset, vocabulary, columns, template, allow_
     ("key", "known"),
     [
         ("zzz", "known: name, model"),
-        ("stages.0.zzz", "known: name, data"),
+        ("stages.0.zzz", "known: name, from, data"),
         (
             "stages.0.data.zzz",
             f"known: {SOURCE_KEYS}, limit, split",
@@ -491,6 +491,7 @@ CHANGES: dict[str, Any] = {
     "seed": 1,
     "chat_template": "{prompt}{target}",
     "stages.0.name": "first",
+    "stages.0.from": "runs/other",
     "stages.0.data.limit": 101,
     "stages.0.data.split": "id",
     "stages.0.data.familiar": {"facts": "drop"},
@@ -498,6 +499,8 @@ CHANGES: dict[str, Any] = {
     "paper_literal": ["drop-last"],
     "evaluate.sets": {"others": {"source": "kvr"}},
     "stages.0.stop.epochs": 21,
+    "stages.0.stop.steps": 7,
+    "stages.0.stop.steps_of": "runs/other",
     "stages.0.stop.loss_below": 1e-4,
     "stages.0.stop.times": 11,
     "stages.0.stop.consecutive": True,
@@ -543,6 +546,12 @@ for _train in ("train", "stages.0.train"):
         f"{_train}.weight_decay": 0.1,
         f"{_train}.clip": None,
         f"{_train}.precision": "bf16",
+        f"{_train}.decay": 0.1,
+        f"{_train}.schedule_over": "run",
+        f"{_train}.gradient_checkpointing": True,
+        f"{_train}.trainable": ["layers:0"],
+        f"{_train}.lora": {"rank": 8},
+        f"{_train}.update_shares": True,
     }
 
 
@@ -570,12 +579,14 @@ def test_the_hash_changes_with_every_field_but_the_name() -> None:
     run = RunConfig.model_validate(WHOLE)
     found = leaves(run.model_dump(mode="json")) - {"stages.0.replay"}  # it has none before it
     found = {leaf for leaf in found if "stages.1." not in leaf or ".replay." in leaf}
-    found = {leaf for leaf in found if not leaf.startswith("checkpoint.")}  # it changes no result
+    without_effect = ("checkpoint.", "parallel")
+    found = {leaf for leaf in found if not leaf.startswith(without_effect)}
     assert found == {*CHANGES, "name"}
     hashes = {key: changed(key, value).content_hash() for key, value in CHANGES.items()}
     assert len({run.content_hash(), *hashes.values()}) == len(CHANGES) + 1
     assert changed("name", "other").content_hash() == run.content_hash()
     assert changed("checkpoint.steps", 7).content_hash() == run.content_hash()
+    assert changed("parallel", "fsdp").content_hash() == run.content_hash()
 
 
 def test_a_resolved_configuration_is_one_again() -> None:

@@ -86,7 +86,7 @@ def finished() -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = [{"event": "step", "stage": 0, "step": 120, "loss": 0.1}]
     for (moment, stage), values in exact.items():
         for name, value in zip(SETS, values, strict=True):
-            lines.append(evaluation(stage, 120, moment, name, value, 5 - value / 25))
+            lines.append(evaluation(stage, (120, 80)[stage], moment, name, value, 5 - value / 25))
     lines.insert(6, evaluation(0, 60, "epoch", "D_A", 50.0, 1.0))
     return [*lines, {"event": "step", "stage": 1, "step": 80, "loss": 0.1}]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from geomix.config import RunConfig
+from geomix.config import RunConfig, StageConfig
 from geomix.config_data import DataConfig, MixConfig, ReplayConfig, SourceConfig
 from geomix.data.example import Example
 from geomix.data.registry import Short, described, select
@@ -117,6 +117,14 @@ class StagePlan:
             found[name] = [i - start for i in batch if start <= i < end]
             start = end
         return found
+
+
+def planned_steps(stage: StageConfig, plan: StagePlan) -> int:
+    """Optimiser steps of a stage as its own configuration has them, unless a rule ends it earlier.
+
+    Those of `stop.steps_of` are another run's, and not known here.
+    """
+    return stage.stop.steps or plan.steps(stage.stop.epochs, stage.train.batch_size)
 
 
 Choose = Callable[[SourceConfig, Sequence[Example]], Sequence[str]]

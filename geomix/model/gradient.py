@@ -17,13 +17,18 @@ Forward = Callable[[Batch], Tensor]
 """The logits that predict a batch's target tokens, `(P, V)`; see `Batch` for their order."""
 
 
-def plain_forward(model: nn.Module) -> Forward:
+def plain_forward(model: nn.Module, through: nn.Module | None = None) -> Forward:
     """The model's own forward pass, as every caller runs it.
 
     No attention mask is given: padding stands on the right, where a causal model does not look, and
     transformers keeps the examples of a packed row apart by their positions. The output head runs
     only where a target token is predicted.
+
+    Args:
+        model: a causal LM of transformers.
+        through: what is called in its place, such as the same model in `DistributedDataParallel`.
     """
+    call = model if through is None else through
     placed = takes_positions(model)
 
     def forward(batch: Batch) -> Tensor:
@@ -35,7 +40,7 @@ def plain_forward(model: nn.Module) -> Forward:
         handle = head.register_forward_pre_hook(choose)
         try:
             # use_cache=False: with a key-value cache, packed rows would not be kept apart.
-            logits: Tensor = model(input_ids=batch.ids, use_cache=False, **where).logits
+            logits: Tensor = call(input_ids=batch.ids, use_cache=False, **where).logits
         finally:
             handle.remove()
         return logits

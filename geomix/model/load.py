@@ -16,6 +16,7 @@ from geomix.errors import UserError
 from geomix.model.packing import packs
 
 BUILTIN = "builtin"
+CPU = torch.device("cpu")
 
 _END_TOKENS = ("bos", "eos", "pad")
 

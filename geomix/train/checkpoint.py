@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,16 +20,23 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from geomix.atomic import write_json, written_folder
 from geomix.errors import UserError
 from geomix.model.load import LoadedModel
-from geomix.train.optimiser import load_optimiser, optimiser_state, second_moments
+from geomix.train.optimiser import load_optimiser, optimiser_state
+from geomix.train.parallel import gathered, like
+from geomix.train.shares import Shares
+from geomix.train.trainable import adapters, load_adapters
 
 SECOND_MOMENTS = "adam_second_moments.safetensors"
 OPTIMISER = "optimiser.safetensors"
 POSITION = "position.json"
 MANIFEST = "manifest.json"
+
+_ADAPTER, _SHARE = "adapter=", "share="
+"""What the names of adapters and of sources' first moments begin with, beside the optimiser's."""
 
 FINAL = "final"
 """Name of the checkpoint at the end of a stage; those within are `step-000120`."""
@@ -66,35 +76,47 @@ class Checkpoint:
     position: Position
 
 
+def described_checkpoint(checkpoint: Checkpoint | None) -> dict[str, Any] | None:
+    """A checkpoint's path and place, as JSON can hold them."""
+    if checkpoint is None:
+        return None
+    return {"path": str(checkpoint.path), "position": asdict(checkpoint.position)}
+
+
+def checkpoint_of(described: Mapping[str, Any] | None) -> Checkpoint | None:
+    """The checkpoint that `described_checkpoint` described."""
+    if described is None:
+        return None
+    return Checkpoint(Path(described["path"]), Position(**described["position"]))
+
+
 def save(
     path: Path,
     loaded: LoadedModel,
-    optimiser: torch.optim.Optimizer,
+    state: Mapping[str, Tensor],
     position: Position,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a checkpoint; what stands under that name was complete and stays.
 
     Args:
-        path: its folder: `final` at the end of a stage, which keeps v̂ alone of the optimiser.
+        path: its folder: `final` at the end of a stage, which has v̂ alone of the optimiser.
         loaded: the trained model and its tokenizer.
-        optimiser: the stage's.
+        state: of the optimiser: v̂ by parameter, or all of it (`training_state`).
         position: the place in the run.
+        weights: the model's, where they are not as it holds them: sharded, or with adapters.
 
     Raises:
         UserError: it cannot be written, as on a full disk.
     """
     if path.exists():
         return
-    if path.name == FINAL:
-        kept = (SECOND_MOMENTS, second_moments(loaded.model, optimiser))
-    else:
-        kept = (OPTIMISER, optimiser_state(loaded.model, optimiser))
     try:
         with written_folder(path) as folder:
-            loaded.model.save_pretrained(folder)  # type: ignore[operator]
+            loaded.model.save_pretrained(folder, state_dict=weights)  # type: ignore[operator]
             loaded.tokenizer.save_pretrained(folder)
-            name, tensors = kept
-            save_file({key: t.contiguous() for key, t in tensors.items()}, folder / name)
+            name = SECOND_MOMENTS if path.name == FINAL else OPTIMISER
+            save_file({key: t.contiguous() for key, t in state.items()}, folder / name)
             write_json(folder / POSITION, asdict(position))
             files = sorted(file for file in folder.rglob("*") if file.is_file())
             hashes = {file.relative_to(folder).as_posix(): _hash(file) for file in files}
@@ -104,6 +126,33 @@ def save(
             raise
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: the checkpoint cannot be written ({reason})") from None
+
+
+def adopt(source: Checkpoint, path: Path, position: Position) -> None:
+    """Make another run's finished stage this run's: the same files, linked where the disk can.
+
+    Args:
+        source: `final` of the other run's stage.
+        path: where it is to stand; what stands there was complete and stays.
+        position: the place in this run.
+    """
+    if path.exists():
+        return
+    hashes = json.loads((source.path / MANIFEST).read_text(encoding="utf-8"))
+    with written_folder(path) as folder:
+        for name in hashes:
+            if name != POSITION:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                _link(source.path / name, folder / name)
+        write_json(folder / POSITION, asdict(position))
+        write_json(folder / MANIFEST, {**hashes, POSITION: _hash(folder / POSITION)})
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source.resolve(), target)
+    except OSError:  # another disk, or one without links
+        shutil.copyfile(source, target)
 
 
 def check(path: Path) -> Checkpoint:
@@ -130,18 +179,45 @@ def check(path: Path) -> Checkpoint:
     return Checkpoint(path, position)
 
 
+def training_state(
+    model: torch.nn.Module, optimiser: torch.optim.Optimizer, shares: Shares | None
+) -> dict[str, Tensor]:
+    """Everything that training goes on from, but for the weights: tensors by name."""
+    found = optimiser_state(model, optimiser)
+    found |= {f"{_ADAPTER}{name}": gathered(p.detach()) for name, p in adapters(model).items()}
+    if shares is not None:
+        found |= {f"{_SHARE}{name}": gathered(value) for name, value in shares.moments.items()}
+    return found
+
+
 def restore(
-    checkpoint: Checkpoint, model: torch.nn.Module, optimiser: torch.optim.Optimizer
+    checkpoint: Checkpoint,
+    model: torch.nn.Module,
+    optimiser: torch.optim.Optimizer,
+    shares: Shares | None = None,
 ) -> None:
-    """Give the optimiser the state that it had; the weights are loaded as a model's.
+    """Give the training the state that it had; the weights are loaded as a model's.
 
     Args:
         checkpoint: within a stage; at the end of one there is nothing to restore.
-        model: whose parameters the optimiser trains.
+        model: whose parameters the optimiser trains, its adapters attached.
         optimiser: of the stage that goes on.
+        shares: the sources' first moments, where they are kept.
     """
-    if checkpoint.path.name != FINAL:
-        load_optimiser(model, optimiser, load_file(checkpoint.path / OPTIMISER))
+    if checkpoint.path.name == FINAL:
+        return
+    state = load_file(checkpoint.path / OPTIMISER)
+    load_adapters(model, _within(state, _ADAPTER))
+    parameters = dict(model.named_parameters())
+    if shares is not None:
+        for name, value in _within(state, _SHARE).items():
+            shares.moments[name] = like(value, parameters[name.split(":", 1)[1]])
+    rest = {k: v for k, v in state.items() if not k.startswith((_ADAPTER, _SHARE))}
+    load_optimiser(model, optimiser, rest)
+
+
+def _within(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
 def _hash(file: Path) -> str:

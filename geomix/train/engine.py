@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
+from torch import Tensor
 
 from geomix.atomic import append_json_line, write_json, write_text
 from geomix.config import RunConfig
@@ -17,24 +17,19 @@ from geomix.data.describe import listed
 from geomix.data.example import TokenisedExample
 from geomix.data.stage import StagePlan
 from geomix.errors import Interrupted
-from geomix.model.gradient import Forward
-from geomix.model.load import LoadedModel
+from geomix.model.load import CPU, LoadedModel, load_model
 from geomix.run import Run
-from geomix.train.checkpoint import Checkpoint, Position, restore, save
+from geomix.train.checkpoint import Checkpoint, Position, adopt, save
+from geomix.train.elsewhere import Taken
 from geomix.train.evaluate import SetResult
 from geomix.train.events import Moment, Observer
 from geomix.train.finite import check_finite
-from geomix.train.optimiser import learning_rate, make_optimiser
+from geomix.train.parallel import ALONE, Workers
 from geomix.train.retention import Retention, lines_of
 from geomix.train.saving import Saving
-from geomix.train.stage import Stage, check_unchanged, stages_of
-from geomix.train.step import (
-    StepResult,
-    row_width,
-    seed_dropout,
-    training_forward,
-    training_step,
-)
+from geomix.train.setup import Setup, check_setup, weights_dtype
+from geomix.train.stage import Stage, check_taken, check_unchanged, stages_of
+from geomix.train.step import StepResult, seed_dropout
 from geomix.train.stopping import Stopping
 
 
@@ -66,6 +61,9 @@ class Engine:
         progress: is told what to show.
         evaluated: sets that are evaluated besides the stages' own, by name.
         stop: whether the process was asked to end: then a checkpoint is saved after the step.
+        taken: stages that are taken from other runs, by index.
+        known_steps: of stages that have as many as another run's, by index.
+        workers: the processes that share the training.
     """
 
     config: RunConfig
@@ -75,6 +73,9 @@ class Engine:
     progress: Progress
     evaluated: Mapping[str, Sequence[TokenisedExample]] = field(default_factory=dict)
     stop: Callable[[], bool] = bool
+    taken: Mapping[int, Taken] = field(default_factory=dict)
+    known_steps: Mapping[int, int] = field(default_factory=dict)
+    workers: Workers = ALONE
 
     def train(self, plans: Sequence[StagePlan], start: Checkpoint | None = None) -> None:
         """Train every stage, or those that a checkpoint leaves.
@@ -87,96 +88,125 @@ class Engine:
             Interrupted: the process was asked to end; a checkpoint is saved.
             UserError: the loss is not finite, or the data is not what it was.
         """
-        chat = chat_format(self.config.chat_template, self.loaded.tokenizer)
-        stages = stages_of(self.config, plans, self.loaded.tokenizer, chat)
-        for stage in stages:
+        check_setup(self.config, self.loaded, self.workers)
+        tokenizer = self.loaded.tokenizer
+        chat = chat_format(self.config.chat_template, tokenizer)
+        stages = stages_of(self.config, plans, tokenizer, chat, self.known_steps)
+        for stage in stages if self.workers.main else ():
             described = stage.described(dict(self.evaluated), chat)
-            check_unchanged(self._folder(stage) / "data.json", described)
-            write_json(self._folder(stage) / "data.json", described)
+            file = self._folder(stage) / "data.json"
+            check_unchanged(file, described)
+            if stage.index in self.taken:
+                check_taken(self.taken[stage.index].folder / "data.json", described, stage)
+            write_json(file, described)
             write_text(self._folder(stage) / "examples.jsonl", listed(stage.plan))
-        self.run.truncate_metrics(start.position.metrics if start else 0)
-        retention = Retention(self.config, self.loaded, self.run, stages, self.evaluated)
+        if self.workers.main:
+            self.run.truncate_metrics(start.position.metrics if start else 0)
+        retention = Retention(
+            self.config, self.loaded, self.run, stages, self.evaluated, self.workers
+        )
         first = start.position.stage if start else 0
         for stage in stages[first:]:
-            self._stage(stage, retention, start if stage.index == first else None)
+            if stage.index in self.taken:
+                self._take(stage, retention, self.taken[stage.index])
+            else:
+                self._stage(stage, retention, start if stage.index == first else None)
+
+    def _take(self, stage: Stage, retention: Retention, taken: Taken) -> None:
+        """θ before the stage → θ after it, as another run trained it."""
+        self._begin(stage, retention)
+        model = self.loaded.model.to(weights_dtype(self.config, stage.index))
+        theirs = load_model(str(taken.checkpoint.path), CPU).model
+        model.load_state_dict(theirs.state_dict())
+        self._measure(retention, "end", stage, 0, taken.steps)
+        self._announce(replace(stage, steps=taken.steps), taken.steps, 0, None, last=True)
+        if self.workers.main:
+            place = Position(stage.index + 1, metrics=self.run.metrics_saved())
+            adopt(taken.checkpoint, self._saving(stage).final, place)
+
+    def _begin(self, stage: Stage, retention: Retention) -> None:
+        """A stage's first moment; later stages begin where the one before was evaluated."""
+        self.progress.stage(stage.name, stage.steps)
+        if stage.index == 0:
+            self._measure(retention, "start", stage, 0, 0)
+        self._announce(stage, 0, 0, None)
 
     def _stage(self, stage: Stage, retention: Retention, start: Checkpoint | None) -> None:
         """θ before the stage → θ after it."""
-        train, device = stage.config.train, self.loaded.device
-        model = self.loaded.model
-        self.progress.stage(stage.name, stage.steps)
-        optimiser = make_optimiser(model, train)
         position = start.position if start else Position(stage.index)
-        if start:
-            restore(start, model, optimiser)
+        setup = Setup.of(self.config, stage, self.loaded, self.workers, start)
         stopping = Stopping(stage.config.stop, **position.stopping)
-        saving = Saving(self.config.checkpoint, self._folder(stage) / "checkpoints")
+        saving = self._saving(stage)
         if position.step == 0:
-            if stage.index == 0:  # later stages begin where the one before was evaluated
-                self._measure(retention, "start", stage, 0, 0)
-            self._announce(stage, 0, 0, None)
-        step = position.step
-        forward = training_forward(model, train.precision, device)
-        model.train()
-        for epoch in range(position.epoch, stage.config.stop.epochs):
-            batches = stage.plan.batches(self.config.seed, stage.index, epoch, train.batch_size)
+            self._begin(stage, retention)
+        else:
+            self.progress.stage(stage.name, stage.steps)
+        step, size = position.step, stage.config.train.batch_size
+        self.loaded.model.train()
+        for epoch in range(position.epoch, stage.epochs):
+            batches = stage.plan.batches(self.config.seed, stage.index, epoch, size)
             done = position.batch if epoch == position.epoch else 0
             for number, indices in enumerate(batches[done:], start=done + 1):
-                result = self._step(stage, step, indices, forward, optimiser)
+                result = self._step(stage, step, indices, setup)
                 step += 1
-                ended, finished = stopping.step(result.loss), number == len(batches)
+                finished = number == len(batches)
+                ended = stopping.step(result.loss) or step == stage.steps
                 if finished:
-                    ended = stopping.epoch() or ended or epoch + 1 == stage.config.stop.epochs
+                    ended = stopping.epoch() or ended
                 if finished and not ended and retention.due(epoch + 1):
                     ended = stopping.evaluation(
                         self._measure(retention, "epoch", stage, epoch + 1, step)
                     )
-                if ended:
-                    self._measure(retention, "end", stage, epoch + 1, step)
                 self._announce(stage, step, epoch + finished, result.loss, last=ended)
                 if ended:
-                    model.eval()
-                    self._save(saving.final, optimiser, Position(stage.index + 1))
-                    saving.clear()
+                    self._end(stage, setup, retention, epoch + 1, step)
                     return
-                asked = self.stop()
-                if asked or saving.due(step):
+                asked, due = self.workers.any(self.stop(), self.workers.main and saving.due(step))
+                if asked or due:
                     place = (epoch + 1, 0) if finished else (epoch, number)
                     at = Position(stage.index, *place, step, stopping=stopping.state())
-                    self._save(saving.within(step), optimiser, at)
-                    saving.saved()
+                    self._save(saving.within(step), setup.state(), at, setup.weights())
+                    if self.workers.main:
+                        saving.saved()
                 if asked:
-                    raise Interrupted(self.run.path)
+                    raise Interrupted
 
-    def _step(
-        self,
-        stage: Stage,
-        step: int,
-        indices: Sequence[int],
-        forward: Forward,
-        optimiser: torch.optim.Optimizer,
-    ) -> StepResult:
+    def _end(self, stage: Stage, setup: Setup, retention: Retention, epoch: int, step: int) -> None:
+        """The stage is over: an ordinary model is measured and kept."""
+        saving = self._saving(stage)
+        moments = dict(setup.finish())
+        self._measure(retention, "end", stage, epoch, step)
+        self._save(saving.final, moments, Position(stage.index + 1), setup.weights())
+        if self.workers.main:
+            saving.clear()
+
+    def _step(self, stage: Stage, step: int, indices: Sequence[int], setup: Setup) -> StepResult:
         """One step of the optimiser, logged and shown."""
-        train = stage.config.train
-        seed_dropout(self.config.seed, stage.index, step)
-        rate = learning_rate(step, stage.steps, train)
-        for group in optimiser.param_groups:
+        seed_dropout(self.config.seed, stage.index, step, self.workers.rank)
+        rate = stage.rate(step)
+        for group in setup.stepper.optimiser.param_groups:
             group["lr"] = rate
         sources = stage.batch(indices)
         if "padding-loss" in self.config.paper_literal:
             sources = with_padding_loss(sources)
-        width = row_width(train, self.loaded)
-        pad, device = self.loaded.pad_id, self.loaded.device
-        result = training_step(forward, optimiser, sources, train, pad, device, width)
+        result = setup.stepper.step(sources)
         check_finite(stage.name, step + 1, loss=result.loss, gradient_norm=result.gradient_norm)
         at = {"event": "step", "stage": stage.index, "step": step + 1, "lr": rate}
-        self._log({**at, **asdict(result)})
+        asked = {key: value for key, value in asdict(result).items() if value is not None}
+        self._log({**at, **asked})
         self.progress.step(result)
         return result
 
-    def _save(self, path: Path, optimiser: torch.optim.Optimizer, position: Position) -> None:
-        place = replace(position, metrics=self.run.metrics_saved())
-        save(path, self.loaded, optimiser, place)
+    def _save(
+        self,
+        path: Path,
+        state: Mapping[str, Tensor],
+        position: Position,
+        weights: Mapping[str, Tensor] | None,
+    ) -> None:
+        if self.workers.main:
+            place = replace(position, metrics=self.run.metrics_saved())
+            save(path, self.loaded, state, place, weights)
 
     def _measure(
         self, retention: Retention, moment: str, stage: Stage, epoch: int, step: int
@@ -185,9 +215,9 @@ class Engine:
         results = retention.measure(moment, stage, epoch, step)
         for line in lines_of(results, moment, stage, epoch, step):
             self._log(line)
-        self.run.set_status(
-            "running", stage=stage.index, stage_name=stage.name, step=step, epoch=epoch
-        )
+        if self.workers.main:
+            at = {"stage": stage.index, "stage_name": stage.name, "step": step, "epoch": epoch}
+            self.run.set_status("running", **at)
         self.progress.evaluation(results)
         return results[stage.plan.name].exact_match
 
@@ -200,7 +230,11 @@ class Engine:
             observer.observe(moment)
 
     def _log(self, line: Mapping[str, Any]) -> None:
-        append_json_line(self.run.metrics_file, line)
+        if self.workers.main:
+            append_json_line(self.run.metrics_file, line)
+
+    def _saving(self, stage: Stage) -> Saving:
+        return Saving(self.config.checkpoint, self._folder(stage) / "checkpoints")
 
     def _folder(self, stage: Stage) -> Path:
         return self.run.stage_folder(stage.index, stage.name)

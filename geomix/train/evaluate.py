@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from geomix.atomic import write_text
 from geomix.data.batch import Reduction
@@ -15,6 +16,7 @@ from geomix.errors import UserError
 from geomix.metrics import percent
 from geomix.model.load import LoadedModel
 from geomix.model.score import Verdict, exact_match, mean_loss, score
+from geomix.train.parallel import ALONE, Workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ def evaluate(
     width: int | None = None,
     *,
     empty_right: bool = False,
+    workers: Workers = ALONE,
 ) -> dict[str, SetResult]:
     """Score each set and write the verdicts to `file`, one JSON line an example.
 
@@ -74,17 +77,25 @@ def evaluate(
         file: where the verdicts go.
         width: of packed rows, see `geomix.data.batch.collate`.
         empty_right: see `geomix.model.score.score`.
+        workers: the processes that share the work; the first one writes.
 
     Raises:
         UserError: the model has diverged; nothing is written.
     """
     results: dict[str, SetResult] = {}
     lines: list[str] = []
+
+    def work(part: Sequence[TokenisedExample]) -> list[dict[str, Any]]:
+        scored = score(loaded, part, batch_size, width, empty_right=empty_right)
+        return [asdict(verdict) for verdict in scored]
+
     for name, examples in sets.items():
-        verdicts = score(loaded, examples, batch_size, width, empty_right=empty_right)
+        with workers.unsharded(loaded):
+            verdicts = [Verdict(**found) for found in workers.spread(examples, work)]
         if not all(math.isfinite(verdict.nll) for verdict in verdicts):
             raise UserError(f"evaluation of {name}: the loss is not finite; lower train.lr")
         lines += [json.dumps({"set": name, **asdict(v)}, ensure_ascii=False) for v in verdicts]
         results[name] = summarise(verdicts, reduction)
-    write_text(file, "\n".join(lines) + "\n")
+    if workers.main:
+        write_text(file, "\n".join(lines) + "\n")
     return results

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from geomix.config import TrainConfig
+from geomix.config_train import TrainConfig
+from geomix.train.parallel import gathered, like
 
 
 def make_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
@@ -20,15 +21,15 @@ def make_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
-    """Learning rate of a stage's step.
+    """Learning rate of a step.
 
     The warm-up's first step already moves (1/n of the peak, not 0): a snapshot after one step is
     then not the one before it.
 
     Args:
-        step: 0 for the stage's first step.
-        steps: steps of the whole stage.
-        config: peak, warm-up and shape.
+        step: 0 for the first step of the schedule.
+        steps: how many steps the schedule has.
+        config: peak, warm-up, shape and decay.
     """
     warmup = math.ceil(config.warmup * steps)
     if step < warmup:
@@ -38,13 +39,16 @@ def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
         return config.lr * 0.5 * (1.0 + math.cos(math.pi * progress))
     if config.schedule == "linear":
         return config.lr * (1.0 - progress)
+    if config.schedule == "wsd":
+        decay = max(1, min(math.ceil(config.decay * steps), steps - warmup))
+        return config.lr * min(1.0, (steps - step) / decay)
     return config.lr
 
 
 def second_moments(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Adam's running mean of squared gradients by parameter name, each of the parameter's shape."""
     return {
-        name: optimiser.state[parameter]["exp_avg_sq"]
+        name: gathered(optimiser.state[parameter]["exp_avg_sq"])
         for name, parameter in model.named_parameters()
         if parameter in optimiser.state
     }
@@ -53,7 +57,7 @@ def second_moments(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[s
 def optimiser_state(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     """All of the optimiser's state as tensors, by `key:parameter`; none before its first step."""
     return {
-        f"{key}:{name}": value
+        f"{key}:{name}": gathered(value)
         for name, parameter in model.named_parameters()
         for key, value in optimiser.state.get(parameter, {}).items()
     }
@@ -71,4 +75,6 @@ def load_optimiser(
     for entry, value in state.items():
         key, name = entry.split(":", maxsplit=1)
         parameter = parameters[name]
-        optimiser.state[parameter][key] = value.to(parameter.device)
+        scalar = value.dim() == 0 or value.shape != parameter.shape
+        held = value.to(parameter.device) if scalar else like(value, parameter)
+        optimiser.state[parameter][key] = held

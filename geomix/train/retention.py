@@ -12,6 +12,7 @@ from geomix.model.load import LoadedModel
 from geomix.run import Run
 from geomix.train.evaluate import SetResult, evaluate
 from geomix.train.finite import check_finite
+from geomix.train.parallel import ALONE, Workers
 from geomix.train.stage import Stage, mixed_sets
 from geomix.train.step import row_width
 
@@ -26,6 +27,7 @@ class Retention:
         run: where the verdicts go.
         stages: of the run.
         extra: sets that are evaluated besides the stages' own, by name.
+        workers: the processes that share the scoring.
     """
 
     config: RunConfig
@@ -33,6 +35,7 @@ class Retention:
     run: Run
     stages: Sequence[Stage]
     extra: Mapping[str, Sequence[TokenisedExample]]
+    workers: Workers = ALONE
 
     def due(self, epoch: int) -> bool:
         """Whether retention is measured after so many epochs of a stage, within it."""
@@ -60,6 +63,7 @@ class Retention:
             self.run.stage_folder(stage.index, stage.name) / "eval" / f"{name}.jsonl",
             row_width(stage.config.train, self.loaded),
             empty_right="empty-answers" in self.config.paper_literal,
+            workers=self.workers,
         )
         for result in results.values():
             check_finite(stage.name, step, loss=result.loss)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from geomix.config import RunConfig, StageConfig
 from geomix.data.chat import ChatFormat
 from geomix.data.describe import content_hash, describe
 from geomix.data.example import TokenisedExample
-from geomix.data.stage import MIXED, StagePlan
+from geomix.data.stage import MIXED, StagePlan, planned_steps
 from geomix.data.template import tokenise_all
 from geomix.errors import UserError
 from geomix.run import read_json
+from geomix.train.optimiser import learning_rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,9 @@ class Stage:
         config: how it trains.
         plan: its examples as text.
         tokenised: the same by set name, as tokens.
+        steps: optimiser steps, unless a rule ends it earlier.
+        before: steps of the stages before it.
+        all_steps: steps of the whole run.
     """
 
     index: int
@@ -34,6 +40,9 @@ class Stage:
     config: StageConfig
     plan: StagePlan
     tokenised: dict[str, list[TokenisedExample]]
+    steps: int
+    before: int
+    all_steps: int
 
     @property
     def own(self) -> list[TokenisedExample]:
@@ -46,9 +55,16 @@ class Stage:
         return self.tokenised.get(MIXED, [])
 
     @property
-    def steps(self) -> int:
-        """Optimiser steps, unless a rule ends the stage earlier."""
-        return self.plan.steps(self.config.stop.epochs, self.config.train.batch_size)
+    def epochs(self) -> int:
+        """Passes over the examples, the last of which the steps may leave unfinished."""
+        return math.ceil(self.steps / self.plan.steps(1, self.config.train.batch_size))
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step of the stage, from 0."""
+        train = self.config.train
+        if train.schedule_over == "run":
+            return learning_rate(self.before + step, self.all_steps, train)
+        return learning_rate(step, self.steps, train)
 
     def batch(self, indices: Sequence[int]) -> dict[str, list[TokenisedExample]]:
         """The examples of one step by source."""
@@ -71,9 +87,22 @@ class Stage:
 
 
 def stages_of(
-    config: RunConfig, plans: Sequence[StagePlan], tokenizer: Any, chat: ChatFormat
+    config: RunConfig,
+    plans: Sequence[StagePlan],
+    tokenizer: Any,
+    chat: ChatFormat,
+    known: Mapping[int, int] = MappingProxyType({}),
 ) -> list[Stage]:
-    """Every stage of a run, tokenised."""
+    """Every stage of a run, tokenised.
+
+    Args:
+        config: the run.
+        plans: the examples of the stages.
+        tokenizer: of its model.
+        chat: its chat format.
+        known: steps of the stages that take them from another run.
+    """
+    steps = [known.get(i) or planned_steps(config.stages[i], p) for i, p in enumerate(plans)]
     return [
         Stage(
             index,
@@ -81,6 +110,9 @@ def stages_of(
             config.stages[index],
             plan,
             {n: tokenise_all(tokenizer, part.examples, chat) for n, part in plan.sets.items()},
+            steps[index],
+            sum(steps[:index]),
+            sum(steps),
         )
         for index, plan in enumerate(plans)
     ]
@@ -115,3 +147,25 @@ def check_unchanged(file: Path, described: dict[str, Any]) -> None:
                     f"{file}: {name} is not what it was when the run began; restore "
                     f"{where} or begin a new run"
                 )
+
+
+def check_taken(file: Path, described: dict[str, Any], stage: Stage) -> None:
+    """Refuse a stage of another run that was trained on other examples.
+
+    Args:
+        file: that stage's `data.json`.
+        described: what this run says of the stage.
+        stage: of this run.
+
+    Raises:
+        UserError: its own examples or the chat format differ.
+    """
+    known, name = read_json(file), stage.plan.name
+    theirs = known.get("sets", {}).get(name, {}).get("sha256")
+    key = f"stages[{stage.index}].from"
+    if theirs != described["sets"][name]["sha256"]:
+        raise UserError(f"{key}: {file}: trained on other examples than this run's {name}")
+    if known.get("chat") != described["chat"]:
+        raise UserError(
+            f"{key}: {file}: trained in another chat format; set chat_template as there"
+        )

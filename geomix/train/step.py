@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from geomix.config import TrainConfig
+from geomix.config_train import TrainConfig
 from geomix.data.batch import Batch, chunks, collate, token_weights
 from geomix.data.example import TokenisedExample
 from geomix.model.gradient import Forward, backward_over, plain_forward
 from geomix.model.load import LoadedModel
 from geomix.model.loss import weighted_loss
+from geomix.train.parallel import ALONE, Workers, whole
+from geomix.train.shares import Shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +28,24 @@ class StepResult:
         loss: the batch's mean loss before the update, in nats; 0 for an empty batch.
         weights: share of each source in that mean; they sum to one.
         gradient_norm: euclidean norm of the gradient before clipping.
+        update_shares: share of each source in the update, see `geomix.train.shares`; None unless
+            asked for.
+        examples: how many the batch has.
+        tokens: how many those have, prompts and targets, without padding.
     """
 
     loss: float
     weights: dict[str, float]
     gradient_norm: float
+    update_shares: dict[str, float] | None
+    examples: int
+    tokens: int
 
 
-def seed_dropout(seed: int, stage: int, step: int) -> None:
+def seed_dropout(seed: int, stage: int, step: int, rank: int = 0) -> None:
     """Make a step's dropout a function of the run's seed and the place: resuming needs no state."""
-    drawn = np.random.SeedSequence([seed, stage, step, 0x44524F50]).generate_state(1, np.uint64)[0]
+    place = [seed, stage, step, 0x44524F50, *([rank] if rank else [])]
+    drawn = np.random.SeedSequence(place).generate_state(1, np.uint64)[0]
     torch.manual_seed(int(drawn) >> 1)  # 63 bits: what every generator takes
 
 
@@ -54,9 +64,11 @@ def row_width(config: TrainConfig, loaded: LoadedModel) -> int | None:
     return config.pack if most is None else min(config.pack, int(most))
 
 
-def training_forward(model: nn.Module, precision: str, device: torch.device) -> Forward:
-    """The model's forward pass in the run's precision."""
-    plain = plain_forward(model)
+def training_forward(
+    model: nn.Module, precision: str, device: torch.device, through: nn.Module | None = None
+) -> Forward:
+    """The model's forward pass in the run's precision; `through` as in `plain_forward`."""
+    plain = plain_forward(model, through)
 
     def forward(batch: Batch) -> Tensor:
         with autocast(precision, device):
@@ -65,63 +77,92 @@ def training_forward(model: nn.Module, precision: str, device: torch.device) -> 
     return forward
 
 
-def training_step(
-    forward: Forward,
-    optimiser: torch.optim.Optimizer,
-    sources: Mapping[str, Sequence[TokenisedExample]],
-    config: TrainConfig,
-    pad_id: int,
-    device: torch.device,
-    width: int | None = None,
-) -> StepResult:
-    """Take one optimiser step on a batch.
+@dataclass(frozen=True, slots=True)
+class Stepper:
+    """Takes the optimiser steps of one stage.
 
-    Each forward pass holds examples of one source, whose weights are those of the whole batch's
-    mean loss: the sum is that of one pass, and the share of each source can be read off.
-
-    Args:
-        forward: the model in training mode.
-        optimiser: over the model's parameters, learning rate already set.
-        sources: the batch's examples by set name; all empty (the control, by chance) is a step
-            on a gradient of zero.
-        config: loss reduction, clip and micro-batch size.
+    Attributes:
+        model: in training mode.
+        optimiser: over the parameters that train, learning rate already set.
+        config: loss reduction, clip, precision and micro-batch size.
         pad_id: fills short rows.
         device: where the model is.
         width: of packed rows, see `geomix.data.batch.collate`.
+        workers: the processes that share the batch.
+        through: what the forward pass goes through (`Workers.wrapped`); None is the model.
+        shares: keeps the sources' first moments; None where their shares are not asked for.
     """
-    everything = [example for examples in sources.values() for example in examples]
-    weights = iter(token_weights(everything, config.loss) if everything else [])
-    weighed = {
-        name: [(example, next(weights)) for example in examples]
-        for name, examples in sources.items()
-    }
-    loss = torch.zeros((), dtype=torch.float64, device=device)
-    for pairs in weighed.values():
-        batches = _micro_batches(pairs, config.micro_batch_size, pad_id, device, width)
-        for batch, logits in backward_over(forward, batches):
-            loss += weighted_loss(logits, batch).double()
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    for parameter in parameters:
-        if parameter.grad is None:  # so that momentum moves every step, whatever the batch holds
-            parameter.grad = torch.zeros_like(parameter)
-    norm = torch.nn.utils.clip_grad_norm_(
-        parameters, float("inf") if config.clip is None else config.clip
-    )
-    optimiser.step()
-    optimiser.zero_grad(set_to_none=True)
-    return StepResult(
-        loss=loss.item(),
-        weights={name: sum(e.target_tokens * w for e, w in p) for name, p in weighed.items()},
-        gradient_norm=norm.item(),
-    )
 
+    model: nn.Module
+    optimiser: torch.optim.Optimizer
+    config: TrainConfig
+    pad_id: int
+    device: torch.device
+    width: int | None = None
+    workers: Workers = ALONE
+    through: nn.Module | None = None
+    shares: Shares | None = None
 
-def _micro_batches(
-    pairs: Sequence[tuple[TokenisedExample, float]],
-    size: int,
-    pad_id: int,
-    device: torch.device,
-    width: int | None,
-) -> Iterator[Batch]:
-    for part in chunks(pairs, size):
-        yield collate([e for e, _ in part], [w for _, w in part], pad_id, width).to(device)
+    def step(self, sources: Mapping[str, Sequence[TokenisedExample]]) -> StepResult:
+        """Take one optimiser step on a batch.
+
+        Each forward pass holds examples of one source, whose weights are those of the whole batch's
+        mean loss: the sum is that of one pass, and the share of each source can be read off.
+
+        Args:
+            sources: the batch's examples by set name, the same in every process; all empty (the
+                control, by chance) is a step on a gradient of zero.
+        """
+        everything = [example for examples in sources.values() for example in examples]
+        weights = iter(token_weights(everything, self.config.loss) if everything else [])
+        weighed = {
+            name: [(example, next(weights)) for example in examples]
+            for name, examples in sources.items()
+        }
+        loss = self._backward(weighed)
+        norm, clipped = self._clip()
+        self.optimiser.step()
+        shares = None
+        if self.shares is not None:
+            shares = self.shares.after(self.optimiser, list(sources), clipped)
+        self.optimiser.zero_grad(set_to_none=True)
+        return StepResult(
+            loss=self.workers.total(loss.item()) / self.workers.world,
+            weights={n: sum(e.target_tokens * w for e, w in p) for n, p in weighed.items()},
+            gradient_norm=norm,
+            update_shares=shares,
+            examples=len(everything),
+            tokens=sum(len(example.ids) for example in everything),
+        )
+
+    def _backward(self, weighed: Mapping[str, Sequence[tuple[TokenisedExample, float]]]) -> Tensor:
+        """Add the batch's gradient to the parameters; this process's share of the loss."""
+        loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        forward = training_forward(self.model, self.config.precision, self.device, self.through)
+        parts = [
+            (name, part)
+            for name, pairs in weighed.items()
+            for part in chunks(self.workers.share(pairs), self.config.micro_batch_size)
+        ]
+        if self.shares is not None:
+            self.shares.begin()
+        for number, (name, part) in enumerate(parts, start=1):
+            ends = number == len(parts) or parts[number][0] != name  # the source's last
+            last = ends if self.shares is not None else number == len(parts)
+            batch = collate([e for e, _ in part], [w for _, w in part], self.pad_id, self.width)
+            with self.workers.alone(self.through, last=last):
+                for run, logits in backward_over(forward, iter([batch.to(self.device)])):
+                    loss += weighted_loss(logits, run).double()
+            if self.shares is not None and ends:
+                self.shares.add(name)
+        return loss
+
+    def _clip(self) -> tuple[float, float]:
+        """Shorten the gradient to the largest norm; its norm before, and the factor."""
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        for parameter in parameters:
+            if parameter.grad is None:  # so that momentum moves every step, whatever the batch
+                parameter.grad = torch.zeros_like(parameter)
+        most = float("inf") if self.config.clip is None else self.config.clip
+        norm = whole(torch.nn.utils.clip_grad_norm_(parameters, most)).item()
+        return norm, min(1.0, most / (norm + 1e-6))  # as torch has it

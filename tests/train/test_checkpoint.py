@@ -13,14 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from geomix.config import TrainConfig
+from geomix.config_train import TrainConfig
 from geomix.data import kvr
 from geomix.data.template import tokenise_all
 from geomix.errors import UserError
 from geomix.model.load import LoadedModel, load_model
-from geomix.train.checkpoint import Position, check, restore, save
-from geomix.train.optimiser import make_optimiser
-from geomix.train.step import seed_dropout, training_forward, training_step
+from geomix.train.checkpoint import Position, check, restore, save, training_state
+from geomix.train.optimiser import make_optimiser, second_moments
+from geomix.train.step import Stepper, seed_dropout
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(lr=1e-2, weight_decay=0.1)
@@ -29,14 +29,12 @@ AT = Position(1, 2, 3, 40, 5678, {"below": 2, "total": 0.1 + 0.2, "steps": 3, "w
 
 def train(loaded: LoadedModel, optimiser: torch.optim.Optimizer, seeds: list[int]) -> list[float]:
     """One step a seed on six facts; the losses, which hang on the dropout too."""
-    forward = training_forward(loaded.model, "fp32", CPU)
-    loaded.model.train()
+    stepper = Stepper(loaded.model.train(), optimiser, CONFIG, loaded.pad_id, CPU)
     losses = []
     for seed in seeds:
         facts = tokenise_all(loaded.tokenizer, kvr.examples(6, seed, "train"))
         seed_dropout(5, 1, seed)
-        step = training_step(forward, optimiser, {"D_A": facts}, CONFIG, loaded.pad_id, CPU)
-        losses.append(step.loss)
+        losses.append(stepper.step({"D_A": facts}).loss)
     return losses
 
 
@@ -56,8 +54,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory, dropout_model: Path) -> Path
     optimiser = make_optimiser(loaded.model, CONFIG)
     train(loaded, optimiser, [0, 1, 2])
     folder = tmp_path_factory.mktemp("saved")
-    save(folder / "step-000040", loaded, optimiser, AT)
-    save(folder / "final", loaded, optimiser, Position(2))
+    save(folder / "step-000040", loaded, training_state(loaded.model, optimiser, None), AT)
+    save(folder / "final", loaded, second_moments(loaded.model, optimiser), Position(2))
     return folder
 
 
@@ -66,7 +64,7 @@ def test_training_goes_on_bit_for_bit(tmp_path: Path, dropout_model: Path) -> No
     whole = load_model(str(dropout_model), CPU)
     optimiser = make_optimiser(whole.model, CONFIG)
     train(whole, optimiser, [0, 1, 2])
-    save(tmp_path / "step-000003", whole, optimiser, AT)
+    save(tmp_path / "step-000003", whole, training_state(whole.model, optimiser, None), AT)
     before = state(whole, optimiser)
     losses = train(whole, optimiser, [3, 4, 5])
     after = state(whole, optimiser)
@@ -117,7 +115,7 @@ def test_a_stages_end_keeps_the_second_moments_alone(saved: Path) -> None:
 def test_what_stands_there_stays(saved: Path, dropout_model: Path) -> None:
     before = {file: file.read_bytes() for file in (saved / "final").iterdir()}
     loaded = load_model(str(dropout_model), CPU)
-    save(saved / "final", loaded, make_optimiser(loaded.model, CONFIG), Position(0))
+    save(saved / "final", loaded, {}, Position(0))
     assert {file: file.read_bytes() for file in (saved / "final").iterdir()} == before
 
 
@@ -186,12 +184,12 @@ def test_a_disk_that_is_full_when_the_tokenizer_is_written(
     """The tokenizers library raises a bare Exception there; nothing is left behind."""
     loaded = load_model(str(dropout_model), CPU)
     optimiser = make_optimiser(loaded.model, CONFIG)
-    monkeypatch.setattr(loaded.model, "save_pretrained", lambda _: None)
+    monkeypatch.setattr(loaded.model, "save_pretrained", lambda *_, **__: None)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1]))
     try:
         with pytest.raises(UserError, match="final: the checkpoint cannot be written") as raised:
-            save(tmp_path / "final", loaded, optimiser, AT)
+            save(tmp_path / "final", loaded, second_moments(loaded.model, optimiser), AT)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert len(raised.value.lines) == 1
@@ -208,4 +206,4 @@ def test_a_mistake_of_the_program_is_not_called_a_full_disk(
 
     monkeypatch.setattr(loaded.model, "save_pretrained", wrong)
     with pytest.raises(TypeError, match="a mistake"):
-        save(tmp_path / "final", loaded, make_optimiser(loaded.model, CONFIG), AT)
+        save(tmp_path / "final", loaded, {}, AT)

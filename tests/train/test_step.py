@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from geomix.config import TrainConfig
-from geomix.data.batch import Batch, collate
+from geomix.config_train import TrainConfig
+from geomix.data.batch import collate
 from geomix.data.example import TokenisedExample
 from geomix.model.load import LoadedModel
 from geomix.train.optimiser import make_optimiser
-from geomix.train.step import StepResult, seed_dropout, training_forward, training_step
+from geomix.train.step import Stepper, StepResult, seed_dropout, training_forward
 
 CPU = torch.device("cpu")
 Sources = Mapping[str, Sequence[TokenisedExample]]
@@ -42,8 +42,7 @@ def step(
     width: int | None = None,
     **keys: Any,
 ) -> StepResult:
-    forward = training_forward(model, keys.get("precision", "fp32"), CPU)
-    return training_step(forward, optimiser, sources, config(**keys), 2, CPU, width)
+    return Stepper(model, optimiser, config(**keys), 2, CPU, width).step(sources)
 
 
 def sgd(model: Any) -> torch.optim.Optimizer:
@@ -93,19 +92,20 @@ def test_single_source_micro_batches_sum_to_the_gradient_of_the_batch(
 def test_no_forward_pass_mixes_sources(model: Any, sources: Sources) -> None:
     known = {name: {e.ids for e in examples} for name, examples in sources.items()}
     seen: list[tuple[str, int]] = []
-    plain = training_forward(model, "fp32", CPU)
 
-    def forward(batch: Batch) -> Tensor:
-        rows = {tuple(row) for row in batch.ids.tolist()}
-        (source,) = [
-            name
-            for name, texts in known.items()
-            if all(any(row[: len(text)] == text for text in texts) for row in rows)
-        ]
-        seen.append((source, batch.examples))
-        return plain(batch)
+    class Watched(nn.Module):
+        def forward(self, input_ids: Tensor, **others: Any) -> Any:
+            rows = {tuple(row) for row in input_ids.tolist()}
+            (source,) = [
+                name
+                for name, texts in known.items()
+                if all(any(row[: len(text)] == text for text in texts) for row in rows)
+            ]
+            seen.append((source, len(input_ids)))
+            return model(input_ids=input_ids, **others)
 
-    training_step(forward, sgd(model), sources, config(micro_batch_size=4), 2, CPU)
+    keys = config(micro_batch_size=4)
+    Stepper(model, sgd(model), keys, 2, CPU, through=Watched()).step(sources)
     assert seen == [("D_A", 4), ("D_A", 1), ("D_M", 4), ("D_M", 3)]
 
 

@@ -1,0 +1,132 @@
+"""How a stage trains and when it ends: the keys under `train` and `stop`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
+
+from geomix.config_data import Count, Strict
+
+
+class StopConfig(Strict):
+    """When a stage ends: after its epochs, or earlier by a rule, whichever of those given is first.
+
+    The learning rate's schedule is that of all epochs, also where a rule ends the stage earlier.
+    """
+
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 20
+    """Passes over the stage's examples, at most."""
+    steps: Count | None = None
+    """Optimiser steps, at most; takes the place of `epochs`."""
+    steps_of: Annotated[str, Field(min_length=1)] | None = None
+    """As many steps as the same stage of another run took: its folder, or the name of an arm that
+    is trained before this one. Takes the place of `epochs` and `steps`."""
+    loss_below: PositiveFloat | None = None
+    """A step's loss, in nats, that counts as learnt; the paper's is 1e-4."""
+    times: Count = 10
+    """How many steps must have a loss below that."""
+    consecutive: bool = False
+    """Whether they must follow each other; in the paper's code they need not."""
+    exact_match: Annotated[float, Field(gt=0, le=100)] | None = None
+    """Exact match on the stage's own examples, in percent, that ends it; looked at whenever
+    retention is measured."""
+    patience: Count | None = None
+    """Epochs without a new lowest mean training loss after which it ends."""
+
+    @property
+    def early(self) -> bool:
+        """Whether there is a rule that may end the stage before its epochs."""
+        return any(r is not None for r in (self.loss_below, self.exact_match, self.patience))
+
+
+def stop_text(stop: StopConfig) -> str:
+    """A stage's end in few words: `20`, or `≤ 100, loss < 0.0001 ×10`."""
+    whole = str(stop.epochs)
+    if stop.steps_of is not None:
+        whole = f"steps of {stop.steps_of}"
+    elif stop.steps is not None:
+        whole = f"{stop.steps} steps"
+    rules = [f"≤ {whole}" if stop.early else whole]
+    if stop.loss_below is not None:
+        row = " in a row" * stop.consecutive
+        rules.append(f"loss < {stop.loss_below:g} ×{stop.times}{row}")
+    if stop.exact_match is not None:
+        rules.append(f"exact ≥ {stop.exact_match:g} %")
+    if stop.patience is not None:
+        rules.append(f"patience {stop.patience}")
+    return ", ".join(rules)
+
+
+class LoraConfig(Strict):
+    """Low-rank adapters in place of the weights (LoRA, Hu et al. 2021), through peft.
+
+    They are merged into the weights at the stage's end: every stage begins and ends with a whole
+    model.
+    """
+
+    rank: Count = 8
+    """Rank of each adapter."""
+    alpha: PositiveFloat = 16.0
+    """The adapter's output is scaled by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout before the adapter."""
+    targets: Annotated[str, Field(min_length=1)] | list[str] = "all-linear"
+    """Modules that get one: `all-linear` (all but the output head), or ends of module names,
+    such as `[q_proj, v_proj]`."""
+
+
+class TrainConfig(Strict):
+    """How a stage trains. Given at the top for all stages; a stage's own `train` overrides keys."""
+
+    lr: PositiveFloat = 5e-5
+    """Peak learning rate of AdamW."""
+    batch_size: Count = 32
+    """Examples in a step, mixed-in ones included."""
+    micro_batch_size: Count = 128
+    """Most examples in one forward pass: a larger batch is accumulated from several, without change
+    of its gradient. The smaller, the less memory."""
+    pack: Count | None = 128
+    """Width, in tokens, of rows that several examples of one source share; null gives each its own.
+    Where an example is longer, it sets the width. The gradient is the same up to rounding."""
+    loss: Literal["token", "example"] = "token"
+    """Reduction: mean over target tokens, or over examples of each one's token mean."""
+    schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
+    """Shape of the learning rate after the warm-up; `wsd` (warm-up, stable, decay) stays at
+    its peak, then falls linearly to zero."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of the steps over which the learning rate rises from zero."""
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Share of the steps over which `wsd` falls."""
+    schedule_over: Literal["stage", "run"] = "stage"
+    """`stage`: warm-up and schedule begin anew in every stage; `run`: one schedule is carried on
+    through all stages."""
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
+        0.9,
+        0.95,
+    )
+    """AdamW's decay rates of the first and second moment."""
+    weight_decay: NonNegativeFloat = 0.0
+    """AdamW's decoupled weight decay."""
+    clip: PositiveFloat | None = 1.0
+    """Largest norm of a step's gradient; null does not clip."""
+    precision: Literal["fp32", "bf16", "bf16-pure"] = "fp32"
+    """`bf16` computes in bfloat16 and keeps float32 weights; `bf16-pure` keeps weights, gradients
+    and optimiser in bfloat16 too, so that small updates are rounded away."""
+    gradient_checkpointing: bool = False
+    """Compute each layer's activations again in the backward pass instead of keeping them."""
+    trainable: Literal["all"] | Annotated[list[str], Field(min_length=1)] = "all"
+    """Which parameters train: `all`, or those that match any of a list of patterns: `layers:0-3`,
+    `layers:7`, `module:mlp` (a part of the name within the layer), `embedding` (what stands before
+    the layers), `head` (behind them), or a whole name with `*`, such as `*.mlp.up_proj.weight`."""
+    lora: LoraConfig | None = None
+    """Low-rank adapters train in place of the parameters; null for none."""
+    update_shares: bool = False
+    """Log each source's share of every update: a first moment of Adam for each, with the common
+    second moment and clip. Costs a gradient's memory for each source."""
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> TrainConfig:
+        if self.lora is not None and self.trainable != "all":
+            raise ValueError("trainable and lora exclude each other: adapters train alone")
+        return self

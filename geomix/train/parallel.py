@@ -1,0 +1,239 @@
+"""Several processes that train one model together: who computes what, and how they agree.
+
+Each process has the whole configuration and the same global batches. It computes the gradient of
+its share of every batch; the sum over the processes is the batch's gradient at any number of them.
+Process 0 alone writes. They are started by `torchrun` or `accelerate launch`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from geomix.errors import UserError
+from geomix.model.layers import decoder_layers
+from geomix.model.load import CPU, LoadedModel, default_device
+
+Kind = Literal["ddp", "fsdp"]
+
+TIMEOUT = datetime.timedelta(hours=1)
+"""How long processes wait for one that is alive, as while process 0 records or writes. One that has
+died is noticed at once: by its lost connection, and by the launcher."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """The processes of a training, seen from one of them.
+
+    Attributes:
+        rank: this one's number, from 0.
+        world: how many there are.
+        kind: `ddp`: each holds the whole model; `fsdp`: each holds a shard of every parameter,
+            gradient and moment.
+        device: where this one computes.
+    """
+
+    rank: int = 0
+    world: int = 1
+    kind: Kind = "ddp"
+    device: torch.device = CPU
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def share(self, pairs: Sequence[tuple[T, float]]) -> list[tuple[T, float]]:
+        """This process's part of weighted examples: as many in each, so that all keep in step.
+
+        Where the number does not divide, an example is repeated with a weight of zero. Weights are
+        multiplied by the number of processes, whose gradients are averaged.
+        """
+        spare = -len(pairs) % self.world
+        filled = [*pairs, *[(example, 0.0) for example, _ in pairs[:1]] * spare]
+        mine = filled[self.rank :: self.world]
+        return [(example, weight * self.world) for example, weight in mine]
+
+    def prepare(self, model: nn.Module) -> None:
+        """Shard the model's parameters over the processes, in place, once in a run."""
+        if self.world == 1 or self.kind == "ddp" or isinstance(model, FSDPModule):
+            return
+        mesh = init_device_mesh(self.device.type, (self.world,))
+        for _, layer in decoder_layers(model):
+            fully_shard(layer, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+
+    def wrapped(self, model: nn.Module) -> nn.Module:
+        """What the forward pass of the training goes through, for one stage."""
+        if self.world == 1 or self.kind == "fsdp":
+            return model
+        return DistributedDataParallel(
+            model,
+            device_ids=[self.device] if self.device.type == "cuda" else None,
+            find_unused_parameters=_has_experts(model),
+        )
+
+    def alone(self, model: nn.Module | None, *, last: bool) -> AbstractContextManager[object]:
+        """Where a micro-batch that is not the last runs: its gradient is not exchanged yet."""
+        if isinstance(model, DistributedDataParallel) and not last:
+            found: AbstractContextManager[object] = model.no_sync()
+            return found
+        return nullcontext()
+
+    def total(self, value: float) -> float:
+        """Sum over the processes; the same bits in each."""
+        if self.world == 1:
+            return value
+        held = torch.tensor([value], dtype=torch.float64, device=_wire(self.device))
+        distributed.all_reduce(held)
+        return float(held.item())
+
+    def any(self, *flags: bool) -> list[bool]:
+        """Which flags are set in any process."""
+        if self.world == 1:
+            return list(flags)
+        held = torch.tensor([int(flag) for flag in flags], device=_wire(self.device))
+        distributed.all_reduce(held, op=distributed.ReduceOp.MAX)
+        return [bool(flag) for flag in held.tolist()]
+
+    def spread(self, items: Sequence[T], work: Callable[[Sequence[T]], list[Any]]) -> list[Any]:
+        """Do work on items, each process on a part; every process gets all results, in order.
+
+        Args:
+            items: the same in every process.
+            work: gives for each item something that JSON can hold.
+        """
+        if self.world == 1:
+            return work(items)
+        mine = items[self.rank :: self.world]
+        parts = self._gathered(work(mine) if mine else [])
+        found: list[Any] = [None] * len(items)
+        for rank, part in enumerate(parts):
+            found[rank :: self.world] = part
+        return found
+
+    def first(self, work: Callable[[], T]) -> T:
+        """Do work in process 0 alone; every process gets its result, which JSON can hold.
+
+        Raises:
+            UserError: process 0 failed; it says why itself.
+        """
+        if self.world == 1:
+            return work()
+        done: list[T] = []
+        try:
+            done += [work()] if self.main else []
+        finally:
+            found: list[T] = self._gathered(done)[0]
+        if not found:
+            raise UserError("process 0 failed")
+        return found[0]
+
+    def _gathered(self, value: Any) -> list[Any]:
+        """What each process has, by rank; as JSON, since nothing is ever unpickled."""
+        data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world)]
+        wire = _wire(self.device)
+        sizes = [size.to(wire) for size in sizes]
+        distributed.all_gather(sizes, torch.tensor([len(data)], device=wire))
+        longest = max(int(size.item()) for size in sizes)
+        filled = torch.zeros(longest, dtype=torch.uint8, device=wire)
+        filled[: len(data)] = data.to(wire)
+        parts = [torch.zeros_like(filled) for _ in range(self.world)]
+        distributed.all_gather(parts, filled)
+        return [
+            json.loads(bytes(part[: int(size.item())].tolist()))
+            for part, size in zip(parts, sizes, strict=True)
+        ]
+
+    def leave(self) -> None:
+        """Part from the other processes, if there are any."""
+        if self.world > 1 and distributed.is_initialized():
+            distributed.destroy_process_group()
+
+    @contextmanager
+    def unsharded(self, loaded: LoadedModel) -> Iterator[None]:
+        """Hold the whole model in every process, so that each can run it by itself."""
+        if self.world == 1 or not isinstance(model := loaded.model, FSDPModule):
+            yield
+            return
+        parts = [module for module in model.modules() if isinstance(module, FSDPModule)]
+        for part in parts:
+            part.unshard()
+            part.set_reshard_after_forward(False, recurse=False)
+        try:
+            yield
+        finally:
+            for part in parts:
+                part.set_reshard_after_forward(True, recurse=False)
+                part.reshard()
+
+
+ALONE = Workers()
+"""The one process of an ordinary training, on the CPU."""
+
+
+def workers_here(kind: Kind) -> Workers:
+    """The processes that this one was started with; alone unless a launcher says otherwise.
+
+    Args:
+        kind: how they share the training.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return Workers(device=default_device())
+    from accelerate import PartialState
+
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=TIMEOUT)
+    return Workers(state.process_index, state.num_processes, kind, state.device)
+
+
+def lost(error: RuntimeError) -> bool:
+    """Whether it says that another process has gone."""
+    told = ("onnection closed", "onnection reset", "roken pipe", "Gloo", "gloo")
+    return isinstance(error, distributed.DistError) or any(part in str(error) for part in told)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A sharded tensor put together again, in every process; any other as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def gathered(tensor: Tensor) -> Tensor:
+    """A sharded tensor put together in process 0's memory, empty elsewhere; any other as it is."""
+    if not isinstance(tensor, DTensor):
+        return tensor
+    full = tensor.full_tensor()
+    return full.cpu() if distributed.get_rank() == 0 else full.new_empty(0)
+
+
+def like(tensor: Tensor, other: Tensor) -> Tensor:
+    """A whole tensor laid out as another one is: on its device, sharded as it is."""
+    if isinstance(other, DTensor):
+        device = other.device_mesh.device_type
+        return distribute_tensor(tensor.to(device), other.device_mesh, other.placements)
+    return tensor.to(other.device)
+
+
+def _wire(device: torch.device) -> torch.device:
+    """Where small values lie while they are exchanged: NCCL knows GPUs only."""
+    return device if device.type == "cuda" else torch.device("cpu")
+
+
+def _has_experts(model: nn.Module) -> bool:
+    """Whether a batch may leave parameters without a gradient (a mixture of experts)."""
+    config = getattr(model, "config", None)
+    return any(getattr(config, f"num_{kind}experts", None) for kind in ("", "local_", "routed_"))

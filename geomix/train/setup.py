@@ -1,0 +1,164 @@
+"""A model and its optimiser made ready for one stage, and given back as an ordinary model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from geomix.config import RunConfig
+from geomix.errors import UserError
+from geomix.model.load import LoadedModel
+from geomix.train.checkpoint import Checkpoint, restore, training_state
+from geomix.train.optimiser import make_optimiser, second_moments
+from geomix.train.parallel import Workers, gathered
+from geomix.train.shares import Shares
+from geomix.train.stage import Stage
+from geomix.train.step import Stepper, row_width, seed_dropout
+from geomix.train.trainable import (
+    adapters,
+    attach,
+    merge,
+    set_trained,
+    trained_names,
+    without_adapters,
+)
+
+
+@dataclass
+class Setup:
+    """One stage's training: which parameters train, the optimiser, the steps.
+
+    Attributes:
+        loaded: the model, in the stage's precision, its adapters attached.
+        workers: the processes that share the training.
+        stepper: takes the steps.
+        tuner: what `merge` takes; None without adapters.
+    """
+
+    loaded: LoadedModel
+    workers: Workers
+    stepper: Stepper
+    tuner: Any
+
+    @classmethod
+    def of(
+        cls,
+        config: RunConfig,
+        stage: Stage,
+        loaded: LoadedModel,
+        workers: Workers,
+        start: Checkpoint | None,
+    ) -> Setup:
+        """Make the model ready for a stage, at its beginning or where a checkpoint left it."""
+        model, train = loaded.model, stage.config.train
+        model.to(weights_dtype(config, stage.index))
+        where = f"stages[{stage.index}].train"
+        tuner = None
+        if train.lora is not None:
+            seed_dropout(config.seed, stage.index, 2**32, 0)  # A is the same in every process
+            tuner = attach(model, train.lora, f"{where}.lora.targets")
+        else:
+            set_trained(model, trained_names(model, train.trainable, f"{where}.trainable"))
+        checkpointing(model, on=train.gradient_checkpointing)
+        workers.prepare(model)
+        optimiser = make_optimiser(model, train)
+        shares = None
+        if train.update_shares:
+            named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+            shares = Shares(named, train.betas[0])
+        if start is not None:
+            restore(start, model, optimiser, shares)
+        stepper = Stepper(
+            model,
+            optimiser,
+            train,
+            loaded.pad_id,
+            loaded.device,
+            row_width(train, loaded),
+            workers,
+            workers.wrapped(model),
+            shares,
+        )
+        return cls(loaded, workers, stepper, tuner)
+
+    def state(self) -> dict[str, Tensor]:
+        """All that training goes on from, but for the weights."""
+        stepper = self.stepper
+        return training_state(self.loaded.model, stepper.optimiser, stepper.shares)
+
+    def weights(self) -> dict[str, Tensor] | None:
+        """The model's weights, where it does not hold them as they are saved; else None."""
+        return whole_weights(self.loaded, self.workers)
+
+    def finish(self) -> Mapping[str, Tensor]:
+        """Make the model an ordinary one again, all of whose parameters train; Adam's v̂."""
+        model = self.loaded.model
+        moments = second_moments(model, self.stepper.optimiser)
+        if self.tuner is not None:
+            merge(self.tuner)
+        set_trained(model, {name for name, _ in model.named_parameters()})
+        checkpointing(model, on=False)
+        model.eval()
+        return moments
+
+
+def whole_weights(loaded: LoadedModel, workers: Workers) -> dict[str, Tensor] | None:
+    """The weights by name, put together from their shards and without adapters; None: as held."""
+    model = loaded.model
+    if workers.world > 1 and workers.kind == "fsdp":
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        seen: dict[int, Tensor] = {}
+        for parameter in parameters.values():  # tied ones once
+            if id(parameter) not in seen:
+                seen[id(parameter)] = gathered(parameter.detach())
+        saved = model.state_dict(keep_vars=True)
+        return {k: seen[id(v)] if id(v) in seen else v.detach() for k, v in saved.items()}
+    return without_adapters(model.state_dict()) if adapters(model) else None
+
+
+def weights_dtype(config: RunConfig, stage: int) -> torch.dtype:
+    """What a stage's weights are kept in."""
+    pure = config.stages[stage].train.precision == "bf16-pure"
+    return torch.bfloat16 if pure or "bf16-weights" in config.paper_literal else torch.float32
+
+
+def checkpointing(model: Any, *, on: bool) -> None:
+    """Compute the layers' activations again in the backward pass, or keep them."""
+    is_on = any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+    if on == is_on:
+        return
+    name = "activation_checkpointing"  # transformers' new name for it
+    kind = name if hasattr(model, f"{name}_enable") else "gradient_checkpointing"
+    if on:
+        getattr(model, f"{kind}_enable")({"use_reentrant": False})
+    else:
+        getattr(model, f"{kind}_disable")()
+
+
+def check_setup(config: RunConfig, loaded: LoadedModel, workers: Workers) -> None:
+    """Find what a later stage could not be trained with, before the first one is.
+
+    Raises:
+        UserError: a pattern matches no parameter, or the processes cannot share such a training.
+    """
+    dtypes = {weights_dtype(config, index) for index in range(len(config.stages))}
+    for index, stage in enumerate(config.stages):
+        where = f"stages[{index}].train"
+        if stage.train.gradient_checkpointing and not getattr(
+            loaded.model, "supports_gradient_checkpointing", False
+        ):
+            raise UserError(f"{where}.gradient_checkpointing: this model has none; leave it out")
+        if stage.train.lora is None:
+            trained_names(loaded.model, stage.train.trainable, f"{where}.trainable")
+    if workers.world == 1 or workers.kind == "ddp":
+        return
+    if config.record is not None:
+        raise UserError("parallel: fsdp: the recorder needs whole gradients; set record: null")
+    if any(stage.train.lora for stage in config.stages):
+        raise UserError("parallel: fsdp: adapters are not sharded; set parallel: ddp with lora")
+    if len(dtypes) > 1:
+        raise UserError("parallel: fsdp: bf16-pure must be the precision of all stages or of none")

@@ -1,0 +1,131 @@
+"""Which parameters of a stage train: patterns of their names, or low-rank adapters."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from geomix.config_train import LoraConfig
+from geomix.errors import UserError
+from geomix.model.layers import Place, decoder_layers, place_of
+
+_BASE = ".base_layer"
+"""What peft puts into the name of a parameter whose module got an adapter."""
+
+_ADAPTER = re.compile(r"\.lora_[A-Za-z_]+\.")
+
+
+def trained_names(model: nn.Module, patterns: str | Sequence[str], where: str) -> set[str]:
+    """The parameters that match any of the patterns (`TrainConfig.trainable`).
+
+    Args:
+        model: a causal LM without adapters.
+        patterns: `all`, or a list of them.
+        where: the key of the configuration that holds them, for the message.
+
+    Raises:
+        UserError: a pattern matches nothing.
+    """
+    names = [name for name, _ in model.named_parameters()]  # tied ones once
+    if isinstance(patterns, str):
+        return set(names)
+    count = len(decoder_layers(model))
+    places = {name: place_of(name, count) for name in names}
+    found: set[str] = set()
+    for pattern in patterns:
+        matched = {name for name in names if _matches(pattern, name, places[name], count)}
+        if not matched:
+            raise UserError(
+                f"{where}: '{pattern}' matches none of the model's {len(names)} parameters, such "
+                f"as {names[-1]}; give layers:0-{count - 1}, module:NAME, embedding, head or a "
+                "name with '*' (a head that is tied to the embedding is the embedding)"
+            )
+        found |= matched
+    return found
+
+
+def _matches(pattern: str, name: str, place: Place, layers: int) -> bool:
+    if span := re.fullmatch(r"layers:(\d+)(?:-(\d+))?", pattern):
+        first, last = int(span[1]), int(span[2] or span[1])
+        return first <= place.layer <= last and place.layer < layers
+    if pattern.startswith("module:"):
+        return pattern.removeprefix("module:") in place.module.split(".")
+    if pattern in ("embedding", "head"):
+        return place.layer == (-1 if pattern == "embedding" else layers)
+    return fnmatchcase(name, pattern)
+
+
+def set_trained(model: nn.Module, names: set[str]) -> None:
+    """Let exactly these parameters require a gradient."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in names)
+
+
+def attach(model: nn.Module, config: LoraConfig, where: str) -> Any:
+    """Put low-rank adapters into the model, in place; they alone require a gradient then.
+
+    Adapters begin as nothing (B is zero); A is drawn from torch's generator.
+
+    Args:
+        model: a causal LM of transformers.
+        config: rank, scale and modules.
+        where: the key of the configuration that holds them, for the message.
+
+    Returns:
+        What `merge` takes.
+
+    Raises:
+        UserError: no module of the model has such a name.
+    """
+    from peft import LoraConfig as PeftConfig
+    from peft.tuners.lora import LoraModel
+
+    wanted = PeftConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=config.targets,
+    )
+    try:
+        with warnings.catch_warnings():  # of GPT-2's transposed weights, which peft then minds
+            warnings.simplefilter("ignore", UserWarning)
+            return LoraModel(model, {"default": wanted}, "default")
+    except ValueError as error:
+        raise UserError(f"{where}: {' '.join(str(error).split())}") from None
+
+
+def merge(tuner: Any) -> None:
+    """Add the adapters to the weights and remove them: the model is an ordinary one again."""
+    model = tuner.model
+    tuner.merge_and_unload()
+    if hasattr(model, "peft_config"):
+        del model.peft_config
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+
+
+def without_adapters(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The model's own weights, by the names that they have without adapters."""
+    return {k.replace(_BASE, ""): v for k, v in state.items() if not _ADAPTER.search(k)}
+
+
+def adapters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The adapters' parameters by name; none where the model has none."""
+    return {name: p for name, p in model.named_parameters() if _ADAPTER.search(name)}
+
+
+@torch.no_grad()
+def load_adapters(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Give a model's adapters the values that they had.
+
+    Raises:
+        KeyError: the model has others.
+    """
+    for name, parameter in adapters(model).items():
+        parameter.copy_(state[name])
