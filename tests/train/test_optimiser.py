@@ -18,7 +18,7 @@ def rates(steps: int, **keys: Any) -> list[float]:
     return [learning_rate(step, steps, config) for step in range(steps)]
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant", "wsd"])
 def test_the_warm_up_rises_evenly_from_above_zero_to_the_peak(schedule: str) -> None:
     """A quarter of 8 steps: 1/3 and 2/3 of the peak, then the peak itself."""
     found = rates(8, schedule=schedule, warmup=0.25)
@@ -45,7 +45,7 @@ def test_linear_and_constant_by_hand() -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
 @pytest.mark.parametrize("warmup", [0, 0.05, 0.5, 0.99])
-@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant", "wsd"])
 def test_short_stages_move_at_every_step(steps: int, warmup: float, schedule: str) -> None:
     assert all(0 < rate <= 2 for rate in rates(steps, warmup=warmup, schedule=schedule))
 
@@ -64,3 +64,10 @@ def test_the_optimiser_is_adamw_as_configured() -> None:
     torch.testing.assert_close(
         second_moments(model, optimiser)["weight"], 0.1 * torch.tensor([[9.0, 4.0]])
     )
+
+
+def test_wsd_is_stable_and_then_falls_linearly_to_zero() -> None:
+    found = rates(20, schedule="wsd", warmup=0.1, decay=0.25, lr=1.0)
+    assert found[:2] == pytest.approx([1 / 3, 2 / 3])
+    assert found[2:16] == [1.0] * 14
+    assert found[16:] == pytest.approx([0.8, 0.6, 0.4, 0.2])

@@ -1,0 +1,187 @@
+"""Several processes, started as users start them: the same run as one, and no hanging."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from geomix.run import Run
+
+CONFIG = """
+model: builtin
+train: {batch_size: 8, micro_batch_size: 3, lr: 1e-4, weight_decay: 0.1}
+stages:
+  - data: {source: kvr, limit: 30}
+    mix: {source: random-words, ratio: 1, words: 4}
+    stop: {steps: 30}
+    train: {update_shares: true}
+  - data: {source: triples, limit: 21}
+    stop: {steps: 20}
+    train: {gradient_checkpointing: true}
+evaluate: {epochs: 3}
+checkpoint: {steps: 5}
+record: null
+"""
+LAUNCHERS = {
+    "torchrun": ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
+    "accelerate": [
+        "accelerate.commands.launch",
+        *("--cpu", "--multi_cpu", "--num_processes", "2", "--num_machines", "1"),
+        *("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"),
+    ],
+}
+
+
+def environment() -> dict[str, str]:
+    here = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+
+
+def start(folder: Path, launcher: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", *LAUNCHERS[launcher], "-m", "geomix", "train", *arguments],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return out, err
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("processes")
+    (folder / "run.yaml").write_text(CONFIG, encoding="utf-8")
+    return folder
+
+
+def alone(place: Path, *arguments: str) -> None:
+    command = [sys.executable, "-m", "geomix", "train", *arguments]
+    subprocess.run(
+        command, cwd=place, env=environment(), check=True, capture_output=True, timeout=300
+    )
+
+
+@pytest.fixture(scope="module")
+def one(place: Path) -> Run:
+    alone(place, "run.yaml", "--out", "one")
+    return Run(place / "one")
+
+
+def assert_same(run: Run, one: Run) -> None:
+    """Losses, norms, shares and scores of every line; the weights; what the folder holds."""
+    lines, expected = list(run.metrics()), list(one.metrics())
+    assert len(lines) == len(expected)
+    assert sum(line["event"] == "step" for line in lines) == 50
+    for line, known in zip(lines, expected, strict=True):
+        assert line["loss"] == pytest.approx(known["loss"], rel=1e-5)
+        for key in set(known) - {"loss", "gradient_norm", "update_shares", "lr"}:
+            assert line[key] == (pytest.approx(known[key]) if key == "kl" else known[key]), key
+        if known["event"] == "step":
+            assert line["gradient_norm"] == pytest.approx(known["gradient_norm"], rel=1e-3)
+            assert line["lr"] == known["lr"]
+        if known.get("update_shares"):
+            assert line["update_shares"] == pytest.approx(known["update_shares"], abs=1e-3)
+    for stage in ("0-kvr", "1-triples"):
+        for name in ("model.safetensors", "adam_second_moments.safetensors"):
+            path = Path("stages", stage, "checkpoints", "final", name)
+            found, whole = load_file(run.path / path), load_file(one.path / path)
+            assert found.keys() == whole.keys()
+            for key, value in whole.items():
+                assert found[key].shape == value.shape
+                torch.testing.assert_close(found[key], value, rtol=1e-2, atol=2e-4, msg=key)
+    assert files(run) == files(one)
+
+
+def files(run: Run) -> set[str]:
+    return {p.relative_to(run.path).as_posix() for p in run.path.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("launcher", "kind"), [("torchrun", "ddp"), ("torchrun", "fsdp"), ("accelerate", "ddp")]
+)
+def test_two_processes_are_one(place: Path, one: Run, launcher: str, kind: str) -> None:
+    name = f"two-{launcher}-{kind}"
+    process = start(place, launcher, "run.yaml", "--out", name, "--set", f"parallel={kind}")
+    out, err = finish(process)
+    assert out.count(f"run → {name}") == 1, "one process speaks"
+    assert "Warning" not in err
+    assert_same(Run(place / name), one)
+
+
+@pytest.fixture(params=["ddp", "fsdp"])
+def dead(place: Path, request: pytest.FixtureRequest) -> Path:
+    """A run of two processes of which the second was killed after some steps."""
+    name = f"dead-{request.param}"
+    process = start(
+        place, "torchrun", "run.yaml", "--out", name, "--set", f"parallel={request.param}"
+    )
+    run = Run(place / name)
+    wait_for(lambda: steps(run) > 7)
+    os.kill(of_rank(process.pid, 1), signal.SIGKILL)
+    began = time.monotonic()
+    process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert time.monotonic() - began < 60, "a dead process ends the job"
+    assert steps(run) < 50
+    return run.path
+
+
+def test_a_dead_process_ends_the_job_and_another_number_goes_on(dead: Path, one: Run) -> None:
+    assert Run(dead).status()["state"] in ("interrupted", "failed")
+    if dead.name.endswith("ddp") and not dead.name.endswith("fsdp"):
+        alone(dead.parent, "--resume", dead.name)
+    else:
+        finish(start(dead.parent, "torchrun", "--resume", dead.name))
+    assert_same(Run(dead), one)
+
+
+def test_a_mistake_is_told_once_and_nothing_hangs(place: Path) -> None:
+    process = start(place, "torchrun", "run.yaml", "--out", "bad", "--set", "model=no/such/folder")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert sum(line.startswith("geomix: ") for line in err.splitlines()) == 1
+    assert not (place / "bad").exists()
+
+
+def steps(run: Run) -> int:
+    if not run.metrics_file.exists():
+        return 0
+    return sum(line["event"] == "step" for line in run.metrics())
+
+
+def wait_for(ready: Any) -> None:
+    until = time.monotonic() + 120
+    while not ready():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def of_rank(launcher: int, rank: int) -> int:
+    """The process that was started with a rank."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (folder / "environ").read_bytes().split(b"\0")
+            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+        except OSError:
+            continue
+        if parent == launcher and f"RANK={rank}".encode() in variables:
+            return int(folder.name)
+    raise AssertionError(f"no process of rank {rank}")

@@ -1,0 +1,177 @@
+"""What a run takes from other runs: finished stages, and numbers of steps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from geomix.config_file import load
+from geomix.data.registry import SOURCES
+from geomix.errors import UserError
+from geomix.experiment import run_experiment
+from geomix.run import Run
+
+FIRST = """
+model: {model}
+train: {{batch_size: 4, lr: 1e-2}}
+stages:
+  - data: {{source: kvr, limit: 6}}
+    stop: {{epochs: 3}}
+record: {{at: [boundaries], probes: 2}}
+"""
+SECOND = """
+model: {model}
+train: {{batch_size: 4, lr: 1e-2}}
+stages:
+  - from: {taken}
+    data: {{source: kvr, limit: 6}}
+    {more}
+  - data: {{source: arithmetic, limit: 5}}
+    stop: {{epochs: 2}}
+    train: {{lr: 1e-3}}
+record: {{at: [boundaries], probes: 2}}
+"""
+
+
+class Silent:
+    """A progress display of nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_, **__: None
+
+
+def run(text: str, folder: Path) -> Run:
+    file = folder.with_suffix(".yaml")
+    file.write_text(text, encoding="utf-8")
+    return run_experiment(load(file, sources=tuple(SOURCES)), folder, lambda _: Silent())
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Run:
+    return run(FIRST.format(model=tiny_model), tmp_path_factory.mktemp("runs") / "first")
+
+
+def weights(run: Run, stage: str) -> dict[str, torch.Tensor]:
+    return dict(load_file(run.path / "stages" / stage / "checkpoints/final/model.safetensors"))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_stage_of_another_run_is_as_if_trained_here(
+    first: Run, tiny_model: Path, tmp_path: Path, whole: bool
+) -> None:
+    """Against a run that trains both stages itself: the same θ_A, θ_B and evaluations."""
+    both = run(
+        SECOND.format(model=tiny_model, taken="x", more="stop: {epochs: 3}").replace(
+            "from: x\n    data", "data"
+        ),
+        tmp_path / "both",
+    )
+    taken = first.path if whole else first.path / "stages" / "0-kvr"
+    text = SECOND.format(model=tiny_model, taken=taken, more="stop: {epochs: 3}")
+    second = run(text, tmp_path / "second")
+    for stage in ("0-kvr", "1-arithmetic"):
+        mine, theirs = weights(second, stage), weights(both, stage)
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+    for kept in ("start", "end"):
+        lines = [
+            [
+                {k: v for k, v in line.items() if k != "epoch"}
+                for line in of.metrics()
+                if line.get("moment") == kept
+            ]
+            for of in (second, both)
+        ]
+        assert lines[0] == lines[1]
+    assert second.steps_done() == both.steps_done() == {0: 6, 1: 4}
+    assert not any(line["event"] == "step" and line["stage"] == 0 for line in second.metrics())
+    assert [f.name for f in second.snapshots()] == [f.name for f in both.snapshots()]
+    manifest = second.path / "stages/0-kvr/checkpoints/final/manifest.json"
+    assert json.loads(manifest.read_text()).keys() >= {"model.safetensors", "position.json"}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("from: {first}", "from: nowhere"), "nowhere: no such folder"),
+        (("limit: 6", "limit: 7"), r"stages\[0\].from: .* trained on other examples than .* D_A"),
+        (("model:", "chat_template: '{prompt}={target}'\nmodel:"), "another chat format"),
+        (("from: {first}", "from: {first}/stages/1-kvr"), r"stages\[0\].from .*: not a finished"),
+    ],
+)
+def test_a_stage_that_cannot_be_taken_is_one_line(
+    first: Run, tiny_model: Path, tmp_path: Path, change: tuple[str, str], says: str
+) -> None:
+    text = SECOND.format(model=tiny_model, taken="{first}", more="stop: {epochs: 3}")
+    text = text.replace(*change).replace("{first}", str(first.path))
+    with pytest.raises(UserError, match=says) as raised:
+        run(text, tmp_path / "second")
+    assert len(raised.value.lines) == 1
+
+
+def test_a_damaged_stage_is_not_taken(first: Run, tiny_model: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    for file in first.path.rglob("*"):
+        if file.is_file():
+            target = copy / file.relative_to(first.path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(file.read_bytes())
+    file = copy / "stages/0-kvr/checkpoints/final/model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    text = SECOND.format(model=tiny_model, taken=copy, more="stop: {epochs: 3}")
+    with pytest.raises(UserError, match=r"model\.safetensors is damaged"):
+        run(text, tmp_path / "second")
+    assert not (tmp_path / "second").exists()
+
+
+ARMS = """
+model: {model}
+train: {{batch_size: 4}}
+stages:
+  - data: {{source: kvr, limit: 6}}
+    stop: {{epochs: 2}}
+record: null
+arms:
+  mixed:
+    stages.0.mix: {{source: random-words, ratio: 1, words: 3}}
+  as-many:
+    stages.0.stop: {{steps_of: mixed}}
+  fixed:
+    stages.0.stop: {{steps: 3}}
+  as-first:
+    stages.0.stop: {{steps_of: {first}}}
+"""
+
+
+def test_as_many_steps_as_another_arm_or_run(first: Run, tiny_model: Path, tmp_path: Path) -> None:
+    """12 examples in fours twice; the schedule is that of so many steps, and 5 end an epoch."""
+    found = run(ARMS.format(model=tiny_model, first=first.path), tmp_path / "arms")
+    steps = {arm.name: arm.steps_done()[0] for arm in found.arms}
+    assert steps == {"mixed": 6, "as-many": 6, "fixed": 3, "as-first": 6}
+    rates = {
+        arm.name: [line["lr"] for line in arm.metrics() if line["event"] == "step"]
+        for arm in found.arms
+    }
+    assert rates["as-many"] == rates["mixed"] == rates["as-first"]
+    assert rates["fixed"] != rates["mixed"][:3]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("steps_of: mixed", "steps_of: fixed"), "arm 'fixed' is not trained before it"),
+        (("steps_of: mixed", "steps_of: runs/none"), "no such folder"),
+    ],
+)
+def test_steps_of_what_is_not_there_are_one_line(
+    first: Run, tiny_model: Path, tmp_path: Path, change: tuple[str, str], says: str
+) -> None:
+    text = ARMS.format(model=tiny_model, first=first.path).replace(*change)
+    with pytest.raises(UserError, match=says):
+        run(text, tmp_path / "arms")
+    assert not (tmp_path / "arms").exists()
