@@ -21,7 +21,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-BATCH, LR, CLIP, BETAS, WARMUP = 32, 1e-3, 1.0, (0.9, 0.95), 0.05
+BATCH, LR, CLIP, BETAS, WARMUP = 32, 5e-5, 1.0, (0.9, 0.95), 0.05
 
 
 @dataclass(frozen=True)
