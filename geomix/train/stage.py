@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -165,7 +166,7 @@ def check_taken(file: Path, described: dict[str, Any], stage: Stage) -> None:
     key = f"stages[{stage.index}].from"
     if theirs != described["sets"][name]["sha256"]:
         raise UserError(f"{key}: {file}: trained on other examples than this run's {name}")
-    if known.get("chat") != described["chat"]:
+    if known.get("chat") != json.loads(json.dumps(described["chat"])):  # tuples are lists there
         raise UserError(
             f"{key}: {file}: trained in another chat format; set chat_template as there"
         )
