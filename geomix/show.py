@@ -103,13 +103,10 @@ def _arm_rows(arm: Run) -> list[RetentionRow]:
     found: dict[tuple[str, str], RetentionRow] = {}
     for line in lines:
         stage, step = line["stage"], line["step"]
-        if line["moment"] == "epoch" and (stage in ended or step < newest[stage]):
+        boundary = {"start": "θ_0", "end": f"after stage {stage + 1}"}.get(line["moment"])
+        if boundary is None and (stage in ended or step < newest[stage]):
             continue
-        label = {
-            "start": "θ_0",
-            "end": f"after stage {stage + 1}",
-            "epoch": f"stage {stage + 1}, step {step}",
-        }[line["moment"]]
+        label = boundary or f"stage {stage + 1}, step {step}"
         scores = {name: float(line[name]) for name in METRICS if line.get(name) is not None}
         found[label, line["set"]] = RetentionRow(
             arm.name, label, line["set"], int(line["n"]), loss=float(line["loss"]), **scores
