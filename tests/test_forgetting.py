@@ -77,7 +77,7 @@ def write(folder: Path, evaluations: list[tuple[int, str, int, int, dict[str, st
     lines: list[dict[str, Any]] = []
     for stage, moment, epoch, step, sets in evaluations:
         name = {"start": "start", "step": f"step-{step:06d}"}.get(moment, f"epoch-{epoch:03d}")
-        file = run.stage_folder(stage, ("one", "two")[stage]) / "eval" / f"{name}.jsonl"
+        file = run.stage_folder(stage, ("one", "two", "three")[stage]) / "eval" / f"{name}.jsonl"
         file.parent.mkdir(parents=True, exist_ok=True)
         at = {"stage": stage, "step": step}
         lines.append({**at, "event": "step"})
@@ -111,6 +111,11 @@ def test_a_run_is_read_in_steps_since_the_base_model(tmp_path: Path) -> None:
     assert two == Forgetting("toy", "D_B", 2, [0, 8, 10, 14], [1, 0], [0, 14])
     matrix = [[0.0, 50.0], [75.0, 0.0], [25.0, 100.0]]
     assert transfer_of(run) == Transfer("toy", ["D_A", "D_B"], matrix, -50.0, -50.0, 50.0)
+
+
+def test_steps_count_on_over_all_stages(tmp_path: Path) -> None:
+    ends = [(stage, "end", 1, 4 - stage, {"D_A": "1"}) for stage in range(3)]
+    assert forgetting_of(write(tmp_path / "toy", ends))[0].steps == [4, 4 + 3, 4 + 3 + 2]
 
 
 def test_verdicts_that_are_gone_leave_the_others(tmp_path: Path) -> None:

@@ -50,9 +50,9 @@ def probabilities(loaded: LoadedModel, examples: list[TokenisedExample]) -> Any:
 def test_the_mean_over_the_answer_positions_of_a_probe(
     loaded: LoadedModel, facts: list[TokenisedExample], tmp_path: Path, width: int | None
 ) -> None:
-    """Of 9 examples in passes of 4, no more than 30 positions; the training mode is left alone."""
+    """Of 9 examples in passes of 2, no more than 30 positions; the training mode is left alone."""
     limits = KLConfig(examples=9, positions=30)
-    reference = Reference(tmp_path / "start.safetensors", limits, 4, width)
+    reference = Reference(tmp_path / "start.safetensors", limits, 2, width)
     before = probabilities(loaded, facts[:9])
     loaded.model.train()
     reference.write(loaded, {"D_A": facts, "D_B": facts[:1]})
