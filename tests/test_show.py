@@ -328,13 +328,13 @@ def test_transfer_and_forgetting_are_shown_for_each_arm(tmp_path: Path) -> None:
     rows = [line.split() for line in text.splitlines()]
     assert rows.count(["plain", "-86.5", "+0.5", "86.5"]) == 1
     assert rows.count(["mixed", "-86.5", "+0.5", "86.5"]) == 1
-    assert ["mixed", "D_A", "2", "1", "240", "0", "0", "2"] in rows
+    assert ["mixed", "D_A", "2", "1", "200", "0", "0", "2"] in rows
     result = CliRunner().invoke(main, ["show", str(run.path), "--json"])
     facts = json.loads(result.output)
     matrix = [[0.0, 1.0], [99.0, 1.5], [12.5, 88.0]]
     assert [arm["matrix"] for arm in facts["transfer"]] == [matrix] * 2
     (history,) = facts["forgetting"]
-    assert (history["arm"], history["events"], history["learnt"]) == ("mixed", [0, 0], [240, None])
+    assert (history["arm"], history["events"], history["learnt"]) == ("mixed", [0, 0], [200, None])
 
 
 def test_a_run_of_one_stage_has_no_transfer(tmp_path: Path) -> None:
