@@ -145,11 +145,31 @@ class CheckpointConfig(Strict):
     """How many are kept within a stage, the newest ones; at its end they are removed."""
 
 
+class KLConfig(Strict):
+    """The probe on which a stage's model is compared with the one that the stage began with."""
+
+    examples: Count = 64
+    """Of how many examples of each set, its first ones."""
+    positions: Count = 512
+    """Of how many of their answer tokens at most. On disk a stage keeps 4 bytes a position and
+    entry of the vocabulary, for each set."""
+
+
 class EvaluateConfig(Strict):
-    """When retention is measured: always at stage boundaries, and in between."""
+    """When retention is measured: always at stage boundaries, and in between.
+
+    At the boundaries all is measured, of every example. In between only loss and exact match are.
+    """
 
     epochs: CountOrNone = 1
-    """Every how many epochs; 0 for the boundaries only."""
+    """Every how many epochs; 0 for none of them."""
+    steps: Count | None = None
+    """Also after every so many steps of a stage: the stability gap closes before an epoch ends."""
+    sample: Count | None = 128
+    """Of how many examples of each set in between, its first ones; null takes all, as does the set
+    that a `stop.exact_match` looks at."""
+    kl: KLConfig | None = None
+    """Whether the mean KL divergence from the model that the stage began with is measured."""
     batch_size: Count = 128
     """Examples in one scoring pass."""
     sets: dict[Annotated[Name, AfterValidator(_no_set_of_a_stage)], Data] = Field(default={})
@@ -217,7 +237,7 @@ class RunConfig(Strict):
     @model_validator(mode="after")
     def _looked_at(self) -> RunConfig:
         """Refuse a rule on the exact match where that is never measured within a stage."""
-        if self.evaluate.epochs == 0:
+        if self.evaluate.epochs == 0 and self.evaluate.steps is None:
             why = {"why": "never looked at with evaluate.epochs: 0; set that to 1"}
             mistakes: list[InitErrorDetails] = [
                 {

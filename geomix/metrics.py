@@ -40,6 +40,21 @@ def exact(prediction: str, target: str) -> bool:
     return wanted != "" and normalise(prediction) == wanted
 
 
+def may_become(said: str, target: str) -> bool:
+    """Whether going on from what was said so far could still give an exact match of the target.
+
+    Never False where it could: letters are compared folded (`ς` and `σ` are one, whatever follows),
+    white space is left out (some tokenizers drop it again before a full stop), and so is all from
+    the first U+FFFD on, which may be a character whose last bytes are still to come.
+    """
+    wanted = _letters(target)
+    return wanted != "" and wanted.startswith(_letters(said.split("\ufffd", maxsplit=1)[0]))
+
+
+def _letters(text: str) -> str:
+    return "".join(text.casefold().split())
+
+
 def matches_any(prediction: str, answers: Iterable[str]) -> bool:
     """Whether the prediction is an exact match of any accepted answer."""
     return any(exact(prediction, answer) for answer in answers)

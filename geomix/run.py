@@ -242,6 +242,12 @@ class Run:
         write_json(self.status_file, {"state": state, "pid": os.getpid(), **details})
 
 
+def verdict_file(stage_folder: Path, moment: str, epoch: int, step: int) -> Path:
+    """Verdicts of one evaluation: `start.jsonl`, `epoch-003.jsonl` or `step-000123.jsonl`."""
+    when = {"start": "start", "step": f"step-{step:06d}"}.get(moment, f"epoch-{epoch:03d}")
+    return stage_folder / "eval" / f"{when}.jsonl"
+
+
 def _taken(handle: IO[str]) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

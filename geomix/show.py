@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,15 +11,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from geomix.config_data import is_file
-from geomix.config_train import StopConfig, stop_text
 from geomix.errors import UserError
 from geomix.run import Run
+from geomix.show_history import history_parts, read_history
+from geomix.show_stages import reading, stage_table, state_text
 
 Metric = Literal["exact_match", "alias_match", "token_f1", "rouge_l", "final_number"]
 Column = Metric | Literal["loss"]
 
-_STYLES = {"done": "green", "failed": "red", "interrupted": "yellow", "running": "cyan"}
 METRICS: dict[Metric, str] = {
     "exact_match": "exact %",
     "alias_match": "alias %",
@@ -71,15 +69,6 @@ class RetentionRow:
         return found
 
 
-@contextmanager
-def _reading(file: Path) -> Iterator[None]:
-    """A value that geomix would not have written there is one line."""
-    try:
-        yield
-    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise UserError(f"{file}: not as geomix writes it ({error!r})") from None
-
-
 def retention_rows(run: Run) -> list[RetentionRow]:
     """Every set at the base model and at the end of each stage, arm by arm.
 
@@ -91,7 +80,7 @@ def retention_rows(run: Run) -> list[RetentionRow]:
     """
     found: list[RetentionRow] = []
     for arm in run.arms:
-        with _reading(arm.metrics_file):
+        with reading(arm.metrics_file):
             found += _arm_rows(arm)
     return found
 
@@ -103,13 +92,10 @@ def _arm_rows(arm: Run) -> list[RetentionRow]:
     found: dict[tuple[str, str], RetentionRow] = {}
     for line in lines:
         stage, step = line["stage"], line["step"]
-        if line["moment"] == "epoch" and (stage in ended or step < newest[stage]):
+        boundary = {"start": "θ_0", "end": f"after stage {stage + 1}"}.get(line["moment"])
+        if boundary is None and (stage in ended or step < newest[stage]):
             continue
-        label = {
-            "start": "θ_0",
-            "end": f"after stage {stage + 1}",
-            "epoch": f"stage {stage + 1}, step {step}",
-        }[line["moment"]]
+        label = boundary or f"stage {stage + 1}, step {step}"
         scores = {name: float(line[name]) for name in METRICS if line.get(name) is not None}
         found[label, line["set"]] = RetentionRow(
             arm.name, label, line["set"], int(line["n"]), loss=float(line["loss"]), **scores
@@ -175,14 +161,22 @@ def _cell(row: RetentionRow | None, column: Column) -> str:
 
 
 def run_facts(run: Run) -> dict[str, Any]:
-    """What `geomix show --json` prints: name, state, and every retention row with all metrics.
+    """What `geomix show --json` prints: name, state, every retention row, transfer and histories.
 
     Raises:
         UserError: a file of the run cannot be read.
     """
     status = run.status() if run.status_file.exists() else {"state": "not started"}
     rows = [asdict(row) for row in retention_rows(run)]
-    return {"name": run.name, "path": str(run.path), "status": status, "retention": rows}
+    transfers, histories = read_history(run)
+    return {
+        "name": run.name,
+        "path": str(run.path),
+        "status": status,
+        "retention": rows,
+        "transfer": [asdict(transfer) for transfer in transfers],
+        "forgetting": [asdict(history) for history in histories],
+    }
 
 
 def show_run(run: Run, metric: Metric = "exact_match") -> RenderableType:
@@ -192,10 +186,9 @@ def show_run(run: Run, metric: Metric = "exact_match") -> RenderableType:
         UserError: the folder's `resolved.json` or `status.json` cannot be read, or no evaluation
             has the metric.
     """
-    parts: list[RenderableType] = [_head(run)]
-    for arm in run.arms:
-        parts += ["", _arm(arm, run)]
-    parts += ["", Text("Retention", style="bold"), retention_table(run, metric)]
+    parts: list[RenderableType] = [_head(run), "", stage_table(run)]
+    parts += ["", Text("Retention matrix", style="bold"), retention_table(run, metric)]
+    parts += history_parts(run)
     parts += ["", Text("Results", style="bold"), _files(run)]
     if run.status_file.exists() and run.status()["state"] in ("interrupted", "failed"):
         parts += ["", Text(f"next: geomix train --resume {run.path}", overflow="fold")]
@@ -205,71 +198,10 @@ def show_run(run: Run, metric: Metric = "exact_match") -> RenderableType:
 def _head(run: Run) -> RenderableType:
     resolved = run.resolved()
     config = resolved["config"]
-    title = Text(run.name, style="bold").append("  ").append_text(_state(run))
-    with _reading(run.resolved_file):
+    title = Text(run.name, style="bold").append("  ").append_text(state_text(run))
+    with reading(run.resolved_file):
         facts = f"model {config['model']} · seed {config['seed']} · hash {resolved['hash'][:12]}"
     return Group(title, Text(facts))
-
-
-def _state(run: Run) -> Text:
-    """`done`, `running in stage 1, step 40`, `failed: why`."""
-    if not run.status_file.exists():
-        return Text("not started")
-    status = run.status()
-    text = Text(status["state"], style=_STYLES.get(status["state"], ""))
-    if "stage" in status:
-        text.append(f" in stage {status['stage'] + 1}, step {status.get('step', 0)}")
-    if "arm" in status:
-        text.append(f" in arm {status['arm']}")
-    if "why" in status:
-        text.append(f": {status['why']}")
-    return text
-
-
-def _arm(arm: Run, run: Run) -> RenderableType:
-    """One line a stage, and how many snapshots there are."""
-    if not arm.resolved_file.exists():
-        return Text.assemble((f"arm {arm.name}", "bold"), "  not started")
-    lines: list[RenderableType] = []
-    if arm != run:
-        lines.append(Text(f"arm {arm.name}", style="bold").append("  ").append_text(_state(arm)))
-    with _reading(arm.metrics_file):
-        done = arm.steps_done()
-    table = Table(box=None, padding=(0, 1, 0, 0))
-    for name in ("stage", "data", "mix", "train"):
-        table.add_column(name, overflow="fold")
-    table.add_column("epochs", justify="right", overflow="fold")
-    table.add_column("steps", justify="right", no_wrap=True)
-    for index, stage in enumerate(arm.resolved()["config"]["stages"]):
-        with _reading(arm.resolved_file):
-            table.add_row(*_stage_cells(index, stage), str(done.get(index, 0)))
-    if quirks := arm.resolved()["config"].get("paper_literal"):
-        lines.append(Text(f"as the published code: {', '.join(quirks)}"))
-    count = len(arm.snapshots())
-    return Group(*lines, table, Text(f"{count} snapshot{'' if count == 1 else 's'}"))
-
-
-def _stage_cells(index: int, stage: dict[str, Any]) -> list[Text]:
-    """Stage, data, mix, training and epochs, from the resolved configuration."""
-    data, mix, train = stage["data"], stage["mix"], stage["train"]
-    split = [data["split"]] * (data["split"] != "train")
-    facts = {"drop": ["unfamiliar"], "only": ["familiar"]}
-    known = facts[data["familiar"]["facts"]] if data.get("familiar") else []
-    which = ", ".join([*split, *known])
-    added = []
-    if mix and mix["ratio"]:
-        mixed = f"{mix['source']} 1:{mix['ratio']:g}"
-        mixed += "" if is_file(mix["source"]) else f", {mix['words']} words"
-        added.append(mixed + ", passage-free" * mix["passage_free"])
-    if stage.get("replay"):
-        added.append(f"replay {stage['replay']['ratio']:g}")
-    return [
-        Text(f"{index + 1} {stage['name']}".strip()),
-        Text(f"{data['limit']} {data['source']}" + f" ({which})" * bool(which)),
-        Text("; ".join(added) or "–"),
-        Text(f"lr {train['lr']:g}, batch {train['batch_size']}, {train['loss']} loss"),
-        Text(stop_text(StopConfig.model_validate(stage["stop"]))),
-    ]
 
 
 def _results(run: Run) -> Iterable[Path]:

@@ -168,7 +168,7 @@ def test_a_full_disk_stops_a_checkpoint_in_one_line(tmp_path: Path) -> None:
 def test_verdicts_of_a_model_that_diverged_are_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nll: float
 ) -> None:
-    verdict = Verdict("a", "b", "c", False, False, 0.0, 0.0, None, nll, 2)
+    verdict = Verdict(prompt="a", target="b", prediction="c", exact=False, nll=nll, tokens=2)
     monkeypatch.setattr("geomix.train.evaluate.score", lambda *_, **__: [verdict])
     loaded: Any = None
     with pytest.raises(UserError, match=r"D_A: the loss is not finite; lower train\.lr"):

@@ -215,7 +215,7 @@ SOURCE_KEYS = "source, seed, path, subset, vocabulary, columns, template, allow_
             "record.mix.zzz",
             f"known: {SOURCE_KEYS}, ratio",
         ),
-        ("evaluate.zzz", "known: epochs, batch_size"),
+        ("evaluate.zzz", "known: epochs, steps, sample, kl, batch_size"),
     ],
 )
 def test_an_unknown_key_is_refused_at_every_level(tmp_path: Path, key: str, known: str) -> None:
@@ -296,6 +296,8 @@ def test_an_exact_match_that_is_never_measured_is_refused(tmp_path: Path) -> Non
     (line,) = mistakes(tmp_path, text)
     assert line.startswith("run.yaml:3 stages[0].stop.exact_match: never looked at with evaluate.")
     assert loads(tmp_path, text, "evaluate.epochs=5").arms[""].stages[0].stop.exact_match == 99
+    stepwise = loads(tmp_path, text, "evaluate.epochs=0", "evaluate.steps=9")
+    assert stepwise.arms[""].stages[0].stop.exact_match == 99
     assert loads(tmp_path, STAGES, "evaluate.epochs=0").arms[""].evaluate.epochs == 0
 
 
@@ -514,6 +516,9 @@ CHANGES: dict[str, Any] = {
     "record.batch_size": 31,
     "record.activations": 3,
     "evaluate.epochs": 2,
+    "evaluate.steps": 3,
+    "evaluate.sample": None,
+    "evaluate.kl": {"examples": 8},
     "evaluate.batch_size": 1,
 }
 for _mix in ("stages.0.mix", "record.mix"):

@@ -7,6 +7,7 @@ import re
 from decimal import Decimal
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,7 @@ from geomix.metrics import (
     exact,
     final_number,
     matches_any,
+    may_become,
     normalise,
     percent,
     rouge_l,
@@ -31,6 +33,42 @@ def test_exact_match_looks_past_case_and_outer_white_space_only() -> None:
     assert not exact("Charles  Fort", "Charles Fort")
     assert not exact("Charles Fort.", "Charles Fort")
     assert not exact("Charles", "Charles Fort")
+
+
+@pytest.mark.parametrize(
+    ("said", "target", "possible"),
+    [
+        ("", "Charles Fort", True),
+        (" \ncharles F", "Charles Fort", True),
+        ("Charles Fort \n", "charles fort", True),
+        ("Charles Fort .", "charles fort.", True),  # a tokenizer may drop that space at the end
+        ("Charles Fu", "Charles Fort", False),
+        ("Charles Fort II", "Charles Fort", False),
+        ("日\ufffd\ufffd", "日本", True),  # the first bytes of a character
+        ("月\ufffd", "日本", False),
+        ("ΣΑΣ", "σασα", True),  # σ now, but ς where the word ends
+        ("x", "", False),
+        ("", "", False),
+    ],
+)
+def test_what_was_said_may_still_become_the_target(said: str, target: str, possible: bool) -> None:
+    assert may_become(said, target) is possible
+
+
+LETTERS = st.text(st.sampled_from("aAσΣςßẞİi\u0307ﬁ日 \n.'") | st.characters(codec="utf-8"))
+
+
+@given(LETTERS, st.integers(0, 20), st.sampled_from((str, str.upper, str.lower, str.title)))
+def test_every_beginning_of_an_exact_match_may_become_it(text: str, cut: int, style: Any) -> None:
+    said = f" {style(text)}\n"
+    if exact(said, text):
+        assert may_become(said[:cut], text)
+
+
+def test_folding_forgets_whatever_lower_case_does() -> None:
+    """So that texts that are equal in lower case never differ once folded; every character."""
+    every = (chr(i) for i in range(0x110000) if not 0xD800 <= i < 0xE000)
+    assert all(c.lower().casefold() == c.casefold() for c in every)
 
 
 @pytest.mark.parametrize("empty", ["", " ", "\n\t"])

@@ -166,7 +166,8 @@ def test_the_table_shows_the_metric_that_is_asked_for(
     lines = result.output.splitlines()
     assert max(map(len, lines)) <= 80
     table = [line.rstrip() for line in printed(retention_table(run, metric)).splitlines()]
-    assert [line.rstrip() for line in lines[-len(table) - 3 : -3]] == table
+    begin = lines.index("Retention matrix") + 1
+    assert [line.rstrip() for line in lines[begin : begin + len(table)]] == table
     assert table[1].count(heading) == 4
     (after,) = (line for line in table if "after stage 2" in line)
     assert after.split()[3::2] == cells
@@ -296,6 +297,49 @@ def test_arms_are_told_apart_and_one_may_not_have_begun(tmp_path: Path) -> None:
     text = printed(show_run(run))
     assert "arm plain  done" in text
     assert "arm mixed  not started" in text
+
+
+def test_what_the_arms_share_is_shown_once(tmp_path: Path) -> None:
+    run = write(tmp_path / "toy", {"state": "done"}, arms=["plain", "mixed"])
+    write(run.path / "arms" / "plain", {"state": "done"}, finished())
+    mix = {"source": "random-words", "ratio": 2, "words": 20}
+    write(run.path / "arms" / "mixed", {"state": "done"}, finished(), mix=mix)
+    text = printed(show_run(run))
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("50 kvr") == 1
+    assert text.count("100 kvr") == 2
+    order = ("all arms", "50 kvr", "arm plain  done, 0", "100 kvr", "arm mixed", "random-words")
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
+
+
+def test_transfer_and_forgetting_are_shown_for_each_arm(tmp_path: Path) -> None:
+    """Numbers by hand from `finished`: D_A 99 → 12.5, D_B 1 → 1.5 before its own stage."""
+    run = write(tmp_path / "toy", {"state": "done"}, arms=["plain", "mixed"])
+    for arm in run.arms:
+        write(arm.path, {"state": "done"}, finished())
+    for stage, verdicts in (("0-kvr/eval/start", "00"), ("1-kvr/eval/epoch-001", "10")):
+        file = run.path / "arms" / "mixed" / "stages" / f"{stage}.jsonl"
+        file.parent.mkdir(parents=True)
+        lines = [json.dumps({"set": "D_A", "exact": sign == "1"}) for sign in verdicts]
+        file.write_text("\n".join(lines) + "\n")
+    text = printed(show_run(run))
+    assert max(map(len, text.splitlines())) <= 80
+    rows = [line.split() for line in text.splitlines()]
+    assert rows.count(["plain", "-86.5", "+0.5", "86.5"]) == 1
+    assert rows.count(["mixed", "-86.5", "+0.5", "86.5"]) == 1
+    assert ["mixed", "D_A", "2", "1", "200", "0", "0", "2"] in rows
+    result = CliRunner().invoke(main, ["show", str(run.path), "--json"])
+    facts = json.loads(result.output)
+    matrix = [[0.0, 1.0], [99.0, 1.5], [12.5, 88.0]]
+    assert [arm["matrix"] for arm in facts["transfer"]] == [matrix] * 2
+    (history,) = facts["forgetting"]
+    assert (history["arm"], history["events"], history["learnt"]) == ("mixed", [0, 0], [200, None])
+
+
+def test_a_run_of_one_stage_has_no_transfer(tmp_path: Path) -> None:
+    run = write(tmp_path / "toy", {"state": "running"}, finished()[:6])
+    assert "transfer" not in printed(show_run(run))
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import takewhile
+from typing import Any
 
 import torch
 
 from geomix.model.load import LoadedModel
+
+Hopeless = Callable[[int, Sequence[int]], bool]
+"""Of a prompt's index and the tokens said so far: whether there is no need to go on."""
 
 
 def greedy(
@@ -17,7 +21,32 @@ def greedy(
     ends: Collection[int],
     batch_size: int,
 ) -> list[str]:
-    """Greedy continuations up to their first end token, special tokens left out.
+    """Greedy continuations as text, special tokens left out; arguments as of `continuations`."""
+    said = continuations(loaded, prompts, budgets, ends, batch_size)
+    return [text_of(loaded, tokens) for tokens in said]
+
+
+def text_of(loaded: LoadedModel, tokens: Sequence[int]) -> str:
+    """What was said, special tokens left out."""
+    text: str = loaded.tokenizer.decode(tokens, skip_special_tokens=True)
+    return text
+
+
+def places_left(loaded: LoadedModel, length: int) -> int | None:
+    """How many tokens the model has positions for after `length`; None where any number fits."""
+    most = getattr(loaded.model.config, "max_position_embeddings", None)
+    return None if most is None else most - length
+
+
+def continuations(
+    loaded: LoadedModel,
+    prompts: Sequence[Sequence[int]],
+    budgets: Sequence[int],
+    ends: Collection[int],
+    batch_size: int,
+    hopeless: Hopeless | None = None,
+) -> list[list[int]]:
+    """Greedy continuations up to their first end token.
 
     Args:
         loaded: the model, in evaluation mode.
@@ -26,19 +55,21 @@ def greedy(
             model has no positions for them.
         ends: token ids that end a continuation.
         batch_size: prompts decoded together at most; changes no continuation.
+        hopeless: asked after every token; a continuation of which it is true goes on no further.
     """
-    most = getattr(loaded.model.config, "max_position_embeddings", None)
+    most = places_left(loaded, 0)
     lengths = [len(prompt) for prompt in prompts]
     steps = [
         budget if most is None else max(1, min(budget, most - length))
         for budget, length in zip(budgets, lengths, strict=True)
     ]
-    texts = [""] * len(prompts)
+    found: list[list[int]] = [[]] * len(prompts)
     for part in _batches(lengths, steps, batch_size, most):
         width = max(lengths[i] for i in part)
         # Padded on the left, so that every prompt ends where generation begins.
         ids = [[loaded.pad_id] * (width - lengths[i]) + list(prompts[i]) for i in part]
         mask = [[0] * (width - lengths[i]) + [1] * lengths[i] for i in part]
+        given_up = _GivenUp(part, width, hopeless) if hopeless else None
         with torch.no_grad():
             generated = loaded.model.generate(  # type: ignore[operator]
                 input_ids=torch.tensor(ids, device=loaded.device),
@@ -47,12 +78,31 @@ def greedy(
                 do_sample=False,
                 eos_token_id=sorted(ends),
                 pad_token_id=loaded.pad_id,
+                stopping_criteria=[given_up] if given_up else None,
             )
         for i, row in zip(part, generated[:, width:].tolist(), strict=True):
+            most_said = given_up.after.get(i, steps[i]) if given_up else steps[i]
             # An end token need not be marked special, nor what fills the batch after it.
-            said = list(takewhile(lambda token: token not in ends, row[: steps[i]]))
-            texts[i] = loaded.tokenizer.decode(said, skip_special_tokens=True)
-    return texts
+            found[i] = list(takewhile(lambda token: token not in ends, row[:most_said]))
+    return found
+
+
+class _GivenUp:
+    """Which of a batch's continuations need not go on: a stopping criterion of `generate`."""
+
+    def __init__(self, part: Sequence[int], width: int, hopeless: Hopeless) -> None:
+        self.part = part
+        self.width = width
+        self.hopeless = hopeless
+        self.after: dict[int, int] = {}
+        """Tokens that each one that was given up has."""
+
+    def __call__(self, ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        """Of each row, whether it is given up: `(rows,)` bool."""
+        for i, row in zip(self.part, ids[:, self.width :].tolist(), strict=True):
+            if i not in self.after and self.hopeless(i, row):
+                self.after[i] = len(row)
+        return torch.tensor([i in self.after for i in self.part], device=ids.device)
 
 
 def _batches(

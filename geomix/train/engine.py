@@ -127,6 +127,7 @@ class Engine:
     def _begin(self, stage: Stage, retention: Retention) -> None:
         """A stage's first moment; later stages begin where the one before was evaluated."""
         self.progress.stage(stage.name, stage.steps)
+        retention.begin(stage)
         if stage.index == 0:
             self._measure(retention, "start", stage, 0, 0)
         self._announce(stage, 0, 0, None)
@@ -153,9 +154,10 @@ class Engine:
                 ended = stopping.step(result.loss) or step == stage.steps
                 if finished:
                     ended = stopping.epoch() or ended
-                if finished and not ended and retention.due(epoch + 1):
+                moment = None if ended else retention.due(epoch + 1, step, finished=finished)
+                if moment is not None:
                     ended = stopping.evaluation(
-                        self._measure(retention, "epoch", stage, epoch + 1, step)
+                        self._measure(retention, moment, stage, epoch + finished, step)
                     )
                 self._announce(stage, step, epoch + finished, result.loss, last=ended)
                 if ended:

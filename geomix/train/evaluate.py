@@ -32,6 +32,10 @@ class SetResult:
         rouge_l: mean longest common subsequence with the target (ROUGE-L, F-measure).
         final_number: share that ends in the target's number, over the examples whose target holds
             `#### number` (GSM8K); None where none does.
+        kl: mean KL divergence from the model that the stage began with, over answer positions of
+            the set's probe, in nats; None where that is not measured.
+
+    Where only the exact match was asked for, all but `n`, `exact_match`, `loss` and `kl` are None.
     """
 
     n: int
@@ -41,6 +45,7 @@ class SetResult:
     token_f1: float | None
     rouge_l: float | None
     final_number: float | None
+    kl: float | None = None
 
 
 def summarise(verdicts: Sequence[Verdict], reduction: Reduction) -> SetResult:
@@ -65,6 +70,7 @@ def evaluate(
     width: int | None = None,
     *,
     empty_right: bool = False,
+    exact_only: bool = False,
     workers: Workers = ALONE,
 ) -> dict[str, SetResult]:
     """Score each set and write the verdicts to `file`, one JSON line an example.
@@ -77,6 +83,7 @@ def evaluate(
         file: where the verdicts go.
         width: of packed rows, see `geomix.data.batch.collate`.
         empty_right: see `geomix.model.score.score`.
+        exact_only: see there, too.
         workers: the processes that share the work; the first one writes.
 
     Raises:
@@ -86,7 +93,9 @@ def evaluate(
     lines: list[str] = []
 
     def work(part: Sequence[TokenisedExample]) -> list[dict[str, Any]]:
-        scored = score(loaded, part, batch_size, width, empty_right=empty_right)
+        scored = score(
+            loaded, part, batch_size, width, empty_right=empty_right, exact_only=exact_only
+        )
         return [asdict(verdict) for verdict in scored]
 
     for name, examples in sets.items():

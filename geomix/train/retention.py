@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from geomix.config import RunConfig
 from geomix.data.example import TokenisedExample
 from geomix.model.load import LoadedModel
-from geomix.run import Run
+from geomix.run import Run, verdict_file
 from geomix.train.evaluate import SetResult, evaluate
 from geomix.train.finite import check_finite
 from geomix.train.parallel import ALONE, Workers
+from geomix.train.reference import Reference
 from geomix.train.stage import Stage, mixed_sets
 from geomix.train.step import row_width
 
@@ -37,37 +38,89 @@ class Retention:
     extra: Mapping[str, Sequence[TokenisedExample]]
     workers: Workers = ALONE
 
-    def due(self, epoch: int) -> bool:
-        """Whether retention is measured after so many epochs of a stage, within it."""
-        every = self.config.evaluate.epochs
-        return bool(every) and epoch % every == 0
+    def begin(self, stage: Stage) -> None:
+        """Keep what the model says before the first step of a stage, where that is asked for."""
+        reference = self._reference(stage)
+        if reference is not None:
+            with self.workers.unsharded(self.loaded):
+                if self.workers.main:
+                    reference.write(self.loaded, self._sets(stage, boundary=True))
 
-    def measure(self, moment: str, stage: Stage, epoch: int, step: int) -> dict[str, SetResult]:
-        """Score every set at a boundary, in between those that were trained so far.
+    def due(self, epoch: int, step: int, *, finished: bool) -> str | None:
+        """The moment, `epoch` or `step`, if retention is measured here within a stage.
 
         Args:
-            moment: `start`, `epoch` or `end`.
+            epoch: epochs done, once the one under way is.
+            step: steps done.
+            finished: whether the step was the epoch's last.
+        """
+        evaluate = self.config.evaluate
+        if finished and evaluate.epochs and epoch % evaluate.epochs == 0:
+            return "epoch"
+        return "step" if evaluate.steps and step % evaluate.steps == 0 else None
+
+    def measure(self, moment: str, stage: Stage, epoch: int, step: int) -> dict[str, SetResult]:
+        """Score every set at a boundary, in between a part of those that were trained so far.
+
+        Args:
+            moment: `start`, `end`, or in between `epoch` or `step`.
             stage: the one that trains.
             epoch: epochs done of it.
             step: optimiser steps done of it.
 
         Raises:
-            UserError: the model has diverged.
+            UserError: the model has diverged, or what it is compared with is not there.
         """
-        name = "start" if moment == "start" else f"epoch-{epoch:03d}"
+        boundary = moment in ("start", "end")
+        sets = self._sets(stage, boundary=boundary)
         results = evaluate(
             self.loaded,
-            self._sets(stage, boundary=moment != "epoch"),
+            sets if boundary else self._sampled(stage, sets),
             stage.config.train.loss,
             self.config.evaluate.batch_size,
-            self.run.stage_folder(stage.index, stage.name) / "eval" / f"{name}.jsonl",
+            verdict_file(self.run.stage_folder(stage.index, stage.name), moment, epoch, step),
             row_width(stage.config.train, self.loaded),
             empty_right="empty-answers" in self.config.paper_literal,
+            exact_only=not boundary,
             workers=self.workers,
         )
+        reference = self._reference(stage)
+        if reference is not None:
+            results = {
+                name: replace(result, kl=self._divergence(reference, name, sets[name]))
+                for name, result in results.items()
+            }
         for result in results.values():
-            check_finite(stage.name, step, loss=result.loss)
+            check_finite(stage.name, step, loss=result.loss, kl=result.kl or 0.0)
         return results
+
+    def _divergence(
+        self, reference: Reference, name: str, examples: Sequence[TokenisedExample]
+    ) -> float:
+        """The first process reads the file and tells the others, which may not see it."""
+        with self.workers.unsharded(self.loaded):
+            main = self.workers.main
+            found = reference.divergence(self.loaded, name, examples) if main else 0.0
+        return self.workers.total(found)
+
+    def _reference(self, stage: Stage) -> Reference | None:
+        """The model that the stage began with, where the run is to be compared with it."""
+        evaluate = self.config.evaluate
+        if evaluate.kl is None:
+            return None
+        file = self.run.stage_folder(stage.index, stage.name) / "start.safetensors"
+        width = row_width(stage.config.train, self.loaded)
+        return Reference(file, evaluate.kl, evaluate.batch_size, width)
+
+    def _sampled(
+        self, stage: Stage, sets: Mapping[str, Sequence[TokenisedExample]]
+    ) -> dict[str, Sequence[TokenisedExample]]:
+        """The first examples of each set; all of one whose exact match may end the stage."""
+        whole = {stage.plan.name} if stage.config.stop.exact_match is not None else set()
+        return {
+            name: examples if name in whole else examples[: self.config.evaluate.sample]
+            for name, examples in sets.items()
+        }
 
     def _sets(self, stage: Stage, *, boundary: bool) -> dict[str, Sequence[TokenisedExample]]:
         sets: dict[str, Sequence[TokenisedExample]] = {

@@ -11,13 +11,13 @@ import torch
 
 from geomix.data.batch import collate, token_weights
 from geomix.data.chat import chat_format
-from geomix.data.example import Example, TokenisedExample
+from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.data.template import tokenise, tokenise_all
 from geomix.metrics import normalise
 from geomix.model.gradient import plain_forward
 from geomix.model.load import LoadedModel, load_model
 from geomix.model.loss import correct_tokens, weighted_loss
-from geomix.model.score import Verdict, exact_match, mean_loss, score, stops_early
+from geomix.model.score import KnownAnswer, Verdict, exact_match, known_answer, mean_loss, score
 
 
 def teach(loaded: LoadedModel, examples: list[TokenisedExample], steps: int) -> None:
@@ -68,7 +68,7 @@ def test_verdicts_are_those_of_greedy_decoding(
         if verdict.exact:
             assert verdict.prediction == text
         else:
-            assert text.startswith(verdict.prediction.rstrip("\ufffd"))
+            assert text.startswith(str(verdict.prediction).rstrip("\ufffd"))
 
 
 def test_generate_of_transformers_agrees(
@@ -103,6 +103,36 @@ def test_another_case_or_a_space_is_still_exact(
     missing = Example(known.prompt, taught.rsplit(" ", 1)[0])
     (verdict,) = score(half_taught, [tokenise(half_taught.tokenizer, missing)], 1)
     assert not verdict.exact, "the end token is part of the answer"
+
+
+def test_where_exact_match_is_enough_only_what_may_still_match_is_decoded(
+    half_taught: LoadedModel, facts: list[TokenisedExample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Right answers in capitals are decoded to their end, wrong ones of the same run are not."""
+    known = [v for v in score(half_taught, facts, 5) if v.exact and v.target.isascii()]
+    texts = [Example(v.prompt, v.target.upper()) for v in known]
+    texts += [Example(v.prompt, f"{v.target.upper()} Q and much more") for v in known]
+    texts += [Example(v.prompt, f"Zq {v.target}") for v in known]
+    asked = tokenise_all(half_taught.tokenizer, texts)
+    whole = score(half_taught, asked, 32)
+    lengths: list[int] = []
+    model: Any = half_taught.model
+    generate = model.generate
+
+    def noted(**keys: Any) -> Any:
+        made = generate(**keys)
+        lengths.append(made.shape[1] - keys["input_ids"].shape[1])
+        assert len(made) == 2 * len(known), "what begins wrongly is not decoded"
+        return made
+
+    monkeypatch.setattr(model, "generate", noted)
+    brief = score(half_taught, asked, 32, exact_only=True)
+    assert [(v.exact, v.nll) for v in brief] == [(v.exact, v.nll) for v in whole]
+    n = len(known)
+    assert [v.exact for v in brief] == [True] * n + [False] * 2 * n
+    assert [v.prediction for v in brief] == [v.target for v in known] * 2 + [None] * n
+    assert max(lengths) <= max(len(e.ids) - e.target_start for e in asked[:n]) + 8
+    assert all(v.alias is v.f1 is v.rouge_l is v.final_number is None for v in brief)
 
 
 def test_every_metric_of_a_verdict_is_that_of_its_texts(
@@ -147,16 +177,33 @@ def test_a_target_with_an_end_token_inside_is_decoded(loaded: LoadedModel) -> No
     assert not verdict.exact
 
 
-def test_only_an_end_token_within_the_last_answer_stops_early(loaded: LoadedModel) -> None:
-    """Every answer of a conversation ends in one, which is no reason to decode."""
-    for target, earlier, expected in (
-        ("d", (("a", "b"),), False),
-        ("d", (("a", "b</s> c"),), False),
-        ("d</s> e", (), True),
-        ("</s>", (("a", "b"),), True),
-    ):
-        made = tokenise(loaded.tokenizer, Example("c", target, earlier=earlier))
-        assert stops_early(made) is expected
+@pytest.mark.parametrize(
+    ("target", "earlier", "said"),
+    [("d", (("a", "b"),), "d"), ("d", (("a", "b</s> c"),), "d"), ("d</s> e", (), "d")],
+)
+def test_an_answer_ends_at_the_first_end_token_of_its_own(
+    loaded: LoadedModel, target: str, earlier: tuple[tuple[str, str], ...], said: str
+) -> None:
+    """Every answer of a conversation ends in one, and what was wrong in one says nothing here."""
+    made = tokenise(loaded.tokenizer, Example("c", target, earlier=earlier))
+    argmaxes = [label for label in made.labels if label != IGNORED]
+    if earlier:
+        argmaxes[0] += 1
+    answer = known_answer(made, argmaxes)
+    assert loaded.tokenizer.decode(answer.tokens) == said
+    assert (answer.ended, answer.target) == (True, target == said)
+
+
+def test_an_answer_is_known_up_to_its_first_wrong_token(loaded: LoadedModel) -> None:
+    made = tokenise(loaded.tokenizer, Example("c", "7 42 blue"))
+    argmaxes = list(made.ids[made.target_start :])
+    assert len(argmaxes) >= 4
+    argmaxes[1] += 1
+    assert known_answer(made, argmaxes) == KnownAnswer(argmaxes[:2], ended=False, target=False)
+    argmaxes[1] = made.ids[-1]
+    assert known_answer(made, argmaxes) == KnownAnswer(argmaxes[:1], ended=True, target=False)
+    more = [*made.ids[made.target_start : -1], argmaxes[0]]
+    assert known_answer(made, more) == KnownAnswer(more, ended=False, target=False)
 
 
 def test_decoding_stops_at_the_end_token_of_the_chat_format(loaded: LoadedModel) -> None:
@@ -261,8 +308,8 @@ def test_the_generation_settings_of_a_model_leak_into_no_verdict(
 def test_means_by_hand() -> None:
     """Losses of 6 nats in 3 tokens and 1 nat in 1: 7/4 a token; (2 + 1)/2 an example."""
     verdicts = [
-        Verdict("", "", "", True, True, 1.0, 1.0, None, 6.0, 3),
-        Verdict("", "", "", False, False, 0.0, 0.0, None, 1.0, 1),
+        Verdict(prompt="", target="", prediction="", exact=True, nll=6.0, tokens=3),
+        Verdict(prompt="", target="", prediction="", exact=False, nll=1.0, tokens=1),
     ]
     assert exact_match(verdicts) == 50
     assert mean_loss(verdicts, "token") == 7 / 4

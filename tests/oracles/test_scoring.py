@@ -183,15 +183,17 @@ def test_verdicts_and_predictions_are_those_of_greedy_decoding(
     width: int | None,
 ) -> None:
     ties = 0
-    for verdict, example, own in zip(
-        score(half_taught, answers, 128, width), answers, decoded, strict=True
-    ):
+    whole = score(half_taught, answers, 128, width)
+    brief = score(half_taught, answers, 128, width, exact_only=True)
+    for verdict, short, example, own in zip(whole, brief, answers, decoded, strict=True):
         if own.gap < TIE:
             ties += 1
             continue
         target = example.text.target
-        assert verdict.exact == same_text(own.text, target), (verdict, own)
+        assert verdict.exact == short.exact == same_text(own.text, target), (verdict, own)
         assert verdict.prediction == own.text
+        assert short.prediction in (own.text, None)
+        assert verdict.nll == short.nll
     assert ties <= 5
 
 

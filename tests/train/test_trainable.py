@@ -33,7 +33,7 @@ LORA = LoraConfig(rank=2, alpha=4.0)
         (["module:mlp"], ".mlp.", ".self_attn."),
         (["module:q_proj"], ".q_proj.", ".k_proj."),
         (["embedding"], "embed_tokens", "layers"),
-        (["head"], "norm", "layers"),
+        (["head"], "model.norm", "layers"),
         (["*.mlp.up_proj.weight"], ".up_proj.", ".down_proj."),
         (["layers:1", "embedding"], "layers.1.", "layers.0."),
     ],

@@ -1,0 +1,127 @@
+"""What `geomix show` says of a run's state, of its stages and of its arms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from geomix.config_data import is_file
+from geomix.config_train import StopConfig, stop_text
+from geomix.errors import UserError
+from geomix.run import Run
+
+_STYLES = {"done": "green", "failed": "red", "interrupted": "yellow", "running": "cyan"}
+
+Row = tuple[str, ...]
+"""Stage, data, mix, training, epochs and steps done."""
+
+
+@contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """A value that geomix would not have written there is one line."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise UserError(f"{file}: not as geomix writes it ({error!r})") from None
+
+
+def state_text(run: Run) -> Text:
+    """`done`, `running in stage 1, step 40`, `failed: why`."""
+    if not run.status_file.exists():
+        return Text("not started")
+    status = run.status()
+    text = Text(status["state"], style=_STYLES.get(status["state"], ""))
+    if "stage" in status:
+        text.append(f" in stage {status['stage'] + 1}, step {status.get('step', 0)}")
+    if "arm" in status:
+        text.append(f" in arm {status['arm']}")
+    if "why" in status:
+        text.append(f": {status['why']}")
+    return text
+
+
+def stage_table(run: Run) -> RenderableType:
+    """One line a stage and how many snapshots there are; what all arms share is said once.
+
+    Raises:
+        UserError: a file of the run cannot be read.
+    """
+    if run.arms == [run]:
+        return Group(*_quirks(run), _table(_rows(run)), Text(_snapshots(run)))
+    rows = {arm.name: _rows(arm) for arm in run.arms if arm.resolved_file.exists()}
+    each = [set(found) for found in rows.values()]
+    shared = set.intersection(*each) if len(each) > 1 else set()
+    parts: list[RenderableType] = []
+    if shared:
+        common = [row for row in next(iter(rows.values())) if row in shared]
+        whose = "all arms" if len(rows) == len(run.arms) else "arms so far"
+        parts += [Text(whose, style="bold"), _table(common)]
+    for arm in run.arms:
+        head = Text(f"arm {arm.name}", style="bold")
+        if arm.name not in rows:
+            parts.append(head.append("  not started", style="not bold"))
+            continue
+        own = [row for row in rows[arm.name] if row not in shared]
+        parts += [head.append("  ").append_text(state_text(arm)).append(f", {_snapshots(arm)}")]
+        parts += [*_quirks(arm), *([_table(own)] if own else [])]
+    return Group(*parts)
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for name in ("stage", "data", "mix", "train"):
+        table.add_column(name, overflow="fold")
+    table.add_column("epochs", justify="right", overflow="fold")
+    table.add_column("steps", justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _rows(arm: Run) -> list[Row]:
+    with reading(arm.metrics_file):
+        done = arm.steps_done()
+    with reading(arm.resolved_file):
+        return [
+            (*_stage_cells(index, stage), str(done.get(index, 0)))
+            for index, stage in enumerate(arm.resolved()["config"]["stages"])
+        ]
+
+
+def _quirks(arm: Run) -> list[Text]:
+    quirks = arm.resolved()["config"].get("paper_literal")
+    return [Text(f"as the published code: {', '.join(quirks)}")] if quirks else []
+
+
+def _snapshots(arm: Run) -> str:
+    count = len(arm.snapshots())
+    return f"{count} snapshot{'' if count == 1 else 's'}"
+
+
+def _stage_cells(index: int, stage: dict[str, Any]) -> Row:
+    """Stage, data, mix, training and epochs, from the resolved configuration."""
+    data, mix, train = stage["data"], stage["mix"], stage["train"]
+    split = [data["split"]] * (data["split"] != "train")
+    facts = {"drop": ["unfamiliar"], "only": ["familiar"]}
+    known = facts[data["familiar"]["facts"]] if data.get("familiar") else []
+    which = ", ".join([*split, *known])
+    added = []
+    if mix and mix["ratio"]:
+        mixed = f"{mix['source']} 1:{mix['ratio']:g}"
+        mixed += "" if is_file(mix["source"]) else f", {mix['words']} words"
+        added.append(mixed + ", passage-free" * mix["passage_free"])
+    if stage.get("replay"):
+        added.append(f"replay {stage['replay']['ratio']:g}")
+    return (
+        f"{index + 1} {stage['name']}".strip(),
+        f"{data['limit']} {data['source']}" + f" ({which})" * bool(which),
+        "; ".join(added) or "–",
+        f"lr {train['lr']:g}, batch {train['batch_size']}, {train['loss']} loss",
+        stop_text(StopConfig.model_validate(stage["stop"])),
+    )

@@ -1,0 +1,96 @@
+"""The distributions of the model that a stage began with, kept to be compared with later ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from geomix.atomic import written_file
+from geomix.config import KLConfig
+from geomix.data.batch import chunks, collate
+from geomix.data.example import TokenisedExample
+from geomix.errors import UserError
+from geomix.model.divergence import kl_divergence, log_probabilities
+from geomix.model.gradient import plain_forward
+from geomix.model.load import LoadedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The log-probabilities at a stage's start, in one safetensors file.
+
+    By set name `(P, V)` float32, P answer positions of the set's first examples: no more than
+    4 · `positions` · V bytes a set. It is written once and then only read, row by row.
+
+    Attributes:
+        file: where they are.
+        config: of how many examples and positions.
+        batch_size: examples in one pass.
+        width: of packed rows, see `geomix.data.batch.collate`.
+    """
+
+    file: Path
+    config: KLConfig
+    batch_size: int
+    width: int | None
+
+    def write(self, loaded: LoadedModel, sets: Mapping[str, Sequence[TokenisedExample]]) -> None:
+        """Keep the model's distributions on every set, unless that was done before."""
+        if self.file.exists():
+            return
+        kept = {
+            name: torch.cat([found.cpu() for found in self._probes(loaded, examples)])
+            for name, examples in sets.items()
+        }
+        with written_file(self.file) as partial:
+            save_file(kept, partial)
+
+    def divergence(
+        self, loaded: LoadedModel, name: str, examples: Sequence[TokenisedExample]
+    ) -> float:
+        """Mean KL(p_start ‖ p_now) over the kept positions of a set, in nats.
+
+        Raises:
+            UserError: the file cannot be read, or is not of this set.
+        """
+        total, done = 0.0, 0
+        try:
+            with safe_open(self.file, framework="pt") as kept:
+                rows = kept.get_slice(name)
+                for now in self._probes(loaded, examples):
+                    start = rows[done : done + len(now)].to(now.device)
+                    total += float(kl_divergence(start, now).sum())
+                    done += len(now)
+                if rows.get_shape()[0] != done:
+                    raise ValueError(f"{rows.get_shape()[0]} positions of {name}, not {done}")
+        except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"{self.file}: not what the stage began with ({error}); restore it or begin a new "
+                "run"
+            ) from None
+        return total / done
+
+    def _probes(
+        self, loaded: LoadedModel, examples: Sequence[TokenisedExample]
+    ) -> Iterator[Tensor]:
+        """Log-probabilities of the probe's answer positions, batch after batch."""
+        model, was_training = loaded.model, loaded.model.training
+        forward, left = plain_forward(model), self.config.positions
+        model.eval()
+        try:
+            for part in chunks(examples[: self.config.examples], self.batch_size):
+                if left <= 0:
+                    break
+                batch = collate(part, [1.0] * len(part), loaded.pad_id, self.width)
+                with torch.no_grad():
+                    found = log_probabilities(forward(batch.to(loaded.device))[:left])
+                left -= len(found)
+                yield found
+        finally:
+            model.train(was_training)
