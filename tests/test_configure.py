@@ -12,8 +12,8 @@ import yaml
 from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 
-from geomix.cli import PRESETS, main
-from geomix.config_file import load
+from geomix.cli import main
+from geomix.config_file import PRESETS, load
 from geomix.configure import schema, validate
 from geomix.data.registry import SOURCES
 from geomix.errors import UserError
