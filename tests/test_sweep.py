@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,15 +17,18 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from geomix.cli import main
 from geomix.config_file import load
 from geomix.data.registry import SOURCES
 from geomix.errors import UserError
 from geomix.interrupt import EXIT
-from geomix.sweep.executors import Local
+from geomix.sweep.board import Board
+from geomix.sweep.executors import member_environment
 from geomix.sweep.member import Member, Outcome, State, command, last_line, outcome
 from geomix.sweep.runner import run_members
+from geomix.sweep.slurm import become_training
 from geomix.sweep.study import Study, load_study
 
 BASE = """model: {model}
@@ -293,14 +300,71 @@ def test_how_a_process_ended(desk: Path, status: int, log: str, state: str, why:
 def test_the_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(8))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert [Local(n)._environment()["OMP_NUM_THREADS"] for n in (1, 3, 20)] == ["8", "2", "1"]
+    assert [member_environment(0, n)["OMP_NUM_THREADS"] for n in (1, 3, 20)] == ["8", "2", "1"]
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    assert Local(1)._environment()["OMP_NUM_THREADS"] == "5"
+    assert member_environment(0, 1)["OMP_NUM_THREADS"] == "5"
+
+
+def test_members_side_by_side_have_a_gpu_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def devices(jobs: int) -> list[str | None]:
+        return [member_environment(n, jobs).get("CUDA_VISIBLE_DEVICES") for n in range(jobs)]
+
+    monkeypatch.setattr("geomix.sweep.executors.GPUS", tmp_path / "none")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert devices(2) == [None, None]
+    for name in ("0000:01", "0000:02"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr("geomix.sweep.executors.GPUS", tmp_path)
+    assert (devices(1), devices(3)) == ([None], ["0", "1", "0"])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,7")
+    assert (devices(1), devices(2)) == (["6,7"], ["6", "7"])
+
+
+@pytest.mark.parametrize(("restarts", "way"), [("", "--out"), ("1", "--resume")])
+def test_a_job_becomes_the_training(
+    desk: Path, monkeypatch: pytest.MonkeyPatch, restarts: str, way: str
+) -> None:
+    became: list[Sequence[str]] = []
+    monkeypatch.setattr("os.execv", lambda _, line: became.append(line))
+    monkeypatch.setattr("os.dup2", lambda *_: None)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)  # SLURM put it back into the queue
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "3")
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    (desk / "run").mkdir()
+    (desk / "run/resolved.json").write_text("{}")
+    become_training("c.yaml", "run", "run.log", resume=False)
+    assert became == [command("c.yaml", "run", way == "--resume")]
+    assert os.environ["OMP_NUM_THREADS"] == "3"
+    assert (desk / "run.log").read_text() == f"$ {shlex.join(became[0])}\n"
 
 
 def test_a_member_is_begun_or_gone_on_with() -> None:
     assert command("c.yaml", "d", False)[-4:] == ["train", "c.yaml", "--out", "d"]
     assert command("c.yaml", "d", True)[-4:] == ["train", "c.yaml", "--resume", "d"]
+
+
+@pytest.mark.parametrize(("arm", "folder", "says"), [("", "", ""), ("a", "arms/a", "a: ")])
+def test_a_terminal_shows_where_each_member_is(
+    desk: Path, arm: str, folder: str, says: str
+) -> None:
+    members = study(desk, "seeds: [0, 1, 2]").members
+    screen = io.StringIO()
+    with Board(Console(file=screen, force_terminal=True, width=80), members) as board:
+        run = members[0].run
+        with run.reporting():
+            run.set_status("running", **({"arm": arm} if arm else {}))
+            run.resolved_file.write_text("{}")
+            (run.path / folder).mkdir(parents=True, exist_ok=True)
+            metrics = run.path / folder / "metrics.jsonl"
+            metrics.write_text('{"event": "step", "stage": 1, "step": 40}\n')
+            board.ended(members[2], Outcome("failed", "no data"))
+            board.look({"seed=0": "running", "seed=1": "queued"}, 4)
+    shown = screen.getvalue()
+    assert "seed=2: failed: no data  [1/3]" in shown
+    assert re.search(rf"seed=0 +{says}stage 2, step 40", shown)
+    assert "0 done, 1 running, 1 queued, 1 failed, 4 left" in shown
 
 
 # Whole sweeps, through the command line.

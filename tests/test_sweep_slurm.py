@@ -215,6 +215,9 @@ def test_a_study_survives_what_befalls_its_jobs(site: Site) -> None:
     assert sorted(site.jobs()) == sorted(jobs.values())
     assert len({job.split("_")[0] for job in jobs.values()}) == 1  # one array
 
+    (script,) = (site.folder / "runs/study/_sweep/slurm").glob("[0-9]*_submission.sh")
+    assert "#SBATCH --signal=TERM@90\n" in script.read_text()  # saves before its time is over
+
     status, states = site.sweep("--no-wait")  # nothing is submitted twice
     assert (status, site.read("_sweep/slurm/jobs.json")) == (0, jobs)
     assert len(site.jobs()) == 3

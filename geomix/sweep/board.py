@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -14,8 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from geomix.errors import UserError
+from geomix.run import Run
 from geomix.show import RetentionRow, retention_rows
-from geomix.sweep.member import Member, Outcome, State
+from geomix.sweep.member import Member, Outcome, State, last_line
 from geomix.terminal import harmless
 
 _STYLES = {"done": "green", "failed": "red", "interrupted": "yellow", "running": "cyan"}
@@ -84,14 +85,15 @@ class Board:
 
 
 def _place(member: Member) -> str:
-    """Where a running member is."""
-    with suppress(UserError):
-        if member.begun and member.run.status_file.exists():
-            status = member.run.status()
-            arm = f"arm {status['arm']} " * ("arm" in status)
-            at = f"stage {status['stage'] + 1}, step {status.get('step', 0)}"
-            return arm + at * ("stage" in status)
-    return ""
+    """Where a running member is, by the last line of its metrics."""
+    run = member.run
+    try:
+        arm = run.status().get("arm") if member.begun else None
+        metrics = (Run(run.path / "arms" / arm) if arm else run).metrics_file
+        line = json.loads(last_line(metrics))
+        return f"{arm}: " * bool(arm) + f"stage {line['stage'] + 1}, step {line['step']}"
+    except (UserError, ValueError, LookupError, TypeError):  # not there yet, or half a line
+        return ""
 
 
 def _last_rows(member: Member) -> list[RetentionRow]:
@@ -115,7 +117,7 @@ def results_table(members: Sequence[Member], results: Mapping[str, Outcome]) -> 
     """
     found = {member.name: _last_rows(member) for member in members}
     sets = list(dict.fromkeys(row.set for rows in found.values() for row in rows))
-    table = Table(box=None, padding=(0, 1, 0, 0), title_justify="left")
+    table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("member", overflow="fold")
     table.add_column("state", overflow="fold")
     for name in sets:

@@ -91,7 +91,8 @@ def _run(
     with own.locked(), asked_to_end() as stop:
         executor = _executor(study, where, jobs)
         write_text(own.path / "study.yaml", study.text)
-        console.print(f"{study.name}: {len(study.members)} members → {study.folder}", style="bold")
+        line = f"{study.name}: {len(study.members)} members → {study.folder}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
         with Board(console, study.members) as board:
             results = run_members(study.members, executor, stop, board, wait)
         states = {result.state for result in results.values()}

@@ -10,9 +10,13 @@ import os
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from geomix.sweep.member import Member, State, command
+
+GPUS = Path("/proc/driver/nvidia/gpus")
+"""A folder for each GPU, where NVIDIA's driver is."""
 
 
 class Executor(Protocol):
@@ -58,6 +62,7 @@ class Local:
     def __init__(self, jobs: int) -> None:
         self._jobs = jobs
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._slots: dict[str, int] = {}
 
     def running(self) -> Mapping[str, State]:
         """Those that were started and have not ended."""
@@ -70,6 +75,7 @@ class Local:
     def start(self, members: Sequence[Member]) -> None:
         """Start the members' processes, in a session each: Ctrl-C comes through `ask_to_end`."""
         for member in members:
+            slot = min(set(range(self._jobs)) - set(self._slots.values()))
             line = command(member.config_file, member.run.path, member.begun)
             with member.log.open("ab") as log:
                 log.write(f"$ {shlex.join(line)}\n".encode(errors="replace"))
@@ -79,21 +85,17 @@ class Local:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    env=self._environment(),
+                    env=member_environment(slot, self._jobs),
                     start_new_session=True,
                 )
-
-    def _environment(self) -> dict[str, str]:
-        """The cores shared out, unless the user did: threads that wait for each other spin."""
-        threads = max(1, len(os.sched_getaffinity(0)) // self._jobs)
-        return {"OMP_NUM_THREADS": str(threads), **os.environ}
+            self._slots[member.name] = slot
 
     def ended(self) -> dict[str, int | None]:
         """Exit statuses of the processes that ended; negative for a signal."""
         found = {name: process.poll() for name, process in self._processes.items()}
         found = {name: status for name, status in found.items() if status is not None}
         for name in found:
-            del self._processes[name]
+            del self._processes[name], self._slots[name]
         return found
 
     def ask_to_end(self) -> None:
@@ -106,3 +108,23 @@ class Local:
         for process in self._processes.values():
             process.kill()
             process.wait()
+
+
+def member_environment(slot: int, jobs: int) -> dict[str, str]:
+    """What a member finds: its share of the cores, and one GPU where members run side by side.
+
+    Threads that wait for each other spin, so members must not have the same cores; what the user
+    set in OMP_NUM_THREADS stands. A member's process trains on the first GPU that it sees.
+
+    Args:
+        slot: which of those side by side it is, from 0.
+        jobs: how many run side by side.
+    """
+    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+    found = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    driver = sorted(GPUS.iterdir()) if GPUS.is_dir() else []
+    devices = [str(n) for n in range(len(driver))] if visible is None else visible.split(",")
+    if jobs > 1 and len(devices) > 1:
+        found["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
+    return found

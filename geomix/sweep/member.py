@@ -94,6 +94,15 @@ def command(config: Path | str, folder: Path | str, resume: bool) -> list[str]:
     return [*start, "--resume" if resume else "--out", str(folder)]
 
 
+def standing(member: Member) -> State:
+    """How a member stands while this process has not started it."""
+    if member.run.is_locked():
+        return "running"
+    if not member.begun:
+        return "left"
+    return "done" if member.done else "interrupted"
+
+
 def refuse_others(members: Sequence[Member]) -> None:
     """Refuse folders that hold something else than these members.
 
@@ -105,6 +114,7 @@ def refuse_others(members: Sequence[Member]) -> None:
         run = member.run
         try:
             if member.begun:
+                standing(member)  # a status that cannot be read is told now
                 mistakes += differences(run, stored_configs(run), member.experiment.arms)
             elif run.path.exists() and (others := _others(run.path)):
                 mistakes.append(f"{run.path}: no run of geomix; it holds {', '.join(others[:3])}")
@@ -162,12 +172,3 @@ def last_line(log: Path) -> str:
         return ""
     found = next((line.strip() for line in reversed(lines) if line.strip()), "")
     return "" if found.startswith("$ ") else found.removeprefix("geomix: ")
-
-
-def standing(member: Member) -> State:
-    """How a member stands while this process has not started it."""
-    if member.run.is_locked():
-        return "running"
-    if not member.begun:
-        return "left"
-    return "done" if member.done else "interrupted"
