@@ -255,6 +255,19 @@ def test_being_asked_to_end_starts_nothing_more_and_waits(desk: Path) -> None:
     assert (notes.asked, notes.closed) == (1, 1)
 
 
+def test_being_asked_to_end_interrupts_the_waiting(desk: Path) -> None:
+    notes = Notes(2)
+    notes.pause, notes.outlasts, begun = 60.0, True, time.monotonic()
+    results = run_members(
+        study(desk, "seeds: [0, 1, 2]").members,
+        notes,
+        lambda: time.monotonic() > begun + 0.5,
+        Deaf(),
+    )
+    assert time.monotonic() < begun + 30
+    assert [result.state for result in results.values()] == ["running", "running", "left"]
+
+
 def test_a_member_that_another_process_writes_is_waited_for(desk: Path) -> None:
     members = study(desk, "seeds: [0, 1]").members
     notes, looks = Notes(2), 0

@@ -150,7 +150,7 @@ def outcome(member: Member, status: int | None) -> Outcome:
         status: the exit status, negative for a signal; None where it is not known, on SLURM.
     """
     try:
-        if member.done and not status:
+        if member.done:
             return Outcome("done")
         state = member.run.status()["state"] if member.begun else None
     except UserError as error:
