@@ -265,7 +265,7 @@ def test_being_asked_to_end_interrupts_the_waiting(desk: Path) -> None:
         Deaf(),
     )
     assert time.monotonic() < begun + 30
-    assert [result.state for result in results.values()] == ["running", "running", "left"]
+    assert [result.state for result in results.values()] == ["failed", "running", "left"]
 
 
 def test_a_member_that_another_process_writes_is_waited_for(desk: Path) -> None:

@@ -259,3 +259,14 @@ def test_what_slurm_refuses_is_a_line(site: Site) -> None:
     )
     left = [f"{seed}.yaml" for seed in SEEDS]
     assert site.run("ls", "runs/study").stdout.split() == ["_sweep", *left]
+
+
+@pytest.mark.slurm
+def test_the_tasks_of_a_job_train_one_member_together(site: Site) -> None:
+    (site.folder / "base.yaml").write_text(BASE.replace("200", "3"))
+    study = STUDY.replace("[0, 1, 2]", "[0]").replace("{cpus", "{tasks_per_node: 2, cpus")
+    (site.folder / "study.yaml").write_text(study)
+    assert site.sweep() == (0, {"seed=0": "done"})
+    assert site.steps("seed=0") == list(range(1, 7))
+    log = (site.folder / "runs/study/seed=0.log").read_text()
+    assert (log.count("$ "), log.count("base →")) == (1, 1)  # two that are alone would collide
