@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test torture check bench slow base clean
+.PHONY: demo test torture slurm check bench slow base clean
 
 demo: $(READY)  ## the main job: train the demo's three arms offline, then measure the angles
 	$(BIN)/geomix train
@@ -18,6 +18,11 @@ slow: $(READY)  ## the tests that take longer than a minute
 
 torture: $(READY)  ## kills a run before every change that it makes to a file, and goes on with it
 	$(BIN)/python -m pytest -s -m slow tests/invariants/test_kills.py
+
+slurm: $(READY)  ## a sweep on a real SLURM cluster of one node; as root it installs what is missing
+	@command -v slurmctld munged >/dev/null || [ -x /usr/sbin/slurmctld ] || [ "$$(id -u)" != 0 ] || { \
+	  apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes slurm-wlm munge; }
+	$(BIN)/python -m pytest -s -m slurm tests/test_sweep_slurm.py
 
 check: $(READY)  ## style, types and the one-way flow of imports
 	$(BIN)/ruff format --check .

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import torch
 
-from geomix.cli import PRESETS
-from geomix.config_file import load
+from geomix.config_file import PRESETS, load
 from geomix.data.probes import probe_sets
 from geomix.data.registry import SOURCES
 from geomix.data.stage import plan_stages

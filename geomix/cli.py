@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geomix.errors import Interrupted, UserError
+from geomix.sweep.command import sweep
 from geomix.terminal import harmless
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 MOST_SHOWN = 600
 """Characters of one mistake that are printed."""
-
-PRESETS = Path(__file__).resolve().parent / "presets"
 
 
 def is_main() -> bool:
@@ -111,11 +110,12 @@ def train(
 
         Console().print(plan_table(experiment))
         return
+    from geomix.console import LastingConsole
     from geomix.experiment import check_free, resume_experiment, run_experiment
     from geomix.interrupt import EXIT, asked_to_end
     from geomix.model.load import quiet_libraries
     from geomix.show import retention_table
-    from geomix.train.progress import Display, LastingConsole, live_progress
+    from geomix.train.progress import Display, live_progress
 
     quiet_libraries()
     if out is not None and is_main():
@@ -150,6 +150,9 @@ def train(
     console.print(retention_table(run))
     recorded = any(arm.snapshots() for arm in run.arms)
     say(f"next: geomix {'analyze grad-angle' if recorded else 'show'} {run.path}")
+
+
+main.add_command(sweep)
 
 
 @main.group()
@@ -336,5 +339,6 @@ def config_schema() -> None:
 
 def _config_file(given: Path | None) -> Path:
     """The file that CONFIG means: a path, or a preset's name."""
-    preset = PRESETS / f"{given or 'demo'}.yaml"
-    return preset if given is None or (not given.exists() and preset.is_file()) else given
+    from geomix.config_file import PRESETS, config_path
+
+    return PRESETS / "demo.yaml" if given is None else config_path(given)

@@ -53,8 +53,17 @@ def dotted(key: Key) -> str:
     return text
 
 
-def parse(text: str, file: str) -> Document:
+RUN_WANTS = "a configuration is a mapping that holds at least `stages:`"
+"""What is said of a file that holds no mapping, where a run was to be described."""
+
+
+def parse(text: str, file: str, wants: str = RUN_WANTS) -> Document:
     """Values and origins of a YAML mapping.
+
+    Args:
+        text: the YAML.
+        file: its name, for messages.
+        wants: what is said of a text that holds no mapping.
 
     Raises:
         UserError: it is not YAML, not a mapping, too large, or a key is given twice.
@@ -76,7 +85,7 @@ def parse(text: str, file: str) -> Document:
     except BAD_SCALARS as error:  # a date like 2026-99-99, `!!int` of nothing, endless nesting
         raise UserError(f"{file}: not YAML: {shortened(str(error))}") from None
     if not isinstance(values, dict):
-        raise UserError(f"{file}: a configuration is a mapping that holds at least `stages:`")
+        raise UserError(f"{file}: {wants}")
     document = Document(values)
     twice: list[str] = []
     try:
@@ -155,6 +164,29 @@ def assign(document: Document, key: Key, value: Any, origin: Origin) -> None:
     for stale in [known for known in document.origins if known[: len(key)] == key]:
         del document.origins[stale]
     document.origins[key] = origin
+
+
+def override(
+    document: Document, name: str, value: Any, place: Origin, written: Key, known: dict[Key, Origin]
+) -> None:
+    """Put a value that stands elsewhere at a key in dots; messages say where it was written.
+
+    Args:
+        document: what is changed.
+        name: the key in dots, as in `--set`.
+        value: what is put there.
+        place: where it was written.
+        written: its key there.
+        known: the origins of the document that it was written in.
+
+    Raises:
+        UserError: there can be no such key.
+    """
+    key = key_of(name)
+    assign(document, key, value, place)
+    for inner, origin in list(known.items()):
+        if inner[: len(written)] == written:
+            document.origins[(*key, *inner[len(written) :])] = origin
 
 
 def repeated(value: Any) -> str:

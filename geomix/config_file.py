@@ -18,8 +18,7 @@ from geomix.config_document import (
     Key,
     Origin,
     apply_text,
-    assign,
-    key_of,
+    override,
     parse,
     repeated,
 )
@@ -28,6 +27,8 @@ from geomix.errors import UserError
 
 NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """What can name a folder."""
+
+PRESETS = Path(__file__).resolve().parent / "presets"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,23 +72,61 @@ def load(
     Raises:
         UserError: one line for each mistake: file, line, key, what is wrong, what to do.
     """
+    document, text = read_document(path)
+    for change in overrides:
+        apply_text(document, change)
+    notes = "".join(f"# --set {change}\n" for change in overrides)
+    return experiment_of(document, notes + text, sources)
+
+
+def config_path(given: Path, beside: Path = Path()) -> Path:
+    """The file that a configuration's name means: a path relative to `beside`, or a preset's."""
+    preset = PRESETS / f"{given}.yaml"
+    file = beside / given
+    return preset if not file.exists() and preset.is_file() else file
+
+
+def read_text(path: Path, advice: str) -> str:
+    """A text file.
+
+    Raises:
+        UserError: it is not there, which ends in the advice, or is no text.
+    """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; `geomix train` alone runs the demo") from None
+        raise UserError(f"{path}: no such file; {advice}") from None
     except (OSError, UnicodeDecodeError) as error:
         advice = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
         raise UserError(f"{path}: cannot be read as text ({error}){advice}") from None
+
+
+def read_document(path: Path) -> tuple[Document, str]:
+    """A configuration's values, not validated yet, and its text.
+
+    Raises:
+        UserError: it cannot be read, or is no YAML mapping.
+    """
+    text = read_text(path, "`geomix train` alone runs the demo")
     document = parse(text, str(path))
     if NAME.fullmatch(path.stem):
         document.values.setdefault("name", path.stem)
-    for override in overrides:
-        apply_text(document, override)
-    notes = "".join(f"# --set {override}\n" for override in overrides)
-    return _experiment(document, notes + text, sources)
+    return document, text
 
 
-def _experiment(document: Document, text: str, sources: Collection[str] | None) -> Experiment:
+def experiment_of(
+    document: Document, text: str, sources: Collection[str] | None = None
+) -> Experiment:
+    """Validate a configuration.
+
+    Args:
+        document: its values.
+        text: as it is to be kept in the run.
+        sources: as in `load`.
+
+    Raises:
+        UserError: one line for each mistake.
+    """
     arms = document.values.pop("arms", None)
     mistakes: dict[str, None] = {}  # ordered, and each once: arms share most of the tree
     if arms is None:
@@ -127,13 +166,9 @@ def _arm_documents(
             written = ("arms", name, key)
             place = document.origins.get(written, at)
             try:
-                assign(arm, key_of(str(key)), value, place)
+                override(arm, str(key), value, place, written, document.origins)
             except UserError as error:
                 mistakes.update(dict.fromkeys(error.lines))
-                continue
-            for known, inner in document.origins.items():
-                if known[:3] == written:
-                    arm.origins[(*key_of(str(key)), *known[3:])] = inner
         found.append((name, arm))
     return found
 
@@ -152,20 +187,29 @@ def _validated(
     try:
         return RunConfig.model_validate(values, context={"sources": sources})
     except ValidationError as error:
-        for detail in error.errors():
-            mistakes[_line(document, detail)] = None
+        mistakes.update(dict.fromkeys(lines_of(document, error, RunConfig)))
         return None
 
 
-def _line(document: Document, detail: Any) -> str:
-    """One mistake as file, line, key, what is wrong and what to do."""
+def lines_of(document: Document, error: ValidationError, root: type[BaseModel]) -> list[str]:
+    """A line for each mistake: file, line, key, what is wrong and what to do.
+
+    Args:
+        document: what was validated.
+        error: what pydantic found.
+        root: the model of the whole document.
+    """
+    return [_line(document, detail, root) for detail in error.errors()]
+
+
+def _line(document: Document, detail: Any, root: type[BaseModel]) -> str:
     key: Key = tuple(part for part in detail["loc"] if part not in ("str", "int", "[key]"))
     if key[:1] == ("stages",) and key[2:3] == ("train",) and key not in document.origins:
         shared = ("train", *key[3:])
         key = shared if shared in document.origins else key
-    origin = _origin(document, key)
+    origin = origin_of(document, key)
     if detail["type"] == "extra_forbidden":
-        return f"{origin}: unknown key{_suggestion(key)}"
+        return f"{origin}: unknown key{_suggestion(key, root)}"
     if detail["type"] == "missing":
         return f"{origin}: missing; it must be given"
     message = _KINDS.get(detail["type"]) or str(detail["msg"]).removeprefix("Value error, ")
@@ -188,7 +232,7 @@ _KINDS = {
 """What pydantic says in a programmer's words, in a user's; by its name of the mistake."""
 
 
-def _origin(document: Document, key: Key) -> Origin:
+def origin_of(document: Document, key: Key) -> Origin:
     """Where `key` or the nearest thing around it was written."""
     for length in range(len(key), 0, -1):
         origin = document.origins.get(key[:length])
@@ -201,9 +245,9 @@ def _origin(document: Document, key: Key) -> Origin:
     return Origin(files[0] if files else "", None, key)
 
 
-def _suggestion(key: Key) -> str:
+def _suggestion(key: Key, root: type[BaseModel]) -> str:
     """`; did you mean 'ratio'?`, or the keys that exist there."""
-    model = _model_at(key[:-1])
+    model = _model_at(key[:-1], root)
     if model is None:
         return ""
     fields = [field.alias or name for name, field in model.model_fields.items()]
@@ -212,9 +256,9 @@ def _suggestion(key: Key) -> str:
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(names)}"
 
 
-def _model_at(key: Key) -> type[BaseModel] | None:
+def _model_at(key: Key, root: type[BaseModel]) -> type[BaseModel] | None:
     """The class that describes the mapping at `key`."""
-    model: type[BaseModel] = RunConfig
+    model = root
     for part in key:
         if part == "stages":
             model = StageConfig

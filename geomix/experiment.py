@@ -8,15 +8,14 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from geomix.arms import Ready, Training, arm_of, check_elsewhere, prepared_arms, resolve
 from geomix.atomic import write_json, write_text
-from geomix.config import RunConfig, flat
+from geomix.config import RunConfig
 from geomix.config_file import Experiment
 from geomix.environment import describe_environment
 from geomix.errors import UserError
 from geomix.run import DEFAULT_ROOT, Run, open_run
+from geomix.stored import differences, stored_configs
 from geomix.train.checkpoint import Checkpoint, checkpoint_of, described_checkpoint
 from geomix.train.engine import Progress
 from geomix.train.parallel import Workers, lost, workers_here
@@ -146,9 +145,11 @@ def resume_experiment(
         UserError: the folder is no run, its configuration or data is another, or a process has it.
     """
     run = open_run(folder)
-    arms = _configs(run)
+    arms = stored_configs(run)
     if experiment is not None:
-        _same(run, arms, experiment.arms)
+        if lines := differences(run, arms, experiment.arms):
+            advice = "go on without a configuration, or begin a new run"
+            raise UserError(*lines, f"{run.path}: {advice}")
         arms = experiment.arms  # when checkpoints are due may have changed
     with _together(arms) as workers, run.locked() if workers.main else nullcontext():
         found = workers.first(lambda: _places(run, arms, say))
@@ -199,36 +200,3 @@ def _place(start: Checkpoint | None, names: list[str]) -> str:
     if at.step == 0:
         return f"goes on with stage {at.stage + 1}, {names[at.stage]}"
     return f"goes on in stage {at.stage + 1}, {names[at.stage]}, after step {at.step}"
-
-
-def _configs(run: Run) -> dict[str, RunConfig]:
-    """The configurations of a run's arms, as they were resolved."""
-    resolved = run.resolved()
-    try:
-        if not resolved.get("arms"):
-            return {"": RunConfig.model_validate(resolved["config"])}
-        found = resolved["configs"]
-        return {name: RunConfig.model_validate(found[name]) for name in resolved["arms"]}
-    except (ValidationError, LookupError, TypeError):
-        raise UserError(
-            f"{run.resolved_file}: not a configuration of this version of geomix; begin a new run"
-        ) from None
-
-
-def _same(run: Run, known: Mapping[str, RunConfig], given: Mapping[str, RunConfig]) -> None:
-    """Refuse to go on with another configuration; say what differs."""
-    lines = []
-    for name in dict.fromkeys([*known, *given]):
-        before = flat(known[name]) if name in known else {}
-        after = flat(given[name]) if name in given else {}
-        arm = f"arm {name}, " if name else ""
-        if not before or not after:
-            lines.append(f"{run.path}: arm {name} is in one of the two configurations only")
-            continue
-        lines += [
-            f"{run.path}: {arm}{key} was {before.get(key)!r}, is {after.get(key)!r}"
-            for key in dict.fromkeys([*before, *after])
-            if before.get(key) != after.get(key)
-        ]
-    if lines:
-        raise UserError(*lines, f"{run.path}: go on without a configuration, or begin a new run")

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from geomix.cli import main
 from geomix.config_file import load
 from geomix.data.registry import SOURCES
+from geomix.sweep.study import load_study
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -17,7 +18,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_example_configuration_is_valid(tmp_path: Path) -> None:
     found = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
-    for number, example in enumerate(found):
+    runs = [example for example in found if not example.startswith("base:")]
+    for number, example in enumerate(runs):
         (tmp_path / f"{number}.yaml").write_text(example, encoding="utf-8")
     arms, *others = [load(file, sources=tuple(SOURCES)).arms for file in sorted(tmp_path.iterdir())]
     (known,) = others
@@ -28,11 +30,29 @@ def test_example_configuration_is_valid(tmp_path: Path) -> None:
     assert [stage.train.lr for stage in arms["plain"].stages] == [5e-5, 1e-5]
 
 
+def test_example_study_is_valid(tmp_path: Path) -> None:
+    run, study = (
+        next(
+            text
+            for text in re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
+            if key in text
+        )
+        for key in ("stages:", "base:")
+    )
+    (tmp_path / "my.yaml").write_text(run.partition("arms:")[0], encoding="utf-8")
+    (tmp_path / "study.yaml").write_text(study, encoding="utf-8")
+    members = load_study(tmp_path / "study.yaml", sources=tuple(SOURCES)).members
+    assert len(members) == 9
+    assert members[2].run.path == Path("runs/study/seed=0,stages.0.mix.ratio=2")
+    assert "runs/study/seed=0,stages.0.mix.ratio=2" in README
+
+
 def test_every_command_that_is_named_exists() -> None:
-    named = set(re.findall(r"geomix (train|show|analyze [a-z-]+|data [a-z]+)", README))
+    named = set(re.findall(r"geomix (train|show|sweep|analyze [a-z-]+|data [a-z]+)", README))
     assert {
         "train",
         "show",
+        "sweep",
         "analyze grad-angle",
         "data list",
         "data show",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,15 +11,6 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from geomix.train.evaluate import SetResult
 from geomix.train.step import StepResult
-
-
-class LastingConsole(Console):
-    """A console whose reader may leave: what nobody reads is no reason to stop training."""
-
-    def on_broken_pipe(self) -> None:
-        """Go on in silence, where rich would exit."""
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Display:

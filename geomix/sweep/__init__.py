@@ -1,0 +1,1 @@
+"""`geomix sweep`: many runs from one file, here or on a SLURM cluster."""

@@ -1,0 +1,156 @@
+"""What a user sees of a sweep: lines and a live table while it runs, one table at the end."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from geomix.errors import UserError
+from geomix.run import Run
+from geomix.show import RetentionRow, retention_rows
+from geomix.sweep.member import Member, Outcome, State, last_line
+from geomix.terminal import harmless
+
+_STYLES = {"done": "green", "failed": "red", "interrupted": "yellow", "running": "cyan"}
+_MOST_LIVE = 12
+"""Rows of the live table; more would push each other off the screen."""
+
+
+class Board:
+    """Tells what becomes of the members: a lasting line each, a live table on a terminal.
+
+    Args:
+        console: where to.
+        members: all of them.
+    """
+
+    def __init__(self, console: Console, members: Sequence[Member]) -> None:
+        self._console = console
+        self._members = {member.name: member for member in members}
+        self._ended: Counter[State] = Counter()
+        self._live = Live(console=console, transient=True, auto_refresh=False)
+
+    def __enter__(self) -> Board:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def started(self, members: Sequence[Member]) -> None:
+        """A line for each."""
+        for member in members:
+            self._say(f"{member.name}: {'goes on' if member.begun else 'begins'}")
+
+    def ended(self, member: Member, result: Outcome) -> None:
+        """A line: how it ended, and what is known of each set."""
+        self._ended[result.state] += 1
+        why = f" ({result.why})" if result.state == "done" and result.why else f": {result.why}"
+        line = f"{member.name}: {result.state}" + why * bool(result.why)
+        if result.state == "done":
+            rows = _last_rows(member)
+            several = len(member.experiment.arms) > 1
+            labels = [f"{row.arm} " * several + row.set for row in rows]
+            scores = zip(labels, rows, strict=True)
+            line += "".join(f"  {label} {row.exact_match:.1f} %" for label, row in scores)
+        self._say(f"{line}  [{self._ended.total()}/{len(self._members)}]")
+
+    def look(self, running: Mapping[str, State], left: int) -> None:
+        """Draw the live table anew; elsewhere than on a terminal there is none."""
+        if not self._console.is_terminal:
+            return
+        counts = Counter(running.values())
+        line = f"{self._ended['done']} done, {counts['running']} running, "
+        line += f"{counts['queued']} queued, " * bool(counts["queued"])
+        line += f"{self._ended['failed']} failed, {left} left"
+        table = Table(box=None, padding=(0, 1, 0, 0), show_header=False)
+        shown = [name for name, state in running.items() if state == "running"][:_MOST_LIVE]
+        for name in shown:
+            if name in self._members:
+                table.add_row(Text(name, overflow="fold"), Text(_place(self._members[name])))
+        self._live.update(Group(table, Text(line)), refresh=True)
+
+    def _say(self, line: str) -> None:
+        self._console.print(harmless(line), highlight=False, soft_wrap=True, markup=False)
+
+
+def _place(member: Member) -> str:
+    """Where a running member is, by the last line of its metrics."""
+    run = member.run
+    try:
+        arm = run.status().get("arm") if member.begun else None
+        metrics = (Run(run.path / "arms" / arm) if arm else run).metrics_file
+        line = json.loads(last_line(metrics))
+        return f"{arm}: " * bool(arm) + f"stage {line['stage'] + 1}, step {line['step']}"
+    except (UserError, ValueError, LookupError, TypeError):  # not there yet, or half a line
+        return ""
+
+
+def _last_rows(member: Member) -> list[RetentionRow]:
+    """Every set after the last stage, arm by arm; none where that is not known."""
+    after = {
+        name: f"after stage {len(config.stages)}" for name, config in member.experiment.arms.items()
+    }
+    try:
+        rows = retention_rows(member.run)
+    except UserError:
+        return []
+    return [row for row in rows if row.moment == after.get(row.arm, after.get(""))]
+
+
+def results_table(members: Sequence[Member], results: Mapping[str, Outcome]) -> Table:
+    """One row a member, or an arm of one: its state, and the exact match of each set, in percent.
+
+    Args:
+        members: in the order of the rows.
+        results: how each stands, by name.
+    """
+    found = {member.name: _last_rows(member) for member in members}
+    sets = list(dict.fromkeys(row.set for rows in found.values() for row in rows))
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column("member", overflow="fold")
+    table.add_column("state", overflow="fold")
+    for name in sets:
+        table.add_column(f"{name}\nexact %", justify="right", no_wrap=True)
+    for member in members:
+        result = results[member.name]
+        scores = {(row.arm, row.set): row.exact_match for row in found[member.name]}
+        state = Text(result.state, style=_STYLES.get(result.state, ""))
+        for arm in dict.fromkeys(row.arm for row in found[member.name]) or [""]:
+            name = harmless(member.name) + f" {arm}" * (len(member.experiment.arms) > 1)
+            cells = [scores.get((arm, one)) for one in sets]
+            table.add_row(
+                Text(name), state, *("" if cell is None else f"{cell:.1f}" for cell in cells)
+            )
+    return table
+
+
+def facts(members: Sequence[Member], results: Mapping[str, Outcome]) -> list[dict[str, Any]]:
+    """What `geomix sweep --json` prints of each member: all that the table has, all metrics.
+
+    Args:
+        members: in order.
+        results: how each stands, by name.
+    """
+    return [
+        {
+            "member": member.name,
+            "state": results[member.name].state,
+            "why": results[member.name].why,
+            "path": str(member.run.path),
+            "config": str(member.config_file),
+            "overrides": member.overrides,
+            "retention": [asdict(row) for row in _last_rows(member)],
+        }
+        for member in members
+    ]

@@ -1,0 +1,143 @@
+"""The command `geomix sweep`; what it needs is imported when it is called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from geomix.sweep.executors import Executor
+    from geomix.sweep.member import Outcome
+    from geomix.sweep.study import ExecutorName, Study
+
+
+@click.command()
+@click.argument("study", type=click.Path(path_type=Path))
+@click.option(
+    "--executor", type=click.Choice(["local", "slurm"]), help="Processes here, or jobs [local]."
+)
+@click.option("--jobs", type=click.IntRange(1), help="Most members at once [1; on SLURM all].")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="For all members.")
+@click.option("--dry-run", is_flag=True, help="Print the members and how they stand; run nothing.")
+@click.option("--no-wait", is_flag=True, help="Submit to SLURM and leave.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+def sweep(
+    study: Path,
+    executor: ExecutorName | None,
+    jobs: int | None,
+    overrides: tuple[str, ...],
+    dry_run: bool,
+    no_wait: bool,
+    as_json: bool,
+) -> None:
+    """Train every run of a study, here or on a SLURM cluster.
+
+    STUDY is a YAML file: `base:` a configuration or preset, `grid:`, `runs:` or `seeds:` what
+    varies. Members that are complete are not run again, so the same command goes on with a sweep
+    that was interrupted (status 75), or tries again what failed (status 1).
+    """
+    from rich.console import Console
+
+    from geomix.console import LastingConsole
+    from geomix.data.registry import SOURCES
+    from geomix.errors import UserError
+    from geomix.sweep.member import refuse_others
+    from geomix.sweep.study import load_study
+
+    loaded = load_study(study, overrides, tuple(SOURCES))
+    where = executor or loaded.config.executor
+    if no_wait and where == "local":
+        raise UserError("--no-wait: only SLURM's jobs go on alone; say --executor slurm")
+    refuse_others(loaded.members)
+    if dry_run:
+        _print(loaded, _standing(loaded), as_json, Console())
+        return
+    results, status = _run(
+        loaded, where, jobs or loaded.config.jobs, not no_wait, LastingConsole(stderr=as_json)
+    )
+    _print(loaded, results, as_json, Console())
+    for line in _advice(loaded, results, where):
+        click.echo(f"geomix: {line}", err=True)
+    raise click.exceptions.Exit(status)
+
+
+def _standing(study: Study) -> dict[str, Outcome]:
+    """How the members stand before anything is started."""
+    from geomix.sweep.member import Outcome, standing
+
+    return {member.name: Outcome(standing(member)) for member in study.members}
+
+
+def _run(
+    study: Study, where: ExecutorName, jobs: int | None, wait: bool, console: Console
+) -> tuple[dict[str, Outcome], int]:
+    """Run the study; how each member stands, and the exit status."""
+    from geomix.atomic import write_text
+    from geomix.errors import UserError
+    from geomix.interrupt import EXIT, asked_to_end
+    from geomix.run import Run
+    from geomix.sweep.board import Board
+    from geomix.sweep.runner import run_members
+
+    own = Run(study.folder / "_sweep")  # no member's name begins like that
+    try:
+        own.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{own.path}: cannot be made ({error.strerror})") from None
+    with own.locked(), asked_to_end() as stop:
+        executor = _executor(study, where, jobs)
+        write_text(own.path / "study.yaml", study.text)
+        line = f"{study.name}: {len(study.members)} members → {study.folder}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        with Board(console, study.members) as board:
+            results = run_members(study.members, executor, stop, board, wait)
+        states = {result.state for result in results.values()}
+        if stop():
+            return results, EXIT
+        return results, 1 if "failed" in states else EXIT if "interrupted" in states else 0
+
+
+def _executor(study: Study, where: ExecutorName, jobs: int | None) -> Executor:
+    from geomix.errors import UserError
+    from geomix.sweep.executors import Local
+    from geomix.sweep.slurm import Slurm, queued
+
+    folder = study.folder / "_sweep" / "slurm"
+    if where == "slurm":
+        return Slurm(folder, study.name, study.config.slurm, jobs)
+    if waiting := queued(folder):
+        these = ", ".join(sorted(set(waiting.values()))[:5])
+        raise UserError(f"{study.folder}: jobs {these} are in SLURM's queue; wait, or scancel them")
+    return Local(jobs or 1)
+
+
+def _print(study: Study, results: dict[str, Outcome], as_json: bool, console: Console) -> None:
+    import json
+
+    from geomix.sweep.board import facts, results_table
+
+    if as_json:
+        click.echo(json.dumps(facts(study.members, results), ensure_ascii=False, default=str))
+    else:
+        console.print(results_table(study.members, results))
+
+
+def _advice(study: Study, results: dict[str, Outcome], where: ExecutorName) -> list[str]:
+    """What to do now, where something is not complete."""
+    lines = [
+        f"{member.run.path}: failed: {results[member.name].why}; see {member.log}"
+        for member in study.members
+        if results[member.name].state == "failed"
+    ]
+    states = [result.state for result in results.values()]
+    away = sum(state in ("queued", "running") for state in states)
+    if away and where == "slurm":
+        lines.append(f"{away} members are with SLURM and go on; the same command waits for them")
+    missing = len(states) - states.count("done") - away
+    if missing:
+        lines.append(f"{missing} of {len(states)} not complete; the same command goes on with them")
+    return lines
