@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 
 from geomix.config import RunConfig
@@ -11,6 +12,11 @@ from geomix.config_train import stop_text
 from geomix.data.probes import asks_familiarity, evaluation_sets, probe_sets
 from geomix.data.stage import MIXED, REPLAY, StagePlan, plan_stages, planned_steps
 from geomix.record.schedule import parse
+
+
+def show_plan(experiment: Experiment) -> None:
+    """Print the plan."""
+    Console().print(plan_table(experiment))
 
 
 def plan_table(experiment: Experiment) -> Table:
