@@ -81,7 +81,9 @@ def main() -> None:
     help="Go on with an interrupted run, as if it had not been.",
 )
 @click.option("--quiet", is_flag=True, help="Print the run's folder and mistakes, nothing else.")
-@click.option("--json", "as_json", is_flag=True, help="Print the lines of metrics.jsonl as JSON.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print metrics.jsonl as it is written, or the dry run."
+)
 def train(
     config: Path | None,
     overrides: tuple[str, ...],
@@ -118,7 +120,7 @@ def train(
     if dry_run and experiment is not None:
         from geomix.plan import show_plan
 
-        show_plan(experiment)
+        show_plan(experiment, as_json=as_json)
         return
     from geomix.experiment import check_free
     from geomix.interrupt import EXIT

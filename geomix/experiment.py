@@ -180,9 +180,9 @@ def resume_experiment(
         if not left and _done(run):
             return run
         ready = prepared_arms(left, workers.device) if left else Ready({})
-        with run.reporting() if workers.main else nullcontext():
-            with tracked(display, _with_runs(run, left, workers), warn or say) as shown:
-                Training(run, shown, stop, workers).arms(left, ready, starts)
+        traced = tracked(display, _with_runs(run, left, workers), warn or say)
+        with run.reporting() if workers.main else nullcontext(), traced as shown:
+            Training(run, shown, stop, workers).arms(left, ready, starts)
     return run
 
 
