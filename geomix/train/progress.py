@@ -185,8 +185,8 @@ class Shown:
     """
 
     def __init__(self, console: Console, arms: Sequence[str]) -> None:
-        self._console, self._arms = console, list(arms)
-        self._display: Display | None = None
+        self.console, self._arms = console, list(arms)
+        self.display: Display | None = None
 
     def begin(self, folder: Path) -> None:
         """Nothing: a line says it."""
@@ -195,22 +195,22 @@ class Shown:
         """The display of an arm; that of the one before is closed."""
         self.close()
         place = f"{self._arms.index(name) + 1}/{len(self._arms)}" if name else ""
-        self._display = Display(self._console, Standing(name, place))
-        return self._display
+        self.display = Display(self.console, Standing(name, place))
+        return self.display
 
     def say(self, line: str) -> None:
         """Print a line above the live one."""
-        _lasting(self._console, line)
+        _lasting(self.console, line)
 
     warn = say
 
     def close(self) -> None:
         """Close the last display."""
-        if self._display is not None:
-            self._display.close()
+        if self.display is not None:
+            self.display.close()
 
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[Text]:
-        line = self._display.live(options.max_width) if self._display else ""
+        line = self.display.live(options.max_width) if self.display else ""
         yield Text(line, no_wrap=True, overflow="ellipsis")
 
 
