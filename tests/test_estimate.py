@@ -125,7 +125,7 @@ def test_the_logits_are_those_of_the_targets(tiny_model: Path) -> None:
     shape = shape_of(tiny_model)
     few, many = (memory_of(shape, MicroBatch(8, 64, n), "fp32").logits for n in (10, 110))
     per_target = (many - few) / 100
-    assert 3 * 4 * shape.vocab_size <= per_target <= 4.2 * 4 * shape.vocab_size
+    assert 3.8 * 4 * shape.vocab_size <= per_target <= 4.2 * 4 * shape.vocab_size
 
 
 def test_bfloat16_weights_take_half(tiny_model: Path) -> None:
