@@ -15,7 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -147,7 +147,7 @@ def geomix(work: Work, measured: Measured) -> None:
     from rich.console import Console
 
     from geomix.experiment import run_experiment
-    from geomix.train.progress import Display, live_progress
+    from geomix.train.progress import Display, Standing, shown
 
     class Watched(Display):
         """The display, which is told when a step and when a measurement is done."""
@@ -158,24 +158,22 @@ def geomix(work: Work, measured: Measured) -> None:
             super().stage(*told)
             self.seen = time.process_time()
 
-        def step(self, *told: Any) -> None:
-            super().step(*told)
-            self.seen = time.process_time()
-
-        def evaluation(self, *told: Any) -> None:
-            measured.evaluating += time.process_time() - self.seen
-            super().evaluation(*told)
+        def logged(self, line: Mapping[str, Any]) -> None:
+            if line["event"] == "evaluation":  # the first of its lines is the whole of it
+                measured.evaluating += time.process_time() - self.seen
+            super().logged(line)
             self.seen = time.process_time()
 
     with (
         tempfile.TemporaryDirectory() as folder,
         Path(os.devnull).open("w", encoding="utf-8") as terminal,
-        live_progress(Console(file=terminal, force_terminal=True)) as live,
+        shown(Console(file=terminal, force_terminal=True), [""]) as live,
     ):
 
         def display(arm: str) -> Display:
             measured.start()  # θ_0 is loaded, nothing is tokenised yet
-            return Watched(live.console, live, arm)
+            live.display = Watched(live.console, Standing(arm))
+            return live.display
 
         run = run_experiment(work.experiment, Path(folder) / "run", display)
         measured.stop()

@@ -83,13 +83,17 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def json_line(value: Any) -> bytes:
+    """A value as one line of JSON, UTF-8; NaN is refused (not JSON)."""
+    return (json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
 def append_json_line(path: Path, value: Any) -> None:
     """Append one line of JSON in a single write, so that neither a kill nor a full disk tears it.
 
     Only one process may append at a time.
     """
-    line = json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
-    data = line.encode()
+    data = json_line(value)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         size = os.fstat(descriptor).st_size

@@ -16,6 +16,7 @@ from geomix.terminal import harmless
 
 if TYPE_CHECKING:
     from geomix.analyze.groups import By
+    from geomix.launch import How
     from geomix.show import Metric
 
 MOST_SHOWN = 600
@@ -67,12 +68,20 @@ def main() -> None:
 )
 @click.option("--arm", "only", multiple=True, metavar="NAME", help="Train only this arm, or these.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory [runs/DATE-NAME].")
-@click.option("--dry-run", is_flag=True, help="Print stages, exact counts and steps; run nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print stages, exact counts, steps, padding, memory and disk; run nothing.",
+)
 @click.option(
     "--resume",
     type=click.Path(path_type=Path),
     metavar="RUN",
     help="Go on with an interrupted run, as if it had not been.",
+)
+@click.option("--quiet", is_flag=True, help="Print the run's folder and mistakes, nothing else.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print metrics.jsonl as it is written, or the dry run."
 )
 def train(
     config: Path | None,
@@ -81,6 +90,8 @@ def train(
     out: Path | None,
     dry_run: bool,
     resume: Path | None,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Fine-tune a model in stages and record its gradients.
 
@@ -92,6 +103,8 @@ def train(
     from geomix.config_file import load
     from geomix.data.registry import SOURCES
 
+    if quiet and (as_json or dry_run):
+        raise UserError("--quiet: it prints next to nothing; leave out --json and --dry-run")
     if resume is not None and (out is not None or dry_run):
         raise UserError(
             "--resume: it goes on in the run's own folder; leave out --out and --dry-run"
@@ -103,53 +116,24 @@ def train(
     experiment = None
     if resume is None or config is not None:
         experiment = load(_config_file(config), overrides, tuple(SOURCES)).with_arms(only)
-    from rich.console import Console
-
     if dry_run and experiment is not None:
-        from geomix.plan import plan_table
+        from geomix.plan import show_plan
 
-        Console().print(plan_table(experiment))
+        show_plan(experiment, as_json=as_json)
         return
-    from geomix.console import LastingConsole
-    from geomix.experiment import check_free, resume_experiment, run_experiment
-    from geomix.interrupt import EXIT, asked_to_end
-    from geomix.model.load import quiet_libraries
-    from geomix.show import retention_table
-    from geomix.train.progress import Display, live_progress
+    from geomix.experiment import check_free
+    from geomix.interrupt import EXIT
+    from geomix.launch import launch
 
-    quiet_libraries()
     if out is not None and is_main():
         check_free(out)
-    console = LastingConsole(quiet=not is_main())
-
-    def say(line: str) -> None:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
-
-    displays: list[Display] = []
-    with live_progress(console) as live:
-
-        def display(arm: str) -> Display:
-            for finished in displays:
-                finished.close()
-            displays.append(Display(console, live, arm))
-            return displays[-1]
-
-        try:
-            with asked_to_end() as stop:
-                if resume is not None:
-                    run = resume_experiment(resume, display, stop, experiment, say)
-                else:
-                    assert experiment is not None
-                    run = run_experiment(experiment, out, display, stop, say)
-        except Interrupted as saved:
-            if is_main():
-                click.echo(f"geomix: saved; go on with: geomix train --resume {saved}", err=True)
-            raise click.exceptions.Exit(EXIT) from None
-        for shown in displays[-1:]:
-            shown.close()
-    console.print(retention_table(run))
-    recorded = any(arm.snapshots() for arm in run.arms)
-    say(f"next: geomix {'analyze grad-angle' if recorded else 'show'} {run.path}")
+    how: How = "json" if as_json else "quiet" if quiet else "shown"
+    try:
+        launch(experiment, resume or out, how if is_main() else "silent", resume=resume is not None)
+    except Interrupted as saved:
+        if is_main():
+            click.echo(f"geomix: saved; go on with: geomix train --resume {saved}", err=True)
+        raise click.exceptions.Exit(EXIT) from None
 
 
 main.add_command(sweep)

@@ -177,6 +177,11 @@ class EvaluateConfig(Strict):
     and 6), another source, paraphrases."""
 
 
+Tracker = Literal[
+    "tensorboard", "wandb", "trackio", "mlflow", "comet_ml", "aim", "clearml", "dvclive", "swanlab"
+]
+"""What accelerate's `log_with` knows."""
+
 Quirk = Literal["padding-loss", "fixed-order", "drop-last", "bf16-weights", "empty-answers"]
 """One thing in which the paper's published code differs from its text."""
 
@@ -186,7 +191,7 @@ def _all_or_none(value: Any) -> Any:
     return (get_args(Quirk) if value else ()) if isinstance(value, bool) else value
 
 
-_WITHOUT_EFFECT = {"name", "checkpoint", "parallel"}
+_WITHOUT_EFFECT = {"name", "checkpoint", "parallel", "trackers"}
 """The keys that do not decide what a run comes to."""
 
 
@@ -233,6 +238,9 @@ class RunConfig(Strict):
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """How several processes share the training, started by `torchrun` or `accelerate launch`: with
     `ddp` each holds the whole model, with `fsdp` (FSDP2) a shard of all that it needs."""
+    trackers: tuple[Tracker, ...] = ()
+    """Experiment trackers that the metrics go to as well, each a package of its own: `tensorboard`,
+    `wandb`, … A token is theirs to find; none is written into the run."""
 
     @model_validator(mode="after")
     def _looked_at(self) -> RunConfig:

@@ -20,6 +20,7 @@ from geomix.train.checkpoint import Checkpoint, checkpoint_of, described_checkpo
 from geomix.train.engine import Progress
 from geomix.train.parallel import Workers, lost, workers_here
 from geomix.train.saving import newest, tidy
+from geomix.train.trackers import check_trackers, tracked
 
 
 def new_folder(name: str, root: Path = DEFAULT_ROOT) -> Path:
@@ -54,6 +55,8 @@ def run_experiment(
     display: Callable[[str], Progress],
     stop: Callable[[], bool] = bool,
     say: Callable[[str], object] = str,
+    warn: Callable[[str], object] | None = None,
+    begun: Callable[[Path], object] = str,
 ) -> Run:
     """Train every arm of an experiment into `folder`.
 
@@ -65,6 +68,8 @@ def run_experiment(
         display: gives the progress display of an arm, by its name ("" for a run without arms).
         stop: whether the process was asked to end.
         say: is told where the run is, once its folder is made.
+        warn: is told of a tracker that fails; None tells `say`.
+        begun: is given the run's folder, once it is made.
 
     Returns:
         The finished run.
@@ -72,6 +77,8 @@ def run_experiment(
     Raises:
         Interrupted: the process was asked to end; `resume_experiment` goes on.
     """
+    for config in experiment.arms.values():
+        check_trackers(config.trackers)
     with _together(experiment.arms) as workers:
         path = workers.first(lambda: _free(folder, experiment.name))
         check_elsewhere(experiment.arms)
@@ -79,7 +86,9 @@ def run_experiment(
         run = Run(Path(path))
         with _begun(run, experiment, workers, say):
             workers.first(lambda: True)  # the folder is there
-            Training(run, display, stop, workers).arms(experiment.arms, ready, {})
+            begun(run.path)
+            with tracked(display, _with_runs(run, experiment.arms, workers), warn or say) as shown:
+                Training(run, shown, stop, workers).arms(experiment.arms, ready, {})
     return run
 
 
@@ -124,12 +133,21 @@ def _together(arms: Mapping[str, RunConfig]) -> Iterator[Workers]:
     workers.leave()
 
 
+def _with_runs(
+    run: Run, arms: Mapping[str, RunConfig], workers: Workers
+) -> dict[str, tuple[Run, RunConfig]]:
+    """The arms whose metrics this process hands to trackers: all or none."""
+    return {name: (arm_of(run, name), config) for name, config in arms.items() if workers.main}
+
+
 def resume_experiment(
     folder: Path,
     display: Callable[[str], Progress],
     stop: Callable[[], bool] = bool,
     experiment: Experiment | None = None,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], object] = print,
+    warn: Callable[[str], object] | None = None,
+    begun: Callable[[Path], object] = str,
 ) -> Run:
     """Go on with a run that was interrupted, as if it had not been.
 
@@ -138,7 +156,9 @@ def resume_experiment(
         display: as in `run_experiment`.
         stop: as in `run_experiment`.
         experiment: what the run should be, if that was given again; None takes the run's own.
-        say: is told from where each arm goes on, and what was found damaged.
+        say: is told from where each arm goes on.
+        warn: is told what was found damaged, and of a tracker that fails; None tells `say`.
+        begun: is given the run's folder, once it is known to be one that can go on.
 
     Raises:
         Interrupted: the process was asked to end again.
@@ -151,27 +171,34 @@ def resume_experiment(
             advice = "go on without a configuration, or begin a new run"
             raise UserError(*lines, f"{run.path}: {advice}")
         arms = experiment.arms  # when checkpoints are due may have changed
+    for config in arms.values():
+        check_trackers(config.trackers)
     with _together(arms) as workers, run.locked() if workers.main else nullcontext():
-        found = workers.first(lambda: _places(run, arms, say))
+        found = workers.first(lambda: _places(run, arms, say, warn or say))
+        begun(run.path)
         starts = {name: checkpoint_of(place) for name, place in found.items()}
         left = {name: arms[name] for name in starts}
         if not left and _done(run):
             return run
         ready = prepared_arms(left, workers.device) if left else Ready({})
-        with run.reporting() if workers.main else nullcontext():
-            Training(run, display, stop, workers).arms(left, ready, starts)
+        traced = tracked(display, _with_runs(run, left, workers), warn or say)
+        with run.reporting() if workers.main else nullcontext(), traced as shown:
+            Training(run, shown, stop, workers).arms(left, ready, starts)
     return run
 
 
 def _places(
-    run: Run, arms: Mapping[str, RunConfig], say: Callable[[str], None]
+    run: Run,
+    arms: Mapping[str, RunConfig],
+    say: Callable[[str], object],
+    warn: Callable[[str], object],
 ) -> dict[str, dict[str, Any] | None]:
     """Where each arm that is left goes on, as JSON can hold it."""
     if _done(run):
         say(f"{run.path}: done already, nothing is left to train")
         return {}
     left = [name for name in arms if not _done(arm_of(run, name))]
-    starts = {name: _start(arm_of(run, name), arms[name], say) for name in left}
+    starts = {name: _start(arm_of(run, name), arms[name], say, warn) for name in left}
     return {name: described_checkpoint(start) for name, start in starts.items()}
 
 
@@ -179,14 +206,16 @@ def _done(run: Run) -> bool:
     return run.status_file.exists() and run.status()["state"] == "done"
 
 
-def _start(arm: Run, config: RunConfig, say: Callable[[str], None]) -> Checkpoint | None:
+def _start(
+    arm: Run, config: RunConfig, say: Callable[[str], object], warn: Callable[[str], object]
+) -> Checkpoint | None:
     """Where an arm goes on, said; what a killed process left half done is removed."""
     names = [config.stage_name(index) for index in range(len(config.stages))]
     folders = [arm.stage_folder(index, name) for index, name in enumerate(names)]
     start, skipped = newest(folders)
     tidy(folders)
     for line in skipped:
-        say(f"skipped: {line}")
+        warn(f"skipped: {line}")
     say(f"{arm.path}: {_place(start, names)}")
     return start
 

@@ -1,65 +1,148 @@
-"""What a configuration would do: stages, exact counts and steps, before any model is loaded."""
+"""What a configuration would do: stages, exact counts and steps, and what they would cost."""
 
 from __future__ import annotations
 
-from rich.box import SIMPLE_HEAD
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
 from rich.table import Table
 
 from geomix.config import RunConfig
 from geomix.config_file import Experiment
 from geomix.config_train import stop_text
+from geomix.data.example import Example
 from geomix.data.probes import asks_familiarity, evaluation_sets, probe_sets
+from geomix.data.registry import reading_once
 from geomix.data.stage import MIXED, REPLAY, StagePlan, plan_stages, planned_steps
+from geomix.errors import UserError
 from geomix.record.schedule import parse
+from geomix.terminal import plain_table
+
+MOST = 1_000_000
+"""Examples of one set that a dry run counts; so many are read or generated in some seconds."""
+
+Planned = tuple[list[StagePlan], dict[str, list[Example]], dict[str, list[Example]]]
+"""An arm's stages, its probe sets and the sets that it evaluates besides."""
+
+
+def show_plan(experiment: Experiment, *, as_json: bool = False) -> None:
+    """Print the plan and what it would cost; nothing is downloaded but the data.
+
+    Raises:
+        UserError: a source cannot give what the configuration asks for, or a model that is here
+            cannot be used.
+    """
+    console = Console()
+    planned = plan(experiment)  # a mistake in the data shows before torch is imported
+    if not as_json:
+        console.print(_plan_table(experiment, planned))
+    from geomix.cost import cost_of, cost_table, in_words
+
+    costs = cost_of(experiment, planned)
+    if as_json:
+        click.echo(json.dumps({**_facts(experiment, planned), "cost": costs}, ensure_ascii=False))
+        return
+    console.print(cost_table(costs))
+    free = shutil.disk_usage(Path.cwd()).free
+    for line in in_words(costs, free):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def plan(experiment: Experiment) -> dict[str, Planned]:
+    """The examples of every arm. Reads or generates the data, so its errors show here too.
+
+    Raises:
+        UserError: a source cannot give what the configuration asks for, or more is asked for than
+            a dry run counts.
+    """
+    for config in experiment.arms.values():
+        _countable(config)
+    found: dict[str, Planned] = {}
+    with reading_once():
+        for arm, config in experiment.arms.items():
+            plans = plan_stages(config)
+            found[arm] = (plans, probe_sets(config, plans), evaluation_sets(config, plans))
+    return found
 
 
 def plan_table(experiment: Experiment) -> Table:
-    """One row a stage of each arm. Reads or generates the data, so its errors show here too.
+    """One row a stage of each arm; raises as `plan` does."""
+    return _plan_table(experiment, plan(experiment))
 
-    Raises:
-        UserError: a source cannot give what the configuration asks for.
-    """
+
+def _countable(config: RunConfig) -> None:
+    """Refuse sets that would take minutes and the memory of the machine to count."""
+    asked = {f"stages[{i}].data.limit": stage.data.limit for i, stage in enumerate(config.stages)}
+    asked |= {f"evaluate.sets.{name}.limit": d.limit for name, d in config.evaluate.sets.items()}
+    for i, stage in enumerate(config.stages):
+        if stage.mix is not None:
+            asked[f"stages[{i}].mix"] = int(stage.mix.ratio * stage.data.limit)
+    for key, count in asked.items():
+        if count > MOST:
+            raise UserError(
+                f"{key}: {count:,} examples; a dry run counts up to {MOST:,}, give it fewer"
+            )
+
+
+def _plan_table(experiment: Experiment, planned: dict[str, Planned]) -> Table:
     controls = any(s.mix and s.mix.passage_free for c in experiment.arms.values() for s in c.stages)
     asks = any(asks_familiarity(config) for config in experiment.arms.values())
     notes = ["In brackets: left out by the control."] * controls
     notes += ["Which facts are familiar is not asked here: that takes the model."] * asks
-    table = Table(
-        title=f"Plan of {experiment.name}",
-        caption="\n".join(notes) or None,
-        caption_justify="left",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        padding=(0, 1),
-        collapse_padding=True,
-        pad_edge=False,
-    )
+    table = plain_table(f"Plan of {experiment.name}", notes)
     replays = any(stage.replay for c in experiment.arms.values() for stage in c.stages)
     columns = ["arm", "stage", "own", "mixed in", *([REPLAY] * replays)]
     for column in (*columns, "epochs", "steps", "lr", "records"):
         table.add_column(column, justify="left" if column in ("arm", "stage") else "right")
     for arm, config in experiment.arms.items():
-        plans = plan_stages(config)
-        for index, plan in enumerate(plans):
-            table.add_row(arm if index == 0 else "", *_row(config, index, plan, replays))
-        probe_sets(config, plans)
-        evaluation_sets(config, plans)
+        for index, stage in enumerate(planned[arm][0]):
+            table.add_row(arm if index == 0 else "", *_row(config, index, stage, replays))
     return table
 
 
 def _row(config: RunConfig, index: int, plan: StagePlan, replays: bool) -> tuple[str, ...]:
+    stage, facts = config.stages[index], _stage_facts(config, index, plan)
+    passages = plan.sets.get(MIXED)
+    mixed = "–" if passages is None else str(facts["mixed_in"])
+    return (
+        f"{index}-{facts['stage']}",
+        f"{plan.name} {facts['own']}",
+        f"({mixed})" if passages and not passages.trained else mixed,
+        *(["+".join(map(str, facts["replay"].values())) or "–"] * replays),
+        facts["stop"],
+        f"≤ {facts['steps']}" if stage.stop.early else str(facts["steps"]),
+        f"{stage.train.lr:g}",
+        str(facts["snapshots"]),
+    )
+
+
+def _stage_facts(config: RunConfig, index: int, plan: StagePlan) -> dict[str, Any]:
+    """The exact counts of a stage."""
     stage = config.stages[index]
     steps = planned_steps(stage, plan)
     passages = plan.sets.get(MIXED)
-    mixed = "–" if passages is None else str(len(passages.examples))
-    replayed = plan.sets[REPLAY].source["examples"] if REPLAY in plan.sets else {}
-    snapshots = len(parse(config.record.at).steps_of(index, steps)) if config.record else 0
-    return (
-        f"{index}-{config.stage_name(index)}",
-        f"{plan.name} {len(plan.own)}",
-        f"({mixed})" if passages and not passages.trained else mixed,
-        *(["+".join(map(str, replayed.values())) or "–"] * replays),
-        stop_text(stage.stop),
-        f"≤ {steps}" if stage.stop.early else str(steps),
-        f"{stage.train.lr:g}",
-        str(snapshots),
-    )
+    return {
+        "stage": config.stage_name(index),
+        "set": plan.name,
+        "own": len(plan.own),
+        "mixed_in": len(plan.mixed),
+        "mixed_in_trained": bool(passages and passages.trained),
+        "replay": plan.sets[REPLAY].source["examples"] if REPLAY in plan.sets else {},
+        "stop": stop_text(stage.stop),
+        "steps": steps,
+        "lr": stage.train.lr,
+        "snapshots": len(parse(config.record.at).steps_of(index, steps)) if config.record else 0,
+    }
+
+
+def _facts(experiment: Experiment, planned: dict[str, Planned]) -> dict[str, Any]:
+    """The plan as JSON holds it; an arm's name is "" where there are none."""
+    arms = {
+        arm: [_stage_facts(config, i, stage) for i, stage in enumerate(planned[arm][0])]
+        for arm, config in experiment.arms.items()
+    }
+    return {"name": experiment.name, "arms": arms}

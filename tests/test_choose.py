@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,6 @@ from geomix.experiment import run_experiment
 from geomix.model.load import LoadedModel
 from geomix.plan import plan_table
 from geomix.run import Run
-from geomix.train.evaluate import SetResult
-from geomix.train.step import StepResult
 
 KEYS = "abcdefghijklmnopqrstuvwx"
 KNOWN = set(KEYS[::3])
@@ -29,11 +28,9 @@ KNOWN = set(KEYS[::3])
 class Quiet:
     """A progress display that shows nothing."""
 
-    def stage(self, name: str, steps: int) -> None: ...
+    def stage(self, name: str, index: int, stages: int, steps: int, batch: float) -> None: ...
 
-    def step(self, result: StepResult) -> None: ...
-
-    def evaluation(self, results: dict[str, SetResult]) -> None: ...
+    def logged(self, line: Mapping[str, Any]) -> None: ...
 
 
 @pytest.fixture(autouse=True)

@@ -586,12 +586,13 @@ def test_the_hash_changes_with_every_field_but_the_name() -> None:
     found = {leaf for leaf in found if "stages.1." not in leaf or ".replay." in leaf}
     without_effect = ("checkpoint.", "parallel")
     found = {leaf for leaf in found if not leaf.startswith(without_effect)}
-    assert found == {*CHANGES, "name"}
+    assert found == {*CHANGES, "name", "trackers"}
     hashes = {key: changed(key, value).content_hash() for key, value in CHANGES.items()}
     assert len({run.content_hash(), *hashes.values()}) == len(CHANGES) + 1
     assert changed("name", "other").content_hash() == run.content_hash()
     assert changed("checkpoint.steps", 7).content_hash() == run.content_hash()
     assert changed("parallel", "fsdp").content_hash() == run.content_hash()
+    assert changed("trackers", ["wandb"]).content_hash() == run.content_hash()
 
 
 def test_a_resolved_configuration_is_one_again() -> None:

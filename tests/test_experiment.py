@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import h5py
 import pytest
@@ -21,8 +23,6 @@ from geomix.data.registry import SOURCES
 from geomix.errors import UserError
 from geomix.experiment import run_experiment
 from geomix.run import open_run
-from geomix.train.evaluate import SetResult
-from geomix.train.step import StepResult
 
 CONFIG = """
 model: {model}
@@ -41,18 +41,16 @@ arms:
 class Silent:
     """A progress display that must never be asked for a stage."""
 
-    def stage(self, name: str, steps: int) -> None:
-        raise AssertionError(f"stage {name} of {steps} steps was trained")
+    def stage(self, name: str, *place: float) -> None:
+        raise AssertionError(f"stage {name} {place} was trained")
 
-    def step(self, result: StepResult) -> None: ...
-
-    def evaluation(self, results: dict[str, SetResult]) -> None: ...
+    def logged(self, line: Mapping[str, Any]) -> None: ...
 
 
 class Quiet(Silent):
     """One that is asked and shows nothing."""
 
-    def stage(self, name: str, steps: int) -> None: ...
+    def stage(self, name: str, *place: float) -> None: ...
 
 
 @pytest.mark.parametrize(

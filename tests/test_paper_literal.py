@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
@@ -22,18 +23,14 @@ from geomix.experiment import run_experiment
 from geomix.model.load import LoadedModel
 from geomix.model.score import judge
 from geomix.run import Run
-from geomix.train.evaluate import SetResult
-from geomix.train.step import StepResult
 
 
 class Quiet:
     """A progress display that shows nothing."""
 
-    def stage(self, name: str, steps: int) -> None: ...
+    def stage(self, name: str, index: int, stages: int, steps: int, batch: float) -> None: ...
 
-    def step(self, result: StepResult) -> None: ...
-
-    def evaluation(self, results: dict[str, SetResult]) -> None: ...
+    def logged(self, line: Mapping[str, Any]) -> None: ...
 
 
 def config(literal: Any, limit: int = 10, **train: Any) -> RunConfig:

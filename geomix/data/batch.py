@@ -98,8 +98,7 @@ def collate(
         width: rows may hold several examples up to this many tokens; None gives each its own row.
     """
     lengths = [len(example.ids) for example in examples]
-    rows = packed(lengths, width) if width else [[i] for i in range(len(examples))]
-    filled = max(sum(lengths[i] for i in row) for row in rows)
+    rows, filled = laid_out(lengths, width)
     ids: list[list[int]] = []
     positions: list[list[int]] = []
     place: dict[int, tuple[int, int]] = {}
@@ -124,6 +123,17 @@ def collate(
     return Batch(
         torch.tensor(ids), torch.tensor(positions), row, column, target, owner, weight, len(lengths)
     )
+
+
+def laid_out(lengths: Sequence[int], width: int | None) -> tuple[list[list[int]], int]:
+    """The rows of a batch, as indices of its examples, and the tokens of each, padding included.
+
+    Args:
+        lengths: tokens of each example, at least one.
+        width: as in `collate`.
+    """
+    rows = packed(lengths, width) if width else [[i] for i in range(len(lengths))]
+    return rows, max(sum(lengths[i] for i in row) for row in rows)
 
 
 def packed(lengths: Sequence[int], width: int) -> list[list[int]]:

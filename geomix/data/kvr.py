@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from geomix.data.split import Split, split_of
 
 ALPHABET = string.ascii_lowercase + string.digits
 LENGTH = 8
+
+_BLOCK = 1_000
+"""Pairs that are drawn at once; the stream is the same whatever it is."""
 
 
 def examples(count: int, seed: int, split: Split) -> list[Example]:
@@ -29,8 +33,9 @@ def examples(count: int, seed: int, split: Split) -> list[Example]:
     found: list[Example] = []
     keys: set[str] = set()
     values: set[str] = set()  # of every split: all of them are cut from one stream of pairs
+    pairs = _pairs(rng)
     while len(found) < count:
-        key, value = ("".join(rng.choice(list(ALPHABET), LENGTH)) for _ in range(2))
+        key, value = next(pairs)
         if key in keys or value in values:
             continue
         keys.add(key)
@@ -38,6 +43,16 @@ def examples(count: int, seed: int, split: Split) -> list[Example]:
         if split_of(key) == split:
             found.append(Example(f"The value of key {key} is?", value, subject=key))
     return found
+
+
+def _pairs(rng: np.random.Generator) -> Iterator[tuple[str, str]]:
+    """Random keys with random values, without end."""
+    letters = np.frombuffer(ALPHABET.encode(), dtype=np.uint8)
+    while True:
+        drawn = letters[rng.integers(0, len(letters), (_BLOCK, 2 * LENGTH))].tobytes().decode()
+        for start in range(0, len(drawn), 2 * LENGTH):
+            middle = start + LENGTH
+            yield drawn[start:middle], drawn[middle : middle + LENGTH]
 
 
 SOURCE = Source(

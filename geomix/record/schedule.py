@@ -7,6 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from geomix.errors import UserError
+
+MOST = 100_000
+"""Snapshots of a stage that can be asked for."""
+
 _SPACED = re.compile(r"(log|every):([1-9][0-9]*)")
 
 
@@ -36,12 +41,22 @@ class Schedule:
         Returns:
             Steps from 0 to `steps`. Step 0 of a later stage is never among them: those weights are
             the end of the stage before.
+
+        Raises:
+            UserError: they are more than `MOST`.
         """
         return _steps_of(self, stage, steps)
 
 
 @lru_cache(maxsize=64)  # an observer asks after every step
 def _steps_of(schedule: Schedule, stage: int, steps: int) -> frozenset[int]:
+    about = sum(min(count, steps) for count in schedule.log)
+    about += sum(steps // distance for distance in schedule.every)
+    if about > MOST:
+        raise UserError(
+            f"record.at: about {about:,} snapshots in the {steps:,} steps of stage {stage}, and "
+            f"each is a file; ask for {MOST:,} at most, with a larger N in every:N"
+        )
     found = {step for step in schedule.steps if step <= steps}
     if schedule.boundaries:
         found |= {0, steps}

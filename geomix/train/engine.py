@@ -21,7 +21,6 @@ from geomix.model.load import CPU, LoadedModel, load_model
 from geomix.run import Run
 from geomix.train.checkpoint import Checkpoint, Position, adopt, save
 from geomix.train.elsewhere import Taken
-from geomix.train.evaluate import SetResult
 from geomix.train.events import Moment, Observer
 from geomix.train.finite import check_finite
 from geomix.train.parallel import ALONE, Workers
@@ -36,14 +35,19 @@ from geomix.train.stopping import Stopping
 class Progress(Protocol):
     """What the user sees while a run trains."""
 
-    def stage(self, name: str, steps: int) -> None:
-        """A stage begins."""
+    def stage(self, name: str, index: int, stages: int, steps: int, batch: float) -> None:
+        """A stage begins, or goes on.
 
-    def step(self, result: StepResult) -> None:
-        """A step is done."""
+        Args:
+            name: of the stage.
+            index: its place, from 0.
+            stages: how many the run has.
+            steps: optimiser steps of the stage, at most.
+            batch: examples of a step, on average.
+        """
 
-    def evaluation(self, results: dict[str, SetResult]) -> None:
-        """Retention was measured."""
+    def logged(self, line: Mapping[str, Any]) -> None:
+        """A line of `metrics.jsonl` is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +130,7 @@ class Engine:
 
     def _begin(self, stage: Stage, retention: Retention) -> None:
         """A stage's first moment; later stages begin where the one before was evaluated."""
-        self.progress.stage(stage.name, stage.steps)
+        self._show(stage)
         retention.begin(stage)
         if stage.index == 0:
             self._measure(retention, "start", stage, 0, 0)
@@ -141,7 +145,7 @@ class Engine:
         if position.step == 0:
             self._begin(stage, retention)
         else:
-            self.progress.stage(stage.name, stage.steps)
+            self._show(stage)
         step, size = position.step, stage.config.train.batch_size
         self.loaded.model.train()
         for epoch in range(position.epoch, stage.epochs):
@@ -183,7 +187,7 @@ class Engine:
             saving.clear()
 
     def _step(self, stage: Stage, step: int, indices: Sequence[int], setup: Setup) -> StepResult:
-        """One step of the optimiser, logged and shown."""
+        """One step of the optimiser, logged."""
         seed_dropout(self.config.seed, stage.index, step, self.workers.rank)
         rate = stage.rate(step)
         for group in setup.stepper.optimiser.param_groups:
@@ -196,7 +200,6 @@ class Engine:
         at = {"event": "step", "stage": stage.index, "step": step + 1, "lr": rate}
         asked = {key: value for key, value in asdict(result).items() if value is not None}
         self._log({**at, **asked})
-        self.progress.step(result)
         return result
 
     def _save(
@@ -213,14 +216,13 @@ class Engine:
     def _measure(
         self, retention: Retention, moment: str, stage: Stage, epoch: int, step: int
     ) -> float:
-        """Measure retention, log and show it; exact match on the stage's own set, 0 to 100."""
+        """Measure retention and log it; exact match on the stage's own set, 0 to 100."""
         results = retention.measure(moment, stage, epoch, step)
         for line in lines_of(results, moment, stage, epoch, step):
             self._log(line)
         if self.workers.main:
             at = {"stage": stage.index, "stage_name": stage.name, "step": step, "epoch": epoch}
             self.run.set_status("running", **at)
-        self.progress.evaluation(results)
         return results[stage.plan.name].exact_match
 
     def _announce(
@@ -234,6 +236,11 @@ class Engine:
     def _log(self, line: Mapping[str, Any]) -> None:
         if self.workers.main:
             append_json_line(self.run.metrics_file, line)
+            self.progress.logged(line)
+
+    def _show(self, stage: Stage) -> None:
+        stages = len(self.config.stages)
+        self.progress.stage(stage.name, stage.index, stages, stage.steps, stage.mean_batch)
 
     def _saving(self, stage: Stage) -> Saving:
         return Saving(self.config.checkpoint, self._folder(stage) / "checkpoints")

@@ -1,76 +1,221 @@
-"""What a user sees while a run trains: a live line on a terminal, a line a stage elsewhere."""
+"""What people see while a run trains: a live line on a terminal, now and then a line elsewhere."""
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions
+from rich.live import Live
+from rich.text import Text
 
-from geomix.train.evaluate import SetResult
-from geomix.train.step import StepResult
+from geomix.train.engine import Progress
+
+QUIET_SECONDS = 30.0
+"""Without a terminal a stage that takes long says a line so often at most."""
+
+_WINDOW = 50
+"""Steps over which the speed is taken."""
+
+_FEW = 2
+"""Sets whose retention is shown where there is little room."""
+
+
+class Standing:
+    """Where an arm is, in words.
+
+    Args:
+        arm: its name; "" for a run without arms.
+        place: which of how many it is.
+        clock: seconds, of any start.
+    """
+
+    def __init__(
+        self, arm: str = "", place: str = "", clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._arm, self._arm_place, self._clock = arm, place, clock
+        self.retention: dict[str, float] = {}
+        self._measured: tuple[Any, ...] = ()
+
+    def stage(self, name: str, index: int, stages: int, steps: int, batch: float) -> None:
+        """A stage begins."""
+        self.name, self.place, self.steps, self._batch = name, f"{index + 1}/{stages}", steps, batch
+        self.step = 0
+        self.loss = float("nan")
+        self.started = self._clock()
+        self._times: deque[tuple[float, int]] = deque(maxlen=_WINDOW + 1)
+
+    def logged(self, line: Mapping[str, Any]) -> None:
+        """A line of `metrics.jsonl` is written."""
+        if line["event"] == "step":
+            self.step, self.loss = line["step"], line["loss"]
+            self._times.append((self._clock(), self.step))
+        elif line["event"] == "evaluation":
+            measured = (line["stage"], line["step"], line["moment"])
+            if measured != self._measured:
+                self._measured, self.retention = measured, {}
+            self.retention[line["set"]] = line["exact_match"]
+
+    @property
+    def seconds(self) -> float:
+        """Since the stage began, here."""
+        return self._clock() - self.started
+
+    def line(self, width: int) -> str:
+        """The live line, at most `width` cells: what matters least is left out where it is narrow.
+
+        That is, in this order: the speed, the arm, the loss, sets but the first two, the time left.
+        """
+        sets = [f"{name} {match:.0f}%" for name, match in self.retention.items()]
+        parts = {
+            "arm": f"{self._arm} {self._arm_place}".strip(),
+            "stage": f"{self.name} {self.place}",
+            "step": f"{self.step}/{self.steps}",
+            "loss": f"loss {self.loss:.3f}" if self.step else "",
+            "retention": " ".join(sets),
+            "speed": "",
+            "left": "",
+        }
+        if seconds := self._seconds_a_step():
+            parts["speed"] = f"{_count(self._batch / seconds)} ex/s"
+            parts["left"] = f"{_time(seconds * (self.steps - self.step))} left"
+        narrower: list[tuple[str, str]] = [("speed", ""), ("arm", ""), ("loss", "")]
+        narrower += [("retention", " ".join([*sets[:_FEW], "…"]))] if len(sets) > _FEW else []
+        narrower += [("left", ""), ("retention", "")]
+        while cell_len(_joined(parts)) > width and narrower:
+            name, shorter = narrower.pop(0)
+            parts[name] = shorter
+        text = Text(_joined(parts))
+        text.truncate(width, overflow="ellipsis")
+        return text.plain
+
+    def summary(self) -> str:
+        """The line that stays when the stage is done."""
+        sets = " ".join(f"{name} {match:.0f}%" for name, match in self.retention.items())
+        title = f"{self._arm}: {self.name}" if self._arm else self.name
+        return (
+            f"{title:17} {self.step:4} steps {self.seconds:4.0f} s  loss {self.loss:<7.2g} {sets}"
+        )
+
+    def _seconds_a_step(self) -> float:
+        """0 where none is known yet."""
+        if len(self._times) <= 1:
+            return 0.0
+        (first, begun), (last, done) = self._times[0], self._times[-1]
+        return (last - first) / (done - begun)
+
+
+def _joined(parts: Mapping[str, str]) -> str:
+    return "  ".join(part for part in parts.values() if part)
+
+
+def _count(number: float) -> str:
+    """Two digits or more: 0.31, 4.2, 312."""
+    return f"{number:.0f}" if number >= 10 else f"{number:.2g}"  # noqa: PLR2004
+
+
+def _time(seconds: float) -> str:
+    """0:07, 12:07 or 3:12:07."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
 
 
 class Display:
-    """Shows one run: stage, step, loss and the last measured retention."""
+    """Shows one arm: a live line on a terminal, else a line at most every half a minute.
 
-    def __init__(self, console: Console, live: Progress, label: str) -> None:
-        self._console, self._live, self._label = console, live, label
-        self._task: TaskID | None = None
-        self._stage = ""
-        self._started = 0.0
-        self._steps = 0
-        self._loss = float("nan")
-        self._retention = ""
+    Args:
+        console: where lines go.
+        standing: what is told.
+    """
 
-    def stage(self, name: str, steps: int) -> None:
+    def __init__(self, console: Console, standing: Standing) -> None:
+        self._console, self._standing = console, standing
+        self._open = False
+        self._said = 0.0
+
+    def stage(self, name: str, index: int, stages: int, steps: int, batch: float) -> None:
         """A stage begins: the line of the one before is closed."""
         self.close()
-        self._stage, self._steps, self._started = name, steps, time.monotonic()
-        self._task = self._live.add_task(self._title(), total=steps, loss="", retention="")
+        self._standing.stage(name, index, stages, steps, batch)
+        self._open, self._said = True, 0.0
 
-    def step(self, result: StepResult) -> None:
-        """Move on by a step."""
-        self._loss = result.loss
-        if self._task is not None:
-            self._live.update(self._task, advance=1, loss=f"loss {result.loss:.3f}")
-
-    def evaluation(self, results: dict[str, SetResult]) -> None:
-        """Show the exact match of each set."""
-        self._retention = " ".join(f"{n} {r.exact_match:.0f}%" for n, r in results.items())
-        if self._task is not None:
-            self._live.update(self._task, retention=self._retention)
+    def logged(self, line: Mapping[str, Any]) -> None:
+        """Take in a line of `metrics.jsonl`."""
+        self._standing.logged(line)
+        if self._console.is_terminal or line["event"] != "step":
+            return
+        if self._standing.seconds - self._said >= QUIET_SECONDS:
+            self._said = self._standing.seconds
+            _lasting(self._console, self._standing.line(sys.maxsize))
 
     def close(self) -> None:
         """Replace the live line by a lasting one."""
-        if self._task is None:
-            return
-        self._live.remove_task(self._task)
-        self._task = None
-        seconds = time.monotonic() - self._started
-        self._console.print(
-            f"{self._title():17} {self._steps:4} steps {seconds:4.0f} s  "
-            f"loss {self._loss:<7.2g} {self._retention}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        if self._open:
+            self._open = False
+            _lasting(self._console, self._standing.summary())
 
-    def _title(self) -> str:
-        return f"{self._label}: {self._stage}" if self._label else self._stage
+    def live(self, width: int) -> str:
+        """What the live region shows; nothing between stages."""
+        return self._standing.line(width) if self._open else ""
+
+
+class Shown:
+    """The `Report` of people: the live region that the displays of a run's arms share.
+
+    Args:
+        console: where it all goes.
+        arms: names of the run's arms, in order.
+    """
+
+    def __init__(self, console: Console, arms: Sequence[str]) -> None:
+        self.console, self._arms = console, list(arms)
+        self.display: Display | None = None
+
+    def begin(self, folder: Path) -> None:
+        """Nothing: a line says it."""
+
+    def arm(self, name: str) -> Progress:
+        """The display of an arm; that of the one before is closed."""
+        self.close()
+        place = f"{self._arms.index(name) + 1}/{len(self._arms)}" if name else ""
+        self.display = Display(self.console, Standing(name, place))
+        return self.display
+
+    def say(self, line: str) -> None:
+        """Print a line above the live one."""
+        _lasting(self.console, line)
+
+    warn = say
+
+    def close(self) -> None:
+        """Close the last display."""
+        if self.display is not None:
+            self.display.close()
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[Text]:
+        line = self.display.live(options.max_width) if self.display else ""
+        yield Text(line, no_wrap=True, overflow="ellipsis")
+
+
+def _lasting(console: Console, line: str) -> None:
+    console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 @contextmanager
-def live_progress(console: Console) -> Iterator[Progress]:
-    """The live region that the displays of a run's arms share."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=12),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TextColumn("{task.fields[loss]}"),
-        TextColumn("{task.fields[retention]}"),
-        TimeRemainingColumn(compact=True),
-    )
-    with Progress(*columns, console=console, transient=True) as live:
-        yield live
+def shown(console: Console, arms: Sequence[str]) -> Iterator[Shown]:
+    """The `Report` of people; at the end of a run that is done its last line is closed."""
+    report = Shown(console, arms)
+    if not console.is_terminal:
+        yield report
+        report.close()
+        return
+    with Live(report, console=console, refresh_per_second=4, transient=True):
+        yield report
+        report.close()

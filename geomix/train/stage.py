@@ -67,6 +67,12 @@ class Stage:
             return learning_rate(self.before + step, self.all_steps, train)
         return learning_rate(step, self.steps, train)
 
+    @property
+    def mean_batch(self) -> float:
+        """Examples of a step, on average; those that the control leaves out are not counted."""
+        trained = sum(len(part.examples) for part in self.plan.sets.values() if part.trained)
+        return trained / self.plan.steps(1, self.config.train.batch_size)
+
     def batch(self, indices: Sequence[int]) -> dict[str, list[TokenisedExample]]:
         """The examples of one step by source."""
         return {

@@ -276,7 +276,11 @@ print(status, *(name for name in sys.modules if "." not in name))
             {"torch", "transformers", "nnsight", "matplotlib", "h5py", "pydantic", "rich"},
         ),
         (["train", "--help"], {"torch", "transformers", "nnsight", "matplotlib", "h5py"}),
-        (["train", "run.yaml", "--dry-run"], {"torch", "transformers", "nnsight", "matplotlib"}),
+        (["train", "run.yaml", "--dry-run"], {"nnsight", "matplotlib", "h5py"}),
+        (
+            ["train", "run.yaml", "--dry-run", "--set", "stages.0.mix.ratio=-1"],
+            {"torch", "transformers", "nnsight", "matplotlib", "h5py"},
+        ),
         (["train", "none.yaml"], {"torch", "transformers", "nnsight", "matplotlib", "h5py"}),
         (["train", "--set", "seed=x"], {"torch", "transformers", "nnsight", "matplotlib", "h5py"}),
         (["show"], {"torch", "transformers", "nnsight", "matplotlib", "h5py"}),
@@ -303,7 +307,8 @@ def test_a_dry_run_counts_and_makes_nothing(place: Place) -> None:
     before = place.files()
     done = place.geomix("train", "run.yaml", "--dry-run", "--set", "model=no/such/model")
     assert done.returncode == 0, done.stderr
-    rows = [line.split() for line in done.stdout.splitlines() if "0-kvr" in line or "1-ar" in line]
+    counts = done.stdout.split("Cost")[0].splitlines()
+    rows = [line.split() for line in counts if "0-kvr" in line or "1-ar" in line]
     assert rows == [
         ["mixed", "0-kvr", "D_A", "5", "10", "2", "10", "0.01", "3"],
         ["1-arithmetic", "D_B", "4", "–", "1", "2", "0.01", "2"],

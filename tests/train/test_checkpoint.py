@@ -201,7 +201,7 @@ def test_a_mistake_of_the_program_is_not_called_a_full_disk(
 ) -> None:
     loaded = load_model(str(dropout_model), CPU)
 
-    def wrong(_: Path) -> None:
+    def wrong(_: Path, **__: Any) -> None:
         raise TypeError("a mistake")
 
     monkeypatch.setattr(loaded.model, "save_pretrained", wrong)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,19 +19,15 @@ from geomix.data.template import tokenise_all
 from geomix.model.load import LoadedModel
 from geomix.run import Run
 from geomix.train.engine import Engine
-from geomix.train.evaluate import SetResult
 from geomix.train.events import Moment
-from geomix.train.step import StepResult
 
 MIX = {"source": "random-words", "ratio": 2, "words": 3}
 
 
 class Silent:
-    def stage(self, name: str, steps: int) -> None: ...
+    def stage(self, name: str, index: int, stages: int, steps: int, batch: float) -> None: ...
 
-    def step(self, result: StepResult) -> None: ...
-
-    def evaluation(self, results: dict[str, SetResult]) -> None: ...
+    def logged(self, line: Mapping[str, Any]) -> None: ...
 
 
 class Watcher:

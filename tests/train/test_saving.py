@@ -18,7 +18,7 @@ from geomix.train.saving import Saving, newest, steps_in, tidy
 class Model(torch.nn.Linear):
     """The part of a model and a tokenizer that a checkpoint needs."""
 
-    def save_pretrained(self, folder: Path) -> None:
+    def save_pretrained(self, folder: Path, **_: Any) -> None:
         (folder / "config.json").write_text("{}")
 
 

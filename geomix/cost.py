@@ -1,0 +1,175 @@
+"""The cost of an experiment as a dry run shows it: a table, a line of totals, and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.table import Table
+
+from geomix.config_file import Experiment
+from geomix.data.example import Example
+from geomix.data.stage import StagePlan
+from geomix.estimate import Arm
+from geomix.terminal import plain_table
+
+UNKNOWN = "unknown"
+
+_STEP = 1024
+
+_NOTES = (
+    "tokens: rows × width of the largest forward pass; kept: its activations, for the backward",
+    "pass; step, record: most memory in a training step and in a snapshot, all included.",
+)
+
+
+def cost_of(
+    experiment: Experiment,
+    planned: Mapping[
+        str, tuple[Sequence[StagePlan], Mapping[str, list[Example]], Mapping[str, list[Example]]]
+    ],
+) -> dict[str, Any]:
+    """Padding, memory and disk of every stage; bytes, and null where they are not known.
+
+    Args:
+        experiment: the configuration.
+        planned: of each arm its stages, its probe sets and the sets that it evaluates besides.
+
+    Raises:
+        UserError: a model that is here cannot be used.
+    """
+    arms = {
+        name: _arm_cost(Arm(config, *planned[name])) for name, config in experiment.arms.items()
+    }
+    highest = [stage["memory"] for arm in arms.values() for stage in arm["stages"]]
+    highest += [arm["snapshot_memory"] for arm in arms.values()]
+    written = [stage["disk"] for arm in arms.values() for stage in arm["stages"]]
+    kept = [_kept(disk) for disk in written]
+    within = [disk["within"] for disk in written]
+    return {
+        "arms": arms,
+        "memory": max((m for m in highest if m is not None), default=None),
+        "disk": None if None in kept else sum(kept),
+        "disk_within": None if None in within else max(within),
+    }
+
+
+def _arm_cost(arm: Arm) -> dict[str, Any]:
+    """One arm: its model, and each stage."""
+    stages = []
+    for index in range(len(arm.plans)):
+        packing = arm.packing(index)
+        parts, size = arm.parts(index, packing), arm.size(index)
+        stages.append(
+            {
+                "stage": arm.config.stage_name(index),
+                "padding": packing.padding if arm.base.own_tokenizer else None,
+                "batches_looked_at": packing.looked_at,
+                "batches": packing.batches,
+                "micro_batch": {**asdict(packing.micro), "passes": packing.passes},
+                "memory": arm.memory(index, packing),
+                "size": size and asdict(size),
+                "memory_of": parts and asdict(parts),
+                "disk": asdict(arm.disk(index)),
+            }
+        )
+    base = arm.base
+    return {
+        "model": arm.config.model,
+        "tokenizer": "its own" if base.own_tokenizer else "builtin",
+        "snapshot_memory": arm.snapshot_memory(),
+        "stages": stages,
+    }
+
+
+def _kept(disk: Mapping[str, Any]) -> int | None:
+    parts = [disk["final"], disk["snapshots"], disk["verdicts"]]
+    return None if None in parts else sum(parts)
+
+
+def cost_table(costs: Mapping[str, Any]) -> Table:
+    """One row a stage of each arm: what a step takes, at most, and what stays on disk.
+
+    `kept` are the activations that autograd keeps for the backward pass, `step` and `record` all
+    that is alive at the highest point of a training step and of a snapshot.
+    """
+    table = plain_table("Cost", _NOTES)
+    columns = ("arm", "stage", "padding", "tokens", "kept", "logits", "step", "record")
+    for column in (*columns, "disk"):
+        table.add_column(column, justify="left" if column in ("arm", "stage") else "right")
+    for name, arm in costs["arms"].items():
+        about = "" if arm["tokenizer"] == "its own" else "~ "
+        for index, stage in enumerate(arm["stages"]):
+            parts = stage["memory_of"] or {}
+            micro = stage["micro_batch"]
+            padding = stage["padding"]
+            table.add_row(
+                name if index == 0 else "",
+                f"{index}-{stage['stage']}",
+                UNKNOWN if padding is None else f"{100 * padding:.1f} %",
+                f"{about}{micro['rows']} × {micro['width']}",
+                *(amount(parts.get(part)) for part in ("activations", "logits")),
+                amount(stage["memory"]),
+                amount(arm["snapshot_memory"]) if arm["snapshot_memory"] else "–",
+                amount(_kept(stage["disk"])),
+            )
+    return table
+
+
+def in_words(costs: Mapping[str, Any], free: int) -> list[str]:
+    """The models' sizes, the totals, and what is assumed.
+
+    Args:
+        costs: of an experiment.
+        free: bytes that are free on the disk.
+    """
+    stages = [(arm, stage) for arm in costs["arms"].values() for stage in arm["stages"]]
+    lines = list(dict.fromkeys(_model_line(arm, stage) for arm, stage in stages))
+    memory, disk, within = costs["memory"], costs["disk"], costs["disk_within"]
+    lines.append(
+        f"In all: memory {amount(memory)}, disk {amount(disk)}, while a stage trains "
+        f"{amount(within)} more at most ({amount(free)} free here)"
+    )
+    lines.append(
+        "Assumed: the largest forward pass of the first epoch"
+        + f"{_looked(costs)}; a GPU's context (0.5 GiB) and the allocator's rounding come on top."
+    )
+    if any(arm["tokenizer"] != "its own" for arm in costs["arms"].values()):
+        lines.append(
+            "~ in tokens of the built-in tokenizer, the model's own not being on this machine: "
+            "it needs more for the same text."
+        )
+    return lines
+
+
+def _model_line(arm: Mapping[str, Any], stage: Mapping[str, Any]) -> str:
+    size, parts = stage["size"], stage["memory_of"]
+    if size is None:
+        return f"{arm['model']}: its config.json is not on this machine, so its size is unknown"
+    counts = f"{arm['model']}: {size['parameters']:,} parameters, {size['trainable']:,} trained"
+    if parts is None:
+        return f"{counts}; the memory of a step with adapters is not estimated"
+    return (
+        f"{counts}; "
+        f"weights {amount(parts['weights'])}, gradients {amount(parts['gradients'])}, "
+        f"Adam {amount(parts['adam'])}"
+    )
+
+
+def _looked(costs: Mapping[str, Any]) -> str:
+    stages = [stage for arm in costs["arms"].values() for stage in arm["stages"]]
+    fewer = [stage for stage in stages if stage["batches_looked_at"] < stage["batches"]]
+    return f", of its first {fewer[0]['batches_looked_at']} batches" if fewer else ""
+
+
+def amount(size: int | None) -> str:
+    """Bytes in words: 512 B, 12 MiB, 1.4 GiB."""
+    if size is None:
+        return UNKNOWN
+    value = float(size)
+    units = ["B", "KiB", "MiB", "GiB", "TiB"]
+    while value >= _STEP and len(units) > 1:
+        value /= _STEP
+        units.pop(0)
+    return f"{value:.1f} {units[0]}" if value < 10 and size >= _STEP else f"{value:.0f} {units[0]}"  # noqa: PLR2004

@@ -1,0 +1,320 @@
+"""What a stage would cost: padding, memory and disk, before anything is downloaded or trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from geomix.config import RunConfig
+from geomix.config_train import TrainConfig
+from geomix.data.batch import chunks, laid_out, with_padding_loss
+from geomix.data.chat import chat_format
+from geomix.data.example import Example, TokenisedExample
+from geomix.data.stage import StagePlan, planned_steps
+from geomix.data.template import tokenise_all
+from geomix.memory import Memory, MicroBatch, Size, memory_of, size_of
+from geomix.model.gradient import takes_positions
+from geomix.model.load import BUILTIN
+from geomix.model.shape import local_config, local_tokenizer, weightless
+from geomix.record.schedule import parse
+from geomix.train.setup import checkpointing, weights_dtype
+from geomix.train.trainable import attach, set_trained, trained_names
+
+LOOKED_AT = 50
+"""Batches of a stage that are laid out; more are estimated from these."""
+
+_LINE = 210
+"""Bytes of a line of `metrics.jsonl`, and of what stands around the texts of a verdict."""
+
+_SNAPSHOT = 60_000
+"""Bytes of a snapshot's own description."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How the examples of a stage fill their rows.
+
+    Attributes:
+        padding: share of padding in all tokens of the batches, 0 to 1.
+        looked_at: batches that were laid out, the first ones.
+        batches: of an epoch.
+        micro: the largest forward pass among them, its tokens and its targets taken apart.
+        passes: most forward passes of a step.
+    """
+
+    padding: float
+    looked_at: int
+    batches: int
+    micro: MicroBatch
+    passes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """Bytes that a stage writes; None where the model's size is not known.
+
+    Attributes:
+        final: the checkpoint at its end, with Adam's second moments.
+        within: those that are kept while it trains, and the one that is being written.
+        snapshots: of the recorder.
+        verdicts: of the evaluations, and the metrics.
+    """
+
+    final: int | None
+    within: int | None
+    snapshots: int | None
+    verdicts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What is known here of a base model.
+
+    Attributes:
+        config: of transformers; None where it is neither here nor shipped.
+        tokenizer: its own, or in its place the built-in one.
+        own_tokenizer: which of the two.
+        packs: whether rows can hold several examples: whether it is told positions.
+    """
+
+    config: Any | None
+    tokenizer: Any
+    own_tokenizer: bool
+    packs: bool
+
+
+@cache
+def base_of(name: str) -> Base:
+    """Look at a model, never at the network.
+
+    Raises:
+        UserError: it is here and cannot be used.
+    """
+    config, own = local_config(name), local_tokenizer(name)
+    tokenizer = own or local_tokenizer(BUILTIN)
+    if config is None:
+        return Base(None, tokenizer, own is not None, packs=True)
+    with torch.device("meta"):
+        model = weightless(config, torch.float32)
+    return Base(config, tokenizer, own is not None, takes_positions(model))
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """All that decides the memory of a model in training, but for the batch.
+
+    Attributes:
+        model: its name.
+        dtype: of its weights.
+        precision: of the forward pass.
+        trained: the part of a stage's `train` that says which parameters train, as JSON.
+        checkpointing: whether activations are computed again.
+    """
+
+    model: str
+    dtype: torch.dtype
+    precision: str
+    trained: str
+    checkpointing: bool
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """Let those parameters train, in place."""
+        train = TrainConfig.model_validate_json(self.trained)
+        if train.lora is not None:
+            attach(model, train.lora, "train.lora.targets")
+        else:
+            set_trained(model, trained_names(model, train.trainable, "train.trainable"))
+        checkpointing(model, on=self.checkpointing)
+        return model
+
+
+@cache
+def _memory(kind: Kind, micro: MicroBatch) -> Memory:
+    config = base_of(kind.model).config
+    return memory_of(config, micro, kind.precision, kind.dtype, kind.prepare)
+
+
+@cache
+def _size(kind: Kind) -> Size:
+    with torch.device("meta"):
+        return size_of(kind.prepare(weightless(base_of(kind.model).config, kind.dtype)))
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One arm of an experiment with its examples, ready to be estimated.
+
+    Attributes:
+        config: of the arm.
+        plans: of its stages.
+        probes: sets that are recorded, whole.
+        evaluated: sets that are evaluated besides the stages' own.
+    """
+
+    config: RunConfig
+    plans: Sequence[StagePlan]
+    probes: Mapping[str, Sequence[Example]]
+    evaluated: Mapping[str, Sequence[Example]]
+
+    @property
+    def base(self) -> Base:
+        """Its model."""
+        return base_of(self.config.model)
+
+    def kind(self, index: int) -> Kind:
+        """How a stage trains it."""
+        train = self.config.stages[index].train
+        trained = train.model_dump_json(include={"lora", "trainable"})
+        dtype = weights_dtype(self.config, index)
+        whole = train.gradient_checkpointing
+        return Kind(self.config.model, dtype, train.precision, trained, whole)
+
+    def size(self, index: int) -> Size | None:
+        """Of the model as a stage trains it; None where its shape is not known."""
+        return None if self.base.config is None else _size(self.kind(index))
+
+    def packing(self, index: int) -> Packing:
+        """Lay out the first epoch of a stage as training does."""
+        plan, stage = self.plans[index], self.config.stages[index]
+        batches = plan.batches(self.config.seed, index, 0, stage.train.batch_size)
+        looked = [plan.by_set(batch) for batch in batches[:LOOKED_AT]]
+        tokens = {
+            name: dict(zip(wanted, self._tokenise([part.examples[i] for i in wanted]), strict=True))
+            for name, part in plan.sets.items()
+            for wanted in [sorted({i for batch in looked for i in batch[name]})]
+        }
+        real, slots, shapes, passes = 0, 0, [MicroBatch(1, 1, 1)], 0
+        for batch in looked:
+            sources = {n: [tokens[n][i] for i in places] for n, places in batch.items()}
+            sources = {n: [e for e in s if len(e.ids) <= self._longest] for n, s in sources.items()}
+            real += sum(len(e.ids) for examples in sources.values() for e in examples)
+            if "padding-loss" in self.config.paper_literal:
+                sources = with_padding_loss(sources)
+            found = [
+                shape
+                for examples in sources.values()
+                for shape in _shapes(examples, stage.train.micro_batch_size, self._width(index))
+            ]
+            slots += sum(shape.tokens for shape in found)
+            passes = max(passes, len(found))
+            shapes += found
+        padding = 1 - real / slots if slots else 0.0
+        return Packing(padding, len(looked), len(batches), _largest(shapes), passes)
+
+    def memory(self, index: int, packing: Packing) -> int | None:
+        """Most bytes of a step; None where the model's shape is not known."""
+        found = self.parts(index, packing)
+        if found is None:
+            return None
+        train, sets = self.config.stages[index].train, len(self.plans[index].sets)
+        return found.step(packing.passes) + sets * found.gradients * train.update_shares
+
+    def parts(self, index: int, packing: Packing) -> Memory | None:
+        """What takes the memory of a step; adapters cannot be put on tensors without data."""
+        if self.base.config is None or self.config.stages[index].train.lora is not None:
+            return None
+        return _memory(self.kind(index), packing.micro)
+
+    def snapshot_memory(self) -> int | None:
+        """Most bytes while a snapshot is taken; None where nothing is recorded or it is unknown."""
+        record = self.config.record
+        if record is None or self.base.config is None:
+            return None
+        if self.config.stages[0].train.lora is not None:
+            return None
+        shapes = [
+            shape
+            for examples in self._probes().values()
+            for shape in _shapes(examples, record.batch_size, self._width(0))
+        ]
+        found = _memory(self.kind(0), _largest(shapes))
+        return found.snapshot(len(self.probes))
+
+    def snapshots(self, index: int) -> int:
+        """How many are taken in a stage that lasts all its epochs."""
+        stage, record = self.config.stages[index], self.config.record
+        steps = planned_steps(stage, self.plans[index])
+        return len(parse(record.at).steps_of(index, steps)) if record else 0
+
+    def disk(self, index: int) -> Disk:
+        """Bytes that a stage writes."""
+        size, saving = self.size(index), self.config.checkpoint
+        verdicts = self._verdicts(index)
+        if size is None:
+            return Disk(None, None, None, verdicts)
+        kept = saving.keep + 1 if saving.steps or saving.minutes else 0
+        moment = size.trainable * size.item
+        weights = size.parameters * size.item
+        snapshots = self.snapshots(index) * self._snapshot(size) if self.config.record else 0
+        return Disk(weights + moment, kept * (weights + 2 * moment), snapshots, verdicts)
+
+    def _snapshot(self, size: Size) -> int:
+        record = self.config.record
+        assert record is not None
+        total = _SNAPSHOT + size.tensors * (8 * len(self.probes) ** 2 + 150)
+        for examples in self._probes().values():
+            total += 24 * sum(e.target_tokens for e in examples) + 20 * len(examples)
+            kept = sum(e.target_tokens for e in examples[: record.activations])
+            total += kept * (size.layers + 1) * size.features * 4 * 2  # and their gradients
+        return total
+
+    def _verdicts(self, index: int) -> int:
+        stage, every = self.config.stages[index], self.config.evaluate.epochs
+        own = [_texts(plan.own) for plan in self.plans]
+        extra = sum(_texts(examples) for examples in self.evaluated.values())
+        mixed = sum(_texts(plan.mixed) for plan in self.plans)
+        steps = planned_steps(stage, self.plans[index])
+        epochs = math.ceil(steps / self.plans[index].steps(1, stage.train.batch_size))
+        between = (epochs - 1) // every if every else 0
+        boundaries = 2 if index == 0 else 1
+        return (
+            between * (sum(own[: index + 1]) + extra)
+            + boundaries * (sum(own) + mixed + extra)
+            + _LINE * steps
+        )
+
+    def _probes(self) -> dict[str, list[TokenisedExample]]:
+        record = self.config.record
+        assert record is not None
+        return {name: self._tokenise(e[: record.probes]) for name, e in self.probes.items()}
+
+    def _tokenise(self, examples: Sequence[Example]) -> list[TokenisedExample]:
+        name = self.config.chat_template if self.base.own_tokenizer else "tulu"
+        return tokenise_all(self.base.tokenizer, examples, chat_format(name, self.base.tokenizer))
+
+    @property
+    def _longest(self) -> int:
+        positions = getattr(self.base.config, "max_position_embeddings", None)
+        return min(self.config.max_tokens, positions or self.config.max_tokens)
+
+    def _width(self, index: int) -> int | None:
+        train = self.config.stages[index].train
+        if train.pack is None or not self.base.packs:
+            return None
+        return min(train.pack, self._longest)
+
+
+def _texts(examples: Sequence[Example]) -> int:
+    """Bytes of the verdicts on examples; a prediction is about as long as its target."""
+    return sum(_LINE + len(e.prompt) + 2 * len(e.target) for e in examples)
+
+
+def _shapes(examples: Sequence[TokenisedExample], size: int, width: int | None) -> list[MicroBatch]:
+    """The forward passes over examples of one source."""
+    found = []
+    for part in chunks(examples, size):
+        rows, filled = laid_out([len(e.ids) for e in part], width)
+        found.append(MicroBatch(len(rows), filled, sum(e.target_tokens for e in part)))
+    return found
+
+
+def _largest(shapes: Sequence[MicroBatch]) -> MicroBatch:
+    """The one with the most tokens, and the most targets of any."""
+    most = max(shapes, key=lambda shape: shape.tokens)
+    return MicroBatch(most.rows, most.width, max(shape.targets for shape in shapes))

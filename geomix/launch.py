@@ -1,0 +1,64 @@
+"""`geomix train` once its configuration is read: the run begun or gone on with, and told of."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Literal
+
+from geomix.config_file import Experiment
+from geomix.console import LastingConsole
+from geomix.experiment import resume_experiment, run_experiment
+from geomix.interrupt import asked_to_end
+from geomix.model.load import quiet_libraries
+from geomix.run import open_run
+from geomix.show import retention_table
+from geomix.train.progress import shown
+from geomix.train.report import Nothing, Quiet, Report, json_lines
+
+How = Literal["shown", "quiet", "json", "silent"]
+"""To people, to scripts, to programs, or to nobody: where another process speaks."""
+
+
+def launch(experiment: Experiment | None, folder: Path | None, how: How, *, resume: bool) -> None:
+    """Train, and print what happens.
+
+    Args:
+        experiment: the configuration; where a run goes on, it may be left to the run's own.
+        folder: of the run; None makes one.
+        how: to whom it is told.
+        resume: whether it is there already, and goes on.
+
+    Raises:
+        Interrupted: the process was asked to end; the run can be gone on with.
+        UserError: the configuration, data or model cannot be used, or the folder is no run.
+    """
+    quiet_libraries()
+    console = LastingConsole()
+    report: AbstractContextManager[Report]
+    if how == "json":
+        report = json_lines()
+    elif how == "shown":
+        report = shown(console, _arms(experiment, folder))
+    else:
+        report = nullcontext(Quiet() if how == "quiet" else Nothing())
+    with report as to, asked_to_end() as stop:
+        tell = (to.say, to.warn, to.begin)
+        if resume:
+            assert folder is not None
+            run = resume_experiment(folder, to.arm, stop, experiment, *tell)
+        else:
+            assert experiment is not None
+            run = run_experiment(experiment, folder, to.arm, stop, *tell)
+    if how == "shown":
+        console.print(retention_table(run))
+        recorded = any(arm.snapshots() for arm in run.arms)
+        then = f"next: geomix {'analyze grad-angle' if recorded else 'show'} {run.path}"
+        console.print(then, highlight=False, soft_wrap=True, markup=False)
+
+
+def _arms(experiment: Experiment | None, folder: Path | None) -> list[str]:
+    if experiment is not None:
+        return list(experiment.arms)
+    assert folder is not None
+    return open_run(folder).resolved().get("arms") or [""]

@@ -1,0 +1,83 @@
+"""A model without its weights: from its configuration alone, and never from the network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from geomix.errors import UserError
+from geomix.model.load import BUILTIN, builtin_folder, load_tokenizer
+
+SHAPES = Path(__file__).resolve().parent.parent / "presets" / "shapes.json"
+"""The published configurations of the presets' models, each with its source."""
+
+
+def local_folder(name: str) -> Path | None:
+    """Where a model's files are on this machine: a folder of its own, or the hub's cache.
+
+    Args:
+        name: `builtin`, a local folder, or a hub id.
+    """
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    if name == BUILTIN:
+        return builtin_folder()
+    if Path(name).is_dir():
+        return Path(name)
+    try:
+        cached = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:
+        raise UserError(f"model '{name}': neither a folder here nor a hub id owner/name") from None
+    return Path(cached).parent if isinstance(cached, str) else None
+
+
+def local_tokenizer(name: str) -> Any | None:
+    """A model's tokenizer; None where it is not on this machine.
+
+    Raises:
+        UserError: it is here and cannot be used.
+    """
+    folder = local_folder(name)
+    here = folder is not None and any(folder.glob("*token*"))
+    return load_tokenizer(str(folder)) if here else None
+
+
+def local_config(name: str) -> Any | None:
+    """A model's configuration; None where it is neither on this machine nor shipped.
+
+    Raises:
+        UserError: it is here and cannot be read.
+    """
+    from transformers import AutoConfig
+
+    folder = local_folder(name)
+    if folder is None:
+        known = json.loads(SHAPES.read_text(encoding="utf-8")).get(name)
+        if known is None:
+            return None
+        kind = known.pop("model_type")
+        known.pop("source")
+        return AutoConfig.for_model(kind, **known)
+    try:
+        return AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    except Exception as error:  # a broken file raises anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"model '{name}': its config.json cannot be used: {reason:.300}") from None
+
+
+def weightless(config: Any, dtype: torch.dtype) -> nn.Module:
+    """The model of a configuration in training mode; the caller decides on which device.
+
+    Within `torch.device("meta")`, or in a `FakeTensorMode`, it takes no memory.
+    """
+    from transformers import AutoModelForCausalLM
+
+    model: nn.Module = AutoModelForCausalLM.from_config(
+        config, dtype=dtype, trust_remote_code=False
+    )
+    return model.train()
