@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,6 @@ from geomix.data.stage import plan_stages
 from geomix.model.load import LoadedModel, load_model
 from geomix.run import Run
 from geomix.train.engine import Engine
-from geomix.train.evaluate import SetResult
-from geomix.train.step import StepResult
 
 TRAIN = {"lr": 1e-2, "batch_size": 2, "warmup": 0}
 STAGES: list[dict[str, Any]] = [
@@ -25,11 +24,9 @@ STAGES: list[dict[str, Any]] = [
 
 
 class Silent:
-    def stage(self, name: str, steps: int) -> None: ...
+    def stage(self, name: str, index: int, stages: int, steps: int, batch: float) -> None: ...
 
-    def step(self, result: StepResult) -> None: ...
-
-    def evaluation(self, results: dict[str, SetResult]) -> None: ...
+    def logged(self, line: Mapping[str, Any]) -> None: ...
 
 
 def evaluations(folder: Path, loaded: LoadedModel, **evaluate: Any) -> list[dict[str, Any]]:
