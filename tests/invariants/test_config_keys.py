@@ -30,11 +30,13 @@ stages:
   - data: {source: kvr, limit: 3, familiar: {facts: drop, shots: 1}}
     replay: 0.5
     stop: {epochs: 1}
-train: {batch_size: 3}
+train: {batch_size: 3, schedule: wsd}
 record: {at: [boundaries], probes: 2, mix: {source: random-words, ratio: 1, words: 2}}
 evaluate: {sets: {asked: {source: others.jsonl, limit: 2, columns: {target: a}, template: "{q}"}}}
 checkpoint: {steps: 1}
-arms: {mixed: {}, plain: {stages.0.mix: null, stages.0.stop.epochs: 1}}
+arms:
+  mixed: {}
+  plain: {stages.0.mix: null, stages.0.stop.epochs: 1, train: {batch_size: 3, lora: {rank: 2}}}
 """
 
 
@@ -102,7 +104,7 @@ def test_every_key_is_read_by_what_a_run_does(desk: Any, read: set[str]) -> None
     assert known - read == LAID_OVER
 
 
-@pytest.mark.parametrize("model", sorted(classes(RunConfig, set()), key=lambda c: c.__name__))
+@pytest.mark.parametrize("model", sorted(classes(RunConfig, set()), key=str))
 def test_no_number_is_given_as_a_truth(model: type[BaseModel]) -> None:
     """`lr: true` is not 1.0, wherever a number may stand."""
     for name, field in model.model_fields.items():

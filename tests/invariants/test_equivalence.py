@@ -145,6 +145,18 @@ def test_evaluating_changes_no_bit(trained: Trained, dropout_model: Path) -> Non
     assert_same_bits(seldom, often, lines=lambda line: line.get("moment") != "epoch")
 
 
+def test_logging_shares_of_the_update_changes_no_bit(trained: Trained, dropout_model: Path) -> None:
+    shared = trained("train.update_shares=true", model=dropout_model)
+    assert_same_bits(
+        trained(model=dropout_model), shared, lines=lambda line: line["event"] == "evaluation"
+    )
+
+
+def test_activations_that_are_computed_again_are_the_same(trained: Trained) -> None:
+    again = trained("train.gradient_checkpointing=true")
+    assert_same_bits(trained(), again, lines=every)
+
+
 def test_saving_changes_no_bit(trained: Trained, dropout_model: Path) -> None:
     saved = trained("checkpoint.steps=1", model=dropout_model)
     assert_same_bits(trained(model=dropout_model), saved, lines=every)

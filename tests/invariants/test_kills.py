@@ -48,6 +48,16 @@ ARMS = SHORT + "arms: {one: {}, two: {seed: 1}}\n"
 
 LITERAL = SHORT + "paper_literal: true\n"
 
+VARIANTS = {
+    "adapters": "lora: {rank: 2, dropout: 0.1}",
+    "a part": "trainable: ['layers:1', head]",
+    "shares": "update_shares: true",
+    "pure bfloat16": "precision: bf16-pure",
+    "one schedule": "schedule: wsd, schedule_over: run",
+    "pieces": "micro_batch_size: 1, gradient_checkpointing: true",
+}
+"""Ways to train that have a state of their own."""
+
 KILLS = {-signal.SIGKILL, -signal.SIGXFSZ}
 
 
@@ -155,6 +165,10 @@ class Killed:
 
 HUB = "nobody/dropout"
 TEXTS = {"run": RUN, "short": SHORT, "hub": RUN, "short-hub": SHORT, "literal-hub": LITERAL}
+TEXTS |= {
+    name: SHORT.replace("batch_size: 2", f"batch_size: 2, {keys}")
+    for name, keys in VARIANTS.items()
+}
 
 
 @pytest.fixture(scope="module")
@@ -235,6 +249,27 @@ def test_the_papers_code_to_the_letter_survives_two_kills(alone: Callable[[str],
     literal.kill(literal.steps()[1], literal.number("1-arithmetic/eval/epoch-001"))
     assert literal.kills == 2
     literal.nothing_is_lost()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_ways_to_train_survive_a_kill(alone: Callable[[str], Killed], variant: str) -> None:
+    """In the second stage, with a checkpoint within it."""
+    run = alone(variant)
+    run.kill(run.steps()[4])
+    assert run.kills == 1
+    run.nothing_is_lost()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_ways_to_train_survive_kills_at_every_step(
+    alone: Callable[[str], Killed], variant: str
+) -> None:
+    run = alone(variant)
+    for number in run.steps():
+        run.kill(number)
+    assert run.kills == len(run.steps())
+    run.nothing_is_lost()
 
 
 @pytest.mark.slow
