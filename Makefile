@@ -16,8 +16,8 @@ test: $(READY)  ## all tests
 slow: $(READY)  ## the tests that take longer than a minute
 	$(BIN)/python -m pytest -m slow
 
-torture: $(READY)  ## kills a run before every change that it makes to a file, and goes on with it
-	$(BIN)/python -m pytest -s -m slow tests/invariants/test_kills.py
+torture: $(READY)  ## kills runs at every step and in every file, damages and fills; counts losses
+	$(BIN)/python -m pytest -m slow tests/invariants/test_kills.py tests/invariants/test_resume.py
 
 slurm: $(READY)  ## a sweep on a real SLURM cluster of one node; as root it installs what is missing
 	@command -v slurmctld munged >/dev/null || [ -x /usr/sbin/slurmctld ] || [ "$$(id -u)" != 0 ] || { \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,12 +38,25 @@ class Origin:
         return f"{place} {dotted(self.key)}".rstrip()
 
 
+Mistakes = dict[str, float]
+"""Lines for the user, each once, and the line of the file that it is about; inf where none is."""
+
+
 @dataclass(slots=True)
 class Document:
-    """Plain values with the origin of each; `origins` holds every mapping key and list item."""
+    """Plain values with the origin of each; `origins` holds every mapping key and list item.
+
+    `mistakes` holds what was wrong already when it was read.
+    """
 
     values: Any
     origins: dict[Key, Origin] = field(default_factory=dict)
+    mistakes: Mistakes = field(default_factory=dict)
+
+
+def line_of(origin: Origin) -> float:
+    """Where a mistake stands in the order in which mistakes are told."""
+    return math.inf if origin.line is None else origin.line
 
 
 def dotted(key: Key) -> str:
@@ -58,7 +72,7 @@ RUN_WANTS = "a configuration is a mapping that holds at least `stages:`"
 
 
 def parse(text: str, file: str, wants: str = RUN_WANTS) -> Document:
-    """Values and origins of a YAML mapping.
+    """Values and origins of a YAML mapping; a key that is given twice is among its mistakes.
 
     Args:
         text: the YAML.
@@ -66,7 +80,7 @@ def parse(text: str, file: str, wants: str = RUN_WANTS) -> Document:
         wants: what is said of a text that holds no mapping.
 
     Raises:
-        UserError: it is not YAML, not a mapping, too large, or a key is given twice.
+        UserError: it is not YAML, not a mapping, or too large.
     """
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -87,18 +101,16 @@ def parse(text: str, file: str, wants: str = RUN_WANTS) -> Document:
     if not isinstance(values, dict):
         raise UserError(f"{file}: {wants}")
     document = Document(values)
-    twice: list[str] = []
     try:
-        _locate(node, file, (), document.origins, twice)
+        _locate(node, file, (), document)
     except RecursionError:
         raise UserError(f"{file}: an alias (*name) that holds itself") from None
-    if twice:
-        raise UserError(*twice)
     return document
 
 
-def _locate(node: Any, file: str, key: Key, origins: dict[Key, Origin], twice: list[str]) -> None:
-    """Note the line of every key below `node`; YAML itself would let a second one win."""
+def _locate(node: Any, file: str, key: Key, document: Document) -> None:
+    """Note the line of every key below `node`; of one given twice that of the last, which wins."""
+    origins = document.origins
     if len(origins) > MOST_VALUES:  # nested aliases make billions out of a few lines
         raise UserError(f"{file}: more than {MOST_VALUES} values, its aliases (*name) expanded")
     if isinstance(node, yaml.MappingNode):
@@ -106,15 +118,16 @@ def _locate(node: Any, file: str, key: Key, origins: dict[Key, Origin], twice: l
             inner = (*key, name.value)
             origin = Origin(file, name.start_mark.line + 1, inner)
             if inner in origins:
-                twice.append(f"{origin}: given twice (first in line {origins[inner].line})")
-                continue
+                told = f"{origin}: given twice (first in line {origins[inner].line})"
+                document.mistakes[told] = line_of(origin)
+                _forget(origins, inner)
             origins[inner] = origin
-            _locate(value, file, inner, origins, twice)
+            _locate(value, file, inner, document)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             inner = (*key, index)
             origins[inner] = Origin(file, value.start_mark.line + 1, inner)
-            _locate(value, file, inner, origins, twice)
+            _locate(value, file, inner, document)
 
 
 def apply_text(document: Document, override: str) -> None:
@@ -161,8 +174,7 @@ def assign(document: Document, key: Key, value: Any, origin: Origin) -> None:
             node[part] = copy.deepcopy(value)
         else:
             node = node[part]
-    for stale in [known for known in document.origins if known[: len(key)] == key]:
-        del document.origins[stale]
+    _forget(document.origins, key)
     document.origins[key] = origin
 
 
@@ -187,6 +199,12 @@ def override(
     for inner, origin in list(known.items()):
         if inner[: len(written)] == written:
             document.origins[(*key, *inner[len(written) :])] = origin
+
+
+def _forget(origins: dict[Key, Origin], key: Key) -> None:
+    """Another value takes the place of what is at `key`, with all below it."""
+    for stale in [known for known in origins if known[: len(key)] == key]:
+        del origins[stale]
 
 
 def repeated(value: Any) -> str:

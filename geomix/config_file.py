@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import math
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -16,8 +17,10 @@ from geomix.config import RunConfig, StageConfig
 from geomix.config_document import (
     Document,
     Key,
+    Mistakes,
     Origin,
     apply_text,
+    line_of,
     override,
     parse,
     repeated,
@@ -70,11 +73,15 @@ def load(
         sources: names of the data sources that exist; None does not check them.
 
     Raises:
-        UserError: one line for each mistake: file, line, key, what is wrong, what to do.
+        UserError: one line for each mistake, in the file's order, those of `overrides` last: file,
+            line, key, what is wrong, what to do.
     """
     document, text = read_document(path)
     for change in overrides:
-        apply_text(document, change)
+        try:
+            apply_text(document, change)
+        except UserError as error:
+            document.mistakes.update(dict.fromkeys(error.lines, math.inf))
     notes = "".join(f"# --set {change}\n" for change in overrides)
     return experiment_of(document, notes + text, sources)
 
@@ -128,7 +135,7 @@ def experiment_of(
         UserError: one line for each mistake.
     """
     arms = document.values.pop("arms", None)
-    mistakes: dict[str, None] = {}  # ordered, and each once: arms share most of the tree
+    mistakes = document.mistakes  # each once: arms share most of the tree
     if arms is None:
         run = _validated(document, sources, mistakes)
         configs = {"": run}
@@ -136,45 +143,47 @@ def experiment_of(
         configs = {}
         for name, arm in _arm_documents(document, arms, mistakes):
             configs[name] = _validated(arm, sources, mistakes)
+        if not configs:
+            _validated(document, sources, mistakes)
     if mistakes:
-        raise UserError(*mistakes)
+        raise UserError(*sorted(mistakes, key=lambda told: mistakes[told]))
     found = {name: config for name, config in configs.items() if config is not None}
     return Experiment(next(iter(found.values())).name, text, found)
 
 
-def _arm_documents(
-    document: Document, arms: Any, mistakes: dict[str, None]
-) -> list[tuple[str, Document]]:
+def _arm_documents(document: Document, arms: Any, mistakes: Mistakes) -> list[tuple[str, Document]]:
     """The base with each arm's overrides: keys in dots, as in `--set`."""
     origin = document.origins.get(("arms",), Origin("", None, ("arms",)))
     if not isinstance(arms, dict) or not arms:
-        mistakes[f"{origin}: a mapping from the arm's name to its overrides"] = None
+        mistakes[f"{origin}: a mapping from the arm's name to its overrides"] = line_of(origin)
         return []
     found = []
     for name, changes in arms.items():
-        at = document.origins.get(("arms", name), origin)
+        at = document.origins.get(("arms", str(name)), origin)
         if not (isinstance(name, str) and re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]{0,99}", name)):
-            mistakes[f"{at}: an arm's name is 1 to 100 letters, digits, '-' and '_'"] = None
+            told = f"{at}: an arm's name is 1 to 100 letters, digits, '-' and '_'"
+            mistakes[told] = line_of(at)
             continue
         removed = changes is None and at.line is None  # by --set; in a file, nothing is changed
         if removed or not (changes is None or isinstance(changes, dict)):
             advice = "a mapping of overrides, such as stages.0.mix.ratio: 2"
-            mistakes[f"{at}: {advice}" + "; --arm trains some arms only" * removed] = None
+            told = f"{at}: {advice}" + "; --arm trains some arms only" * removed
+            mistakes[told] = line_of(at)
             continue
         arm = Document(copy.deepcopy(document.values), dict(document.origins))
         for key, value in (changes or {}).items():
-            written = ("arms", name, key)
+            written = ("arms", name, str(key))
             place = document.origins.get(written, at)
             try:
                 override(arm, str(key), value, place, written, document.origins)
             except UserError as error:
-                mistakes.update(dict.fromkeys(error.lines))
+                mistakes.update(dict.fromkeys(error.lines, line_of(place)))
         found.append((name, arm))
     return found
 
 
 def _validated(
-    document: Document, sources: Collection[str] | None, mistakes: dict[str, None]
+    document: Document, sources: Collection[str] | None, mistakes: Mistakes
 ) -> RunConfig | None:
     """Validate one arm; a stage's `train` is laid over the run's."""
     values = copy.deepcopy(document.values)
@@ -187,34 +196,40 @@ def _validated(
     try:
         return RunConfig.model_validate(values, context={"sources": sources})
     except ValidationError as error:
-        mistakes.update(dict.fromkeys(lines_of(document, error, RunConfig)))
+        mistakes.update(mistakes_of(document, error, RunConfig))
         return None
 
 
-def lines_of(document: Document, error: ValidationError, root: type[BaseModel]) -> list[str]:
-    """A line for each mistake: file, line, key, what is wrong and what to do.
+def mistakes_of(document: Document, error: ValidationError, root: type[BaseModel]) -> Mistakes:
+    """A line for each mistake, file, line, key, what is wrong and what to do, and its place.
 
     Args:
         document: what was validated.
         error: what pydantic found.
         root: the model of the whole document.
     """
-    return [_line(document, detail, root) for detail in error.errors()]
+    told = [_told(document, detail, root) for detail in error.errors()]
+    return {f"{origin}: {text}": line_of(origin) for origin, text in told}
 
 
-def _line(document: Document, detail: Any, root: type[BaseModel]) -> str:
+def _told(document: Document, detail: Any, root: type[BaseModel]) -> tuple[Origin, str]:
+    """One mistake: where it is; what is wrong and what to do."""
     key: Key = tuple(part for part in detail["loc"] if part not in ("str", "int", "[key]"))
+    no_text = detail["type"] == "invalid_key"
+    key = (*key[:-1], str(key[-1])) if no_text else key
     if key[:1] == ("stages",) and key[2:3] == ("train",) and key not in document.origins:
         shared = ("train", *key[3:])
         key = shared if shared in document.origins else key
     origin = origin_of(document, key)
+    if no_text:
+        return origin, "a key is a text; put it in quotes"
     if detail["type"] == "extra_forbidden":
-        return f"{origin}: unknown key{_suggestion(key, root)}"
+        return origin, f"unknown key{_suggestion(key, root)}"
     if detail["type"] == "missing":
-        return f"{origin}: missing; it must be given"
+        return origin, "missing; it must be given"
     message = _KINDS.get(detail["type"]) or str(detail["msg"]).removeprefix("Value error, ")
     message = message.replace("Input should", "must", 1)
-    return f"{origin}: {message[:1].lower()}{message[1:]} (given: {repeated(detail['input'])})"
+    return origin, f"{message[:1].lower()}{message[1:]} (given: {repeated(detail['input'])})"
 
 
 _KINDS = {

@@ -371,7 +371,7 @@ def test_a_wrong_set_names_itself(tmp_path: Path, override: str) -> None:
         ("stages: []\n", "run.yaml:1 stages: "),
         ("stages: kvr\n", "run.yaml:1 stages: "),
         ("name: x\n", "stages: missing"),
-        (STAGES + "1: 2\n", "keys should be strings"),
+        (STAGES + "1: 2\n", "run.yaml:3 1: a key is a text; put it in quotes"),
         (STAGES + "train: fast\n", "run.yaml:3 train: "),
         (STAGES + "name: ../../etc\n", "run.yaml:3 name: "),
         (STAGES + 'name: "a\\n"\n', "run.yaml:3 name: "),

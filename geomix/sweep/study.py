@@ -23,7 +23,7 @@ from geomix.config_document import Document, Key, apply_text, key_of, override, 
 from geomix.config_file import (
     config_path,
     experiment_of,
-    lines_of,
+    mistakes_of,
     origin_of,
     read_document,
     read_text,
@@ -113,14 +113,14 @@ def load_study(
     try:
         config = StudyConfig.model_validate(document.values)
     except ValidationError as error:
-        raise UserError(*lines_of(document, error, StudyConfig)) from None
+        raise UserError(*document.mistakes, *mistakes_of(document, error, StudyConfig)) from None
     count = math.prod(len(axis) for axis in _axes(config))
     if count > MOST_MEMBERS:
         raise UserError(f"{path}: {count} members; the most is {MOST_MEMBERS}")
     base, _ = read_document(config_path(Path(config.base), beside=path.parent))
     folder = Path(config.out) if config.out else DEFAULT_ROOT / path.stem
     mistakes = _mistakes(document, config, str(path), overrides)
-    found = dict.fromkeys(mistakes)  # ordered, and each once: members share most of the tree
+    found = dict.fromkeys([*document.mistakes, *base.mistakes, *mistakes])  # ordered, each once
     _shared(base, document, config, overrides, found)
     members = []
     for choices in itertools.product(*_axes(config)):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +112,7 @@ class Geomix:
         self,
         *arguments: str,
         at: list[tuple[str, int, int]] | None = None,
+        torn: tuple[str, int, int] | None = None,
         after: float | None = None,
         limit: int | None = None,
         powerless: bool = False,
@@ -119,12 +122,15 @@ class Geomix:
         Args:
             arguments: of the command line.
             at: (pattern, count, signal): sent before the count-th change to a file that it matches.
+            torn: (pattern, count, bytes): from the count-th such change on it is killed in the
+                middle of the first file that it makes longer than so many bytes.
             after: seconds after which it is killed.
             limit: bytes that a file can have, as on a full disk.
             powerless: without the rights of root, who may write everywhere.
         """
         request: dict[str, Any] = {"folder": str(self.folder), "arguments": arguments}
-        request |= {"at": at or [], "after": after, "limit": limit, "powerless": powerless}
+        request |= {"at": at or [], "torn": torn, "after": after, "limit": limit}
+        request["powerless"] = powerless
         assert self.server.stdin is not None
         assert self.server.stdout is not None
         self.server.stdin.write(json.dumps(request) + "\n")
@@ -145,11 +151,25 @@ class Geomix:
         return found
 
 
-@pytest.fixture(scope="module")
-def geomix(tmp_path_factory: pytest.TempPathFactory, dropout_model: Path) -> Iterator[Geomix]:
-    folder = tmp_path_factory.mktemp("killed")
+@pytest.fixture(scope="session")
+def hub_cache(tmp_path_factory: pytest.TempPathFactory, dropout_model: Path) -> Path:
+    """What the hub's client keeps of a model that it has fetched: `nobody/dropout`, as a cache."""
+    cache = tmp_path_factory.mktemp("hub")
+    folder, commit = cache / "models--nobody--dropout", "0" * 40
+    shutil.copytree(dropout_model, folder / "snapshots" / commit)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(commit)
+    return cache
+
+
+@pytest.fixture(scope="session")
+def server(
+    tmp_path_factory: pytest.TempPathFactory, dropout_model: Path, hub_cache: Path
+) -> Iterator[subprocess.Popen[str]]:
+    """One process for all that is forked: the libraries are imported once in a session."""
     answers = tmp_path_factory.mktemp("answers")
     fixed = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "100"}
+    fixed |= {"HF_HUB_CACHE": str(hub_cache), "TOKENIZERS_PARALLELISM": "false"}
     script = Path(__file__).with_name("forked.py")
     command = [sys.executable, "-W", "ignore", str(script), str(dropout_model), str(answers)]
     with subprocess.Popen(
@@ -157,8 +177,32 @@ def geomix(tmp_path_factory: pytest.TempPathFactory, dropout_model: Path) -> Ite
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, **fixed, "TOKENIZERS_PARALLELISM": "false"},
-    ) as server:
-        yield Geomix(server, folder, dropout_model)
-        assert server.stdin is not None
-        server.stdin.close()
+        env={**os.environ, **fixed},
+    ) as process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def geomix(
+    tmp_path_factory: pytest.TempPathFactory, server: subprocess.Popen[str], dropout_model: Path
+) -> Geomix:
+    """The command line in a folder of the test module's own."""
+    return Geomix(server, tmp_path_factory.mktemp("killed"), dropout_model)
+
+
+TALLY: Counter[str] = Counter()
+"""What runs were put through in this session, and how many of them ended otherwise."""
+
+
+@pytest.fixture(scope="session")
+def tally() -> Counter[str]:
+    return TALLY
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many kills there were, and how many of them lost anything."""
+    if TALLY:
+        counts = [f"{number} {what}" for what, number in TALLY.items() if what != "losses"]
+        terminalreporter.write_line(f"{', '.join(counts)}: {TALLY['losses']} losses")

@@ -14,6 +14,7 @@ import resource
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,19 @@ class Meddler:
 
     Args:
         at: (pattern, count, signal): before the count-th change whose text the pattern matches.
+        torn: (pattern, count, bytes): from there on the kernel kills it in the middle of the first
+            file that it makes longer than so many bytes.
     """
 
-    def __init__(self, at: list[tuple[str, int, int]]) -> None:
+    def __init__(
+        self, at: list[tuple[str, int, int]], torn: tuple[str, int, int] | None = None
+    ) -> None:
         self.changes: list[str] = []
-        self._at = [(re.compile(pattern), number) for pattern, _, number in at]
+        actions = [(pattern, partial(os.kill, os.getpid(), number)) for pattern, _, number in at]
+        if torn:
+            actions.append((torn[0], partial(tear, torn[2])))
+            at = [*at, torn]
+        self._at = [(re.compile(pattern), action) for pattern, action in actions]
         self._left = [count for _, count, _ in at]
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -45,11 +54,18 @@ class Meddler:
         if "/dev/" in text:
             return
         self.changes.append(text)
-        for place, (pattern, number) in enumerate(self._at):
+        for place, (pattern, action) in enumerate(self._at):
             if pattern.search(text):
                 self._left[place] -= 1
                 if self._left[place] == 0:
-                    os.kill(os.getpid(), number)
+                    action()
+
+
+def tear(size: int) -> None:
+    """From here on a write that makes a file longer than `size` stops there, and kills."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python would make it an error
 
 
 def give_up_capabilities() -> None:
@@ -67,7 +83,7 @@ def run(request: dict[str, Any], answers: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["limit"], resource.RLIM_INFINITY))
     if request["powerless"]:
         give_up_capabilities()
-    meddler = Meddler(request["at"])
+    meddler = Meddler(request["at"], request["torn"])
     sys.addaudithook(meddler)
     status = 0
     try:

@@ -185,13 +185,13 @@ def test_every_mistake_has_a_line_of_its_own(desk: Any) -> None:
     )
     desk.refuses(
         desk.train(config),
+        "run.yaml:1 modle: unknown key; did you mean 'model'?",
         "run.yaml:2 seed: must be greater than or equal to 0",
         "run.yaml:4 stages[0].data.source: unknown source; did you mean 'kvr'?",
         "run.yaml:4 stages[0].data.limit: must be greater",
         "run.yaml:5 stages[0].mix.ratoi: unknown key; did you mean 'ratio'?",
         "run.yaml:6 train.lr: must be a number (given: 'fast')",
         "run.yaml:6 train.pack: give a number",
-        "run.yaml:1 modle: unknown key; did you mean 'model'?",
     )
 
 

@@ -1,7 +1,8 @@
 """A run that is killed, wherever that is, and gone on with ends as if it had not been, to the bit.
 
-`make torture` kills it before every single change that it makes to a file: after every step, within
-every checkpoint, evaluation and snapshot, before and after every renaming, between the stages.
+`make torture` kills it at every step, before every single change that it makes to a file, in the
+middle of every file that it writes, several times in a row and at moments of the clock; and it
+damages every file of a checkpoint in every way. The ordinary tests do a dozen of these.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import itertools
 import random
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,23 +22,43 @@ import pytest
 RUN = """stages:
   - data: {source: kvr, limit: 6}
     mix: {source: random-words, ratio: 1, words: 2}
-    stop: {epochs: 7}
-  - data: {source: arithmetic, limit: 5}
+    stop: {epochs: 5}
+  - data: {source: arithmetic, limit: 9}
     replay: 0.5
-    stop: {epochs: 4}
+    stop: {epochs: 5}
 train: {lr: 1e-2, batch_size: 3}
 record: {at: [boundaries, "every:10"], probes: 3}
 checkpoint: {steps: 3}
 """
-"""4 steps × 7 epochs, then 3 × 4: 40 in all."""
+"""4 steps × 5 epochs in each stage: 20 + 20."""
 
-ARMS = (
-    RUN
-    + """arms:
-  mixed: {stages.0.stop.epochs: 2, stages.1.stop.epochs: 2}
-  plain: {stages.0.stop.epochs: 3, stages.1.stop.epochs: 1, stages.0.mix: null}
+SHORT = """stages:
+  - data: {source: kvr, limit: 2}
+    stop: {epochs: 2}
+  - data: {source: arithmetic, limit: 2}
+    replay: 0.5
+    stop: {epochs: 2}
+train: {lr: 1e-2, batch_size: 2}
+record: {at: [boundaries, 1], probes: 2}
+checkpoint: {steps: 1, keep: 1}
 """
-)
+"""2 steps and then 4: everything that a run does to files, and little else."""
+
+ARMS = SHORT + "arms: {one: {}, two: {seed: 1}}\n"
+
+LITERAL = SHORT + "paper_literal: true\n"
+
+VARIANTS = {
+    "adapters": "lora: {rank: 2, dropout: 0.1}",
+    "a part": "trainable: ['layers:1', head]",
+    "shares": "update_shares: true",
+    "pure bfloat16": "precision: bf16-pure",
+    "one schedule": "schedule: wsd, schedule_over: run",
+    "pieces": "micro_batch_size: 1, gradient_checkpointing: true",
+}
+"""Ways to train that have a state of their own."""
+
+KILLS = {-signal.SIGKILL, -signal.SIGXFSZ}
 
 
 @dataclass
@@ -45,6 +68,8 @@ class Killed:
     Attributes:
         geomix: the command line, see `conftest`.
         name: of the configuration.
+        tally: counts kills and losses of the whole session.
+        model: what is trained.
         tree: hash of every file of the run that was left alone.
         changes: what that did to files, in order.
         kills: how many there were.
@@ -53,132 +78,341 @@ class Killed:
 
     geomix: Any
     name: str
+    tally: Counter[str]
+    model: str
     tree: dict[str, str] = field(default_factory=dict)
     changes: list[str] = field(default_factory=list)
     kills: int = 0
     losses: list[str] = field(default_factory=list)
 
-    def arguments(self, out: str) -> list[str]:
-        model = self.geomix.model
-        return ["train", f"{self.name}.yaml", "--out", out, "--set", f"model={model}"]
+    @property
+    def whole(self) -> str:
+        """The folder of the run that was left alone."""
+        return f"whole-{self.name}"
 
-    def alone(self, text: str) -> None:
+    def arguments(self, out: str) -> list[str]:
+        return ["train", f"{self.name}.yaml", "--out", out, "--set", f"model={self.model}"]
+
+    def alone(self, text: str) -> Killed:
         (self.geomix.folder / f"{self.name}.yaml").write_text(text)
-        done = self.geomix(*self.arguments("whole"))
+        done = self.geomix(*self.arguments(self.whole))
         assert done.status == 0, done.err
-        self.tree, self.changes = self.geomix.tree("whole"), done.changes
+        self.tree, self.changes = self.geomix.tree(self.whole), done.changes
+        return self
+
+    def numbers(self, pattern: str) -> list[int]:
+        """The places, from 1, of the changes that hold the text."""
+        return [place for place, change in enumerate(self.changes, 1) if pattern in change]
 
     def number(self, pattern: str, count: int = 1) -> int:
         """The place, from 1, of the count-th change that holds the text."""
-        places = (place for place, change in enumerate(self.changes, 1) if pattern in change)
-        return next(itertools.islice(places, count - 1, None))
+        return next(itertools.islice(self.numbers(pattern), count - 1, None))
 
-    def kill(self, *numbers: int, after: float | None = None) -> None:
-        """Kill it at its `numbers[0]`-th change, go on and kill it at the next, … and compare."""
-        out, command = "killed", self.arguments("killed")
-        shutil.rmtree(self.geomix.folder / out, ignore_errors=True)
-        said = "not yet"
+    def steps(self) -> list[int]:
+        """The places of the lines of steps in `metrics.jsonl`."""
+        lines = (self.geomix.folder / self.whole / "metrics.jsonl").read_text().splitlines()
+        places = self.numbers(f"write {self.whole}/metrics.jsonl")
+        return [place for place, line in zip(places, lines, strict=True) if '"step",' in line]
+
+    def kill(self, *numbers: int, torn: int | None = None, after: float | None = None) -> None:
+        """Kill it at its `numbers[0]`-th change, go on and kill it at the next, … and compare.
+
+        Args:
+            numbers: of the changes, from 1.
+            torn: bytes: each kill is not there, but in the next file that becomes longer.
+            after: seconds after which it is killed, where no change is named.
+        """
+        self.clear()
+        command = self.arguments("killed")
         for number in numbers or [0]:
-            at = [(".", number, signal.SIGKILL)] if number else []
-            done = self.geomix(*command, at=at, after=after)
-            self.kills += done.status == -signal.SIGKILL
-            said += done.err
-            command = ["train", "--resume", out]
-            if not (self.geomix.folder / out / "resolved.json").exists():
-                shutil.rmtree(self.geomix.folder / out, ignore_errors=True)  # nothing is done yet
-                command = self.arguments(out)
-        done = self.geomix(*command)
-        found = self.geomix.tree(out)
+            how: dict[str, Any] = {"after": after}
+            if number:
+                how = (
+                    {"at": [(".", number, signal.SIGKILL)]}
+                    if torn is None
+                    else {"torn": (".", number, torn)}
+                )
+            done = self.geomix(*command, **how)
+            self.kills += done.status in KILLS
+            self.tally["kills"] += done.status in KILLS
+            if not (self.geomix.folder / "killed" / "resolved.json").exists():
+                self.clear()  # nothing is done yet
+            command = self.going_on()
+        self.compare(f"{numbers} {[self.changes[n - 1 :][:1] for n in numbers]} {torn} {after}")
+
+    def clear(self) -> None:
+        shutil.rmtree(self.geomix.folder / "killed", ignore_errors=True)
+
+    def going_on(self) -> list[str]:
+        if (self.geomix.folder / "killed").exists():
+            return ["train", "--resume", "killed"]
+        return self.arguments("killed")
+
+    def compare(self, what: str) -> str:
+        """Go on to the end, note what differs from the run that was left alone; what it said."""
+        done = self.geomix(*self.going_on())
+        found = self.geomix.tree("killed")
         names = [n for n in {**self.tree, **found} if self.tree.get(n) != found.get(n)]
-        if names or done.status or '"done"' not in self.status(out):
-            at_change = [self.changes[n - 1] if n <= len(self.changes) else "" for n in numbers]
-            self.losses.append(f"{numbers} {at_change}: {done.status} {done.err} {names}")
+        status = self.geomix.folder / "killed" / "status.json"
+        if names or done.status or not status.exists() or '"done"' not in status.read_text():
+            self.losses.append(f"{self.name} {what}: {done.status} {done.err} {names}")
+            self.tally["losses"] += 1
+        return str(done.out)
 
-    def status(self, out: str) -> str:
-        text: str = (self.geomix.folder / out / "status.json").read_text()
-        return text
-
-    def report(self) -> None:
-        print(f"\n{self.name}: {self.kills} kills, {len(self.losses)} losses")
+    def nothing_is_lost(self) -> None:
         assert not self.losses, "\n".join(self.losses)
 
 
+HUB = "nobody/dropout"
+TEXTS = {"run": RUN, "short": SHORT, "hub": RUN, "short-hub": SHORT, "literal-hub": LITERAL}
+TEXTS |= {
+    name: SHORT.replace("batch_size: 2", f"batch_size: 2, {keys}")
+    for name, keys in VARIANTS.items()
+}
+
+
 @pytest.fixture(scope="module")
-def run(geomix: Any) -> Killed:
-    killed = Killed(geomix, "run")
-    killed.alone(RUN)
-    return killed
+def alone(geomix: Any, tally: Counter[str]) -> Callable[[str], Killed]:
+    """Gives a configuration's run, left alone once; no kill is counted yet."""
+    known: dict[str, Killed] = {}
+
+    def of(name: str) -> Killed:
+        if name not in known:
+            model = HUB if "hub" in name else str(geomix.model)
+            known[name] = Killed(geomix, name, tally, model).alone(TEXTS[name])
+        run = known[name]
+        return Killed(geomix, name, tally, run.model, run.tree, run.changes)
+
+    return of
 
 
 @pytest.fixture
-def killed(run: Killed) -> Killed:
-    return Killed(run.geomix, run.name, run.tree, run.changes)
+def run(alone: Callable[[str], Killed]) -> Killed:
+    return alone("run")
 
 
-METRICS = "write whole/metrics.jsonl"
-FINAL = "stages/0-kvr/checkpoints/final"
+@pytest.fixture
+def short(alone: Callable[[str], Killed]) -> Killed:
+    return alone("short")
+
+
+FIRST, SECOND = "stages/0-kvr", "stages/1-arithmetic"
 POINTS: dict[str, Callable[[Killed], list[int]]] = {
-    "in a checkpoint": lambda k: [k.number("step-000006.partial/position")],
-    "before its renaming": lambda k: [k.number("rename whole/stages/0-kvr/checkpoints/step")],
-    "after it": lambda k: [k.number("rename whole/stages/0-kvr/checkpoints/step") + 1],
-    "before the stage's end": lambda k: [k.number(f"rename whole/{FINAL}")],
-    "after it was renamed": lambda k: [k.number(f"rename whole/{FINAL}") + 1],
-    "between the stages": lambda k: [k.number(METRICS, 41)],
-    "in an evaluation": lambda k: [k.number("rename whole/stages/0-kvr/eval/epoch-002")],
-    "at the end's second set": lambda k: [k.number("rename whole/stages/0-kvr/eval/epoch-007") + 3],
-    "before a snapshot": lambda k: [k.number("write whole/records/snapshots/stage0-step000010")],
-    "after a snapshot": lambda k: [
-        k.number("rename whole/records/snapshots/stage0-step000010") + 1
+    "in a checkpoint": lambda k: [k.number("step-000002.partial/position")],
+    "before its renaming": lambda k: [k.number(f"rename {k.whole}/{FIRST}/checkpoints/step")],
+    "after its renaming": lambda k: [k.number(f"rename {k.whole}/{FIRST}/checkpoints/step") + 1],
+    "in the removal of an old one": lambda k: [k.number("remove model.safetensors")],
+    "before the stage's end": lambda k: [k.number(f"rename {k.whole}/{FIRST}/checkpoints/final")],
+    "after it": lambda k: [k.number(f"rename {k.whole}/{FIRST}/checkpoints/final") + 1],
+    "between the stages": lambda k: [k.steps()[2]],
+    "in an evaluation": lambda k: [k.number(f"rename {k.whole}/{FIRST}/eval/epoch-001")],
+    "at the end's second set": lambda k: [
+        k.number(f"rename {k.whole}/{SECOND}/eval/epoch-002") + 3
     ],
+    "before a snapshot": lambda k: [k.number("stage1-step000001.h5")],
+    "after a snapshot": lambda k: [k.numbers("stage1-step000001.h5")[-1] + 1],
     "at the very end": lambda k: [len(k.changes) - 2],
-    "twice in one epoch": lambda k: [k.number("step-000015.partial/position"), 8],
-    "four times": lambda _: [150, 100, 60, 120],
+    "twice in one epoch": lambda k: [k.number(f"{SECOND}/checkpoints/step-000003.partial"), 70],
 }
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_a_killed_run_ends_as_if_it_had_not_been(killed: Killed, point: str) -> None:
-    numbers = POINTS[point](killed)
-    killed.kill(*numbers)
-    assert killed.kills == len(numbers)
-    killed.report()
+def test_a_killed_run_ends_as_if_it_had_not_been(short: Killed, point: str) -> None:
+    numbers = POINTS[point](short)
+    short.kill(*numbers)
+    assert short.kills == len(numbers)
+    short.nothing_is_lost()
 
 
-def test_a_kill_between_any_two_steps_changes_nothing(killed: Killed) -> None:
-    """Before every fourth line of the metrics; the lines are those of steps and evaluations."""
-    lines = [n for n, change in enumerate(killed.changes, 1) if change == METRICS]
-    assert len(lines) == 3 + (28 + 6 + 3) + (12 + 3 * 2 + 3)
-    for number in lines[::4]:
-        killed.kill(number)
-    assert killed.kills == len(lines[::4])
-    killed.report()
+@pytest.mark.parametrize("torn", [500, 100_000])
+def test_a_kill_in_the_middle_of_a_file_of_a_checkpoint(short: Killed, torn: int) -> None:
+    """500 bytes of `config.json`, and much of the weights, are written when it comes."""
+    short.kill(short.number("step-000001.partial"), torn=torn)
+    assert short.kills == 1
+    short.nothing_is_lost()
+
+
+def test_a_model_of_the_hub_is_gone_on_with_to_the_bit(alone: Callable[[str], Killed]) -> None:
+    """A checkpoint is a local folder; what θ_0's place left in its tokenizer must not differ."""
+    hub, local = alone("short-hub"), alone("short")
+    final = f"{FIRST}/checkpoints/final/"
+    kept = [name for name in local.tree if name.startswith(final)]
+    assert len(kept) > 5
+    assert {name: hub.tree[name] for name in kept} == {name: local.tree[name] for name in kept}
+    hub.kill(hub.steps()[3])
+    hub.nothing_is_lost()
+
+
+def test_the_papers_code_to_the_letter_survives_two_kills(alone: Callable[[str], Killed]) -> None:
+    """With weights in bfloat16, of the hub."""
+    literal = alone("literal-hub")
+    literal.kill(literal.steps()[1], literal.number("1-arithmetic/eval/epoch-001"))
+    assert literal.kills == 2
+    literal.nothing_is_lost()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_ways_to_train_survive_a_kill(alone: Callable[[str], Killed], variant: str) -> None:
+    """In the second stage, with a checkpoint within it."""
+    run = alone(variant)
+    run.kill(run.steps()[4])
+    assert run.kills == 1
+    run.nothing_is_lost()
 
 
 @pytest.mark.slow
-def test_a_kill_before_any_change_to_a_file_changes_nothing(killed: Killed) -> None:
-    for number in range(1, len(killed.changes) + 1):
-        killed.kill(number)
-    assert killed.kills == len(killed.changes)
-    killed.report()
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_ways_to_train_survive_kills_at_every_step(
+    alone: Callable[[str], Killed], variant: str
+) -> None:
+    run = alone(variant)
+    for number in run.steps():
+        run.kill(number)
+    assert run.kills == len(run.steps())
+    run.nothing_is_lost()
 
 
 @pytest.mark.slow
-def test_kills_of_kills_and_at_moments_of_the_clock(killed: Killed) -> None:
-    """Also in the middle of a write, and up to five times."""
+def test_a_kill_at_every_step_changes_nothing(run: Killed) -> None:
+    """After the step is done, before it is noted."""
+    steps = run.steps()
+    assert len(steps) == 40
+    for number in steps:
+        run.kill(number)
+    assert run.kills == 40
+    run.nothing_is_lost()
+
+
+@pytest.mark.slow
+def test_a_model_of_the_hub_at_every_fifth_line(alone: Callable[[str], Killed]) -> None:
+    hub = alone("hub")
+    lines = hub.numbers(f"write {hub.whole}/metrics.jsonl")[::5]
+    for number in lines:
+        hub.kill(number)
+    assert hub.kills == len(lines)
+    hub.nothing_is_lost()
+
+
+def changing(known: Killed) -> list[int]:
+    """The changes that change something: not the making of a folder that was made before."""
+    first = {change: number for number, change in reversed([*enumerate(known.changes, 1)])}
+    return [n for n, c in enumerate(known.changes, 1) if "mkdir" not in c or first[c] == n]
+
+
+@pytest.mark.slow
+def test_a_kill_before_any_change_to_a_file_changes_nothing(short: Killed) -> None:
+    """Before and after every renaming and removal, too: after one is before the next."""
+    numbers = changing(short)
+    assert len(numbers) > 150
+    for number in numbers:
+        short.kill(number)
+    assert short.kills == len(numbers)
+    short.nothing_is_lost()
+
+
+@pytest.mark.slow
+def test_a_kill_in_the_middle_of_any_file_changes_nothing(short: Killed) -> None:
+    """After 7 bytes of what is written next, then within the weights of every checkpoint."""
+    writes = [n for n in changing(short) if "write" in short.changes[n - 1]]
+    for number in writes:
+        short.kill(number, torn=7)
+    folders = [n for n in changing(short) if "mkdir" in short.changes[n - 1]]
+    for number in [n for n in folders if ".partial" in short.changes[n - 1]]:
+        for torn in (1000, 20_000, 172_050):  # the tokenizer, the weights, the optimiser's state
+            short.kill(number, torn=torn)
+    assert short.kills > len(writes)
+    short.nothing_is_lost()
+
+
+@pytest.mark.slow
+def test_kills_of_kills_and_at_moments_of_the_clock(short: Killed, run: Killed) -> None:
+    """Up to five in a row, and at any instruction."""
     draw = random.Random(0)
-    for _ in range(60):
-        killed.kill(*(draw.randint(1, 150) for _ in range(draw.randint(2, 5))))
-    for _ in range(60):
-        killed.kill(after=draw.uniform(0.05, 0.8))
-    assert killed.kills > 100
-    killed.report()
+    for _ in range(30):
+        short.kill(*(draw.randint(1, 90) for _ in range(draw.randint(2, 5))))
+    for _ in range(30):
+        run.kill(after=draw.uniform(0.1, 1.2))
+    assert short.kills > 60
+    short.nothing_is_lost()
+    run.nothing_is_lost()
 
 
 @pytest.mark.slow
-def test_arms_survive_too(geomix: Any) -> None:
-    killed = Killed(geomix, "arms")
-    killed.alone(ARMS)
-    for number in range(1, len(killed.changes) + 1, 2):
-        killed.kill(number)
-    assert killed.kills == len(range(1, len(killed.changes) + 1, 2))
-    killed.report()
+def test_arms_survive_too(geomix: Any, tally: Counter[str]) -> None:
+    arms = Killed(geomix, "arms", tally, str(geomix.model)).alone(ARMS)
+    numbers = changing(arms)[::9]
+    for number in numbers:
+        arms.kill(number)
+    assert arms.kills == len(numbers)
+    arms.nothing_is_lost()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [10, 60, 300, 700, 1_500, 10_000, 100_000, 172_050, 250_000])
+def test_a_file_that_cannot_grow_loses_nothing(short: Killed, limit: int) -> None:
+    """As on a full disk: one line, status 2, and it goes on when there is space."""
+    short.clear()
+    done = short.geomix(*short.arguments("killed"), limit=limit)
+    assert done.status == 2
+    assert [line.startswith("geomix: ") for line in done.err.splitlines()] == [True], done.err
+    short.tally["full disks"] += 1
+    if not (short.geomix.folder / "killed" / "resolved.json").exists():
+        short.clear()
+    short.compare(f"limit {limit}")
+    short.nothing_is_lost()
+
+
+def cut(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def flipped(content: bytes) -> bytes:
+    """One bit in the middle of the file."""
+    half = len(content) // 2
+    return content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :]
+
+
+def emptied(content: bytes) -> bytes:
+    return b""
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes] | None] = {
+    "cut": cut,
+    "flipped": flipped,
+    "emptied": emptied,
+    "removed": None,
+}
+
+
+@pytest.fixture
+def stopped(run: Killed) -> Path:
+    """The run as a kill in its second stage leaves it: two checkpoints within, one before."""
+    folder: Path = run.geomix.folder / "stopped"
+    shutil.rmtree(folder, ignore_errors=True)
+    command = [*run.arguments("stopped")]
+    run.geomix(*command, at=[(".", run.steps()[27], signal.SIGKILL)])
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_of_the_newest_checkpoint_is_noticed(
+    run: Killed, stopped: Path, damage: str
+) -> None:
+    newest = Path(SECOND, "checkpoints", "step-000006")
+    files = sorted(file.name for file in (stopped / newest).iterdir())
+    assert {"manifest.json", "model.safetensors", "optimiser.safetensors"} < set(files)
+    for name in files:
+        run.clear()
+        shutil.copytree(stopped, run.geomix.folder / "killed")
+        file = run.geomix.folder / "killed" / newest / name
+        change = DAMAGES[damage]
+        if change is None:
+            file.unlink()
+        else:
+            file.write_bytes(change(file.read_bytes()))
+        run.tally["damaged checkpoints"] += 1
+        said = run.compare(f"{name} {damage}").splitlines()
+        assert said[0].startswith(f"skipped: killed/{newest}: "), (name, said)
+        assert said[1] == "killed: goes on in stage 2, arithmetic, after step 3"
+    run.nothing_is_lost()

@@ -18,7 +18,7 @@ from geomix.run import Run
 
 CONFIG = """
 model: builtin
-train: {batch_size: 8, micro_batch_size: 3, lr: 1e-4, weight_decay: 0.1}
+train: {batch_size: 8, micro_batch_size: 3, weight_decay: 0.1}
 stages:
   - data: {source: kvr, limit: 30}
     mix: {source: random-words, ratio: 1, words: 4}

@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -305,10 +306,13 @@ def test_a_full_disk_is_one_line_and_space_heals_it(
 
 
 @pytest.mark.slow
-def test_a_disk_of_any_size_that_is_full(place: Any, small_disk: Path) -> None:
-    """Finely up to the first checkpoints, in steps of five pages; then every 100 kB."""
-    for size in [*range(8, 1200, 20), *range(1200, 3000, 100)]:
+def test_a_disk_of_any_size_that_is_full(place: Any, small_disk: Path, tally: Counter[str]) -> None:
+    """Finely up to the first checkpoints, then every 300 kB."""
+    for size in [*range(8, 100, 12), *range(100, 1200, 100), *range(1200, 3000, 300)]:
+        tally["full disks"] += 1
+        tally["losses"] += 1
         survives_a_full_disk(place, small_disk, size)
+        tally["losses"] -= 1
 
 
 @pytest.mark.parametrize("limit", [900, 6_500, 120_000])

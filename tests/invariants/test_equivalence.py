@@ -1,0 +1,172 @@
+"""Settings that change how a run is computed, and not what: the same trajectory, step by step.
+
+Each pair of runs goes through the command line. Where the order of additions differs, losses agree
+to 1e-5; where nothing that is trained on may be touched, everything agrees to the bit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from geomix.run import Run
+
+RUN = """stages:
+  - data: {source: facts.jsonl, limit: 12}
+    mix: {source: random-words, ratio: 1, words: 3}
+    stop: {epochs: 8}
+  - data: {source: arithmetic, limit: 10}
+    replay: 0.5
+    stop: {epochs: 8}
+train: {lr: 3e-3, batch_size: 8}
+record: null
+"""
+"""3 steps × 8 epochs, then 2 × 8: 40 in all, of several sources."""
+
+FACTS = "".join(
+    json.dumps({"prompt": f"Fact {i}?", "target": "so it is " * (i % 4 * 3 + 1)}) + "\n"
+    for i in range(12)
+)
+"""Of lengths so different that a short one shares its row with others, where that is allowed."""
+
+LOSS = 1e-5
+"""Largest relative difference of two losses where float32 is added in another order."""
+
+WEIGHT = 2e-4
+"""Largest difference of two weights then; 40 steps at 3e-3 move one by up to 0.1."""
+
+Trained = Callable[..., Run]
+
+
+@pytest.fixture(scope="module")
+def trained(geomix: Any, tiny_model: Path) -> Trained:
+    """Gives the run with some keys set; each is trained once. By default it draws no dropout."""
+    (geomix.folder / "run.yaml").write_text(RUN)
+    (geomix.folder / "facts.jsonl").write_text(FACTS)
+    known: dict[tuple[str, ...], Run] = {}
+
+    def train(*keys: str, model: Path = tiny_model) -> Run:
+        settings = (f"model={model}", *keys)
+        if settings not in known:
+            out = f"run-{len(known)}"
+            given = [part for key in settings for part in ("--set", key)]
+            done = geomix("train", "run.yaml", "--out", out, *given)
+            assert done.status == 0, done.err
+            known[settings] = Run(geomix.folder / out)
+        return known[settings]
+
+    return train
+
+
+def losses(run: Run) -> Tensor:
+    """Of all steps, (40,)."""
+    found = [line["loss"] for line in run.metrics() if line["event"] == "step"]
+    assert len(found) == 40
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def finals(run: Run) -> list[Path]:
+    return sorted(run.path.glob("stages/*/checkpoints/final"))
+
+
+def weights(run: Run) -> list[dict[str, Tensor]]:
+    """After each stage."""
+    found = [load_file(folder / "model.safetensors") for folder in finals(run)]
+    assert len(found) == 2
+    return found
+
+
+def assert_close(one: Run, other: Run) -> None:
+    """The same losses to 1e-5 and nearly the same weights, though not computed in the same way."""
+    a, b = losses(one), losses(other)
+    assert float(((a - b) / a).abs().max()) < LOSS
+    for left, right in zip(weights(one), weights(other), strict=True):
+        assert left.keys() == right.keys()
+        assert 0 < max(float((left[name] - right[name]).abs().max()) for name in left) < WEIGHT
+    assert float(a[0]) > 1.2 * float(a[23]), "nothing was learnt that could differ"
+
+
+def assert_same_bits(one: Run, other: Run, *, lines: Callable[[dict[str, Any]], bool]) -> None:
+    """Weights and second moments after each stage, and those lines of the metrics."""
+    assert len(finals(one)) == len(finals(other)) == 2
+    for left, right in zip(finals(one), finals(other), strict=True):
+        tensors = sorted(file.name for file in left.glob("*.safetensors"))
+        assert {"adam_second_moments.safetensors", "model.safetensors"} <= set(tensors)
+        for name in tensors:
+            assert (left / name).read_bytes() == (right / name).read_bytes(), name
+    kept = [[line for line in run.metrics() if lines(line)] for run in (one, other)]
+    assert kept[0] == kept[1]
+    assert kept[0]
+
+
+def every(line: dict[str, Any]) -> bool:
+    return True
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_batch_is_the_same_in_pieces(trained: Trained, size: int) -> None:
+    """8 examples at once, or one after the other, or in pieces that do not divide it."""
+    whole, pieces = "train.pack=null", f"train.micro_batch_size={size}"
+    assert_close(trained(whole), trained(whole, pieces))
+
+
+@pytest.mark.parametrize("loss", ["token", "example"])
+def test_packed_rows_are_the_same_as_padded_ones(trained: Trained, loss: str) -> None:
+    reduction = f"train.loss={loss}"
+    assert_close(trained(reduction, "train.pack=null"), trained(reduction, "train.pack=96"))
+
+
+def test_the_reductions_differ(trained: Trained) -> None:
+    """So that the tests above tell them apart."""
+    token, example = (trained(f"train.loss={x}", "train.pack=null") for x in ("token", "example"))
+    assert float((losses(token) / losses(example) - 1).abs().max()) > 1e-3
+
+
+def test_recording_changes_no_bit(trained: Trained, dropout_model: Path) -> None:
+    """Of a model whose training draws random numbers, with a snapshot after every step."""
+    recorded = trained('record={at: ["every:1"], probes: 4, activations: 2}', model=dropout_model)
+    assert len(recorded.snapshots()) == 40 + 1
+    assert_same_bits(trained(model=dropout_model), recorded, lines=every)
+
+
+def test_evaluating_changes_no_bit(trained: Trained, dropout_model: Path) -> None:
+    """Every epoch or at the boundaries only: what is measured at both is the same too."""
+    seldom = trained("evaluate.epochs=0", model=dropout_model)
+    often = trained(model=dropout_model)
+    count = [sum(line["event"] == "evaluation" for line in r.metrics()) for r in (seldom, often)]
+    assert count[0] < count[1]
+    assert_same_bits(seldom, often, lines=lambda line: line.get("moment") != "epoch")
+
+
+def test_logging_shares_of_the_update_changes_no_bit(trained: Trained, dropout_model: Path) -> None:
+    shared = trained("train.update_shares=true", model=dropout_model)
+    assert_same_bits(
+        trained(model=dropout_model), shared, lines=lambda line: line["event"] == "evaluation"
+    )
+
+
+def test_activations_that_are_computed_again_are_the_same(trained: Trained) -> None:
+    again = trained("train.gradient_checkpointing=true")
+    assert_same_bits(trained(), again, lines=every)
+
+
+def test_saving_changes_no_bit(trained: Trained, dropout_model: Path) -> None:
+    saved = trained("checkpoint.steps=1", model=dropout_model)
+    assert_same_bits(trained(model=dropout_model), saved, lines=every)
+
+
+def test_a_seed_is_a_trajectory(trained: Trained, dropout_model: Path) -> None:
+    """The same one gives the same bits in another process, another one other losses."""
+    again, other = (trained(f"seed={seed}", model=dropout_model) for seed in (0, 1))
+    assert again.path != trained(model=dropout_model).path
+    assert_same_bits(trained(model=dropout_model), again, lines=every)
+    assert bool((losses(again) != losses(other)).all())
+    for left, right in zip(weights(again), weights(other), strict=True):
+        assert all(not torch.equal(left[name], right[name]) for name in left)
