@@ -35,7 +35,7 @@ LAUNCHERS = {
     "torchrun": ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
     "accelerate": [
         "accelerate.commands.launch",
-        *("--cpu", "--multi_cpu", "--num_processes", "2", "--num_machines", "1"),
+        *("--multi_gpu", "--num_processes", "2", "--num_machines", "1"),
         *("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"),
     ],
 }
