@@ -159,7 +159,9 @@ class Training:
         self.run.set_status("running", arm=name)
         with arm.writing():
             write_text(arm.config_file, f"# arm {name} of ../../config.yaml\n")
-            write_json(arm.environment_file, describe_environment(self.workers.device))
+            write_json(
+                arm.environment_file, describe_environment(self.workers.device, self.workers.world)
+            )
             resolve(arm, name, {"": config})
             yield
 

@@ -13,7 +13,7 @@ import torch
 PACKAGES = ("geomix", "torch", "transformers", "tokenizers", "nnsight", "numpy", "h5py")
 
 
-def describe_environment(device: torch.device) -> dict[str, Any]:
+def describe_environment(device: torch.device, processes: int) -> dict[str, Any]:
     """`env.json`: what another machine needs in order to get the same numbers."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
@@ -24,6 +24,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "gpu": gpu,
         "threads": torch.get_num_threads(),
+        "processes": processes,
     }
 
 

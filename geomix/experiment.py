@@ -115,7 +115,7 @@ def _begun(
     with run.writing():
         say(f"{experiment.name} → {run.path}")
         write_text(run.config_file, experiment.text)
-        write_json(run.environment_file, describe_environment(workers.device))
+        write_json(run.environment_file, describe_environment(workers.device, workers.world))
         resolve(run, experiment.name, experiment.arms)
         yield
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -123,6 +124,7 @@ def test_two_processes_are_one(place: Path, one: Run, launcher: str, kind: str) 
     out, err = finish(process)
     assert out.count(f"run → {name}") == 1, "one process speaks"
     assert "Warning" not in err
+    assert json.loads((place / name / "env.json").read_text())["processes"] == 2
     assert_same(Run(place / name), one)
 
 
