@@ -26,11 +26,15 @@ BATCH, LR, CLIP, BETAS, WARMUP = 32, 5e-5, 1.0, (0.9, 0.95), 0.05
 
 @dataclass(frozen=True)
 class Job:
-    """What is trained: so many facts, with 2:1 passages of random words or without."""
+    """What is trained: so many facts, with 2:1 passages of random words or without.
+
+    The learning rate is that of all epochs; contenders but geomix train the first `timed` of them.
+    """
 
     facts: int
     mixed: bool
     epochs: int
+    timed: int
 
     @property
     def yaml(self) -> str:
@@ -89,10 +93,9 @@ class Work:
         self.epochs = [self.plan.batches(config.seed, 0, e, BATCH) for e in range(job.epochs)]
         self.steps = sum(map(len, self.epochs))
 
-    @property
-    def tokens(self) -> int:
-        """Real tokens of all epochs."""
-        return self.job.epochs * sum(len(example.ids) for example in self.examples)
+    def tokens(self, epochs: int) -> int:
+        """Real tokens of so many epochs."""
+        return epochs * sum(len(example.ids) for example in self.examples)
 
     def rate(self, step: int) -> float:
         """The engine's cosine after its warm-up, as a share of the peak."""
@@ -105,7 +108,7 @@ class Work:
         """The rows of every step as the engine packs them, each source's for itself."""
         from geomix.data.batch import collate, token_weights
 
-        for indices in chain.from_iterable(self.epochs):
+        for indices in chain.from_iterable(self.epochs[: self.job.timed]):
             sources = self.plan.by_set(indices)
             chosen = {n: [self.sets[n][i] for i in places] for n, places in sources.items()}
             weight = token_weights(list(chain.from_iterable(chosen.values())), "token")[0]
@@ -231,7 +234,7 @@ def common(work: Work) -> dict[str, Any]:
     """What Trainer and SFTTrainer are told alike; the rest is their default."""
     return {
         "per_device_train_batch_size": BATCH,
-        "num_train_epochs": work.job.epochs,
+        "num_train_epochs": work.job.timed,
         "learning_rate": LR,
         "adam_beta2": BETAS[1],
         "lr_scheduler_type": "cosine",
@@ -315,7 +318,8 @@ def main() -> None:
         torch.manual_seed(0)
         contend(work, measured)
         measured.peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        found = {**vars(measured), "tokens": work.tokens, "steps": work.steps}
+        epochs = work.job.epochs if sys.argv[1] == "geomix" else work.job.timed
+        found = {**vars(measured), "tokens": work.tokens(epochs), "steps": work.steps}
         print(json.dumps(found), file=answers, flush=True)
 
 
