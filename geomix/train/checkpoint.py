@@ -35,6 +35,7 @@ OPTIMISER = "optimiser.safetensors"
 POSITION = "position.json"
 MANIFEST = "manifest.json"
 
+_WEIGHTS = ".safetensors"
 _ADAPTER, _SHARE = "adapter=", "share="
 """What the names of adapters and of sources' first moments begin with, beside the optimiser's."""
 
@@ -164,6 +165,8 @@ def check(path: Path) -> Checkpoint:
     """
     try:
         hashes = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        if POSITION not in hashes or not any(name.endswith(_WEIGHTS) for name in hashes):
+            raise ValueError("the manifest names no weights")
         for name, expected in hashes.items():
             if _hash(path / name) != expected:
                 raise UserError(f"{path}: {name} is damaged")

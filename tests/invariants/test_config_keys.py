@@ -32,7 +32,9 @@ stages:
     stop: {epochs: 1}
 train: {batch_size: 3, schedule: wsd}
 record: {at: [boundaries], probes: 2, mix: {source: random-words, ratio: 1, words: 2}}
-evaluate: {sets: {asked: {source: others.jsonl, limit: 2, columns: {target: a}, template: "{q}"}}}
+evaluate:
+  kl: {examples: 2, positions: 4}
+  sets: {asked: {source: others.jsonl, limit: 2, columns: {target: a}, template: "{q}"}}
 checkpoint: {steps: 1}
 arms:
   mixed: {}

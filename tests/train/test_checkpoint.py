@@ -164,7 +164,7 @@ def test_a_file_that_is_not_as_it_was_is_named(
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", "3", '{"position.json": 3}', "[" * 100_000, "\xff"]
+    "content", ["", "{", "{}", "[]", "3", '{"position.json": 3}', "[" * 100_000, "\xff"]
 )
 def test_a_manifest_that_is_none_is_one_line(saved: Path, tmp_path: Path, content: str) -> None:
     copy = tmp_path / "step-000040"
