@@ -23,8 +23,9 @@ from geomix.data.template import tokenise_all
 from geomix.environment import describe_environment
 from geomix.errors import Interrupted, UserError
 from geomix.model.load import LoadedModel, load_model
+from geomix.reading import read_json
 from geomix.record.recorder import Recorder
-from geomix.run import Run, read_json
+from geomix.run import Run
 from geomix.train.checkpoint import Checkpoint
 from geomix.train.elsewhere import steps_elsewhere, taken_stages
 from geomix.train.engine import Engine, Progress

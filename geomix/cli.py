@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from geomix.cli_data import data
 from geomix.errors import Interrupted, UserError
 from geomix.sweep.command import sweep
 from geomix.terminal import harmless
@@ -137,6 +138,7 @@ def train(
 
 
 main.add_command(sweep)
+main.add_command(data)
 
 
 @main.group()
@@ -193,92 +195,6 @@ def show(run: Path | None, metric: Metric, as_json: bool) -> None:
         click.echo(json.dumps(run_facts(opened), ensure_ascii=False))
     else:
         Console().print(show_run(opened, metric))
-
-
-@main.group()
-def data() -> None:
-    """Show which datasets there are, their examples, and what they have in common."""
-
-
-@data.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print everything known of each as JSON.")
-def data_list(as_json: bool) -> None:
-    """List the sources by name: size, licence and where they come from."""
-    from geomix.browse import list_sources
-
-    list_sources(as_json)
-
-
-@data.command("show")
-@click.argument("name")
-@click.option("--path", help="Local copy in the upstream format; without it the hub is read.")
-@click.option("--limit", type=click.IntRange(1), default=5, show_default=True)
-@click.option("--split", type=click.Choice(["train", "id", "held-out"]), default="train")
-@click.option("--subset", help="Part of the source, such as one relation.")
-@click.option("--words", type=click.IntRange(1), default=50, help="Length of a passage [50].")
-@click.option("--seed", type=click.IntRange(0), default=0)
-@click.option("--vocabulary", type=click.Choice(["generated", "nltk"]), default="generated")
-@click.option("--prompt", default="prompt", help="Column of the prompt, in your own files.")
-@click.option("--target", default="target", help="Column of the target, in your own files.")
-@click.option("--template", help="Prompt of your own rows, columns in braces.")
-@click.option("--model", default="builtin", help="Whose tokenizer [builtin].")
-@click.option(
-    "--chat-template",
-    default="tulu",
-    help="tulu, tokenizer, a .jinja file, or a text with {prompt} and {target} [tulu].",
-)
-@click.option("--full", is_flag=True, help="Do not shorten long texts.")
-@click.option("--json", "as_json", is_flag=True, help="Print it all as JSON.")
-def data_show(
-    name: str,
-    model: str,
-    chat_template: str,
-    full: bool,
-    as_json: bool,
-    prompt: str,
-    target: str,
-    **asked: Any,
-) -> None:
-    """Show examples of a source as the model will see them, loss tokens in ⟦ ⟧.
-
-    NAME is a source of `geomix data list`, a file of your own, or a hub id owner/name.
-    """
-    from geomix.browse import show_source
-    from geomix.config_data import Columns
-    from geomix.data.source import Request
-
-    named = (prompt, target) != ("prompt", "target")
-    columns = Columns(prompt=prompt, target=target) if named else None
-    request = Request(count=asked.pop("limit"), columns=columns, **asked)
-    show_source(name, request, model, chat_template, full=full, as_json=as_json)
-
-
-@data.command("overlap")
-@click.argument("config", type=click.Path(path_type=Path))
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Override a key, such as stages.0.data.limit=10.",
-)
-@click.option("--ngram", type=click.IntRange(1), default=8, show_default=True, help="In words.")
-@click.option("--full", is_flag=True, help="List every overlapping row.")
-@click.option("--json", "as_json", is_flag=True, help="Print it all as JSON.")
-def data_overlap(
-    config: Path, overrides: tuple[str, ...], ngram: int, full: bool, as_json: bool
-) -> None:
-    """Count the facts of each stage that stand in the passages of D_M.
-
-    CONFIG is a YAML file or the name of a preset. A fact stands in a passage where its subject and
-    an accepted answer both do, or where they have so many words in a row in common.
-    """
-    from geomix.config_file import load
-    from geomix.data.registry import SOURCES
-    from geomix.overlap import show_overlap
-
-    experiment = load(_config_file(config), overrides, tuple(SOURCES))
-    show_overlap(experiment, ngram, full=full, as_json=as_json)
 
 
 @main.group()

@@ -14,7 +14,6 @@ each arm is a whole run directory of its own
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 import time
@@ -26,6 +25,7 @@ from typing import IO, Any
 
 from geomix.atomic import write_json
 from geomix.errors import Interrupted, UserError
+from geomix.reading import all_of, expect, parse_json, read_json
 
 DEFAULT_ROOT = Path("runs")
 
@@ -119,9 +119,9 @@ class Run:
         found = read_json(self.resolved_file)
         config, arms = found.get("config"), found.get("arms")
         config = config if isinstance(config, dict) else {}
-        _expect(self.resolved_file, "config.stages, a list", _all_of(config.get("stages"), dict))
-        _expect(self.resolved_file, "config.seed, a number", isinstance(config.get("seed"), int))
-        _expect(self.resolved_file, "arms, null or names", arms is None or _all_of(arms, str))
+        expect(self.resolved_file, "config.stages, a list", all_of(config.get("stages"), dict))
+        expect(self.resolved_file, "config.seed, a number", isinstance(config.get("seed"), int))
+        expect(self.resolved_file, "arms, null or names", arms is None or all_of(arms, str))
         return found
 
     def status(self) -> dict[str, Any]:
@@ -131,9 +131,9 @@ class Run:
             UserError: the file is missing, is not JSON or lacks the state.
         """
         status = read_json(self.status_file)
-        _expect(self.status_file, "state, a text", isinstance(status.get("state"), str))
+        expect(self.status_file, "state, a text", isinstance(status.get("state"), str))
         at = [status.get("stage", 0), status.get("step", 0)]
-        _expect(self.status_file, "stage and step, numbers", _all_of(at, int))
+        expect(self.status_file, "stage and step, numbers", all_of(at, int))
         if status["state"] == "running" and not self.is_locked():
             status["state"] = "interrupted"
         return status
@@ -149,7 +149,7 @@ class Run:
         with self.metrics_file.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.endswith(b"\n"):
-                    yield _parse(f"{self.metrics_file}:{number}", line)
+                    yield parse_json(f"{self.metrics_file}:{number}", line)
 
     def steps_done(self) -> dict[int, int]:
         """Optimiser steps done in each stage, by its index; of a taken one, those that it took.
@@ -161,7 +161,7 @@ class Run:
         for line in self.metrics():
             if line.get("event") == "step" or line.get("moment") == "end":
                 at: list[Any] = [line.get("stage"), line.get("step")]
-                _expect(self.metrics_file, "stage and step, numbers", _all_of(at, int))
+                expect(self.metrics_file, "stage and step, numbers", all_of(at, int))
                 done[at[0]] = max(at[1], done.get(at[0], 0))
         return done
 
@@ -254,40 +254,6 @@ def _taken(handle: IO[str]) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """One of a run's JSON files.
-
-    Raises:
-        UserError: it is missing, cannot be read or is not a JSON object.
-    """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: not there; is {path.parent} a run of geomix?") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
-    return _parse(str(path), data)
-
-
-def _parse(where: str, data: bytes) -> dict[str, Any]:
-    try:
-        value: Any = json.loads(data.decode())
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: cannot be read ({error})") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{where}: cannot be read (not a JSON object)")
-    return value
-
-
-def _all_of(values: Any, kind: type) -> bool:
-    return isinstance(values, list) and all(isinstance(value, kind) for value in values)
-
-
-def _expect(path: Path, what: str, held: bool) -> None:
-    if not held:
-        raise UserError(f"{path}: cannot be read (it lacks {what})")
 
 
 def open_run(path: str | Path) -> Run:

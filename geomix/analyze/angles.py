@@ -18,8 +18,9 @@ from geomix.atomic import write_json
 from geomix.errors import UserError
 from geomix.geometry.cosine import Floats, cosines, group_inner_products, norms
 from geomix.hdf5 import written_hdf5
+from geomix.reading import read_json
 from geomix.record.store import Snapshot, read_snapshot
-from geomix.run import Run, read_json
+from geomix.run import Run
 
 WHOLE = "all"
 """The group of all parameters: the whole model."""

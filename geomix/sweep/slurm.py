@@ -18,7 +18,8 @@ from typing import Any
 
 from geomix.atomic import write_json
 from geomix.errors import UserError
-from geomix.run import Run, read_json
+from geomix.reading import read_json
+from geomix.run import Run
 from geomix.sweep.member import Member, State, command
 
 OWN_OPTIONS = {

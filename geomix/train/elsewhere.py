@@ -8,7 +8,8 @@ from pathlib import Path
 
 from geomix.config import RunConfig
 from geomix.errors import UserError
-from geomix.run import Run, open_run, read_json
+from geomix.reading import read_json
+from geomix.run import Run, open_run
 from geomix.train.checkpoint import FINAL, Checkpoint, check
 
 

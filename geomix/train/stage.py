@@ -17,7 +17,7 @@ from geomix.data.example import TokenisedExample
 from geomix.data.stage import MIXED, StagePlan, planned_steps
 from geomix.data.template import tokenise_all
 from geomix.errors import UserError
-from geomix.run import read_json
+from geomix.reading import read_json
 from geomix.train.optimiser import learning_rate
 
 

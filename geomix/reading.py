@@ -1,0 +1,46 @@
+"""A run's JSON files, read with a line for what is not as geomix writes it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from geomix.errors import UserError
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """One of a run's JSON files.
+
+    Raises:
+        UserError: it is missing, cannot be read or is not a JSON object.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: not there; is {path.parent} a run of geomix?") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    return parse_json(str(path), data)
+
+
+def parse_json(where: str, data: bytes) -> dict[str, Any]:
+    """A JSON object from its bytes; `where` is named if it is none."""
+    try:
+        value: Any = json.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: cannot be read ({error})") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: cannot be read (not a JSON object)")
+    return value
+
+
+def all_of(values: Any, kind: type) -> bool:
+    """Whether it is a list of nothing but values of a kind."""
+    return isinstance(values, list) and all(isinstance(value, kind) for value in values)
+
+
+def expect(path: Path, what: str, held: bool) -> None:
+    """Refuse a file that lacks what every command relies on."""
+    if not held:
+        raise UserError(f"{path}: cannot be read (it lacks {what})")
