@@ -22,8 +22,10 @@ def test_example_configuration_is_valid(tmp_path: Path) -> None:
     for number, example in enumerate(runs):
         (tmp_path / f"{number}.yaml").write_text(example, encoding="utf-8")
     arms, *others = [load(file, sources=tuple(SOURCES)).arms for file in sorted(tmp_path.iterdir())]
-    (known,) = others
-    assert known[""].evaluate.sets["known"].familiar != known[""].stages[0].data.familiar
+    known, train, taken = (other[""] for other in others)
+    assert train.stages[1].train.lora is not None
+    assert [stage.from_ for stage in taken.stages] == ["runs/first", None]
+    assert known.evaluate.sets["known"].familiar != known.stages[0].data.familiar
     assert list(arms) == ["mixed", "plain"]
     assert arms["mixed"].stages[0].mix is not None
     assert arms["plain"].stages[0].mix is None
