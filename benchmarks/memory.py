@@ -13,16 +13,19 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from geomix.config_train import TrainConfig
+from geomix.config_train import LoraConfig, TrainConfig
 from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.memory import MicroBatch, memory_of
 from geomix.train.optimiser import make_optimiser
 from geomix.train.step import Stepper
+from geomix.train.trainable import attach
 
 #       vocabulary, features, inner, layers, heads
 MODELS = {
@@ -33,6 +36,9 @@ MODELS = {
 #        rows, width, targets a row
 BATCHES = [(4, 64, 16), (16, 128, 16), (4, 512, 64)]
 PRECISIONS = ["fp32", "bf16"]
+LORA = LoraConfig()
+ADAPTED = "20 M"
+"""The model that is trained with adapters too."""
 TINY = {
     "vocab_size": 16,
     "hidden_size": 16,
@@ -60,7 +66,15 @@ def resident(which: str) -> int:
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(which))
 
 
-def trained(config: LlamaConfig, rows: int, width: int, targets: int, precision: str) -> None:
+def adapted(model: nn.Module) -> nn.Module:
+    """The model with low-rank adapters, in place."""
+    attach(model, LORA, "train.lora.targets")
+    return model
+
+
+def trained(
+    config: LlamaConfig, rows: int, width: int, targets: int, precision: str, *, lora: bool
+) -> None:
     """Two training steps of a random model on two sources."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     labels = (IGNORED,) * (width - targets) + (7,) * targets
@@ -69,6 +83,8 @@ def trained(config: LlamaConfig, rows: int, width: int, targets: int, precision:
         {"precision": precision, "micro_batch_size": rows, "batch_size": 2 * rows}
     )
     model = LlamaForCausalLM(config).to(device).train()
+    if lora:
+        adapted(model)
     optimiser = make_optimiser(model, train)
     stepper = Stepper(model, optimiser, train, 0, device, width)
     for _ in range(2):
@@ -76,47 +92,56 @@ def trained(config: LlamaConfig, rows: int, width: int, targets: int, precision:
         stepper.step(sources)
 
 
-def measured(name: str, rows: int, width: int, targets: int, precision: str) -> int:
+def measured(name: str, rows: int, width: int, targets: int, precision: str, lora: bool) -> int:
     """Peak bytes of two training steps."""
-    trained(LlamaConfig(**TINY), 2, 8, 4, precision)  # what libraries take at their first use
+    tiny = LlamaConfig(**TINY)
+    trained(tiny, 2, 8, 4, precision, lora=lora)  # what libraries take at their first use
     gc.collect()
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak begins anew
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    trained(model_config(name), rows, width, targets, precision)
+    trained(model_config(name), rows, width, targets, precision, lora=lora)
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resident("VmHWM") - before
+
+
+def cases() -> Iterator[tuple[str, int, int, int, str, bool]]:
+    """Model, rows, width, targets of a row, precision, and whether it has adapters."""
+    for lora in (False, True):
+        for name in [ADAPTED] if lora else MODELS:
+            for batch in BATCHES:
+                for precision in PRECISIONS:
+                    yield (name, *batch, precision, lora)
 
 
 def main() -> None:
     where = "GPU" if torch.cuda.is_available() else "CPU, one thread"
     print(f"peak MiB of two training steps ({where})")
     print(
-        f"{'model':>6} {'rows x width':>13} {'precision':>9} {'predicted':>9} {'measured':>9} "
+        f"{'model':>9} {'rows x width':>13} {'precision':>9} {'predicted':>9} {'measured':>9} "
         " error"
     )
     worst = 0.0
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
-    for name in MODELS:
-        for rows, width, targets in BATCHES:
-            for precision in PRECISIONS:
-                case = [name, rows, width, targets, precision]
-                command = [sys.executable, __file__, json.dumps(case)]
-                done = subprocess.run(
-                    command, env=environment, check=True, stdout=subprocess.PIPE, text=True
-                )
-                found = int(done.stdout)
-                micro = MicroBatch(rows, width, rows * targets)
-                said = memory_of(model_config(name), micro, precision).step(passes=2)
-                error = said / found - 1
-                worst = max(worst, abs(error))
-                print(
-                    f"{name:>6} {f'{rows} x {width}':>13} {precision:>9} "
-                    f"{said / 2**20:9.0f} {found / 2**20:9.0f} {error:+6.1%}",
-                    flush=True,
-                )
+    for name, rows, width, targets, precision, lora in cases():
+        case = json.dumps([name, rows, width, targets, precision, lora])
+        command = [sys.executable, __file__, case]
+        done = subprocess.run(
+            command, env=environment, check=True, stdout=subprocess.PIPE, text=True
+        )
+        found = int(done.stdout)
+        micro = MicroBatch(rows, width, rows * targets)
+        prepare = adapted if lora else nn.Module.train
+        said = memory_of(model_config(name), micro, precision, prepare=prepare).step(passes=2)
+        error = said / found - 1
+        worst = max(worst, abs(error))
+        print(
+            f"{name + ' LoRA' * lora:>9} {f'{rows} x {width}':>13} {precision:>9} "
+            f"{said / 2**20:9.0f} {found / 2**20:9.0f} {error:+6.1%}",
+            flush=True,
+        )
     print(f"largest error {worst:.1%}")
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from geomix.config_file import Experiment
 from geomix.data.example import Example
 from geomix.data.stage import StagePlan
+from geomix.disk import disk_of
 from geomix.estimate import Arm
 from geomix.terminal import plain_table
 
@@ -19,9 +20,10 @@ UNKNOWN = "unknown"
 _STEP = 1024
 
 _NOTES = (
-    "tokens: rows × width of the largest forward pass; kept: its activations, for the backward",
-    "pass; step, record: most memory in a training step and in a snapshot, all included.",
+    "tokens: rows × width of the largest forward pass; kept: its activations.",
+    "step, record: most memory in a training step, in a snapshot; all included.",
 )
+_LINKED = "A stage that is taken from another run is linked: its checkpoint counts as 0 B."
 
 
 def cost_of(
@@ -59,19 +61,14 @@ def _arm_cost(arm: Arm) -> dict[str, Any]:
     """One arm: its model, and each stage."""
     stages = []
     for index in range(len(arm.plans)):
-        packing = arm.packing(index)
-        parts, size = arm.parts(index, packing), arm.size(index)
+        taken, size = arm.config.stages[index].from_ is not None, arm.size(index)
         stages.append(
             {
                 "stage": arm.config.stage_name(index),
-                "padding": packing.padding if arm.base.own_tokenizer else None,
-                "batches_looked_at": packing.looked_at,
-                "batches": packing.batches,
-                "micro_batch": {**asdict(packing.micro), "passes": packing.passes},
-                "memory": arm.memory(index, packing),
+                "taken": taken,
+                **(_STILL if taken else _training(arm, index)),
                 "size": size and asdict(size),
-                "memory_of": parts and asdict(parts),
-                "disk": asdict(arm.disk(index)),
+                "disk": asdict(disk_of(arm, index)),
             }
         )
     base = arm.base
@@ -81,6 +78,31 @@ def _arm_cost(arm: Arm) -> dict[str, Any]:
         "snapshot_memory": arm.snapshot_memory(),
         "stages": stages,
     }
+
+
+def _training(arm: Arm, index: int) -> dict[str, Any]:
+    """What the steps of a stage take."""
+    packing = arm.packing(index)
+    parts = arm.parts(index, packing)
+    return {
+        "padding": packing.padding if arm.base.own_tokenizer else None,
+        "batches_looked_at": packing.looked_at,
+        "batches": packing.batches,
+        "micro_batch": {**asdict(packing.micro), "passes": packing.passes},
+        "memory": arm.memory(index, packing),
+        "memory_of": parts and asdict(parts),
+    }
+
+
+_STILL = {
+    "padding": None,
+    "batches_looked_at": 0,
+    "batches": 0,
+    "micro_batch": None,
+    "memory": None,
+    "memory_of": None,
+}
+"""The same of a stage that is taken from another run."""
 
 
 def _kept(disk: Mapping[str, Any]) -> int | None:
@@ -94,27 +116,33 @@ def cost_table(costs: Mapping[str, Any]) -> Table:
     `kept` are the activations that autograd keeps for the backward pass, `step` and `record` all
     that is alive at the highest point of a training step and of a snapshot.
     """
-    table = plain_table("Cost", _NOTES)
+    linked = any(stage["taken"] for arm in costs["arms"].values() for stage in arm["stages"])
+    table = plain_table("Cost", (*_NOTES, *[_LINKED] * linked))
     columns = ("arm", "stage", "padding", "tokens", "kept", "logits", "step", "record")
     for column in (*columns, "disk"):
         table.add_column(column, justify="left" if column in ("arm", "stage") else "right")
     for name, arm in costs["arms"].items():
         about = "" if arm["tokenizer"] == "its own" else "~ "
         for index, stage in enumerate(arm["stages"]):
-            parts = stage["memory_of"] or {}
-            micro = stage["micro_batch"]
-            padding = stage["padding"]
             table.add_row(
                 name if index == 0 else "",
                 f"{index}-{stage['stage']}",
-                UNKNOWN if padding is None else f"{100 * padding:.1f} %",
-                f"{about}{micro['rows']} × {micro['width']}",
-                *(amount(parts.get(part)) for part in ("activations", "logits")),
-                amount(stage["memory"]),
+                *(["–"] * 5 if stage["taken"] else _step_cells(stage, about)),
                 amount(arm["snapshot_memory"]) if arm["snapshot_memory"] else "–",
                 amount(_kept(stage["disk"])),
             )
     return table
+
+
+def _step_cells(stage: Mapping[str, Any], about: str) -> tuple[str, ...]:
+    """Padding, tokens, kept, logits and step."""
+    padding, micro, parts = stage["padding"], stage["micro_batch"], stage["memory_of"] or {}
+    return (
+        UNKNOWN if padding is None else f"{100 * padding:.1f} %",
+        f"{about}{micro['rows']} × {micro['width']}",
+        *(amount(parts.get(part)) for part in ("activations", "logits")),
+        amount(stage["memory"]),
+    )
 
 
 def in_words(costs: Mapping[str, Any], free: int) -> list[str]:
@@ -125,7 +153,8 @@ def in_words(costs: Mapping[str, Any], free: int) -> list[str]:
         free: bytes that are free on the disk.
     """
     stages = [(arm, stage) for arm in costs["arms"].values() for stage in arm["stages"]]
-    lines = list(dict.fromkeys(_model_line(arm, stage) for arm, stage in stages))
+    trained = [(arm, stage) for arm, stage in stages if not stage["taken"]]
+    lines = list(dict.fromkeys(_model_line(arm, stage) for arm, stage in trained or stages))
     memory, disk, within = costs["memory"], costs["disk"], costs["disk_within"]
     lines.append(
         f"In all: memory {amount(memory)}, disk {amount(disk)}, while a stage trains "
@@ -147,9 +176,10 @@ def _model_line(arm: Mapping[str, Any], stage: Mapping[str, Any]) -> str:
     size, parts = stage["size"], stage["memory_of"]
     if size is None:
         return f"{arm['model']}: its config.json is not on this machine, so its size is unknown"
-    counts = f"{arm['model']}: {size['parameters']:,} parameters, {size['trainable']:,} trained"
-    if parts is None:
-        return f"{counts}; the memory of a step with adapters is not estimated"
+    counts = f"{arm['model']}: {size['parameters']:,} parameters"
+    if stage["taken"]:
+        return counts
+    counts += f", {size['trainable']:,} trained"
     return (
         f"{counts}; "
         f"weights {amount(parts['weights'])}, gradients {amount(parts['gradients'])}, "

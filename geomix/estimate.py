@@ -1,10 +1,9 @@
-"""What a stage would cost: padding, memory and disk, before anything is downloaded or trained."""
+"""What a stage would cost: padding and memory, before anything is downloaded or trained."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -16,24 +15,17 @@ from geomix.config_train import TrainConfig
 from geomix.data.batch import chunks, laid_out, with_padding_loss
 from geomix.data.chat import chat_format
 from geomix.data.example import Example, TokenisedExample
-from geomix.data.stage import StagePlan, planned_steps
+from geomix.data.stage import StagePlan
 from geomix.data.template import tokenise_all
 from geomix.memory import Memory, MicroBatch, Size, memory_of, size_of
 from geomix.model.gradient import takes_positions
 from geomix.model.load import BUILTIN
 from geomix.model.shape import local_config, local_tokenizer, weightless
-from geomix.record.schedule import parse
 from geomix.train.setup import checkpointing, weights_dtype
 from geomix.train.trainable import attach, set_trained, trained_names
 
 LOOKED_AT = 50
 """Batches of a stage that are laid out; more are estimated from these."""
-
-_LINE = 210
-"""Bytes of a line of `metrics.jsonl`, and of what stands around the texts of a verdict."""
-
-_SNAPSHOT = 60_000
-"""Bytes of a snapshot's own description."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,23 +45,6 @@ class Packing:
     batches: int
     micro: MicroBatch
     passes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Disk:
-    """Bytes that a stage writes; None where the model's size is not known.
-
-    Attributes:
-        final: the checkpoint at its end, with Adam's second moments.
-        within: those that are kept while it trains, and the one that is being written.
-        snapshots: of the recorder.
-        verdicts: of the evaluations, and the metrics.
-    """
-
-    final: int | None
-    within: int | None
-    snapshots: int | None
-    verdicts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +143,13 @@ class Arm:
         return base_of(self.config.model)
 
     def kind(self, index: int) -> Kind:
-        """How a stage trains it."""
-        train = self.config.stages[index].train
+        """How a stage trains it; one that is taken from another run leaves it as it is loaded."""
+        stage = self.config.stages[index]
+        train = stage.train if stage.from_ is None else TrainConfig(precision=stage.train.precision)
         trained = train.model_dump_json(include={"lora", "trainable"})
         dtype = weights_dtype(self.config, index)
-        whole = train.gradient_checkpointing
-        return Kind(self.config.model, dtype, train.precision, trained, whole)
+        again = train.gradient_checkpointing
+        return Kind(self.config.model, dtype, train.precision, trained, again)
 
     def size(self, index: int) -> Size | None:
         """Of the model as a stage trains it; None where its shape is not known."""
@@ -216,70 +192,35 @@ class Arm:
         return found.step(packing.passes) + sets * found.gradients * train.update_shares
 
     def parts(self, index: int, packing: Packing) -> Memory | None:
-        """What takes the memory of a step; adapters cannot be put on tensors without data."""
-        if self.base.config is None or self.config.stages[index].train.lora is not None:
+        """What takes the memory of a step; None where the model's shape is not known."""
+        if self.base.config is None:
             return None
         return _memory(self.kind(index), packing.micro)
 
     def snapshot_memory(self) -> int | None:
-        """Most bytes while a snapshot is taken; None where nothing is recorded or it is unknown."""
+        """Most bytes while a snapshot is taken; None where nothing is recorded or it is unknown.
+
+        All stages' have the first one's precision, and what each trains; one that is taken from
+        another run has no optimiser, and all of its parameters train.
+        """
         record = self.config.record
         if record is None or self.base.config is None:
             return None
-        if self.config.stages[0].train.lora is not None:
-            return None
         shapes = [
             shape
-            for examples in self._probes().values()
+            for examples in self.recorded().values()
             for shape in _shapes(examples, record.batch_size, self._width(0))
         ]
-        found = _memory(self.kind(0), _largest(shapes))
-        return found.snapshot(len(self.probes))
+        most, precision = 0, self.config.stages[0].train.precision
+        for index, stage in enumerate(self.config.stages):
+            kind = replace(self.kind(index), precision=precision)
+            found = _memory(kind, _largest(shapes))
+            absent = 0 if stage.from_ is None else found.adam
+            most = max(most, found.snapshot(len(self.probes)) - absent)
+        return most
 
-    def snapshots(self, index: int) -> int:
-        """How many are taken in a stage that lasts all its epochs."""
-        stage, record = self.config.stages[index], self.config.record
-        steps = planned_steps(stage, self.plans[index])
-        return len(parse(record.at).steps_of(index, steps)) if record else 0
-
-    def disk(self, index: int) -> Disk:
-        """Bytes that a stage writes."""
-        size, saving = self.size(index), self.config.checkpoint
-        verdicts = self._verdicts(index)
-        if size is None:
-            return Disk(None, None, None, verdicts)
-        kept = saving.keep + 1 if saving.steps or saving.minutes else 0
-        moment = size.trainable * size.item
-        weights = size.parameters * size.item
-        snapshots = self.snapshots(index) * self._snapshot(size) if self.config.record else 0
-        return Disk(weights + moment, kept * (weights + 2 * moment), snapshots, verdicts)
-
-    def _snapshot(self, size: Size) -> int:
-        record = self.config.record
-        assert record is not None
-        total = _SNAPSHOT + size.tensors * (8 * len(self.probes) ** 2 + 150)
-        for examples in self._probes().values():
-            total += 24 * sum(e.target_tokens for e in examples) + 20 * len(examples)
-            kept = sum(e.target_tokens for e in examples[: record.activations])
-            total += kept * (size.layers + 1) * size.features * 4 * 2  # and their gradients
-        return total
-
-    def _verdicts(self, index: int) -> int:
-        stage, every = self.config.stages[index], self.config.evaluate.epochs
-        own = [_texts(plan.own) for plan in self.plans]
-        extra = sum(_texts(examples) for examples in self.evaluated.values())
-        mixed = sum(_texts(plan.mixed) for plan in self.plans)
-        steps = planned_steps(stage, self.plans[index])
-        epochs = math.ceil(steps / self.plans[index].steps(1, stage.train.batch_size))
-        between = (epochs - 1) // every if every else 0
-        boundaries = 2 if index == 0 else 1
-        return (
-            between * (sum(own[: index + 1]) + extra)
-            + boundaries * (sum(own) + mixed + extra)
-            + _LINE * steps
-        )
-
-    def _probes(self) -> dict[str, list[TokenisedExample]]:
+    def recorded(self) -> dict[str, list[TokenisedExample]]:
+        """The examples whose gradients are recorded, by probe set."""
         record = self.config.record
         assert record is not None
         return {name: self._tokenise(e[: record.probes]) for name, e in self.probes.items()}
@@ -298,11 +239,6 @@ class Arm:
         if train.pack is None or not self.base.packs:
             return None
         return min(train.pack, self._longest)
-
-
-def _texts(examples: Sequence[Example]) -> int:
-    """Bytes of the verdicts on examples; a prediction is about as long as its target."""
-    return sum(_LINE + len(e.prompt) + 2 * len(e.target) for e in examples)
 
 
 def _shapes(examples: Sequence[TokenisedExample], size: int, width: int | None) -> list[MicroBatch]:

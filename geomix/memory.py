@@ -1,10 +1,10 @@
 """How much memory a training step will take: the step itself, run on tensors that hold nothing.
 
-The model is made from its configuration with fake tensors (shapes, types and lifetimes, no data),
-and one micro-batch goes through the very functions that training calls. What is alive is counted
-after every operation, so that whatever autograd keeps is counted for any architecture: under sdpa
-the inputs of every matrix product, normalisation and activation, q, k, v and the output of the
-attention, with bf16 autocast also the bfloat16 copies of the weights.
+The model is made from its configuration, prepared as training does and given fake tensors (shapes,
+types and lifetimes, no data), and one micro-batch goes through the very functions that training
+calls. What is alive is counted after every operation, so that whatever autograd keeps is counted
+for any architecture: under sdpa the inputs of every matrix product, normalisation and activation,
+q, k, v and the output of the attention, with bf16 autocast also the bfloat16 copies of the weights.
 
 Rows count as packed: with several examples in a row, attention gets a mask and, where key and value
 heads are shared, a copy of them for every head.
@@ -174,8 +174,10 @@ def memory_of(
         dtype: of the weights, gradients and moments.
         prepare: freezes parameters, adds some, or turns gradient checkpointing on, in place.
     """
-    with FakeTensorMode(allow_non_fake_inputs=True), _Alive() as alive:
+    with torch.device("meta"):  # peft cannot put adapters on fake tensors
         model = prepare(weightless(config, dtype))
+    with FakeTensorMode(allow_non_fake_inputs=True), _Alive() as alive:
+        _materialise(model, dtype)
         trained = [p for p in model.parameters() if p.requires_grad]
         gradients = sum(p.numel() * p.element_size() for p in trained)
         weights = alive.now
@@ -200,6 +202,29 @@ def memory_of(
         torch.autograd.backward(weighted_loss(forward(batch), batch))
         pass_after = alive.most
     return Memory(weights, gradients, 2 * gradients, kept, of_logits, pass_alone, pass_after)
+
+
+def _materialise(model: nn.Module, dtype: torch.dtype) -> None:
+    """Move a model from the meta device to the CPU, in place; its parameters become `dtype`.
+
+    Adapters take the type of the weights when they are put on real ones. Tied tensors stay tied.
+    """
+    moved: dict[Tensor, Tensor] = {}
+
+    def here(tensor: Tensor) -> Tensor:
+        if tensor not in moved:
+            if isinstance(tensor, nn.Parameter):
+                empty = torch.empty(tensor.shape, dtype=dtype, device=_CPU)
+                moved[tensor] = nn.Parameter(empty, requires_grad=tensor.requires_grad)
+            else:
+                moved[tensor] = torch.empty_like(tensor, device=_CPU)
+        return moved[tensor]
+
+    for module in model.modules():
+        # Rotary embeddings also keep their frequencies in a plain attribute.
+        places: tuple[dict[str, Any], ...] = (module._parameters, module._buffers, vars(module))
+        for held in places:
+            held.update({key: here(t) for key, t in held.items() if isinstance(t, Tensor)})
 
 
 def _batch(micro: MicroBatch) -> Batch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,7 +15,7 @@ from click.testing import CliRunner, Result
 from geomix.arms import prepare
 from geomix.cli import main
 from geomix.config import RunConfig
-from geomix.config_train import TrainConfig
+from geomix.config_train import LoraConfig, TrainConfig
 from geomix.cost import amount
 from geomix.data.batch import Batch, collate
 from geomix.data.example import IGNORED, Example, TokenisedExample
@@ -26,8 +27,10 @@ from geomix.model.loss import weighted_loss
 from geomix.model.shape import SHAPES, local_config, weightless
 from geomix.train.optimiser import make_optimiser
 from geomix.train.step import Stepper, training_forward
+from geomix.train.trainable import attach
 
 CPU = torch.device("cpu")
+Prepare = Callable[[torch.nn.Module], torch.nn.Module]
 
 
 def config(model: Path | str, **more: Any) -> RunConfig:
@@ -77,19 +80,26 @@ def saved_bytes(model: torch.nn.Module, batch: Batch, precision: str) -> int:
     return sum(kept.values())
 
 
+def adapted(model: torch.nn.Module) -> torch.nn.Module:
+    attach(model, LoraConfig(rank=4), "lora")
+    return model
+
+
+@pytest.mark.parametrize("prepare", [torch.nn.Module.train, adapted])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("kind", ["tiny_model", "dropout_model"])
 def test_the_activations_are_what_autograd_keeps(
-    request: pytest.FixtureRequest, kind: str, precision: str
+    request: pytest.FixtureRequest, kind: str, precision: str, prepare: Prepare
 ) -> None:
     """Autograd's own hooks, on a real model, list every tensor that it saves."""
     folder = request.getfixturevalue(kind)
-    model = load_model(str(folder), CPU).model.train()
+    model = prepare(load_model(str(folder), CPU).model.train())
     examples = rows_of(6, 30, 5) + rows_of(6, 10, 5)
     batch = collate(examples, [0.1] * 12, 0, 40)
     assert batch.ids.shape == (6, 40)
     real = saved_bytes(model, batch, precision)
-    said = memory_of(local_config(str(folder)), MicroBatch(6, 40, 60), precision).activations
+    shape, micro = local_config(str(folder)), MicroBatch(6, 40, 60)
+    said = memory_of(shape, micro, precision, prepare=prepare).activations
     assert said == pytest.approx(real, rel=0.05)
 
 
@@ -101,21 +111,27 @@ def test_twice_the_rows_keep_twice_the_activations(tiny_model: Path) -> None:
     assert (one.weights, one.gradients, one.adam) == (two.weights, two.gradients, two.adam)
 
 
-def test_weights_gradients_and_moments_are_those_of_a_real_step(tiny_model: Path) -> None:
-    loaded = load_model(str(tiny_model), CPU)
+@pytest.mark.parametrize("prepare", [torch.nn.Module.train, adapted])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_gradients_and_moments_are_those_of_a_real_step(
+    tiny_model: Path, dtype: torch.dtype, prepare: Prepare
+) -> None:
+    """A real model's, prepared in the order of training: first its type, then its adapters."""
+    model = prepare(load_model(str(tiny_model), CPU).model.to(dtype))
     train = TrainConfig()
-    optimiser = make_optimiser(loaded.model, train)
-    Stepper(loaded.model, optimiser, train, 0, CPU).step({"D_A": rows_of(2, 8, 2)})
+    optimiser = make_optimiser(model, train)
+    Stepper(model, optimiser, train, 0, CPU).step({"D_A": rows_of(2, 8, 2)})
     moments = sum(
         state[name].nbytes
         for state in optimiser.state.values()
         for name in ("exp_avg", "exp_avg_sq")
     )
-    found = memory_of(local_config(str(tiny_model)), MicroBatch(2, 8, 4), "fp32")
-    weights = sum(p.nbytes for p in loaded.model.parameters())
+    shape = local_config(str(tiny_model))
+    found = memory_of(shape, MicroBatch(2, 8, 4), "fp32", dtype, prepare)
+    weights = sum(p.nbytes for p in model.parameters())
     assert found.adam == moments
-    assert found.gradients == weights
-    buffers = sum(b.nbytes for b in loaded.model.buffers())
+    assert found.gradients == sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    buffers = sum(b.nbytes for b in model.buffers())
     assert found.weights == pytest.approx(weights + buffers, rel=0.01)
 
 
@@ -377,14 +393,14 @@ def test_activations_that_are_computed_again_are_not_kept(tiny_model: Path) -> N
     assert kept[1] < 0.3 * kept[0]
 
 
-def test_adapters_are_counted_and_their_memory_is_unknown(tiny_model: Path, place: Path) -> None:
+def test_adapters_are_counted(tiny_model: Path, place: Path) -> None:
     """q and v of two layers: rank × (32 in + 32 or 16 out) each."""
     lora = {"rank": 2, "targets": ["q_proj", "v_proj"]}
     result = dry(config(tiny_model, train={"batch_size": 8, "lora": lora}), "--json")
     assert result.exit_code == 0, result.output
     (found,) = json.loads(result.stdout)["cost"]["arms"].values()
     assert found["stages"][0]["size"]["trainable"] == 2 * 2 * (32 + 32 + 32 + 16)
-    assert found["stages"][0]["memory"] is None
+    assert found["stages"][0]["memory"] > 4 * found["stages"][0]["size"]["parameters"]
 
 
 def test_a_packing_has_a_share(tiny_model: Path) -> None:

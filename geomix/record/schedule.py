@@ -114,6 +114,22 @@ def parse(at: Sequence[str | int]) -> Schedule:
     return Schedule(boundaries, tuple(spaced["log"]), tuple(spaced["every"]), tuple(steps))
 
 
+def snapshots(at: Sequence[str | int], stage: int, steps: int, *, taken: bool) -> int:
+    """How many snapshots a stage has that lasts all its steps.
+
+    Args:
+        at: as in `parse`.
+        stage: index of the stage, from 0.
+        steps: optimiser steps of the stage.
+        taken: whether it is taken from another run, which shows its first and last step alone.
+
+    Raises:
+        UserError: they are more than `MOST`.
+    """
+    scheduled = parse(at).steps_of(stage, steps)
+    return len(scheduled & {0, steps} if taken else scheduled)
+
+
 def steps_to_record(at: Sequence[str | int], stage: int, steps: int) -> frozenset[int]:
     """`parse(at).steps_of(stage, steps)`."""
     return parse(at).steps_of(stage, steps)

@@ -1,0 +1,84 @@
+"""What a stage would leave on the disk: checkpoints, snapshots, verdicts and metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from geomix.data.example import Example
+from geomix.data.stage import planned_steps
+from geomix.estimate import Arm
+from geomix.memory import Size
+from geomix.record.schedule import snapshots
+
+_LINE = 210
+"""Bytes of a line of `metrics.jsonl`, and of what stands around the texts of a verdict."""
+
+_SNAPSHOT = 60_000
+"""Bytes of a snapshot's own description."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """Bytes that a stage writes; None where the model's size is not known.
+
+    Attributes:
+        final: the checkpoint at its end, with Adam's second moments.
+        within: those that are kept while it trains, and the one that is being written.
+        snapshots: of the recorder.
+        verdicts: of the evaluations, and the metrics.
+    """
+
+    final: int | None
+    within: int | None
+    snapshots: int | None
+    verdicts: int
+
+
+def disk_of(arm: Arm, index: int) -> Disk:
+    """Bytes that a stage of an arm writes; the files of one that is taken are only linked."""
+    size, saving = arm.size(index), arm.config.checkpoint
+    record, taken = arm.config.record, arm.config.stages[index].from_ is not None
+    steps = planned_steps(arm.config.stages[index], arm.plans[index])
+    verdicts = _verdicts(arm, index, steps)
+    if size is None:
+        return Disk(0 if taken else None, 0 if taken else None, None, verdicts)
+    written = 0
+    if record is not None:
+        written = snapshots(record.at, index, steps, taken=taken) * _snapshot(arm, size)
+    if taken:
+        return Disk(0, 0, written, verdicts)
+    kept = saving.keep + 1 if saving.steps or saving.minutes else 0
+    moment = size.trainable * size.item
+    weights = size.parameters * size.item
+    return Disk(weights + moment, kept * (weights + 2 * moment), written, verdicts)
+
+
+def _snapshot(arm: Arm, size: Size) -> int:
+    record = arm.config.record
+    assert record is not None
+    total = _SNAPSHOT + size.tensors * (8 * len(arm.probes) ** 2 + 150)
+    for examples in arm.recorded().values():
+        total += 24 * sum(e.target_tokens for e in examples) + 20 * len(examples)
+        kept = sum(e.target_tokens for e in examples[: record.activations])
+        total += kept * (size.layers + 1) * size.features * 4 * 2  # and their gradients
+    return total
+
+
+def _verdicts(arm: Arm, index: int, steps: int) -> int:
+    stage, every = arm.config.stages[index], arm.config.evaluate.epochs
+    own = [_texts(plan.own) for plan in arm.plans]
+    extra = sum(_texts(examples) for examples in arm.evaluated.values())
+    mixed = sum(_texts(plan.mixed) for plan in arm.plans)
+    boundaries = (2 if index == 0 else 1) * (sum(own) + mixed + extra)
+    if stage.from_ is not None:
+        return boundaries
+    epochs = math.ceil(steps / arm.plans[index].steps(1, stage.train.batch_size))
+    between = (epochs - 1) // every if every else 0
+    return between * (sum(own[: index + 1]) + extra) + boundaries + _LINE * steps
+
+
+def _texts(examples: Sequence[Example]) -> int:
+    """Bytes of the verdicts on examples; a prediction is about as long as its target."""
+    return sum(_LINE + len(e.prompt) + 2 * len(e.target) for e in examples)
