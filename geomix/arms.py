@@ -74,26 +74,6 @@ class Ready:
     loaded: LoadedModel | None = None
 
 
-def check_elsewhere(arms: Mapping[str, RunConfig]) -> None:
-    """Find what arms take from other runs, or from arms before them, before any is trained.
-
-    Raises:
-        UserError: something that they name is not there, not finished or damaged.
-    """
-    before: list[str] = []
-    for name, config in arms.items():
-        taken_stages(config)
-        own = [stage.stop.steps_of for stage in config.stages]
-        late = [arm for arm in own if arm in arms and arm not in before]
-        if late:
-            raise UserError(
-                f"arm {name}: stop.steps_of: arm '{late[0]}' is not trained before it; "
-                "change their order"
-            )
-        steps_elsewhere(config, {}, skip=before)
-        before.append(name)
-
-
 def prepared_arms(arms: Mapping[str, RunConfig], device: torch.device) -> Ready:
     """The examples of each arm, and the first arm's θ_0.
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from geomix.arms import Ready, Training, arm_of, check_elsewhere, prepared_arms, resolve
+from geomix.arms import Ready, Training, arm_of, prepared_arms, resolve
 from geomix.atomic import write_json, write_text
 from geomix.config import RunConfig
 from geomix.config_file import Experiment
@@ -17,6 +17,7 @@ from geomix.errors import UserError
 from geomix.run import DEFAULT_ROOT, Run, open_run
 from geomix.stored import differences, stored_configs
 from geomix.train.checkpoint import Checkpoint, checkpoint_of, described_checkpoint
+from geomix.train.elsewhere import check_elsewhere
 from geomix.train.engine import Progress
 from geomix.train.parallel import Workers, lost, workers_here
 from geomix.train.saving import newest, tidy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from geomix.data.probes import asks_familiarity, evaluation_sets, probe_sets
 from geomix.data.registry import reading_once
 from geomix.data.stage import MIXED, REPLAY, StagePlan, plan_stages, planned_steps
 from geomix.errors import UserError
-from geomix.record.schedule import parse
+from geomix.record.schedule import snapshots
 from geomix.terminal import plain_table
 
 MOST = 1_000_000
@@ -37,7 +38,7 @@ def show_plan(experiment: Experiment, *, as_json: bool = False) -> None:
             cannot be used.
     """
     console = Console()
-    planned = plan(experiment)  # a mistake in the data shows before torch is imported
+    experiment, planned = plan(experiment)  # mistakes in the data show before torch is imported
     if not as_json:
         console.print(_plan_table(experiment, planned))
     from geomix.cost import cost_of, cost_table, in_words
@@ -52,26 +53,38 @@ def show_plan(experiment: Experiment, *, as_json: bool = False) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def plan(experiment: Experiment) -> dict[str, Planned]:
+def plan(experiment: Experiment) -> tuple[Experiment, dict[str, Planned]]:
     """The examples of every arm. Reads or generates the data, so its errors show here too.
 
+    Returns:
+        The experiment, with the steps that it takes from other runs or arms in `stop.steps`, and
+        the examples by arm.
+
     Raises:
-        UserError: a source cannot give what the configuration asks for, or more is asked for than
-            a dry run counts.
+        UserError: a source cannot give what the configuration asks for, more is asked for than a
+            dry run counts, or a run that is named is not there.
     """
     for config in experiment.arms.values():
         _countable(config)
+    elsewhere = any(s.from_ or s.stop.steps_of for c in experiment.arms.values() for s in c.stages)
+    if elsewhere:  # only then, since it imports torch
+        from geomix.train.elsewhere import check_elsewhere, with_steps
+
+        check_elsewhere(experiment.arms, hashes=False)
     found: dict[str, Planned] = {}
     with reading_once():
         for arm, config in experiment.arms.items():
             plans = plan_stages(config)
             found[arm] = (plans, probe_sets(config, plans), evaluation_sets(config, plans))
-    return found
+    if elsewhere:
+        arms = with_steps(experiment.arms, {arm: stages for arm, (stages, _, _) in found.items()})
+        experiment = replace(experiment, arms=arms)
+    return experiment, found
 
 
 def plan_table(experiment: Experiment) -> Table:
     """One row a stage of each arm; raises as `plan` does."""
-    return _plan_table(experiment, plan(experiment))
+    return _plan_table(*plan(experiment))
 
 
 def _countable(config: RunConfig) -> None:
@@ -100,12 +113,16 @@ def _plan_table(experiment: Experiment, planned: dict[str, Planned]) -> Table:
         table.add_column(column, justify="left" if column in ("arm", "stage") else "right")
     for arm, config in experiment.arms.items():
         for index, stage in enumerate(planned[arm][0]):
-            table.add_row(arm if index == 0 else "", *_row(config, index, stage, replays))
+            facts = _stage_facts(experiment, arm, index, stage)
+            table.add_row(arm if index == 0 else "", *_row(config, index, stage, facts, replays))
     return table
 
 
-def _row(config: RunConfig, index: int, plan: StagePlan, replays: bool) -> tuple[str, ...]:
-    stage, facts = config.stages[index], _stage_facts(config, index, plan)
+def _row(
+    config: RunConfig, index: int, plan: StagePlan, facts: dict[str, Any], replays: bool
+) -> tuple[str, ...]:
+    stage = config.stages[index]
+    taken = stage.from_ is not None
     passages = plan.sets.get(MIXED)
     mixed = "–" if passages is None else str(facts["mixed_in"])
     return (
@@ -113,17 +130,32 @@ def _row(config: RunConfig, index: int, plan: StagePlan, replays: bool) -> tuple
         f"{plan.name} {facts['own']}",
         f"({mixed})" if passages and not passages.trained else mixed,
         *(["+".join(map(str, facts["replay"].values())) or "–"] * replays),
-        facts["stop"],
-        f"≤ {facts['steps']}" if stage.stop.early else str(facts["steps"]),
-        f"{stage.train.lr:g}",
+        f"from {shortened(stage.from_)}" if stage.from_ else facts["stop"],
+        "–" if taken else "≤ " * facts["at_most"] + str(facts["steps"]),
+        "–" if taken else f"{stage.train.lr:g}",
         str(facts["snapshots"]),
     )
 
 
-def _stage_facts(config: RunConfig, index: int, plan: StagePlan) -> dict[str, Any]:
-    """The exact counts of a stage."""
+def shortened(path: str, most: int = 24) -> str:
+    """The end of a path, which tells runs apart."""
+    return path if len(path) <= most else "…" + path[1 - most :]
+
+
+def _at_most(experiment: Experiment, config: RunConfig, index: int) -> bool:
+    """Whether a stage may end before its planned steps, or the arm whose steps it takes may."""
     stage = config.stages[index]
-    steps = planned_steps(stage, plan)
+    if stage.from_ is not None:
+        return False
+    other = experiment.arms.get(stage.stop.steps_of) if stage.stop.steps_of else None
+    return stage.stop.early or (other is not None and _at_most(experiment, other, index))
+
+
+def _stage_facts(experiment: Experiment, arm: str, index: int, plan: StagePlan) -> dict[str, Any]:
+    """The exact counts of a stage."""
+    config = experiment.arms[arm]
+    stage, record = config.stages[index], config.record
+    taken, steps = stage.from_ is not None, planned_steps(stage, plan)
     passages = plan.sets.get(MIXED)
     return {
         "stage": config.stage_name(index),
@@ -132,17 +164,19 @@ def _stage_facts(config: RunConfig, index: int, plan: StagePlan) -> dict[str, An
         "mixed_in": len(plan.mixed),
         "mixed_in_trained": bool(passages and passages.trained),
         "replay": plan.sets[REPLAY].source["examples"] if REPLAY in plan.sets else {},
+        "from": stage.from_,
         "stop": stop_text(stage.stop),
-        "steps": steps,
+        "steps": 0 if taken else steps,
+        "at_most": _at_most(experiment, config, index),
         "lr": stage.train.lr,
-        "snapshots": len(parse(config.record.at).steps_of(index, steps)) if config.record else 0,
+        "snapshots": snapshots(record.at, index, steps, taken=taken) if record else 0,
     }
 
 
 def _facts(experiment: Experiment, planned: dict[str, Planned]) -> dict[str, Any]:
     """The plan as JSON holds it; an arm's name is "" where there are none."""
     arms = {
-        arm: [_stage_facts(config, i, stage) for i, stage in enumerate(planned[arm][0])]
-        for arm, config in experiment.arms.items()
+        arm: [_stage_facts(experiment, arm, i, stage) for i, stage in enumerate(planned[arm][0])]
+        for arm in experiment.arms
     }
     return {"name": experiment.name, "arms": arms}

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
 
+from geomix.cli import main
 from geomix.config_file import load
+from geomix.cost import cost_of, cost_table
 from geomix.data.registry import SOURCES
 from geomix.errors import UserError
 from geomix.experiment import run_experiment
+from geomix.plan import plan, plan_table
 from geomix.run import Run
 
 FIRST = """
@@ -175,3 +180,106 @@ def test_steps_of_what_is_not_there_are_one_line(
     with pytest.raises(UserError, match=says):
         run(text, tmp_path / "arms")
     assert not (tmp_path / "arms").exists()
+
+
+def dry(text: str, folder: Path) -> dict[str, Any]:
+    """What a dry run of a configuration says, as JSON."""
+    file = folder / "dry.yaml"
+    file.write_text(text, encoding="utf-8")
+    result = CliRunner().invoke(main, ["train", str(file), "--dry-run", "--json"])
+    assert result.exit_code == 0, result.output
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+def test_a_dry_run_has_the_steps_of_other_arms_and_runs(
+    first: Run, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Against the run itself; an arm whose steps are those of one with a rule may end earlier."""
+    text = ARMS.format(model=tiny_model, first=first.path)
+    text = text.replace("record: null", "record: {at: ['every:2'], probes: 2}")
+    found = dry(text, tmp_path)
+    steps = {arm: stage["steps"] for arm, (stage,) in found["arms"].items()}
+    trained = run(text, tmp_path / "arms").arms
+    assert steps == {arm.name: arm.steps_done()[0] for arm in trained}
+    counts = {arm: stage["snapshots"] for arm, (stage,) in found["arms"].items()}
+    assert counts == {arm.name: len(arm.snapshots()) for arm in trained}
+    assert not any(stage["at_most"] for (stage,) in found["arms"].values())
+    rule = text.replace("words: 3}", "words: 3}\n    stages.0.stop: {epochs: 2, loss_below: 0.1}")
+    early = {arm: stage["at_most"] for arm, (stage,) in dry(rule, tmp_path)["arms"].items()}
+    assert early == {"mixed": True, "as-many": True, "fixed": False, "as-first": False}
+
+
+def test_a_dry_run_trains_no_taken_stage(first: Run, tiny_model: Path, tmp_path: Path) -> None:
+    """Its snapshots, evaluations and files against those of the run itself."""
+    text = SECOND.format(model=tiny_model, taken=first.path, more="stop: {epochs: 50}")
+    text = text.replace("at: [boundaries]", "at: [boundaries, 'log:4']")
+    found = dry(text, tmp_path)
+    stage, cost = found["arms"][""][0], found["cost"]["arms"][""]["stages"][0]
+    assert (stage["from"], stage["steps"], stage["at_most"]) == (str(first.path), 0, False)
+    assert (cost["memory"], cost["disk"]["final"], cost["disk"]["within"]) == (None, 0, 0)
+    second = run(text, tmp_path / "second")
+    here = [file for file in second.snapshots() if file.name.startswith("stage0")]
+    assert stage["snapshots"] == len(here) == 2
+    each = [
+        c["disk"]["snapshots"] / p["snapshots"]
+        for c, p in zip(found["cost"]["arms"][""]["stages"], found["arms"][""], strict=True)
+    ]
+    assert each[0] == each[1]
+    verdicts = sum(f.stat().st_size for f in (second.path / "stages/0-kvr/eval").glob("*.jsonl"))
+    assert cost["disk"]["verdicts"] == pytest.approx(verdicts, rel=0.2)
+
+
+def test_the_tables_say_what_is_taken(first: Run, tiny_model: Path, tmp_path: Path) -> None:
+    text = SECOND.format(model=tiny_model, taken=first.path, more="stop: {epochs: 3}")
+    file = tmp_path / "dry.yaml"
+    file.write_text(text, encoding="utf-8")
+    experiment, planned = plan(load(file, sources=tuple(SOURCES)))
+    columns = {str(c.header): list(c.cells) for c in plan_table(experiment).columns}
+    assert columns["steps"] == ["–", "4"]
+    assert columns["lr"] == ["–", "0.001"]
+    (said, other) = columns["epochs"]
+    assert said.startswith("from …")
+    assert str(first.path).endswith(said.removeprefix("from …"))
+    assert len(said) <= len("from ") + 24
+    assert other == "2"
+    table = cost_table(cost_of(experiment, planned))
+    cells = {str(c.header): next(iter(c.cells)) for c in table.columns}
+    assert {cells[name] for name in ("padding", "tokens", "kept", "logits", "step")} == {"–"}
+    assert cells["record"] not in ("–", "unknown")
+    assert "linked" in str(table.caption)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("from: {first}", "from: nowhere"), "nowhere: no such folder"),
+        (("from: {first}", "from: {first}/stages/1-kvr"), "stages[0].from"),
+        (("epochs: 2", "steps_of: runs/none"), "runs/none: no such folder"),
+        (("epochs: 2", "steps_of: {first}"), "that run trained no stage 1"),
+    ],
+)
+def test_a_dry_run_says_what_training_would(
+    first: Run, tiny_model: Path, tmp_path: Path, change: tuple[str, str], says: str
+) -> None:
+    text = SECOND.format(model=tiny_model, taken="{first}", more="stop: {epochs: 3}")
+    text = text.replace(*change).replace("{first}", str(first.path))
+    file = tmp_path / "dry.yaml"
+    file.write_text(text, encoding="utf-8")
+    trained, planned = (
+        CliRunner().invoke(main, ["train", str(file), *more])
+        for more in (["--out", str(tmp_path / "out")], ["--dry-run"])
+    )
+    assert planned.exit_code == trained.exit_code == 2
+    assert planned.stderr == trained.stderr
+    assert says in planned.stderr
+    assert planned.stderr.count("\n") == 1
+
+
+def test_a_dry_run_does_not_read_the_weights(first: Run, tiny_model: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(first.path, copy)
+    file = copy / "stages/0-kvr/checkpoints/final/model.safetensors"
+    file.unlink()
+    file.mkdir()  # reading it would fail
+    dry(SECOND.format(model=tiny_model, taken=copy, more="stop: {epochs: 3}"), tmp_path)
