@@ -130,16 +130,24 @@ def _row(
         f"{plan.name} {facts['own']}",
         f"({mixed})" if passages and not passages.trained else mixed,
         *(["+".join(map(str, facts["replay"].values())) or "–"] * replays),
-        f"from {shortened(stage.from_)}" if stage.from_ else facts["stop"],
+        f"from {origin(stage.from_)}" if stage.from_ else facts["stop"],
         "–" if taken else "≤ " * facts["at_most"] + str(facts["steps"]),
         "–" if taken else f"{stage.train.lr:g}",
         str(facts["snapshots"]),
     )
 
 
-def shortened(path: str, most: int = 24) -> str:
-    """The end of a path, which tells runs apart."""
-    return path if len(path) <= most else "…" + path[1 - most :]
+def origin(path: str, most: int = 24) -> str:
+    """A run, or a run's stage, in few characters: the end of its name, which tells runs apart.
+
+    Args:
+        path: of a run's folder, or of a stage within one.
+        most: characters.
+    """
+    folder = Path(path)
+    in_run = folder.parent.name == "stages"
+    name = f"{folder.parents[1].name}/{folder.name}" if in_run else folder.name or path
+    return name if len(name) <= most else "…" + name[1 - most :]
 
 
 def _at_most(experiment: Experiment, config: RunConfig, index: int) -> bool:

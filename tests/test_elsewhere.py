@@ -18,7 +18,7 @@ from geomix.cost import cost_of, cost_table
 from geomix.data.registry import SOURCES
 from geomix.errors import UserError
 from geomix.experiment import run_experiment
-from geomix.plan import plan, plan_table
+from geomix.plan import origin, plan, plan_table
 from geomix.run import Run
 
 FIRST = """
@@ -213,7 +213,7 @@ def test_a_dry_run_has_the_steps_of_other_arms_and_runs(
 def test_a_dry_run_trains_no_taken_stage(first: Run, tiny_model: Path, tmp_path: Path) -> None:
     """Its snapshots, evaluations and files against those of the run itself."""
     text = SECOND.format(model=tiny_model, taken=first.path, more="stop: {epochs: 50}")
-    text = text.replace("at: [boundaries]", "at: [boundaries, 'log:4']")
+    text = text.replace("at: [boundaries]", "at: ['every:3']")
     found = dry(text, tmp_path)
     stage, cost = found["arms"][""][0], found["cost"]["arms"][""]["stages"][0]
     assert (stage["from"], stage["steps"], stage["at_most"]) == (str(first.path), 0, False)
@@ -238,16 +238,27 @@ def test_the_tables_say_what_is_taken(first: Run, tiny_model: Path, tmp_path: Pa
     columns = {str(c.header): list(c.cells) for c in plan_table(experiment).columns}
     assert columns["steps"] == ["–", "4"]
     assert columns["lr"] == ["–", "0.001"]
-    (said, other) = columns["epochs"]
-    assert said.startswith("from …")
-    assert str(first.path).endswith(said.removeprefix("from …"))
-    assert len(said) <= len("from ") + 24
-    assert other == "2"
+    assert columns["epochs"] == ["from first", "2"]
     table = cost_table(cost_of(experiment, planned))
     cells = {str(c.header): next(iter(c.cells)) for c in table.columns}
     assert {cells[name] for name in ("padding", "tokens", "kept", "logits", "step")} == {"–"}
     assert cells["record"] not in ("–", "unknown")
     assert "linked" in str(table.caption)
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("runs/first", "first"),
+        ("runs/first/", "first"),
+        ("runs/first/stages/0-kvr", "first/0-kvr"),
+        ("runs/2026-11-20-kvr-lama-random-words", "…0-kvr-lama-random-words"),
+        (".", "."),
+    ],
+)
+def test_a_run_in_few_characters(path: str, says: str) -> None:
+    assert origin(path) == says
+    assert len(says) <= 24
 
 
 @pytest.mark.parametrize(

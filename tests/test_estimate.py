@@ -403,6 +403,25 @@ def test_adapters_are_counted(tiny_model: Path, place: Path) -> None:
     assert found["stages"][0]["memory"] > 4 * found["stages"][0]["size"]["parameters"]
 
 
+def test_a_snapshot_of_a_taken_stage_needs_no_optimiser(tiny_model: Path) -> None:
+    """All its parameters have gradients, whatever its `train` says, and two moments fewer each."""
+    record = {"at": ["boundaries"], "probes": 8}
+    train = {"batch_size": 8, "micro_batch_size": 3}
+
+    def recorded(taken: bool, **more: Any) -> int:
+        run = config(tiny_model, record=record, train={**train, **more})
+        stage = run.stages[0].model_copy(update={"from_": "elsewhere"} if taken else {})
+        found = arm(run.model_copy(update={"stages": [stage]})).snapshot_memory()
+        assert found is not None
+        return found
+
+    weights = sum(p.nbytes for p in load_model(str(tiny_model), CPU).model.parameters())
+    whole = recorded(taken=True)
+    assert recorded(taken=False) - whole == 2 * weights
+    assert recorded(taken=True, lora={"rank": 2}) == whole
+    assert recorded(taken=False, lora={"rank": 2}) < whole
+
+
 def test_a_packing_has_a_share(tiny_model: Path) -> None:
     found = arm(config(tiny_model)).packing(1)
     assert isinstance(found, Packing)
