@@ -27,10 +27,10 @@ from geomix.reading import read_json
 from geomix.record.recorder import Recorder
 from geomix.run import Run
 from geomix.train.checkpoint import Checkpoint
-from geomix.train.elsewhere import steps_elsewhere, taken_stages
+from geomix.train.elsewhere import check_fits, settle, taken_of
 from geomix.train.engine import Engine, Progress
 from geomix.train.parallel import Workers
-from geomix.train.setup import weights_dtype
+from geomix.train.setup import check_setup, weights_dtype
 from geomix.train.step import autocast, row_width
 
 
@@ -74,8 +74,15 @@ class Ready:
     loaded: LoadedModel | None = None
 
 
-def prepared_arms(arms: Mapping[str, RunConfig], device: torch.device) -> Ready:
+def prepared_arms(
+    arms: Mapping[str, RunConfig], device: torch.device, *, fresh: bool = False
+) -> Ready:
     """The examples of each arm, and the first arm's θ_0.
+
+    Args:
+        arms: their configurations.
+        device: where θ_0 goes.
+        fresh: whether they begin, so that the stages that they take must fit their models.
 
     Raises:
         UserError: a source cannot give what a configuration asks for, or a model cannot be used.
@@ -89,6 +96,9 @@ def prepared_arms(arms: Mapping[str, RunConfig], device: torch.device) -> Ready:
             ready.loaded = _load(base, device)
             for name, config in arms.items():
                 if _base_of(config) == base:
+                    if fresh:
+                        check_fits(config, ready.loaded)
+                        check_setup(config, ready.loaded)
                     ready.prepared[name] = prepare(config, chooser(config, ready.loaded))
     return ready
 
@@ -164,6 +174,7 @@ class Training:
             for name, examples in prepared.evaluated.items()
         }
         known = {arm.name: arm for arm in self.run.arms if arm != self.run}
+        found = self.workers.first(lambda: settle(config, run, known))
         engine = Engine(
             config,
             loaded,
@@ -172,8 +183,8 @@ class Training:
             progress,
             evaluated,
             self.stop,
-            taken_stages(config),
-            steps_elsewhere(config, known),
+            taken_of(found),
+            {int(index): steps for index, steps in found["steps"].items()},
             self.workers,
         )
         try:

@@ -26,7 +26,8 @@ MOST_SHOWN = 600
 
 def is_main() -> bool:
     """Whether this is the process that speaks, where a launcher started several."""
-    return os.environ.get("RANK", "0") == "0"
+    several = os.environ.get("WORLD_SIZE", "1") not in ("", "1")
+    return not several or os.environ.get("RANK") in (None, "", "0")
 
 
 class _OneLineErrors(click.Group):
@@ -47,6 +48,10 @@ class _OneLineErrors(click.Group):
             raise  # click ends quietly: the reader of a pipe has what it wanted
         except OSError as error:  # a full disk, a folder without permission
             lines = (f"{error.filename or 'files'}: {error.strerror or error}",)
+        except ValueError as error:
+            if "null byte" not in str(error):
+                raise
+            lines = ("a name holds a null byte; no file can have it",)
         for line in lines if is_main() else ():
             click.echo(f"geomix: {harmless(' '.join(line.split()))[:MOST_SHOWN]}", err=True)
         raise click.exceptions.Exit(2)

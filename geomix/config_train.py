@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
+from annotated_types import Len
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PlainValidator,
+    PositiveFloat,
+    ValidationInfo,
+    model_validator,
+)
 
 from geomix.config_data import Count, Strict
+
+
+def _named(value: object, info: ValidationInfo) -> object:
+    """One word, or a list of texts: anything else is one mistake, not one for each of both."""
+    word = {"trainable": "all", "targets": "all-linear"}[str(info.field_name)]
+    texts = isinstance(value, list) and value and all(isinstance(v, str) and v for v in value)
+    if value == word or texts:
+        return value
+    raise ValueError(f"give '{word}' or a list of texts that is not empty")
+
+
+Names = Annotated[
+    Any, PlainValidator(_named, json_schema_input_type=str | Annotated[list[str], Len(1)])
+]
+"""One word that stands for all, or a list of names."""
 
 
 class StopConfig(Strict):
@@ -65,15 +88,15 @@ class LoraConfig(Strict):
     model.
     """
 
-    rank: Count = 8
+    rank: Annotated[int, Field(ge=1, le=65_536)] = 8
     """Rank of each adapter."""
     alpha: PositiveFloat = 16.0
     """The adapter's output is scaled by alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout before the adapter."""
-    targets: Annotated[str, Field(min_length=1)] | list[str] = "all-linear"
-    """Modules that get one: `all-linear` (all but the output head), or ends of module names,
-    such as `[q_proj, v_proj]`."""
+    targets: Names = "all-linear"
+    """Modules that get one: `all-linear` (all but the output head), or a list of ends of module
+    names, such as `[q_proj, v_proj]`."""
 
 
 class TrainConfig(Strict):
@@ -115,10 +138,10 @@ class TrainConfig(Strict):
     and optimiser in bfloat16 too, so that small updates are rounded away."""
     gradient_checkpointing: bool = False
     """Compute each layer's activations again in the backward pass instead of keeping them."""
-    trainable: Literal["all"] | Annotated[list[str], Field(min_length=1)] = "all"
+    trainable: Names = "all"
     """Which parameters train: `all`, or those that match any of a list of patterns: `layers:0-3`,
     `layers:7`, `module:mlp` (a part of the name within the layer), `embedding` (what stands before
-    the layers), `head` (behind them), or a whole name with `*`, such as `*.mlp.up_proj.weight`."""
+    the layers), `head` (the output head), or a name with `*`, such as `*.mlp.up_proj.weight`."""
     lora: LoraConfig | None = None
     """Low-rank adapters train in place of the parameters; null for none."""
     update_shares: bool = False

@@ -83,7 +83,7 @@ def run_experiment(
     with _together(experiment.arms) as workers:
         path = workers.first(lambda: _free(folder, experiment.name))
         check_elsewhere(experiment.arms)
-        ready = prepared_arms(experiment.arms, workers.device)
+        ready = prepared_arms(experiment.arms, workers.device, fresh=True)
         run = Run(Path(path))
         with _begun(run, experiment, workers, say):
             workers.first(lambda: True)  # the folder is there
@@ -113,12 +113,15 @@ def _begun(
         run.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{run.path}: cannot be made ({error.strerror})") from None
-    with run.writing():
-        say(f"{experiment.name} → {run.path}")
-        write_text(run.config_file, experiment.text)
-        write_json(run.environment_file, describe_environment(workers.device, workers.world))
-        resolve(run, experiment.name, experiment.arms)
-        yield
+    with run.locked():
+        if run.resolved_file.exists():  # another process was quicker
+            raise UserError(f"--out {run.path}: not empty; name a folder that is not there yet")
+        with run.reporting():
+            say(f"{experiment.name} → {run.path}")
+            write_text(run.config_file, experiment.text)
+            write_json(run.environment_file, describe_environment(workers.device, workers.world))
+            resolve(run, experiment.name, experiment.arms)
+            yield
 
 
 @contextmanager

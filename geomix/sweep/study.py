@@ -157,7 +157,20 @@ def _mistakes(
         found.append(f"{at('runs')}: either `runs:` or `grid:`; leave one of them out")
     if not (config.grid or config.runs or config.seeds):
         found.append(f"{file}: nothing varies; give `grid:`, `runs:` or `seeds: [0, 1, 2]`")
-    varied = {key_of(key): at("grid", key) for key in config.grid}
+    varied: dict[Key, str] = {}
+    for key in config.grid:
+        for known, where in varied.items():
+            shorter = min(len(known), len(key_of(key)))
+            if known[:shorter] == key_of(key)[:shorter]:
+                found.append(f"{at('grid', key)}: {where} varies it already, or a part of it")
+        varied[key_of(key)] = at("grid", key)
+    found += [
+        f"{at('runs', name)}: no name for a run, whose files beside it end so"
+        for name in config.runs
+        if name.endswith((".yaml", ".log"))
+    ]
+    if config.out is not None and not config.out.isprintable():
+        found.append(f"{at('out')}: a folder's name on one line")
     if config.seeds:
         seeded = [at("grid", key) for key in config.grid if key == "seed"]
         seeded += [at("runs", n, "seed") for n, run in config.runs.items() if "seed" in (run or {})]

@@ -8,13 +8,12 @@ is random in a step is a function of the seed and the step.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -22,12 +21,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from geomix.atomic import write_json, written_folder
+from geomix.atomic import file_hash, write_json, written_folder
+from geomix.config_train import StopConfig
 from geomix.errors import UserError
 from geomix.model.load import LoadedModel
 from geomix.train.optimiser import load_optimiser, optimiser_state
 from geomix.train.parallel import gathered, like
 from geomix.train.shares import Shares
+from geomix.train.stopping import Stopping
 from geomix.train.trainable import adapters, load_adapters
 
 SECOND_MOMENTS = "adam_second_moments.safetensors"
@@ -62,6 +63,22 @@ class Position:
     step: int = 0
     metrics: int = 0
     stopping: dict[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Refuse what no checkpoint of geomix holds.
+
+        Raises:
+            ValueError: a count is none, or the stopping rule has seen what it never looks at.
+        """
+        counts = (self.stage, self.epoch, self.batch, self.step, self.metrics)
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError("a place is counted from 0")
+        Stopping(StopConfig(), **self.stopping)
+
+
+def _within_folder(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    return bool(parts) and ".." not in parts and not name.startswith("/") and "\\" not in name
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +137,7 @@ def save(
             save_file({key: t.contiguous() for key, t in state.items()}, folder / name)
             write_json(folder / POSITION, asdict(position))
             files = sorted(file for file in folder.rglob("*") if file.is_file())
-            hashes = {file.relative_to(folder).as_posix(): _hash(file) for file in files}
+            hashes = {file.relative_to(folder).as_posix(): file_hash(file) for file in files}
             write_json(folder / MANIFEST, hashes)
     except Exception as error:
         if type(error) not in (SafetensorError, Exception):  # tokenizers raises a bare one
@@ -146,7 +163,7 @@ def adopt(source: Checkpoint, path: Path, position: Position) -> None:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 _link(source.path / name, folder / name)
         write_json(folder / POSITION, asdict(position))
-        write_json(folder / MANIFEST, {**hashes, POSITION: _hash(folder / POSITION)})
+        write_json(folder / MANIFEST, {**hashes, POSITION: file_hash(folder / POSITION)})
 
 
 def _link(source: Path, target: Path) -> None:
@@ -167,10 +184,13 @@ def check(path: Path) -> Checkpoint:
         hashes = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         if POSITION not in hashes or not any(name.endswith(_WEIGHTS) for name in hashes):
             raise ValueError("the manifest names no weights")
+        if not all(_within_folder(name) for name in hashes):
+            raise ValueError("the manifest names files elsewhere")
         for name, expected in hashes.items():
-            if _hash(path / name) != expected:
+            if file_hash(path / name) != expected:
                 raise UserError(f"{path}: {name} is damaged")
         position = Position(**json.loads((path / POSITION).read_text(encoding="utf-8")))
+        position.check()
     except FileNotFoundError as error:
         raise UserError(f"{path}: incomplete, it lacks {Path(error.filename).name}") from None
     except PermissionError:
@@ -221,8 +241,3 @@ def restore(
 
 def _within(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-
-
-def _hash(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

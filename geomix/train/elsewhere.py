@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from geomix.atomic import write_json
 from geomix.config import RunConfig, StageConfig
 from geomix.data.stage import StagePlan, planned_steps
 from geomix.errors import UserError
+from geomix.model.load import LoadedModel, load_tokenizer
+from geomix.model.shape import local_config
 from geomix.reading import read_json
 from geomix.run import Run, open_run
-from geomix.train.checkpoint import FINAL, Checkpoint, check
+from geomix.train.checkpoint import FINAL, MANIFEST, Checkpoint, Position, check
+
+SHAPE = (
+    "model_type",
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "tie_word_embeddings",
+)
+"""What two models must have in common for one to go on where the other ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +44,88 @@ class Taken:
     folder: Path
     checkpoint: Checkpoint
     steps: int
+
+
+FILE = "elsewhere.json"
+"""What a run took from others when it began, so that it can go on without them."""
+
+
+def settle(config: RunConfig, run: Run, arms: Mapping[str, Run]) -> dict[str, Any]:
+    """What a run has from elsewhere, as JSON can hold it: found once, then kept with the run.
+
+    Args:
+        config: the run.
+        run: its folder.
+        arms: the arms of the same experiment, by name.
+
+    Returns:
+        Under `steps` those of its stages, under `taken` the stages that are still to be taken.
+
+    Raises:
+        UserError: something is not there, not finished, damaged, or not what it was.
+    """
+    file = run.path / FILE
+    if not file.exists():
+        steps = steps_elsewhere(config, arms)
+        taken = {index: _described(found) for index, found in taken_stages(config).items()}
+        found: dict[str, Any] = {"steps": steps, "taken": taken}
+        if steps or taken:
+            write_json(file, found)
+        return found
+    found = read_json(file)
+    for index, known in list(found["taken"].items()):
+        name = config.stage_name(int(index))
+        if (run.stage_folder(int(index), name) / "checkpoints" / FINAL).is_dir():
+            del found["taken"][index]  # it is this run's own by now
+        elif _described(taken_stages(config)[int(index)]) != known:
+            raise UserError(
+                f"stages[{index}].from {known['folder']}: not what it was when the run began; "
+                "restore it or begin a new run"
+            )
+    return found
+
+
+def _described(taken: Taken) -> dict[str, Any]:
+    manifest = (taken.checkpoint.path / MANIFEST).read_bytes()
+    return {
+        "folder": str(taken.folder),
+        "steps": taken.steps,
+        "sha256": hashlib.sha256(manifest).hexdigest(),
+    }
+
+
+def taken_of(settled: Mapping[str, Any]) -> dict[int, Taken]:
+    """The stages that `settle` found, which has checked them."""
+    return {
+        int(index): Taken(
+            Path(found["folder"]),
+            Checkpoint(Path(found["folder"]) / "checkpoints" / FINAL, Position(int(index) + 1)),
+            found["steps"],
+        )
+        for index, found in settled["taken"].items()
+    }
+
+
+def check_fits(config: RunConfig, loaded: LoadedModel) -> None:
+    """Refuse stages of runs of another model, before anything is trained.
+
+    Raises:
+        UserError: shapes or tokenizers differ.
+    """
+    for index, (folder, _) in _found(config).items():
+        final = str(folder / "checkpoints" / FINAL)
+        theirs, mine = local_config(final), loaded.model.config
+        for name in SHAPE:
+            one, other = getattr(theirs, name, None), getattr(mine, name, None)
+            if one != other:
+                raise UserError(
+                    f"stages[{index}].from {folder}: a stage of another model, whose {name} is "
+                    f"{one} where this run's is {other}"
+                )
+        if load_tokenizer(final).get_vocab() != loaded.tokenizer.get_vocab():
+            raise UserError(
+                f"stages[{index}].from {folder}: trained with another tokenizer than this model's"
+            )
 
 
 def taken_stages(config: RunConfig) -> dict[int, Taken]:
@@ -64,7 +163,7 @@ def _finished(key: str, index: int, path: Path) -> tuple[Path, int]:
         folder, run = path, Run(path.parents[1])
         index = int(path.name.split("-")[0]) if path.name[:1].isdigit() else index
     else:
-        run = open_run(path)
+        run = _run_at(key, str(path))
         _one_arm(key, run)
         found = sorted((run.path / "stages").glob(f"{index}-*"))
         if not found:
@@ -74,6 +173,13 @@ def _finished(key: str, index: int, path: Path) -> tuple[Path, int]:
         raise UserError(f"{key} {folder}: not a finished stage (it holds no checkpoints/{FINAL})")
     read_json(folder / "data.json")
     return folder, run.steps_done().get(index, 0)
+
+
+def _run_at(key: str, named: str) -> Run:
+    try:
+        return open_run(named)
+    except UserError as error:
+        raise UserError(f"{key} {error}") from None
 
 
 def _one_arm(key: str, run: Run) -> None:
@@ -102,7 +208,7 @@ def steps_elsewhere(
         if named is None or named in skip:
             continue
         key = f"stages[{index}].stop.steps_of"
-        run = arms[named] if named in arms else open_run(named)
+        run = arms[named] if named in arms else _run_at(key, named)
         _one_arm(key, run)
         if run.status()["state"] != "done":
             raise UserError(f"{key} {named}: that run is not finished; go on with it first")

@@ -16,7 +16,7 @@ from geomix.data.chat import chat_format
 from geomix.data.describe import listed
 from geomix.data.example import TokenisedExample
 from geomix.data.stage import StagePlan
-from geomix.errors import Interrupted
+from geomix.errors import Interrupted, UserError
 from geomix.model.load import CPU, LoadedModel, load_model
 from geomix.run import Run
 from geomix.train.checkpoint import Checkpoint, Position, adopt, save
@@ -26,7 +26,7 @@ from geomix.train.finite import check_finite
 from geomix.train.parallel import ALONE, Workers
 from geomix.train.retention import Retention, lines_of
 from geomix.train.saving import Saving
-from geomix.train.setup import Setup, check_setup, weights_dtype
+from geomix.train.setup import Setup, check_workers, weights_dtype
 from geomix.train.stage import Stage, check_taken, check_unchanged, stages_of
 from geomix.train.step import StepResult, seed_dropout
 from geomix.train.stopping import Stopping
@@ -92,7 +92,7 @@ class Engine:
             Interrupted: the process was asked to end; a checkpoint is saved.
             UserError: the loss is not finite, or the data is not what it was.
         """
-        check_setup(self.config, self.loaded, self.workers)
+        check_workers(self.config, self.workers)
         tokenizer = self.loaded.tokenizer
         chat = chat_format(self.config.chat_template, tokenizer)
         stages = stages_of(self.config, plans, tokenizer, chat, self.known_steps)
@@ -121,7 +121,10 @@ class Engine:
         self._begin(stage, retention)
         model = self.loaded.model.to(weights_dtype(self.config, stage.index))
         theirs = load_model(str(taken.checkpoint.path), CPU).model
-        model.load_state_dict(theirs.state_dict())
+        try:
+            model.load_state_dict(theirs.state_dict())
+        except RuntimeError:
+            raise UserError(f"{taken.folder}: a stage of another model than this run's") from None
         self._measure(retention, "end", stage, 0, taken.steps)
         self._announce(replace(stage, steps=taken.steps), taken.steps, 0, None, last=True)
         if self.workers.main:
@@ -146,6 +149,7 @@ class Engine:
             self._begin(stage, retention)
         else:
             self._show(stage)
+            retention.begin(stage, again=True)
         step, size = position.step, stage.config.train.batch_size
         self.loaded.model.train()
         for epoch in range(position.epoch, stage.epochs):

@@ -193,12 +193,33 @@ def workers_here(kind: Kind) -> Workers:
     Args:
         kind: how they share the training.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    rank, world = _launched()
+    if world == 1:
         return Workers(device=default_device())
+    absent = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if absent or not 0 <= rank < world:
+        wrong = f"{absent[0]} is not set" if absent else f"RANK is {rank}"
+        raise UserError(
+            f"WORLD_SIZE is {world}, and {wrong}; start several processes with torchrun or "
+            "accelerate launch, or unset WORLD_SIZE"
+        )
     from accelerate import PartialState
 
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=TIMEOUT)
     return Workers(state.process_index, state.num_processes, kind, state.device)
+
+
+def _launched() -> tuple[int, int]:
+    """This process's number, and how many a launcher says that there are."""
+    found = []
+    for name, usual in (("RANK", "0"), ("WORLD_SIZE", "1")):
+        value = os.environ.get(name) or usual
+        if name == "RANK" and os.environ.get("WORLD_SIZE") in (None, "", "1"):
+            value = usual  # left behind by something else
+        if not value.isdecimal() or (name == "WORLD_SIZE" and int(value) == 0):
+            raise UserError(f"{name} is '{value}', no number of processes; unset it")
+        found.append(int(value))
+    return found[0], found[1]
 
 
 def lost(error: RuntimeError) -> bool:

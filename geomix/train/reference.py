@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from geomix.atomic import written_file
+from geomix.atomic import file_hash, write_text, written_file
 from geomix.config import KLConfig
 from geomix.data.batch import chunks, collate
 from geomix.data.example import TokenisedExample
@@ -41,15 +41,39 @@ class Reference:
     width: int | None
 
     def write(self, loaded: LoadedModel, sets: Mapping[str, Sequence[TokenisedExample]]) -> None:
-        """Keep the model's distributions on every set, unless that was done before."""
-        if self.file.exists():
-            return
+        """Keep the model's distributions on every set, as a stage begins.
+
+        Raises:
+            UserError: they cannot be written, as on a full disk.
+        """
         kept = {
             name: torch.cat([found.cpu() for found in self._probes(loaded, examples)])
             for name, examples in sets.items()
         }
-        with written_file(self.file) as partial:
-            save_file(kept, partial)
+        try:
+            with written_file(self.file) as partial:
+                save_file(kept, partial)
+        except SafetensorError as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"{self.file}: cannot be written ({reason})") from None
+        write_text(self._hash_file, file_hash(self.file) + "\n")
+
+    def check(self) -> None:
+        """Refuse a file that is not as it was written; a stage that goes on needs it.
+
+        Raises:
+            UserError: it is not there, or damaged.
+        """
+        try:
+            same = self._hash_file.read_text(encoding="utf-8").strip() == file_hash(self.file)
+        except OSError as error:
+            raise UserError(f"{self.file}: cannot be read ({error.strerror or error})") from None
+        if not same:
+            raise UserError(f"{self.file}: damaged; restore it or begin a new run")
+
+    @property
+    def _hash_file(self) -> Path:
+        return self.file.with_name(self.file.name + ".sha256")
 
     def divergence(
         self, loaded: LoadedModel, name: str, examples: Sequence[TokenisedExample]

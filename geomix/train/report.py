@@ -122,6 +122,8 @@ def json_lines() -> Iterator[JsonLines]:
 
 def _write(line: bytes) -> None:
     """Write to stdout at once; a reader who has left is no reason to stop training."""
+    if sys.stdout is None:  # closed before the start (>&-)
+        return
     try:
         sys.stdout.buffer.write(line)
         sys.stdout.buffer.flush()

@@ -38,10 +38,18 @@ class Retention:
     extra: Mapping[str, Sequence[TokenisedExample]]
     workers: Workers = ALONE
 
-    def begin(self, stage: Stage) -> None:
-        """Keep what the model says before the first step of a stage, where that is asked for."""
+    def begin(self, stage: Stage, *, again: bool = False) -> None:
+        """Keep what the model says before the first step of a stage, where that is asked for.
+
+        Args:
+            stage: that begins.
+            again: or goes on, so that what was kept must still be there.
+        """
         reference = self._reference(stage)
-        if reference is not None:
+        if reference is not None and again:
+            if self.workers.main:
+                reference.check()
+        elif reference is not None:
             with self.workers.unsharded(self.loaded):
                 if self.workers.main:
                     reference.write(self.loaded, self._sets(stage, boundary=True))

@@ -12,6 +12,7 @@ from torch import Tensor
 from geomix.config import RunConfig
 from geomix.errors import UserError
 from geomix.model.load import LoadedModel
+from geomix.model.shape import weightless
 from geomix.train.checkpoint import Checkpoint, restore, training_state
 from geomix.train.optimiser import make_optimiser, second_moments
 from geomix.train.parallel import Workers, gathered
@@ -60,7 +61,7 @@ class Setup:
         tuner = None
         if train.lora is not None:
             seed_dropout(config.seed, stage.index, 2**32, 0)  # A is the same in every process
-            tuner = attach(model, train.lora, f"{where}.lora.targets")
+            tuner = attach(model, train.lora, f"{where}.lora")
         else:
             set_trained(model, trained_names(model, train.trainable, f"{where}.trainable"))
         checkpointing(model, on=train.gradient_checkpointing)
@@ -139,13 +140,12 @@ def checkpointing(model: Any, *, on: bool) -> None:
         getattr(model, f"{kind}_disable")()
 
 
-def check_setup(config: RunConfig, loaded: LoadedModel, workers: Workers) -> None:
+def check_setup(config: RunConfig, loaded: LoadedModel) -> None:
     """Find what a later stage could not be trained with, before the first one is.
 
     Raises:
-        UserError: a pattern matches no parameter, or the processes cannot share such a training.
+        UserError: a pattern matches no parameter, or no module can have an adapter.
     """
-    dtypes = {weights_dtype(config, index) for index in range(len(config.stages))}
     for index, stage in enumerate(config.stages):
         where = f"stages[{index}].train"
         if stage.train.gradient_checkpointing and not getattr(
@@ -154,11 +154,23 @@ def check_setup(config: RunConfig, loaded: LoadedModel, workers: Workers) -> Non
             raise UserError(f"{where}.gradient_checkpointing: this model has none; leave it out")
         if stage.train.lora is None:
             trained_names(loaded.model, stage.train.trainable, f"{where}.trainable")
+        else:
+            with torch.device("meta"):
+                empty = weightless(loaded.model.config, torch.float32)
+            attach(empty, stage.train.lora, f"{where}.lora")
+
+
+def check_workers(config: RunConfig, workers: Workers) -> None:
+    """Refuse what processes cannot share.
+
+    Raises:
+        UserError: says what to change.
+    """
     if workers.world == 1 or workers.kind == "ddp":
         return
     if config.record is not None:
         raise UserError("parallel: fsdp: the recorder needs whole gradients; set record: null")
     if any(stage.train.lora for stage in config.stages):
         raise UserError("parallel: fsdp: adapters are not sharded; set parallel: ddp with lora")
-    if len(dtypes) > 1:
+    if len({weights_dtype(config, index) for index in range(len(config.stages))}) > 1:
         raise UserError("parallel: fsdp: bf16-pure must be the precision of all stages or of none")

@@ -95,13 +95,13 @@ class Trackers:
 
     def _start(self, name: str) -> None:
         folder = self.run.path / "trackers"
-        folder.mkdir(exist_ok=True)
         goes_on = bool(self._steps)
         options = _options(name, self.run, sum(self._steps.values()), goes_on=goes_on)
         kind = _accelerate().LOGGER_TYPE_TO_CLASS[name]
         where = [str(folder)] if kind.requires_logging_directory else []
 
         def start() -> None:
+            folder.mkdir(exist_ok=True)
             tracker = kind("tensorboard" if name == "tensorboard" else PROJECT, *where, **options)
             tracker.main_process_only = False  # who may write is decided by who has a Progress
             self._live[name] = tracker

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from geomix.config_train import LoraConfig
 from geomix.errors import UserError
-from geomix.model.layers import Place, decoder_layers, place_of
+from geomix.model.layers import Place, decoder_layers, place_of, tied_head
 
 _BASE = ".base_layer"
 """What peft puts into the name of a parameter whose module got an adapter."""
@@ -37,9 +37,12 @@ def trained_names(model: nn.Module, patterns: str | Sequence[str], where: str) -
         return set(names)
     count = len(decoder_layers(model))
     places = {name: place_of(name, count) for name in names}
+    head = {id(p) for p in _head(model).parameters()} if not tied_head(model) else set()
+    heads = {name for name, p in model.named_parameters() if id(p) in head}
     found: set[str] = set()
     for pattern in patterns:
         matched = {name for name in names if _matches(pattern, name, places[name], count)}
+        matched |= heads if pattern == "head" else set()
         if not matched:
             raise UserError(
                 f"{where}: '{pattern}' matches none of the model's {len(names)} parameters, such "
@@ -50,14 +53,19 @@ def trained_names(model: nn.Module, patterns: str | Sequence[str], where: str) -
     return found
 
 
+def _head(model: Any) -> nn.Module:
+    head: nn.Module = model.get_output_embeddings()
+    return head
+
+
 def _matches(pattern: str, name: str, place: Place, layers: int) -> bool:
-    if span := re.fullmatch(r"layers:(\d+)(?:-(\d+))?", pattern):
+    if span := re.fullmatch(r"layers:(\d{1,6})(?:-(\d{1,6}))?", pattern):
         first, last = int(span[1]), int(span[2] or span[1])
         return first <= place.layer <= last and place.layer < layers
     if pattern.startswith("module:"):
         return pattern.removeprefix("module:") in place.module.split(".")
-    if pattern in ("embedding", "head"):
-        return place.layer == (-1 if pattern == "embedding" else layers)
+    if pattern == "embedding":
+        return place.layer == -1
     return fnmatchcase(name, pattern)
 
 
@@ -95,9 +103,17 @@ def attach(model: nn.Module, config: LoraConfig, where: str) -> Any:
     try:
         with warnings.catch_warnings():  # of GPT-2's transposed weights, which peft then minds
             warnings.simplefilter("ignore", UserWarning)
-            return LoraModel(model, {"default": wanted}, "default")
-    except ValueError as error:
-        raise UserError(f"{where}: {' '.join(str(error).split())}") from None
+            tuner = LoraModel(model, {"default": wanted}, "default")
+    except (ValueError, TypeError, RuntimeError, re.error) as error:
+        raise UserError(f"{where}: {' '.join(str(error).split())[:300]}") from None
+    whole: Any = model
+    ends = [whole.get_input_embeddings(), whole.get_output_embeddings()]
+    if tied_head(model) and any(hasattr(end, "base_layer") for end in ends):
+        raise UserError(
+            f"{where}.targets: the embedding and the head of this model are one tensor, which no "
+            "adapter can be merged into; leave both out"
+        )
+    return tuner
 
 
 def merge(tuner: Any) -> None:
