@@ -15,10 +15,12 @@ import torch
 from scipy.special import rel_entr, softmax
 
 from geomix.config import KLConfig
+from geomix.data import kvr
 from geomix.data.example import TokenisedExample
+from geomix.data.template import tokenise_all
 from geomix.errors import UserError
 from geomix.model.divergence import kl_divergence, log_probabilities
-from geomix.model.load import LoadedModel
+from geomix.model.load import LoadedModel, load_model
 from geomix.train.reference import Reference
 
 
@@ -75,3 +77,18 @@ def test_the_mean_over_the_answer_positions_of_a_probe(
     reference.file.unlink()
     with pytest.raises(UserError, match="restore it or begin a new run"):
         reference.divergence(loaded, "D_A", facts)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_it_is_without_dropout_and_leaves_the_models_mode(
+    dropout_model: Path, tmp_path: Path, training: bool
+) -> None:
+    """A model that drew random numbers would differ from itself."""
+    loaded = load_model(str(dropout_model), torch.device("cpu"))
+    facts = tokenise_all(loaded.tokenizer, kvr.examples(4, 0, "train"))
+    loaded.model.train(training)
+    reference = Reference(tmp_path / "start.safetensors", KLConfig(), 2, None)
+    reference.write(loaded, {"D_A": facts})
+    assert loaded.model.training is training
+    assert reference.divergence(loaded, "D_A", facts) == 0
+    assert loaded.model.training is training

@@ -156,6 +156,10 @@ def test_a_stage_is_gone_on_with_to_the_bit(
     assert found.keys() == expected.keys()
     for key, value in expected.items():
         assert torch.equal(found[key], value), key
+    for key in [key for key in expected if key.startswith("share=D_A:")]:
+        both = expected[key] + expected[key.replace("D_A", "D_M")]
+        name = key.removeprefix("share=D_A:")
+        torch.testing.assert_close(both, expected[f"exp_avg:{name}"], rtol=1e-4, atol=1e-7)
     assert any(key.startswith("share=D_M:") for key in found) == ("update_shares" in keys)
 
 
