@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from scipy.special import rel_entr, softmax
 
 from geomix.config import KLConfig
@@ -92,3 +93,12 @@ def test_it_is_without_dropout_and_leaves_the_models_mode(
     assert loaded.model.training is training
     assert reference.divergence(loaded, "D_A", facts) == 0
     assert loaded.model.training is training
+
+
+def test_a_probe_is_no_more_examples_than_asked_for(
+    loaded: LoadedModel, facts: list[TokenisedExample], tmp_path: Path
+) -> None:
+    reference = Reference(tmp_path / "start.safetensors", KLConfig(examples=3), 2, None)
+    reference.write(loaded, {"D_A": facts})
+    kept = load_file(reference.file)["D_A"]
+    assert len(kept) == sum(example.target_tokens for example in facts[:3])
