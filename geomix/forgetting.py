@@ -182,8 +182,7 @@ def _verdict_files(arm: Run) -> dict[Path, int]:
             for folder in arm.path.glob(f"stages/{stage}-*"):
                 file = verdict_file(folder, line["moment"], line["epoch"], last)
                 if file.exists():
-                    found.pop(file, None)  # a stage that a rule ended: written again at the end
-                    found[file] = before + last
+                    found[file] = before + last  # twice where a rule ended the stage: one file
     return found
 
 

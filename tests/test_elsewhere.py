@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from geomix.cli import main
+from geomix.config import RunConfig
 from geomix.config_file import load
 from geomix.cost import cost_of, cost_table
 from geomix.data.registry import SOURCES
@@ -20,6 +21,8 @@ from geomix.errors import UserError
 from geomix.experiment import run_experiment
 from geomix.plan import origin, plan, plan_table
 from geomix.run import Run
+from geomix.train.checkpoint import check
+from geomix.train.elsewhere import steps_elsewhere, taken_stages
 
 FIRST = """
 model: {model}
@@ -61,21 +64,25 @@ def first(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Run:
     return run(FIRST.format(model=tiny_model), tmp_path_factory.mktemp("runs") / "first")
 
 
+BOTH = SECOND.replace("from: {taken}\n    data", "data")
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Run:
+    """A run that trains both stages itself: 6 steps, then 4."""
+    text = BOTH.format(model=tiny_model, more="stop: {epochs: 3}")
+    return run(text, tmp_path_factory.mktemp("runs") / "both")
+
+
 def weights(run: Run, stage: str) -> dict[str, torch.Tensor]:
     return dict(load_file(run.path / "stages" / stage / "checkpoints/final/model.safetensors"))
 
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_stage_of_another_run_is_as_if_trained_here(
-    first: Run, tiny_model: Path, tmp_path: Path, whole: bool
+    first: Run, both: Run, tiny_model: Path, tmp_path: Path, whole: bool
 ) -> None:
     """Against a run that trains both stages itself: the same θ_A, θ_B and evaluations."""
-    both = run(
-        SECOND.format(model=tiny_model, taken="x", more="stop: {epochs: 3}").replace(
-            "from: x\n    data", "data"
-        ),
-        tmp_path / "both",
-    )
     taken = first.path if whole else first.path / "stages" / "0-kvr"
     text = SECOND.format(model=tiny_model, taken=taken, more="stop: {epochs: 3}")
     second = run(text, tmp_path / "second")
@@ -98,6 +105,59 @@ def test_a_stage_of_another_run_is_as_if_trained_here(
     assert [f.name for f in second.snapshots()] == [f.name for f in both.snapshots()]
     manifest = second.path / "stages/0-kvr/checkpoints/final/manifest.json"
     assert json.loads(manifest.read_text()).keys() >= {"model.safetensors", "position.json"}
+    assert check(manifest.parent).position.stage == 1, "this run can be gone on with from there"
+
+
+def test_a_taken_stage_is_measured_in_the_precision_that_it_has(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    more = "stop: {epochs: 3}\n    train: {precision: bf16-pure}"
+    first = run(
+        FIRST.format(model=tiny_model).replace("stop: {epochs: 3}", more), tmp_path / "first"
+    )
+    second = run(SECOND.format(model=tiny_model, taken=first.path, more=more), tmp_path / "second")
+    both = run(BOTH.format(model=tiny_model, more=more), tmp_path / "both")
+    ends = [
+        [x["loss"] for x in of.metrics() if x.get("moment") == "end" and x["stage"] == 0]
+        for of in (second, both)
+    ]
+    assert ends[0] == ends[1]
+    assert len(ends[0]) == 2
+
+
+def config(stages: list[dict[str, Any]]) -> RunConfig:
+    return RunConfig.model_validate({"stages": [{"data": "kvr", **stage} for stage in stages]})
+
+
+def test_each_stage_has_the_steps_that_it_took_there(both: Run) -> None:
+    """A folder that is named says itself which stage it is; of a run it is the same stage."""
+    path = str(both.path)
+    taken = taken_stages(config([{"from": path}, {"from": path}]))
+    assert [taken[i].steps for i in (0, 1)] == [6, 4]
+    assert [taken[i].folder.name for i in (0, 1)] == ["0-kvr", "1-arithmetic"]
+    assert taken_stages(config([{"from": f"{path}/stages/1-arithmetic"}]))[0].steps == 4
+    assert steps_elsewhere(config([{"stop": {"steps_of": path}}] * 2), {}) == {0: 6, 1: 4}
+    assert steps_elsewhere(config([{}, {"stop": {"steps_of": "b"}}]), {"b": both}) == {1: 4}
+
+
+def test_steps_of_a_run_that_has_not_said_how_many_are_one_line(both: Run, tmp_path: Path) -> None:
+    """It is still to go on, or has arms that may differ."""
+    copy = Run(tmp_path / "copy")
+    copy.path.mkdir()
+    for name in ("resolved.json", "status.json", "metrics.jsonl"):
+        (copy.path / name).write_bytes((both.path / name).read_bytes())
+    asked = config([{"stop": {"steps_of": str(copy.path)}}])
+    assert steps_elsewhere(asked, {}) == {0: 6}
+    copy.set_status("interrupted")
+    with pytest.raises(
+        UserError, match=r"stages\[0\]\.stop\.steps_of .*: that run is not finished"
+    ):
+        steps_elsewhere(asked, {})
+    copy.set_status("done")
+    resolved = copy.resolved() | {"arms": ["one", "two"]}
+    copy.resolved_file.write_text(json.dumps(resolved))
+    with pytest.raises(UserError, match=r"that run has arms; name one of .*arms/one, .*arms/two"):
+        steps_elsewhere(asked, {})
 
 
 @pytest.mark.parametrize(
@@ -170,6 +230,7 @@ def test_as_many_steps_as_another_arm_or_run(first: Run, tiny_model: Path, tmp_p
     ("change", "says"),
     [
         (("steps_of: mixed", "steps_of: fixed"), "arm 'fixed' is not trained before it"),
+        (("steps_of: mixed", "steps_of: as-many"), "arm 'as-many' is not trained before it"),
         (("steps_of: mixed", "steps_of: runs/none"), "no such folder"),
     ],
 )

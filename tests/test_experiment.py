@@ -17,6 +17,8 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from geomix.arms import prepared_arms
+from geomix.config import RunConfig
 from geomix.config_file import load
 from geomix.data import kvr
 from geomix.data.registry import SOURCES
@@ -150,3 +152,21 @@ def test_a_reader_that_leaves_does_not_stop_the_training(tmp_path: Path, tiny_mo
     )
     assert done.stderr == b""
     assert open_run(tmp_path / "out").status()["state"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("precisions", "dtype"),
+    [
+        (("fp32", "bf16-pure"), torch.float32),
+        (("bf16-pure", "bf16-pure"), torch.bfloat16),
+        (("bf16", "bf16"), torch.float32),
+    ],
+)
+def test_the_base_is_rounded_only_where_no_stage_keeps_more(
+    tiny_model: Path, precisions: tuple[str, str], dtype: torch.dtype
+) -> None:
+    stages = [{"data": "kvr", "train": {"precision": precision}} for precision in precisions]
+    config = RunConfig.model_validate({"model": str(tiny_model), "stages": stages, "record": None})
+    loaded = prepared_arms({"": config}, torch.device("cpu")).loaded
+    assert loaded is not None
+    assert {p.dtype for p in loaded.model.parameters()} == {dtype}

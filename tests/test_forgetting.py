@@ -41,6 +41,7 @@ def test_forgetting_is_from_the_best_wherever_it_was_and_may_be_a_gain() -> None
     assert average_forgetting(later) == ((95 - 70) + (80 - 50)) / 2
     assert backward_transfer(later) == backward_transfer(R)
     assert average_forgetting([[0.0, 0.0], [50.0, 0.0], [60.0, 9.0]]) == -10
+    assert average_forgetting([[99.0, 0.0], [50.0, 0.0], [60.0, 9.0]]) == -10, "θ_0 is no stage"
 
 
 @pytest.mark.parametrize(
@@ -123,6 +124,15 @@ def test_verdicts_that_are_gone_leave_the_others(tmp_path: Path) -> None:
     (run.stage_folder(0, "one") / "eval" / "epoch-001.jsonl").unlink()
     assert forgetting_of(run)[0].steps == [0, 3, 8, 10, 14]
     assert forgetting_of(run)[0].events == [1, 0]
+
+
+def test_the_row_of_a_boundary_that_is_just_being_written_is_left_out(tmp_path: Path) -> None:
+    *before, (stage, moment, epoch, step, sets) = HISTORY
+    found = transfer_of(
+        write(tmp_path / "toy", [*before, (stage, moment, epoch, step, {"D_A": sets["D_A"]})])
+    )
+    assert found is not None
+    assert found.matrix == [[0.0, 50.0], [75.0, 0.0]]
 
 
 def test_before_the_first_evaluation_there_is_nothing(tmp_path: Path) -> None:

@@ -25,10 +25,10 @@ from geomix.data.registry import SOURCES
 from geomix.errors import UserError
 from geomix.interrupt import EXIT
 from geomix.sweep.board import Board
-from geomix.sweep.executors import member_environment
+from geomix.sweep.executors import Local, member_environment
 from geomix.sweep.member import Member, Outcome, State, command, last_line, outcome
 from geomix.sweep.runner import run_members
-from geomix.sweep.slurm import become_training
+from geomix.sweep.slurm import Slurm, become_training
 from geomix.sweep.study import Study, load_study
 
 BASE = """model: {model}
@@ -289,6 +289,9 @@ def test_a_start_that_was_killed_before_it_was_a_run_begins_anew(desk: Path) -> 
         (member.run.path / "env.json.partial").write_text("{")
     run_members([member], Notes(1), lambda: False, Deaf())
     assert list(member.run.path.iterdir()) == []
+    member.run.resolved_file.write_text("{}")
+    run_members([member], Notes(1), lambda: False, Deaf())
+    assert list(member.run.path.iterdir()) == [member.run.resolved_file], "now it is a run"
 
 
 @pytest.mark.parametrize(
@@ -335,9 +338,53 @@ def test_members_side_by_side_have_a_gpu_each(
     assert (devices(1), devices(2)) == (["6,7"], ["6", "7"])
 
 
-@pytest.mark.parametrize(("restarts", "way"), [("", "--out"), ("1", "--resume")])
+def test_a_member_has_a_free_gpu_while_others_run(
+    desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Process:
+        """One that ends when it is told to."""
+
+        def __init__(self, _: object, env: dict[str, str], **__: object) -> None:
+            self.device = env["CUDA_VISIBLE_DEVICES"]
+            self.status: int | None = None
+            made.append(self)
+
+        def poll(self) -> int | None:
+            return self.status
+
+    made: list[Process] = []
+    monkeypatch.setattr("geomix.sweep.executors.subprocess.Popen", Process)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,7")
+    members = study(desk, "seeds: [0, 1, 2]").members
+    members[0].sweep.mkdir(parents=True)
+    local = Local(2)
+    local.start(members[:1])
+    local.start(members[1:2])
+    assert local.room() == 0
+    made[0].status = 0
+    assert local.ended() == {members[0].name: 0}
+    local.start(members[2:])
+    assert [process.device for process in made] == ["6", "7", "6"]
+
+
+def test_what_slurm_calls_its_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that has left the queue is none of those under way."""
+    states = ["PENDING", "CONFIGURING", "REQUEUED", "RUNNING", "COMPLETING"]
+    queue = {f"1_{n}": state for n, state in enumerate(states)}
+    monkeypatch.setattr("geomix.sweep.slurm._queue", lambda: queue)
+    (tmp_path / "jobs.json").write_text(json.dumps({f"m{n}": f"1_{n}" for n in range(6)}))
+    found = Slurm(tmp_path, "study", {}, None).running()
+    assert found == dict.fromkeys(["m0", "m1", "m2"], "queued") | dict.fromkeys(
+        ["m3", "m4"], "running"
+    )
+
+
+@pytest.mark.parametrize(
+    ("restarts", "begun", "way"),
+    [("", True, "--out"), ("1", True, "--resume"), ("1", False, "--out")],
+)
 def test_a_job_becomes_the_training(
-    desk: Path, monkeypatch: pytest.MonkeyPatch, restarts: str, way: str
+    desk: Path, monkeypatch: pytest.MonkeyPatch, restarts: str, begun: bool, way: str
 ) -> None:
     became: list[Sequence[str]] = []
     monkeypatch.setattr("os.execv", lambda _, line: became.append(line))
@@ -346,7 +393,8 @@ def test_a_job_becomes_the_training(
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "3")
     monkeypatch.delenv("OMP_NUM_THREADS")
     (desk / "run").mkdir()
-    (desk / "run/resolved.json").write_text("{}")
+    if begun:
+        (desk / "run/resolved.json").write_text("{}")
     become_training("c.yaml", "run", "run.log", resume=False)
     assert became == [command("c.yaml", "run", way == "--resume")]
     assert os.environ["OMP_NUM_THREADS"] == "3"

@@ -12,13 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from scipy.special import rel_entr, softmax
 
 from geomix.config import KLConfig
+from geomix.data import kvr
 from geomix.data.example import TokenisedExample
+from geomix.data.template import tokenise_all
 from geomix.errors import UserError
 from geomix.model.divergence import kl_divergence, log_probabilities
-from geomix.model.load import LoadedModel
+from geomix.model.load import LoadedModel, load_model
 from geomix.train.reference import Reference
 
 
@@ -75,3 +78,27 @@ def test_the_mean_over_the_answer_positions_of_a_probe(
     reference.file.unlink()
     with pytest.raises(UserError, match="restore it or begin a new run"):
         reference.divergence(loaded, "D_A", facts)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_it_is_without_dropout_and_leaves_the_models_mode(
+    dropout_model: Path, tmp_path: Path, training: bool
+) -> None:
+    """A model that drew random numbers would differ from itself."""
+    loaded = load_model(str(dropout_model), torch.device("cpu"))
+    facts = tokenise_all(loaded.tokenizer, kvr.examples(4, 0, "train"))
+    loaded.model.train(training)
+    reference = Reference(tmp_path / "start.safetensors", KLConfig(), 2, None)
+    reference.write(loaded, {"D_A": facts})
+    assert loaded.model.training is training
+    assert reference.divergence(loaded, "D_A", facts) == 0
+    assert loaded.model.training is training
+
+
+def test_a_probe_is_no_more_examples_than_asked_for(
+    loaded: LoadedModel, facts: list[TokenisedExample], tmp_path: Path
+) -> None:
+    reference = Reference(tmp_path / "start.safetensors", KLConfig(examples=3), 2, None)
+    reference.write(loaded, {"D_A": facts})
+    kept = load_file(reference.file)["D_A"]
+    assert len(kept) == sum(example.target_tokens for example in facts[:3])

@@ -18,8 +18,10 @@ from geomix.data.stage import plan_stages
 from geomix.data.template import tokenise_all
 from geomix.model.load import LoadedModel
 from geomix.run import Run
+from geomix.train import engine
 from geomix.train.engine import Engine
 from geomix.train.events import Moment
+from geomix.train.parallel import Workers
 
 MIX = {"source": "random-words", "ratio": 2, "words": 3}
 
@@ -258,3 +260,16 @@ def test_every_example_is_listed_with_its_set(tmp_path: Path, loaded: LoadedMode
     assert [row["target"] for row in first[:3]] == [example.target for example in own]
     replayed = {row["prompt"] for row in second if row["set"] == "replay"}
     assert replayed == {example.prompt for example in own}
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_steps_dropout_is_seeded_with_its_place_and_process(
+    tmp_path: Path, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    seen: list[tuple[int, ...]] = []
+    monkeypatch.setattr(engine, "seed_dropout", lambda *place: seen.append(place))
+    run = Run(tmp_path)
+    made = config()
+    Engine(made, loaded, run, [], Silent(), workers=Workers(rank)).train(plan_stages(made))
+    steps = [(0, step) for step in range(9)] + [(1, step) for step in range(2)]
+    assert seen == [(made.seed, stage, step, rank) for stage, step in steps]

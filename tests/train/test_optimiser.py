@@ -71,3 +71,8 @@ def test_wsd_is_stable_and_then_falls_linearly_to_zero() -> None:
     assert found[:2] == pytest.approx([1 / 3, 2 / 3])
     assert found[2:16] == [1.0] * 14
     assert found[16:] == pytest.approx([0.8, 0.6, 0.4, 0.2])
+
+
+def test_wsd_that_falls_over_all_steps_begins_to_fall_at_the_peak() -> None:
+    found = rates(10, schedule="wsd", warmup=0.2, decay=1.0, lr=1.0)
+    assert found[2:] == pytest.approx([left / 8 for left in range(8, 0, -1)])

@@ -12,9 +12,11 @@ import torch
 
 from geomix.config import RunConfig
 from geomix.data.stage import plan_stages
+from geomix.errors import UserError
 from geomix.model.load import LoadedModel, load_model
 from geomix.run import Run
 from geomix.train.engine import Engine
+from geomix.train.reference import Reference
 
 TRAIN = {"lr": 1e-2, "batch_size": 2, "warmup": 0}
 STAGES: list[dict[str, Any]] = [
@@ -119,3 +121,11 @@ def test_nothing_that_is_measured_changes_the_training(tmp_path: Path, dropout_m
     for one, other in zip(plain.model.parameters(), measured.model.parameters(), strict=True):
         assert torch.equal(one, other)
     assert all(line["kl"] is None for line in lines)
+
+
+def test_a_divergence_that_is_no_number_ends_the_run(
+    tmp_path: Path, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Reference, "divergence", lambda *_: float("nan"))
+    with pytest.raises(UserError, match=r"stage kvr, step 0: kl is nan"):
+        evaluations(tmp_path, loaded, kl={})

@@ -8,8 +8,11 @@ import pytest
 import torch
 
 from geomix.config_train import TrainConfig
+from geomix.data.batch import collate, token_weights
 from geomix.data.example import TokenisedExample
+from geomix.model.gradient import plain_forward
 from geomix.model.load import CPU, LoadedModel, load_model
+from geomix.model.loss import weighted_loss
 from geomix.train.optimiser import make_optimiser
 from geomix.train.shares import Shares
 from geomix.train.step import Stepper
@@ -82,3 +85,35 @@ def test_asking_for_shares_changes_no_bit(tiny_model: Any, batches: Batches, mic
         assert all((r.update_shares is not None) == shares for r in results)
     assert ends[0][1] == ends[1][1]
     assert all(torch.equal(a, b) for a, b in zip(ends[0][0], ends[1][0], strict=True))
+
+
+@pytest.mark.parametrize("clip", [0.3, 1e3])
+def test_a_sources_moment_is_that_of_its_own_clipped_gradient(
+    loaded: LoadedModel, batches: Batches, clip: float
+) -> None:
+    """Against each source's part of the mean loss, differentiated by itself; clipped or not."""
+    model = loaded.model.double().train()
+    taking = stepper(model, shares=True, micro_batch_size=2, clip=clip, betas=(0.8, 0.95))
+    assert taking.shares is not None
+    names = [name for name, _ in model.named_parameters()]
+    moments = {s: [torch.zeros_like(p) for p in model.parameters()] for s in ("D_A", "D_M")}
+    for batch in batches:
+        everything = [example for examples in batch.values() for example in examples]
+        weight = token_weights(everything, "token")[0]
+        gradients = {}
+        for source, examples in batch.items():
+            made = collate(examples, [weight] * len(examples), 2) if examples else None
+            loss = weighted_loss(plain_forward(model)(made), made) if made is not None else None
+            gradients[source] = torch.autograd.grad(loss, list(model.parameters())) if loss else ()
+        whole = [sum(parts) for parts in zip(*filter(None, gradients.values()), strict=True)]
+        norm = sum(float(g.square().sum()) for g in whole) ** 0.5
+        factor = min(1.0, clip / norm)
+        assert (factor < 1) == (clip < 1)
+        taking.step(batch)
+        for source, held in moments.items():
+            for i, name in enumerate(names):
+                held[i] *= 0.8
+                if gradients[source]:
+                    held[i] += 0.2 * factor * gradients[source][i]
+                found = taking.shares.moments[f"{source}:{name}"]
+                torch.testing.assert_close(found, held[i], rtol=1e-4, atol=1e-9)

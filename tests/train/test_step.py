@@ -15,7 +15,7 @@ from geomix.data.batch import collate
 from geomix.data.example import TokenisedExample
 from geomix.model.load import LoadedModel
 from geomix.train.optimiser import make_optimiser
-from geomix.train.step import Stepper, StepResult, seed_dropout, training_forward
+from geomix.train.step import Stepper, StepResult, row_width, seed_dropout, training_forward
 
 CPU = torch.device("cpu")
 Sources = Mapping[str, Sequence[TokenisedExample]]
@@ -130,6 +130,8 @@ def test_realised_weights_and_loss_by_hand(model: Any, sources: Sources, loss: s
     counts = tokens if loss == "token" else {name: len(part) for name, part in sources.items()}
     total = sum(counts.values())
     assert result.weights == pytest.approx({name: n / total for name, n in counts.items()})
+    everything = [*sources["D_A"], *sources["D_M"]]
+    assert (result.examples, result.tokens) == (12, sum(len(e.ids) for e in everything))
 
 
 def test_the_loss_is_the_one_before_the_update(model: Any, sources: Sources) -> None:
@@ -205,3 +207,22 @@ def test_a_steps_dropout_is_a_function_of_seed_stage_and_step() -> None:
     first = [drawn(*place) for place in places]
     assert first == [drawn(*place) for place in places]
     assert len({tuple(numbers) for numbers in first}) == len(places)
+
+
+def test_each_process_draws_its_own_dropout() -> None:
+    """The first one draws what a single process does."""
+
+    def drawn(*place: int) -> float:
+        seed_dropout(*place)
+        return float(torch.rand(()))
+
+    assert drawn(5, 1, 2) == drawn(5, 1, 2, 0)
+    assert len({drawn(5, 1, 2, rank) for rank in range(4)}) == 4
+
+
+@pytest.mark.parametrize(("pack", "width"), [(100, 100), (1000, 256), (None, None)])
+def test_packed_rows_are_no_wider_than_the_model_takes(
+    loaded: LoadedModel, pack: int | None, width: int | None
+) -> None:
+    """The tiny model has 256 places."""
+    assert row_width(config(pack=pack), loaded) == width

@@ -50,7 +50,9 @@ def test_all_are_all(loaded: LoadedModel) -> None:
     assert names == {name for name, _ in loaded.model.named_parameters()}
 
 
-@pytest.mark.parametrize("pattern", ["layers:2", "layers:7-9", "module:mpl", "norm", "lm_hed.*"])
+@pytest.mark.parametrize(
+    "pattern", ["layers:2", "layers:7-9", "module:mpl", "module:q", "norm", "lm_hed.*"]
+)
 def test_a_pattern_that_matches_nothing_is_one_line(loaded: LoadedModel, pattern: str) -> None:
     with pytest.raises(UserError, match=r"here: '.*' matches none of the model's") as raised:
         trained_names(loaded.model, ["embedding", pattern], "here")
@@ -133,3 +135,13 @@ def test_modules_that_are_not_there_are_one_line(model: Any) -> None:
     with pytest.raises(UserError, match=r"here: .*q_prj") as raised:
         attach(model, LoraConfig(targets=["q_prj"]), "here")
     assert len(raised.value.lines) == 1
+
+
+def test_an_adapters_dropout_draws_in_training_alone(loaded: LoadedModel) -> None:
+    """Of a Llama, which has no other dropout."""
+    attach(loaded.model, LoraConfig(rank=2, alpha=4.0, dropout=0.5), "here")
+    drawn(loaded.model)
+    loaded.model.train()
+    assert not torch.equal(logits(loaded.model), logits(loaded.model))
+    loaded.model.eval()
+    assert torch.equal(logits(loaded.model), logits(loaded.model))
