@@ -157,13 +157,8 @@ def _mistakes(
         found.append(f"{at('runs')}: either `runs:` or `grid:`; leave one of them out")
     if not (config.grid or config.runs or config.seeds):
         found.append(f"{file}: nothing varies; give `grid:`, `runs:` or `seeds: [0, 1, 2]`")
-    varied: dict[Key, str] = {}
-    for key in config.grid:
-        for known, where in varied.items():
-            shorter = min(len(known), len(key_of(key)))
-            if known[:shorter] == key_of(key)[:shorter]:
-                found.append(f"{at('grid', key)}: {where} varies it already, or a part of it")
-        varied[key_of(key)] = at("grid", key)
+    varied = {key_of(key): at("grid", key) for key in config.grid}
+    found += _twice([(key_of(key), at("grid", key)) for key in config.grid])
     found += [
         f"{at('runs', name)}: no name for a run, whose files beside it end so"
         for name in config.runs
@@ -182,17 +177,35 @@ def _mistakes(
         for vary, where in varied.items():
             if key_of(key)[: len(vary)] == vary:
                 found.append(f"{place}: has no effect; {where} varies it")
-    if config.slurm:
-        from geomix.sweep.slurm import OWN_OPTIONS, slurm_options
+    return found + _no_options(document, config)
 
-        known = slurm_options()
-        for name in config.slurm:
-            if name in OWN_OPTIONS:
-                found.append(f"{at('slurm', name)}: {OWN_OPTIONS[name]}")
-            elif name not in known:
-                close = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
-                found.append(f"{at('slurm', name)}: no option of submitit; {hint}")
+
+def _twice(keys: Sequence[tuple[Key, str]]) -> list[str]:
+    """Keys that are the same, or a part of one another: one would overlay the other."""
+    found = []
+    for (one, place), (other, later) in itertools.combinations(keys, 2):
+        shorter = min(len(one), len(other))
+        if one[:shorter] == other[:shorter]:
+            found.append(f"{later}: {place} varies it already, or a part of it")
+    return found
+
+
+def _no_options(document: Document, config: StudyConfig) -> list[str]:
+    """Options under `slurm` that submitit does not take, or that geomix sets itself."""
+    if not config.slurm:
+        return []
+    from geomix.sweep.slurm import OWN_OPTIONS, slurm_options
+
+    found = []
+    known = slurm_options()
+    for name in config.slurm:
+        place = origin_of(document, ("slurm", name))
+        if name in OWN_OPTIONS:
+            found.append(f"{place}: {OWN_OPTIONS[name]}")
+        elif name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
+            found.append(f"{place}: no option of submitit; {hint}")
     return found
 
 

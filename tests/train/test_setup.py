@@ -177,6 +177,7 @@ def test_weights_are_kept_as_each_stage_says(loaded: LoadedModel) -> None:
     ("first", "second", "keys", "kind", "says"),
     [
         ({}, {"trainable": ["layers:9"]}, {}, "ddp", r"stages\[1\]\.train\.trainable: 'layers:9'"),
+        ({}, {"lora": {"targets": ["none"]}}, {}, "ddp", r"stages\[1\]\.train\.lora: .*none"),
         ({}, {}, {"record": {}}, "fsdp", "fsdp: the recorder needs whole gradients"),
         ({}, {"lora": LORA}, {}, "fsdp", "fsdp: adapters are not sharded"),
         (
@@ -198,11 +199,12 @@ def test_what_a_later_stage_cannot_train_with_is_one_line_before_the_first(
 ) -> None:
     run = config(first, second, **keys)
     with pytest.raises(UserError, match=says) as raised:
-        check_setup(run, loaded, Workers(world=2, kind=kind))
+        check_setup(run, loaded)
+        check_workers(run, Workers(world=2, kind=kind))
     assert len(raised.value.lines) == 1
     if kind == "fsdp":
-        check_setup(run, loaded, Workers(world=2, kind="ddp"))
-        check_setup(run, loaded, Workers(world=1, kind="fsdp"))
+        check_workers(run, Workers(world=2, kind="ddp"))
+        check_workers(run, Workers(world=1, kind="fsdp"))
 
 
 def test_a_model_that_cannot_recompute_is_one_line(
@@ -210,5 +212,5 @@ def test_a_model_that_cannot_recompute_is_one_line(
 ) -> None:
     monkeypatch.setattr(type(loaded.model), "supports_gradient_checkpointing", False)
     with pytest.raises(UserError, match=r"stages\[1\]\.train\.gradient_checkpointing: this model"):
-        check_setup(config({}, {"gradient_checkpointing": True}), loaded, ALONE)
-    check_setup(config({}), loaded, ALONE)
+        check_setup(config({}, {"gradient_checkpointing": True}), loaded)
+    check_setup(config({}), loaded)

@@ -33,7 +33,6 @@ LORA = LoraConfig(rank=2, alpha=4.0)
         (["module:mlp"], ".mlp.", ".self_attn."),
         (["module:q_proj"], ".q_proj.", ".k_proj."),
         (["embedding"], "embed_tokens", "layers"),
-        (["head"], "model.norm", "layers"),
         (["*.mlp.up_proj.weight"], ".up_proj.", ".down_proj."),
         (["layers:1", "embedding"], "layers.1.", "layers.0."),
     ],
@@ -43,6 +42,22 @@ def test_patterns_by_hand(loaded: LoadedModel, patterns: Any, inside: str, outsi
     found = trained_names(loaded.model, patterns, "here")
     assert {name for name in names if inside in name} <= found < names
     assert not any(outside in name for name in found)
+
+
+def test_the_head_is_a_parameter_of_its_own_or_none(loaded: LoadedModel) -> None:
+    """A tied one is the embedding, and what it is called with is trained as that or not at all."""
+    with pytest.raises(UserError, match="a head that is tied to the embedding is the embedding"):
+        trained_names(loaded.model, ["head"], "here")
+    model = loaded.model
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    assert trained_names(model, ["head"], "here") == {"lm_head.weight"}
+
+
+def test_adapters_on_tied_ends_are_one_line(loaded: LoadedModel) -> None:
+    for target in ("embed_tokens", "lm_head"):
+        model = copy.deepcopy(loaded.model)
+        with pytest.raises(UserError, match=r"here\.targets: the embedding and the head .* one"):
+            attach(model, LoraConfig(targets=[target]), "here")
 
 
 def test_all_are_all(loaded: LoadedModel) -> None:
