@@ -15,7 +15,7 @@ from geomix.errors import UserError
 from geomix.model.load import CPU, LoadedModel, load_model
 from geomix.train.checkpoint import Position, check, save
 from geomix.train.parallel import ALONE, Kind, Workers
-from geomix.train.setup import Setup, check_setup, weights_dtype
+from geomix.train.setup import Setup, check_setup, check_workers, weights_dtype
 from geomix.train.stage import Stage, stages_of
 from geomix.train.step import seed_dropout
 from geomix.train.trainable import adapters
@@ -199,12 +199,16 @@ def test_what_a_later_stage_cannot_train_with_is_one_line_before_the_first(
 ) -> None:
     run = config(first, second, **keys)
     with pytest.raises(UserError, match=says) as raised:
-        check_setup(run, loaded)
-        check_workers(run, Workers(world=2, kind=kind))
+        checked(run, loaded, Workers(world=2, kind=kind))
     assert len(raised.value.lines) == 1
     if kind == "fsdp":
         check_workers(run, Workers(world=2, kind="ddp"))
         check_workers(run, Workers(world=1, kind="fsdp"))
+
+
+def checked(run: RunConfig, loaded: LoadedModel, workers: Workers) -> None:
+    check_setup(run, loaded)
+    check_workers(run, workers)
 
 
 def test_a_model_that_cannot_recompute_is_one_line(

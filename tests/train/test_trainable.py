@@ -48,7 +48,7 @@ def test_the_head_is_a_parameter_of_its_own_or_none(loaded: LoadedModel) -> None
     """A tied one is the embedding, and what it is called with is trained as that or not at all."""
     with pytest.raises(UserError, match="a head that is tied to the embedding is the embedding"):
         trained_names(loaded.model, ["head"], "here")
-    model = loaded.model
+    model: Any = loaded.model
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
     assert trained_names(model, ["head"], "here") == {"lm_head.weight"}
 
