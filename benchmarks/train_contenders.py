@@ -21,7 +21,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-BATCH, LR, CLIP, BETAS, WARMUP = 32, 5e-5, 1.0, (0.9, 0.95), 0.05
+BATCH, CLIP, BETAS, WARMUP = 32, 1.0, (0.9, 0.95), 0.05
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Job:
     mixed: bool
     epochs: int
     timed: int
+    lr: float
 
     @property
     def yaml(self) -> str:
@@ -42,7 +43,7 @@ class Job:
         mix = "    mix: random-words\n" if self.mixed else ""
         return (
             f"record: null\nstages:\n  - data: {{source: kvr, limit: {self.facts}}}\n{mix}"
-            f"    stop: {{epochs: {self.epochs}}}\n    train: {{lr: {LR}}}\n"
+            f"    stop: {{epochs: {self.epochs}}}\n    train: {{lr: {self.lr}}}\n"
         )
 
 
@@ -54,6 +55,7 @@ class Measured:
     wall: float = 0.0
     evaluating: float = 0.0
     losses: list[float] = field(default_factory=list)
+    exact: float = 0.0
     peak: float = 0.0
 
     def start(self) -> None:
@@ -127,9 +129,11 @@ def bare(work: Work, measured: Measured) -> None:
     parameters = list(model.parameters())
     steps = list(work.rows())
     measured.start()
-    optimiser = torch.optim.AdamW(parameters, lr=LR, betas=BETAS, weight_decay=0.0, fused=True)
+    optimiser = torch.optim.AdamW(
+        parameters, lr=work.job.lr, betas=BETAS, weight_decay=0.0, fused=True
+    )
     for step, batches in enumerate(steps):
-        optimiser.param_groups[0]["lr"] = LR * work.rate(step)
+        optimiser.param_groups[0]["lr"] = work.job.lr * work.rate(step)
         total = 0.0
         for batch in batches:
             hidden = model.model(
@@ -180,8 +184,9 @@ def geomix(work: Work, measured: Measured) -> None:
 
         run = run_experiment(work.experiment, Path(folder) / "run", display)
         measured.stop()
-        lines = map(json.loads, run.metrics_file.read_text(encoding="utf-8").splitlines())
+        lines = list(run.metrics())
         measured.losses = [line["loss"] for line in lines if line["event"] == "step"]
+        measured.exact = next(x["exact_match"] for x in lines if x.get("moment") == "end")
 
 
 def trainer(work: Work, measured: Measured, strategy: str = "random") -> None:
@@ -190,7 +195,7 @@ def trainer(work: Work, measured: Measured, strategy: str = "random") -> None:
 
     model = work.loaded.model
     optimiser = torch.optim.AdamW(
-        model.parameters(), lr=LR, betas=BETAS, weight_decay=0.0, fused=True
+        model.parameters(), lr=work.job.lr, betas=BETAS, weight_decay=0.0, fused=True
     )
     epochs = iter(work.epochs)
 
@@ -235,7 +240,7 @@ def common(work: Work) -> dict[str, Any]:
     return {
         "per_device_train_batch_size": BATCH,
         "num_train_epochs": work.job.timed,
-        "learning_rate": LR,
+        "learning_rate": work.job.lr,
         "adam_beta2": BETAS[1],
         "lr_scheduler_type": "cosine",
         "warmup_steps": math.ceil(WARMUP * work.steps),

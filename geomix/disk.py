@@ -27,7 +27,7 @@ class Disk:
         final: the checkpoint at its end, with Adam's second moments.
         within: those that are kept while it trains, and the one that is being written.
         snapshots: of the recorder.
-        verdicts: of the evaluations, and the metrics.
+        verdicts: of the evaluations, the metrics, and what `evaluate.kl` keeps.
     """
 
     final: int | None
@@ -41,7 +41,7 @@ def disk_of(arm: Arm, index: int) -> Disk:
     size, saving = arm.size(index), arm.config.checkpoint
     record, taken = arm.config.record, arm.config.stages[index].from_ is not None
     steps = planned_steps(arm.config.stages[index], arm.plans[index])
-    verdicts = _verdicts(arm, index, steps)
+    verdicts = _verdicts(arm, index, steps) + (0 if taken else _beginnings(arm))
     if size is None:
         return Disk(0 if taken else None, 0 if taken else None, None, verdicts)
     written = 0
@@ -77,6 +77,19 @@ def _verdicts(arm: Arm, index: int, steps: int) -> int:
     epochs = math.ceil(steps / arm.plans[index].steps(1, stage.train.batch_size))
     between = (epochs - 1) // every if every else 0
     return between * (sum(own[: index + 1]) + extra) + boundaries + _LINE * steps
+
+
+def _beginnings(arm: Arm) -> int:
+    """What the model said as a stage began, in float32: a token a character of a target at most."""
+    kl, rows = arm.config.evaluate.kl, getattr(arm.base.config, "vocab_size", None)
+    if kl is None or rows is None:
+        return 0
+    sets = [plan.own for plan in arm.plans] + [plan.mixed for plan in arm.plans if plan.mixed]
+    positions = [
+        min(kl.positions, sum(len(e.target) + 1 for e in examples[: kl.examples]))
+        for examples in [*sets, *arm.evaluated.values()]
+    ]
+    return 4 * int(rows) * sum(positions)
 
 
 def _texts(examples: Sequence[Example]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from geomix.config_data import is_file
-from geomix.config_train import StopConfig, stop_text
+from geomix.config_train import StopConfig, TrainConfig, stop_text
 from geomix.errors import UserError
 from geomix.run import Run
 
@@ -122,6 +122,25 @@ def _stage_cells(index: int, stage: dict[str, Any]) -> Row:
         f"{index + 1} {stage['name']}".strip(),
         f"{data['limit']} {data['source']}" + f" ({which})" * bool(which),
         "; ".join(added) or "–",
-        f"lr {train['lr']:g}, batch {train['batch_size']}, {train['loss']} loss",
+        f"from {stage['from']}" if stage.get("from") else _training(train),
         stop_text(StopConfig.model_validate(stage["stop"])),
     )
+
+
+def _training(train: Mapping[str, Any]) -> str:
+    """Rate, batch and loss, and what is not as usual."""
+    usual = TrainConfig()
+    said = [f"lr {train['lr']:g}, batch {train['batch_size']}, {train['loss']} loss"]
+    said += [str(train[key]) for key in ("precision", "schedule") if _unusual(train, key, usual)]
+    if _unusual(train, "schedule_over", usual):
+        said.append("one schedule")
+    if _unusual(train, "trainable", usual):
+        said.append(" ".join(train["trainable"]))
+    if train.get("lora"):
+        said.append(f"LoRA rank {train['lora']['rank']}")
+    return ", ".join(said)
+
+
+def _unusual(train: Mapping[str, Any], key: str, usual: TrainConfig) -> bool:
+    default = getattr(usual, key)
+    return bool(train.get(key, default) != default)

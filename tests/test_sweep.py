@@ -149,6 +149,14 @@ BAD = {
         "study.yaml:4 grid.train.lr[0]: must be greater than 0 (given: 0)",
         "study.yaml:3 grid.seed[1]: must be greater than or equal to 0 (given: -1)",
     ],
+    "grid: {'stages[0].data.limit': [4], stages.0.data.limit: [5]}": [
+        "study.yaml:2 grid.stages.0.data.limit: study.yaml:2 grid.stages[0].data.limit varies it"
+    ],
+    "grid: {train.lr: [1], train: [{clip: 1}]}": [
+        "study.yaml:2 grid.train: study.yaml:2 grid.train.lr varies it already, or a part of it"
+    ],
+    "runs: {a: , a.log: }": ["study.yaml:2 runs.a.log: no name for a run, whose files beside"],
+    'seeds: [1]\nout: "a\\nb"': ["study.yaml:3 out: a folder's name on one line"],
     "seeds: [1]\nset: {stages.0.data.source: kvrr}": [
         "study.yaml:3 set.stages.0.data.source: unknown source; did you mean 'kvr'?"
     ],

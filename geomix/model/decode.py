@@ -79,6 +79,7 @@ def continuations(
                 eos_token_id=sorted(ends),
                 pad_token_id=loaded.pad_id,
                 stopping_criteria=[given_up] if given_up else None,
+                synced_gpus=False,  # each process has its own prompts, and the whole model here
             )
         for i, row in zip(part, generated[:, width:].tolist(), strict=True):
             most_said = given_up.after.get(i, steps[i]) if given_up else steps[i]

@@ -99,6 +99,8 @@ class Standing:
         """The line that stays when the stage is done."""
         sets = " ".join(f"{name} {match:.0f}%" for name, match in self.retention.items())
         title = f"{self._arm}: {self.name}" if self._arm else self.name
+        if not self.step:  # of another run
+            return f"{title:17} taken as it is {self.seconds:4.0f} s  {sets}"
         return (
             f"{title:17} {self.step:4} steps {self.seconds:4.0f} s  loss {self.loss:<7.2g} {sets}"
         )
@@ -216,6 +218,6 @@ def shown(console: Console, arms: Sequence[str]) -> Iterator[Shown]:
         yield report
         report.close()
         return
-    with Live(report, console=console, refresh_per_second=4, transient=True):
+    with Live(report, console=console, refresh_per_second=2, transient=True):
         yield report
         report.close()

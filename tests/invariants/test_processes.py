@@ -28,7 +28,11 @@ stages:
   - data: {source: triples, limit: 21}
     stop: {steps: 20}
     train: {gradient_checkpointing: true}
-evaluate: {epochs: 3}
+evaluate:
+  epochs: 3
+  kl: {examples: 4}
+  sets:  # one process has the long answers, the other the short ones
+    uneven: {source: uneven.jsonl, limit: 8, allow_repeat: true}
 checkpoint: {steps: 5}
 record: null
 """
@@ -70,6 +74,10 @@ def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("processes")
     (folder / "run.yaml").write_text(CONFIG, encoding="utf-8")
+    answers = ["a", "a long answer of many words that nobody knows " * 3]
+    rows = [{"prompt": f"What is {i}?", "target": answers[i % 2]} for i in range(8)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "uneven.jsonl").write_text(lines, encoding="utf-8")
     return folder
 
 
@@ -94,7 +102,9 @@ def assert_same(run: Run, one: Run) -> None:
     for line, known in zip(lines, expected, strict=True):
         assert line["loss"] == pytest.approx(known["loss"], rel=1e-5)
         for key in set(known) - {"loss", "gradient_norm", "update_shares", "lr"}:
-            assert line[key] == (pytest.approx(known[key]) if key == "kl" else known[key]), key
+            assert line[key] == (
+                pytest.approx(known[key], rel=1e-2, abs=1e-6) if key == "kl" else known[key]
+            ), key
         if known["event"] == "step":
             assert line["gradient_norm"] == pytest.approx(known["gradient_norm"], rel=1e-3)
             assert line["lr"] == known["lr"]
