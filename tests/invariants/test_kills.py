@@ -50,7 +50,7 @@ LITERAL = SHORT + "paper_literal: true\n"
 
 VARIANTS = {
     "adapters": "lora: {rank: 2, dropout: 0.1}",
-    "a part": "trainable: ['layers:1', head]",
+    "a part": "trainable: ['layers:1', '*.ln_f.*']",
     "shares": "update_shares: true",
     "pure bfloat16": "precision: bf16-pure",
     "one schedule": "schedule: wsd, schedule_over: run",

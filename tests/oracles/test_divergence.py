@@ -63,9 +63,6 @@ def test_the_mean_over_the_answer_positions_of_a_probe(
     with torch.no_grad():
         for parameter in loaded.model.parameters():
             parameter.mul_(2)
-    kept = reference.file.read_bytes()
-    reference.write(loaded, {"D_A": facts})
-    assert reference.file.read_bytes() == kept, "it is written once"
     terms = rel_entr(before, probabilities(loaded, facts[:9])).sum(-1)
     assert len(terms) > 30
     for name, examples, n in (("D_A", facts, 30), ("D_B", facts[:1], facts[0].target_tokens)):
@@ -102,3 +99,25 @@ def test_a_probe_is_no_more_examples_than_asked_for(
     reference.write(loaded, {"D_A": facts})
     kept = load_file(reference.file)["D_A"]
     assert len(kept) == sum(example.target_tokens for example in facts[:3])
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "flipped", "hash gone"])
+def test_what_a_stage_began_with_is_as_it_was_written(
+    loaded: LoadedModel, facts: list[TokenisedExample], tmp_path: Path, damage: str
+) -> None:
+    reference = Reference(tmp_path / "start.safetensors", KLConfig(examples=2), 2, None)
+    reference.write(loaded, {"D_A": facts})
+    reference.check()
+    content = reference.file.read_bytes()
+    if damage == "gone":
+        reference.file.unlink()
+    elif damage == "hash gone":
+        reference.file.with_name("start.safetensors.sha256").unlink()
+    else:
+        end = b"" if damage == "cut" else bytes([content[-1] ^ 1])
+        reference.file.write_bytes(content[:-1] + end)
+    with pytest.raises(UserError, match=r"start\.safetensors: ") as raised:
+        reference.check()
+    assert len(raised.value.lines) == 1
+    reference.write(loaded, {"D_A": facts})  # a stage that begins again writes it anew
+    reference.check()
