@@ -31,7 +31,7 @@ stages:
 evaluate:
   epochs: 3
   kl: {examples: 4}
-  sets:  # one process has the long answers, the other the short ones
+  sets:  # one process has all the wrong answers, and alone has something to decode
     uneven: {source: uneven.jsonl, limit: 8, allow_repeat: true}
 checkpoint: {steps: 5}
 record: null
@@ -74,8 +74,10 @@ def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("processes")
     (folder / "run.yaml").write_text(CONFIG, encoding="utf-8")
-    answers = ["a", "a long answer of many words that nobody knows " * 3]
-    rows = [{"prompt": f"What is {i}?", "target": answers[i % 2]} for i in range(8)]
+    copied = "faplix gadem nubram nedul"
+    known = ("Memorize the following random-string passage:\n" + copied, copied)
+    pairs = [known if i % 2 else (f"Who is {i}?", "nobody knows that") for i in range(8)]
+    rows = [{"prompt": prompt, "target": target} for prompt, target in pairs]
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (folder / "uneven.jsonl").write_text(lines, encoding="utf-8")
     return folder
