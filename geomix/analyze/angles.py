@@ -19,7 +19,8 @@ from geomix.errors import UserError
 from geomix.geometry.cosine import Floats, cosines, group_inner_products, norms
 from geomix.hdf5 import written_hdf5
 from geomix.reading import read_json
-from geomix.record.store import Snapshot, read_snapshot
+from geomix.record.snapshot import Snapshot
+from geomix.record.store import read_snapshot
 from geomix.run import Run
 
 WHOLE = "all"

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from geomix.record.store import Snapshot
+from geomix.record.snapshot import Snapshot
 
 By = Literal["layer", "module", "parameter"]
 

@@ -6,21 +6,17 @@ tensors, S probe sets.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from geomix.data.batch import Batch, Reduction
 from geomix.data.example import TokenisedExample
 from geomix.model.gradient import backward_over, batches_of
 from geomix.model.layers import decoder_layers, place_of, tied_head
-from geomix.model.loss import all_correct, token_nll
 from geomix.record.capture import CAPTURES, Capture, CaptureName
 from geomix.record.gradients import (
     inner_products,
@@ -28,8 +24,10 @@ from geomix.record.gradients import (
     trainable_parameters,
     undisturbed,
 )
+from geomix.record.rows import Rows
 from geomix.record.schedule import parse
-from geomix.record.store import ProbeRecord, Snapshot, file_name, write_snapshot
+from geomix.record.snapshot import ProbeRecord, Snapshot
+from geomix.record.store import file_name, write_snapshot
 from geomix.train.events import Moment
 
 
@@ -137,57 +135,7 @@ class Recorder:
         batches = batches_of(
             examples, self.reduction, self.batch_size, self.pad_id, device, self.width
         )
-        rows = _Rows(self.activations)
+        rows = Rows(self.activations)
         for batch, logits in backward_over(forward, batches):
             rows.add(batch, logits, capture)
         return rows.joined()
-
-
-@dataclass
-class _Rows:
-    """The record of a probe set, batch by batch, on the CPU."""
-
-    activations_of: int | None
-    losses: list[Tensor] = field(default_factory=list)
-    exact: list[Tensor] = field(default_factory=list)
-    counts: list[Tensor] = field(default_factory=list)
-    positions: list[Tensor] = field(default_factory=list)
-    targets: list[Tensor] = field(default_factory=list)
-    activations: list[Tensor] = field(default_factory=list)
-    gradients: list[Tensor] = field(default_factory=list)
-
-    def add(self, batch: Batch, logits: Tensor, capture: Capture) -> None:
-        counts = torch.bincount(batch.owners.cpu(), minlength=batch.examples)
-        self.exact.append(all_correct(logits, batch))
-        self.counts.append(counts)
-        self.positions.append(batch.positions[batch.rows, batch.columns].cpu())
-        self.targets.append(batch.targets.cpu())
-        kept = batch.owners < self._left()
-        if kept.any():
-            where = (batch.rows[kept], batch.columns[kept])
-            self.activations.append(_gather(capture.activations, where))
-            self.gradients.append(_gather(capture.gradients, where))
-        self.losses.append(batch.per_example(token_nll(logits, batch)) / counts)
-
-    def _left(self) -> int:
-        """How many of the next examples keep their activations."""
-        done = sum(len(losses) for losses in self.losses)
-        return sys.maxsize if self.activations_of is None else self.activations_of - done
-
-    def joined(self) -> ProbeRecord:
-        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), torch.cat(self.counts).cumsum(0)])
-        kept = bool(self.activations)
-        return ProbeRecord(
-            loss=torch.cat(self.losses).numpy(),
-            exact=torch.cat(self.exact).numpy(),
-            offsets=offsets.numpy(),
-            positions=torch.cat(self.positions).numpy(),
-            targets=torch.cat(self.targets).numpy(),
-            activations=torch.cat(self.activations).numpy() if kept else None,
-            gradients=torch.cat(self.gradients).numpy() if kept else None,
-        )
-
-
-def _gather(layers: Sequence[Tensor], where: tuple[Tensor, Tensor]) -> Tensor:
-    """The chosen positions of layers + 1 tensors `(R, T, D)`: `(P, L, D)` float32 on the CPU."""
-    return torch.stack([layer[where].to("cpu", torch.float32) for layer in layers], dim=1)

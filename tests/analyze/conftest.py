@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from geomix.record.store import ProbeRecord, Snapshot, file_name, write_snapshot
+from geomix.record.snapshot import ProbeRecord, Snapshot
+from geomix.record.store import file_name, write_snapshot
 from geomix.run import Run
 
 SETS = ("D_A", "D_B", "D_M", "held-out")

@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 
 from geomix.errors import UserError
+from geomix.record.snapshot import ProbeRecord, Snapshot
 from geomix.record.store import (
     SCHEMA,
-    ProbeRecord,
-    Snapshot,
     file_name,
     read_snapshot,
     write_snapshot,
