@@ -240,6 +240,12 @@ def _recorder(
         batch_size=record.batch_size,
         pad_id=loaded.pad_id,
         activations=record.activations,
+        lens=record.lens,
+        modules=record.modules,
+        adam=record.adam,
+        gradients=record.gradients,
+        midpoints=record.midpoints,
+        scratch=record.scratch == "disk",
         autocast=partial(autocast, train.precision, loaded.device),
         width=row_width(train, loaded),
     )

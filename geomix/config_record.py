@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from geomix.config_data import Count, CountOrNone, Mix, Strict
 
@@ -23,17 +23,29 @@ def _scheduled(at: list[str | int]) -> list[str | int]:
     return at
 
 
+Preset = Literal["light", "path"]
+
+_LAID_UNDER: dict[str, dict[str, Any]] = {
+    "light": {},  # the fields' own defaults
+    "path": {"at": ["every:1"], "midpoints": True, "activations": 0, "lens": False},
+}
+
+
 class RecordConfig(Strict):
     """What the recorder writes while the run trains.
 
     The probe sets' loss has the first stage's reduction and precision in the whole run.
     """
 
+    preset: Preset = "light"
+    """What the keys that are not given are: `light` (small probes, few snapshots) has the defaults
+    named here; `path`, for where the forgetting happens, has `at: [every:1]`, `midpoints: true`,
+    `activations: 0` and `lens: false`. `geomix config show` shows what comes of it."""
     at: Annotated[list[str | int], AfterValidator(_scheduled)] = Field(
         default=["boundaries", "log:4"]
     )
     """When: `boundaries`, `log:N` and `every:N` steps in each stage, or a step's number."""
-    probes: Count = 128
+    probes: Count = 64
     """Most examples in a probe set; a larger set is represented by its first examples."""
     batch_size: Count = 32
     """Examples in one forward and backward pass of a snapshot."""
@@ -41,3 +53,38 @@ class RecordConfig(Strict):
     """The D_M probe set of a run that mixes nothing in; else the first stage's mix is taken."""
     activations: CountOrNone = 16
     """Of how many examples a set the residual activations and their gradients are kept."""
+    lens: bool = True
+    """Rank and log-probability of each target token after every layer, where activations are kept
+    (the logit lens)."""
+    modules: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Modules whose outputs, and the gradients there, are kept where activations are: names as in
+    `model.named_modules()`, of which `*` stands for any part, such as `*.mlp`."""
+    adam: bool = True
+    """Also the inner products in Adam's metric, once there is one: each parameter weighed by
+    1 / (√v̂ + ε)."""
+    gradients: bool = False
+    """Keep each set's whole gradient: a model's size on disk for every set and snapshot."""
+    midpoints: bool = False
+    """Between snapshots, the gradients' products with the step that the weights made, at its
+    start, middle and end (Simpson's rule); with `train.update_shares` for each source's part."""
+    scratch: Literal["memory", "disk"] = "memory"
+    """Where the gradients of the probe sets lie while a snapshot is taken."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled(cls, given: Any) -> Any:
+        """Lay the preset under the keys that are given."""
+        if not isinstance(given, dict):
+            return given
+        preset = given.get("preset")
+        filled = {**_LAID_UNDER.get(preset if isinstance(preset, str) else "", {}), **given}
+        without = type(filled.get("activations")) is int and filled["activations"] == 0
+        return {"lens": False, **filled} if without else filled
+
+    @model_validator(mode="after")
+    def _looked_at(self) -> RecordConfig:
+        """Refuse a look at positions of which none is kept."""
+        if self.activations == 0 and (self.lens or self.modules):
+            key = "lens" if self.lens else "modules"
+            raise ValueError(f"{key} looks where activations are kept; give record.activations > 0")
+        return self

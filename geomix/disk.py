@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from geomix.data.example import Example
 from geomix.data.stage import planned_steps
@@ -15,8 +15,8 @@ from geomix.record.schedule import snapshots
 _LINE = 210
 """Bytes of a line of `metrics.jsonl`, and of what stands around the texts of a verdict."""
 
-_SNAPSHOT = 60_000
-"""Bytes of a snapshot's own description."""
+_DATASET = 2_400
+"""Bytes that HDF5 takes to describe a dataset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +28,14 @@ class Disk:
         within: those that are kept while it trains, and the one that is being written.
         snapshots: of the recorder.
         verdicts: of the evaluations, the metrics, and what `evaluate.kl` keeps.
+        record: the recorder's by what is kept; empty where nothing is recorded.
     """
 
     final: int | None
     within: int | None
     snapshots: int | None
     verdicts: int
+    record: dict[str, int] = field(default_factory=dict)
 
 
 def disk_of(arm: Arm, index: int) -> Disk:
@@ -44,26 +46,42 @@ def disk_of(arm: Arm, index: int) -> Disk:
     verdicts = _verdicts(arm, index, steps) + (0 if taken else _beginnings(arm))
     if size is None:
         return Disk(0 if taken else None, 0 if taken else None, None, verdicts)
-    written = 0
+    by_kind: dict[str, int] = {}
     if record is not None:
-        written = snapshots(record.at, index, steps, taken=taken) * _snapshot(arm, size)
+        count = snapshots(record.at, index, steps, taken=taken)
+        by_kind = {kind: count * n for kind, n in _snapshot(arm, size, index).items()}
+    written = sum(by_kind.values())
     if taken:
-        return Disk(0, 0, written, verdicts)
+        return Disk(0, 0, written, verdicts, by_kind)
     kept = saving.keep + 1 if saving.steps or saving.minutes else 0
     moment = size.trainable * size.item
     weights = size.parameters * size.item
-    return Disk(weights + moment, kept * (weights + 2 * moment), written, verdicts)
+    return Disk(weights + moment, kept * (weights + 2 * moment), written, verdicts, by_kind)
 
 
-def _snapshot(arm: Arm, size: Size) -> int:
-    record = arm.config.record
+def _snapshot(arm: Arm, size: Size, index: int) -> dict[str, int]:
+    """Bytes of one snapshot by what is kept; what modules give out counts as a residual stream."""
+    record, sets = arm.config.record, len(arm.probes)
     assert record is not None
-    total = _SNAPSHOT + size.tensors * (8 * len(arm.probes) ** 2 + 150)
-    for examples in arm.recorded().values():
-        total += 24 * sum(e.target_tokens for e in examples) + 20 * len(examples)
-        kept = sum(e.target_tokens for e in examples[: record.activations])
-        total += kept * (size.layers + 1) * size.features * 4 * 2  # and their gradients
-    return total
+    stage, parts = arm.config.stages[index], 1
+    if stage.train.update_shares and stage.from_ is None:
+        parts += len(arm.plans[index].sets) + bool(stage.train.weight_decay)
+    examples = [e for found in arm.recorded().values() for e in found]
+    kept = sum(
+        e.target_tokens for found in arm.recorded().values() for e in found[: record.activations]
+    )
+    tensors, modules = size.tensors, arm.modules()
+    each = 8 + 5 * bool(record.activations) + 2 * record.lens + 4 * modules
+    datasets = sets * (each + record.gradients * tensors) + 9 + 5 * record.midpoints
+    targets = sum(e.target_tokens for e in examples)
+    return {
+        "description": datasets * _DATASET + tensors * 150 + 24 * targets + 20 * len(examples),
+        "activations": kept * (size.layers + 1 + modules) * size.features * 4 * 2,
+        "lens": kept * (size.layers + 1) * 8 * record.lens,
+        "inner_products": tensors * 8 * sets**2 * (1 + record.adam) + tensors * sets,
+        "path": tensors * 8 * sets * 3 * parts * record.midpoints,
+        "gradients": sets * size.trainable * 4 * record.gradients,
+    }
 
 
 def _verdicts(arm: Arm, index: int, steps: int) -> int:

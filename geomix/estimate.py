@@ -21,6 +21,7 @@ from geomix.memory import Memory, MicroBatch, Size, memory_of, size_of
 from geomix.model.gradient import takes_positions
 from geomix.model.load import BUILTIN
 from geomix.model.shape import local_config, local_tokenizer, weightless
+from geomix.record.capture import module_names
 from geomix.train.setup import checkpointing, weights_dtype
 from geomix.train.trainable import attach, set_trained, trained_names
 
@@ -119,6 +120,12 @@ def _memory(kind: Kind, micro: MicroBatch) -> Memory:
 def _size(kind: Kind) -> Size:
     with torch.device("meta"):
         return size_of(kind.prepare(weightless(base_of(kind.model).config, kind.dtype)))
+
+
+@cache
+def _modules(name: str, patterns: tuple[str, ...]) -> int:
+    with torch.device("meta"):
+        return len(module_names(weightless(base_of(name).config, torch.float32), patterns))
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +231,15 @@ class Arm:
         record = self.config.record
         assert record is not None
         return {name: self._tokenise(e[: record.probes]) for name, e in self.probes.items()}
+
+    def modules(self) -> int:
+        """How many modules' outputs are recorded.
+
+        Raises:
+            UserError: a pattern matches none.
+        """
+        patterns = self.config.record.modules if self.config.record else ()
+        return _modules(self.config.model, patterns) if patterns else 0
 
     def _tokenise(self, examples: Sequence[Example]) -> list[TokenisedExample]:
         name = self.config.chat_template if self.base.own_tokenizer else "tulu"

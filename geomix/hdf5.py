@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,22 +15,42 @@ from numpy.typing import NDArray
 from geomix.atomic import written_file
 
 _BLOCK = 1 << 20  # bytes of a chunk: whole rows, so that one example is one short read
+_SPARE = 1 << 22  # bytes that HDF5 takes for its own trees
 
 
 @contextmanager
-def written_hdf5(path: Path) -> Iterator[Any]:
+def written_hdf5(
+    path: Path, room: int = 0, large: Callable[[Any], None] | None = None
+) -> Iterator[Any]:
     """Give an HDF5 file to fill; on success write it atomically, its attribute `complete` last.
 
-    The file is made in memory: where HDF5 itself meets a full disk, it takes the process down.
+    The file is made in memory: where HDF5 itself meets a full disk, it takes the process down. What
+    is too large for that is added on the disk, where room for it has been taken beforehand.
+
+    Args:
+        path: of the file.
+        room: bytes of the numbers that `large` adds.
+        large: adds them to the file.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk.
     """
     with h5py.File(path, "w", driver="core", backing_store=False) as file:
         yield file
-        file.flush()
-        file.attrs["complete"] = True
+        if large is None:
+            file.flush()
+            file.attrs["complete"] = True
         file.flush()
         image = file.id.get_file_image()
     with written_file(path) as partial:
         partial.write_bytes(image)
+        if large is not None:
+            with partial.open("r+b") as raw:
+                os.posix_fallocate(raw.fileno(), len(image), room + room // 32 + _SPARE)
+            with h5py.File(partial, "r+") as file:
+                large(file)
+                file.flush()
+                file.attrs["complete"] = True
 
 
 def scale(group: Any, name: str, values: NDArray[Any] | Sequence[str], description: str) -> None:
@@ -51,7 +72,7 @@ def put(
     """A dataset with its dimensions attached, in chunks of whole rows."""
     data = _storable(values)
     options: dict[str, Any] = {}
-    if isinstance(data, np.ndarray) and data.size:
+    if isinstance(data, np.ndarray) and data.ndim and data.size:
         rows = max(1, _BLOCK // (data.nbytes // len(data)))
         options = {"chunks": (min(rows, len(data)), *data.shape[1:]), "fletcher32": True}
     dataset = group.create_dataset(name, data=data, **options)

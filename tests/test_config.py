@@ -210,7 +210,7 @@ SOURCE_KEYS = "source, seed, path, subset, vocabulary, columns, template, allow_
         ("stages.0.stop.zzz", "known: epochs"),
         ("stages.0.train.zzz", "known: lr, batch_size"),
         ("train.zzz", "known: lr, batch_size"),
-        ("record.zzz", "known: at, probes"),
+        ("record.zzz", "known: preset, at, probes"),
         (
             "record.mix.zzz",
             f"known: {SOURCE_KEYS}, ratio",
@@ -468,6 +468,38 @@ def test_a_path_that_is_no_file_is_one_line(tmp_path: Path) -> None:
         assert len(raised.value.lines) == 1
 
 
+def recorded(folder: Path, keys: str, *overrides: str) -> Any:
+    return loads(folder, f"{STAGES}record: {keys}\n", *overrides).arms[""].record
+
+
+def test_a_preset_fills_the_recorders_keys_that_are_not_given(tmp_path: Path) -> None:
+    light: Any = loads(tmp_path, STAGES).arms[""].record
+    assert light == recorded(tmp_path, "{preset: light}") == recorded(tmp_path, "{}")
+    assert (light.probes, light.at, light.midpoints) == (64, ["boundaries", "log:4"], False)
+    path = recorded(tmp_path, "{preset: path}")
+    assert (path.at, path.midpoints, path.activations, path.lens) == (["every:1"], True, 0, False)
+    assert path.probes == light.probes
+    given = recorded(tmp_path, "{preset: path, at: [3], activations: 2}", "record.lens=true")
+    assert (given.at, given.activations, given.lens, given.midpoints) == ([3], 2, True, True)
+    assert recorded(tmp_path, "{at: [3]}", "record.preset=path").at == [3]
+    kept = RunConfig.model_validate({"stages": [{"data": "kvr"}], "record": given.model_dump()})
+    assert kept.record == given
+
+
+def test_without_activations_there_is_no_lens(tmp_path: Path) -> None:
+    assert recorded(tmp_path, "{activations: 0}").lens is False
+    for keys, name in (("lens: true", "lens"), ('modules: ["*.mlp"]', "modules")):
+        (line,) = mistakes(tmp_path, f"{STAGES}record: {{activations: 0, {keys}}}\n")
+        assert line.startswith("run.yaml:3 record: " + name)
+        assert "give record.activations" in line
+
+
+@pytest.mark.parametrize("keys", ["preset: all", "modules: mlp", 'modules: [""]', "scratch: tape"])
+def test_mistakes_in_the_recorders_keys(tmp_path: Path, keys: str) -> None:
+    (line,) = mistakes(tmp_path, f"{STAGES}record: {{{keys}}}\n")
+    assert line.startswith(f"run.yaml:3 record.{keys.split(':', maxsplit=1)[0]}"), line
+
+
 MODELS = [
     value
     for value in vars(config_module).values()
@@ -515,6 +547,13 @@ CHANGES: dict[str, Any] = {
     "record.probes": 127,
     "record.batch_size": 31,
     "record.activations": 3,
+    "record.preset": "path",
+    "record.lens": False,
+    "record.modules": ["*.mlp"],
+    "record.adam": False,
+    "record.gradients": True,
+    "record.midpoints": True,
+    "record.scratch": "disk",
     "evaluate.epochs": 2,
     "evaluate.steps": 3,
     "evaluate.sample": None,

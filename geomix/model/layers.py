@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.+)$")
 
@@ -57,3 +60,53 @@ def tied_head(model: nn.Module) -> bool:
     ends = [getattr(model, f"get_{name}_embeddings", None) for name in ("output", "input")]
     head, embedding = (end() if callable(end) else None for end in ends)
     return head is not None and embedding is not None and head.weight is embedding.weight
+
+
+def after_layers(model: Any) -> Callable[[Tensor], Tensor]:
+    """The model's own way from its last layer to the logits: final norm, scaling, head, soft cap.
+
+    It is the model's forward pass with the layers stepped over, so that nothing of it has to be
+    known by name.
+
+    Args:
+        model: a causal LM of transformers, in evaluation mode.
+
+    Returns:
+        A function from residual streams `(N, D)` to logits `(N, V)`, without a gradient.
+    """
+    layers = [layer for _, layer in decoder_layers(model)]
+    device = next(model.parameters()).device
+
+    def logits_of(count: int) -> Tensor:
+        ids = torch.zeros(count, 1, dtype=torch.int64, device=device)
+        with torch.no_grad():
+            found: Tensor = model(input_ids=ids, use_cache=False).logits
+        return found[:, 0]
+
+    behind: list[tuple[Any, ...] | None] = []  # what a layer returns behind its hidden state
+
+    def see(_: nn.Module, __: Any, output: Any) -> None:
+        behind.append(output[1:] if isinstance(output, tuple) else None)
+
+    handles = [layer.register_forward_hook(see) for layer in layers]
+    try:
+        logits_of(1)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+    def to_logits(hidden: Tensor) -> Tensor:
+        given = hidden.unsqueeze(1)
+        found = [vars(layer).get("forward") for layer in layers]
+        try:
+            for layer, rest in zip(layers, behind, strict=True):
+                out = given if rest is None else (given, *rest)
+                vars(layer)["forward"] = lambda *_, out=out, **__: out
+            return logits_of(len(hidden))
+        finally:
+            for layer, forward in zip(layers, found, strict=True):
+                del vars(layer)["forward"]
+                if forward is not None:
+                    vars(layer)["forward"] = forward
+
+    return to_logits

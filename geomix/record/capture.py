@@ -6,14 +6,15 @@ tests hold the two to agree bit for bit.
 
 Shapes: R rows of T tokens, P target tokens, V the vocabulary, D features; a list over layers has
 layers + 1 entries, of which 0 is the input of the first decoder layer and l the output of layer l
-(before the final norm).
+(before the final norm). Other modules' outputs are kept under their names, `(R, T, …)`.
 """
 
 from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from geomix.data.batch import Batch
+from geomix.errors import UserError
 from geomix.model.gradient import plain_forward
 from geomix.model.layers import decoder_layers
 
@@ -32,17 +34,19 @@ class Capture(ABC):
 
     Works inside its own `with` block and leaves no hook and no attribute on the model after it:
 
-        with NNsightCapture(model) as forward:
+        with NNsightCapture(model, ["model.layers.0.mlp"]) as forward:
             logits = forward(batch)
             torch.autograd.backward(loss_of(logits))
-            forward.activations, forward.gradients
+            forward.activations, forward.gradients, forward.module_outputs
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, modules: Sequence[str] = ()) -> None:
         self.model = model
+        self.modules = {name: model.get_submodule(name) for name in modules}
         self.layers = decoder_layers(model)
         self._forward = plain_forward(model)
         self._residuals: list[Tensor] = []
+        self._outputs: dict[str, Tensor] = {}
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> Self:
@@ -61,18 +65,20 @@ class Capture(ABC):
             handle.remove()
         self._handles.clear()
         self._residuals.clear()
+        self._outputs.clear()
 
     def __call__(self, batch: Batch) -> Tensor:
         """The logits `(P, V)` of the batch's target tokens; what the last call kept is let go."""
-        self._residuals = []
-        logits, self._residuals = self._run(batch)
-        for residual in self._residuals:
-            residual.retain_grad()
+        self._residuals, self._outputs = [], {}
+        logits, self._residuals, self._outputs = self._run(batch)
+        for kept in (*self._residuals, *self._outputs.values()):
+            if kept.requires_grad:
+                kept.retain_grad()
         return logits
 
     @abstractmethod
-    def _run(self, batch: Batch) -> tuple[Tensor, list[Tensor]]:
-        """Logits and the residual stream, still in the graph."""
+    def _run(self, batch: Batch) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
+        """Logits, the residual stream and the modules' outputs, still in the graph."""
 
     @property
     def activations(self) -> list[Tensor]:
@@ -91,6 +97,11 @@ class Capture(ABC):
             raise RuntimeError("no gradient yet: run torch.autograd.backward(loss) first")
         return gradients
 
+    @property
+    def module_outputs(self) -> dict[str, tuple[Tensor, Tensor | None]]:
+        """Of each module its output in the last pass and the gradient there, if any reached it."""
+        return {name: (out.detach(), out.grad) for name, out in self._outputs.items()}
+
 
 class HooksCapture(Capture):
     """Capture with torch's own hooks."""
@@ -98,6 +109,7 @@ class HooksCapture(Capture):
     def __enter__(self) -> Self:
         super().__enter__()
         self._kept: list[Tensor] = []
+        self._found: dict[str, Tensor] = {}
 
         def keep_input(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self._kept = [_layer_input(args, kwargs)]
@@ -109,12 +121,21 @@ class HooksCapture(Capture):
         self._handles.append(first.register_forward_pre_hook(keep_input, with_kwargs=True))
         for _, layer in self.layers:
             self._handles.append(layer.register_forward_hook(keep_output))
+        for name, module in self.modules.items():
+            self._handles.append(module.register_forward_hook(self._keep(name)))
         return self
 
-    def _run(self, batch: Batch) -> tuple[Tensor, list[Tensor]]:
+    def _keep(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+        def keep(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+            self._found[name] = _layer_output(output)
+
+        return keep
+
+    def _run(self, batch: Batch) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
         logits = self._forward(batch)
         kept, self._kept = self._kept, []
-        return logits, kept
+        found, self._found = self._found, {}
+        return logits, kept, {name: found[name] for name in self.modules if name in found}
 
 
 class NNsightCapture(Capture):
@@ -149,21 +170,41 @@ class NNsightCapture(Capture):
                 vars(module)["forward"] = forward
         del self._envoy, self._found
 
-    def _run(self, batch: Batch) -> tuple[Tensor, list[Tensor]]:
+    def _run(self, batch: Batch) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
         nnsight = self._nnsight
         paths = [f"{self._envoy.path}.{name}" for name, _ in self.layers]
+        places = {name: f"{self._envoy.path}.{name}" for name in self.modules}
+        wanted = list(dict.fromkeys([*paths, *places.values()]))
         with self._envoy.trace(batch, fn=self._forward) as tracer:
-            cache = tracer.cache(modules=paths, device=None, detach=False, include_inputs=True)
+            cache = tracer.cache(modules=wanted, device=None, detach=False, include_inputs=True)
             logits = nnsight.save(tracer.result)
         residuals = [_layer_input(*cache[paths[0]].inputs)]
         residuals += [_layer_output(cache[path].output) for path in paths]
-        return logits, residuals
+        called = {name: path for name, path in places.items() if path in cache}
+        return logits, residuals, {n: _layer_output(cache[p].output) for n, p in called.items()}
 
 
-CAPTURES: dict[CaptureName, Callable[[nn.Module], Capture]] = {
+CAPTURES: dict[CaptureName, Callable[..., Capture]] = {
     "nnsight": NNsightCapture,
     "hooks": HooksCapture,
 }
+
+
+def module_names(model: nn.Module, patterns: Sequence[str]) -> list[str]:
+    """The modules that match any of the patterns of `record.modules`, in the model's order.
+
+    Raises:
+        UserError: a pattern matches none.
+    """
+    names = [name for name, _ in model.named_modules() if name]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise UserError(
+                f"record.modules: '{pattern}' matches none of the model's {len(names)} modules, "
+                f"such as {names[len(names) // 2]}; give a name, or one with '*'"
+            )
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
 
 _STATE = "__nnsight__"
 """Where nnsight 0.8 keeps its state on a module."""

@@ -5,7 +5,7 @@ Shapes: M parameter tensors, S datasets.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -56,21 +56,51 @@ def take_gradients(parameters: Mapping[str, nn.Parameter]) -> list[Tensor | None
     return gradients
 
 
-def inner_products(gradients: Sequence[Sequence[Tensor | None]]) -> NDArray[np.float64]:
+def inner_products(
+    gradients: Sequence[Sequence[Tensor | None]],
+    metric: Sequence[Callable[[int, int], Tensor] | None] | None = None,
+) -> NDArray[np.float64]:
     """Inner products between datasets' gradients, one parameter tensor at a time.
 
     Args:
         gradients: S times M tensors; tensor m has the same shape for every dataset. None is zero.
+        metric: for each of the M tensors what gives its elements from one index to another their
+            weight, `(n,)` float64 (`adam_metric`), or None where they have none; every weight is 1
+            if it is left out.
 
     Returns:
-        `(M, S, S)` float64, symmetric; accumulated in float64 whatever the gradients' dtype. The
-        sum over M is the inner product of the whole gradients.
+        `(M, S, S)` float64, symmetric; accumulated in float64 whatever the gradients' dtype; NaN
+        where the metric is None. The sum over M is the inner product of the whole gradients.
     """
-    per_parameter = zip(*gradients, strict=True)
-    return np.stack([_gram(tensors) for tensors in per_parameter])
+    weights = [_ones] * len(gradients[0]) if metric is None else metric
+    per_parameter = zip(zip(*gradients, strict=True), weights, strict=True)
+    return np.stack([_gram(tensors, weight) for tensors, weight in per_parameter])
 
 
-def _gram(tensors: Sequence[Tensor | None]) -> NDArray[np.float64]:
+def adam_metric(second_moment: Tensor, eps: float) -> Callable[[int, int], Tensor]:
+    """The weights 1 / (√v̂ + ε) of a parameter's elements, in float64, some at a time.
+
+    Args:
+        second_moment: Adam's v̂, bias-corrected, of the parameter's shape.
+        eps: ε.
+    """
+    flat = second_moment.detach().reshape(-1)
+
+    def weights(start: int, end: int) -> Tensor:
+        return 1 / (flat[start:end].to(torch.float64).sqrt() + eps)
+
+    return weights
+
+
+def _ones(_: int, __: int) -> Tensor:
+    return torch.ones(1, dtype=torch.float64)
+
+
+def _gram(
+    tensors: Sequence[Tensor | None], weights: Callable[[int, int], Tensor] | None
+) -> NDArray[np.float64]:
+    if weights is None:
+        return np.full((len(tensors), len(tensors)), np.nan)
     gram = np.zeros((len(tensors), len(tensors)))
     present = [i for i, tensor in enumerate(tensors) if tensor is not None]
     flat = [tensor.detach().reshape(-1) for tensor in tensors if tensor is not None]
@@ -79,7 +109,32 @@ def _gram(tensors: Sequence[Tensor | None]) -> NDArray[np.float64]:
     total = torch.zeros(len(flat), len(flat), dtype=torch.float64, device=flat[0].device)
     for start in range(0, flat[0].numel(), CHUNK):
         rows = torch.stack([g[start : start + CHUNK].to(torch.float64) for g in flat])
-        total += rows @ rows.T
+        weight = weights(start, start + rows.shape[1]).to(rows.device)
+        total += (rows * weight) @ rows.T
     upper = torch.triu(total)  # BLAS does not promise a symmetric product
     gram[np.ix_(present, present)] = (upper + torch.triu(total, 1).T).cpu().numpy()
     return gram
+
+
+def products_with(
+    gradients: Sequence[Tensor | None], updates: Callable[[int, int], Tensor], size: int
+) -> NDArray[np.float64]:
+    """Products of one parameter's gradients with updates of it.
+
+    Args:
+        gradients: S tensors of the parameter's shape; None is zero.
+        updates: gives J updates of the elements from one index to another, `(J, n)` float64.
+        size: elements of the parameter.
+
+    Returns:
+        `(S, J)` float64.
+    """
+    parts = len(updates(0, 0))
+    found = np.zeros((len(gradients), parts))
+    for start in range(0, size, CHUNK):
+        update = updates(start, min(size, start + CHUNK))
+        for index, gradient in enumerate(gradients):
+            if gradient is not None:
+                row = gradient.detach().reshape(-1)[start : start + CHUNK]
+                found[index] += (update @ row.to(update)).cpu().numpy()
+    return found

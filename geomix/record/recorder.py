@@ -6,35 +6,41 @@ tensors, S probe sets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from geomix.data.batch import Batch, Reduction
 from geomix.data.example import TokenisedExample
-from geomix.model.gradient import backward_over, batches_of
-from geomix.model.layers import decoder_layers, place_of, tied_head
-from geomix.record.capture import CAPTURES, Capture, CaptureName
+from geomix.model.gradient import Forward, backward_over, batches_of, plain_forward
+from geomix.model.layers import after_layers, decoder_layers, place_of, tied_head
+from geomix.record.capture import CAPTURES, Capture, CaptureName, module_names
 from geomix.record.gradients import (
+    adam_metric,
     inner_products,
     take_gradients,
     trainable_parameters,
     undisturbed,
 )
+from geomix.record.path import Gradient, Piece
 from geomix.record.rows import Rows
 from geomix.record.schedule import parse
-from geomix.record.snapshot import ProbeRecord, Snapshot
+from geomix.record.scratch import in_memory, on_disk
+from geomix.record.snapshot import AdamProducts, PathRecord, ProbeRecord, Snapshot
 from geomix.record.store import file_name, write_snapshot
-from geomix.train.events import Moment
+from geomix.train.events import Moment, SecondMoments
 
 
 class Recorder:
     """Writes a snapshot at the scheduled steps; an `Observer` that leaves no trace on training.
 
-    Needs memory for S + 1 gradients of the model beside the model itself.
+    Needs memory for at most S + 1 gradients of the model beside the model itself; with `scratch`
+    for one, and S copies on the disk. With `midpoints`, see also `geomix.record.path`.
 
     Args:
         folder: where the snapshot files go.
@@ -46,6 +52,12 @@ class Recorder:
         capture: `nnsight`, or `hooks` for plain torch hooks (the same numbers without the import).
         activations: of how many examples a set, the first ones, activations and their gradients
             are stored, nearly all of a file; None is all, 0 none.
+        lens: whether the logit lens looks there (`geomix.record.lens`).
+        modules: patterns of the names of modules whose outputs are kept there too.
+        adam: whether the inner products in Adam's metric are stored where there is one.
+        gradients: whether whole gradients are stored.
+        midpoints: whether the path between snapshots is stored (`geomix.record.path`).
+        scratch: whether the gradients of a snapshot lie in a file of the folder, not in memory.
         autocast: makes the context of each forward pass, to record mixed precision as trained.
         width: of packed rows, see `geomix.data.batch.collate`.
 
@@ -64,6 +76,12 @@ class Recorder:
         pad_id: int,
         capture: CaptureName = "nnsight",
         activations: int | None = None,
+        lens: bool = False,
+        modules: Sequence[str] = (),
+        adam: bool = True,
+        gradients: bool = False,
+        midpoints: bool = False,
+        scratch: bool = False,
         autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
         width: int | None = None,
     ) -> None:
@@ -80,13 +98,27 @@ class Recorder:
         self.pad_id = pad_id
         self.capture: CaptureName = capture
         self.activations = activations
+        self.lens = lens
+        self.modules = modules
+        self.adam = adam
+        self.gradients = gradients
+        self.midpoints = midpoints
+        self.keep = on_disk(folder) if scratch else in_memory
         self.autocast = autocast
         self.width = width
+        self._piece: Piece | None = None
 
     def observe(self, moment: Moment) -> None:
         """Write this moment's snapshot if it is scheduled."""
-        scheduled = self.schedule.steps_of(moment.stage, moment.steps)
-        if moment.step in scheduled or (moment.last and self.schedule.boundaries):
+        if self._piece is not None and moment.update is not None:
+            self._piece.add(moment.update())
+        scheduled = moment.step in self.schedule.steps_of(moment.stage, moment.steps)
+        begins = moment.step == 0 and not scheduled  # as where a stage ended and the next begins
+        if moment.resumed or begins:
+            self._piece = None
+            if self.midpoints and (begins or scheduled):
+                self._begin(moment)
+        elif scheduled or (moment.last and self.schedule.boundaries):
             path = self.folder / file_name(moment.stage, moment.step)
             write_snapshot(path, self.snapshot(moment))
 
@@ -95,17 +127,25 @@ class Recorder:
 
         Raises:
             RuntimeError: the model holds gradients.
+            UserError: something that is asked for cannot be recorded of this model.
         """
         model = moment.model
         parameters = trainable_parameters(model)
         layers = len(decoder_layers(model))
         places = [place_of(name, layers) for name in parameters]
+        chosen = module_names(model, self.modules)
         probes: dict[str, ProbeRecord] = {}
-        gradients: list[list[Tensor | None]] = []
-        with undisturbed(model), CAPTURES[self.capture](model) as capture:
-            for name, examples in self.probes.items():
-                probes[name] = self._record(capture, examples)
-                gradients.append(take_gradients(parameters))
+        gradients: list[Gradient] = []
+        with undisturbed(model):
+            to_logits = after_layers(model) if self.lens else None
+            ended = self._end(moment, parameters)
+            with CAPTURES[self.capture](model, chosen) as capture:
+                for name, examples in self.probes.items():
+                    probes[name] = self._record(capture, examples, to_logits)
+                    gradients.append(self.keep(take_gradients(parameters)))
+        path = ended(gradients) if ended else None
+        if self.midpoints and not moment.last:
+            self._piece = Piece.begin(moment, parameters, [*gradients])
         return Snapshot(
             stage=moment.stage,
             stage_name=moment.stage_name,
@@ -122,20 +162,113 @@ class Recorder:
             layers=layers,
             tied_head=tied_head(model),
             trainable=sum(p.requires_grad for p in model.parameters()),
+            unreached=np.array([[g is None for g in one] for one in gradients]).T,
+            adam=self._in_adams_metric(parameters, gradients, moment.second_moments),
+            path=path,
+            no_path=self._no_path(moment, path),
+            gradients=self._whole(parameters, gradients) if self.gradients else None,
         )
 
-    def _record(self, capture: Capture, examples: Sequence[TokenisedExample]) -> ProbeRecord:
+    def _end(
+        self, moment: Moment, parameters: Mapping[str, nn.Parameter]
+    ) -> Callable[[Sequence[Gradient]], PathRecord] | None:
+        """The piece of the path that ends here, but for the gradients at its end."""
+        piece, self._piece = self._piece, None
+        if piece is None or not piece.leads_to(moment, parameters):
+            return None
+        return piece.end(moment, parameters, lambda: self._gradients(moment.model, parameters))
+
+    def _begin(self, moment: Moment) -> None:
+        """A piece of the path begins where no snapshot is taken."""
+        parameters = trainable_parameters(moment.model)
+        with undisturbed(moment.model):
+            found = [self.keep(g) for g in self._gradients(moment.model, parameters)]
+        self._piece = Piece.begin(moment, parameters, [*found])
+
+    def _gradients(
+        self, model: nn.Module, parameters: Mapping[str, nn.Parameter]
+    ) -> Iterator[Gradient]:
+        """Each set's gradient at the weights that the model has now."""
+        forward = self._forward(plain_forward(model))
+        for examples in self.probes.values():
+            for _ in backward_over(forward, self._batches(model, examples)):
+                pass
+            yield take_gradients(parameters)
+
+    def _no_path(self, moment: Moment, path: PathRecord | None) -> str:
+        if not self.midpoints:
+            return "not asked for"
+        if path is not None:
+            return ""
+        if moment.step == 0:
+            return "the stage begins here"
+        return "the weights of the snapshot before were not at hand, as the run was resumed later"
+
+    def _in_adams_metric(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        gradients: Sequence[Gradient],
+        second: SecondMoments | None,
+    ) -> AdamProducts | None:
+        """None where Adam has taken no step, or trained none of these parameters."""
+        if second is None or not self.adam:
+            return None
+        found = second.read()
+        if not any(name in found for name in parameters):
+            return None
+        metric = [
+            adam_metric(found[name], second.eps) if name in found else None for name in parameters
+        ]
+        products = inner_products(gradients, metric)
+        return AdamProducts(products, second.stage, second.step, second.eps)
+
+    def _whole(
+        self, parameters: Mapping[str, nn.Parameter], gradients: Sequence[Gradient]
+    ) -> dict[str, Streamed]:
+        shapes = [p.shape for p in parameters.values()]
+        return {
+            name: Streamed(shapes, one) for name, one in zip(self.probes, gradients, strict=True)
+        }
+
+    def _record(
+        self,
+        capture: Capture,
+        examples: Sequence[TokenisedExample],
+        to_logits: Callable[[Tensor], Tensor] | None,
+    ) -> ProbeRecord:
         """One probe set; its gradient is left in the parameters."""
-
-        def forward(batch: Batch) -> Tensor:
+        rows = Rows(self.activations, to_logits)
+        forward, model = self._forward(capture), capture.model
+        for batch, logits in backward_over(forward, self._batches(model, examples)):
             with self.autocast():
-                return capture(batch)
+                rows.add(batch, logits, capture)
+        return rows.joined()
 
-        device = next(capture.model.parameters()).device
-        batches = batches_of(
+    def _forward(self, forward: Forward) -> Forward:
+        """The forward pass in the precision that is recorded."""
+
+        def run(batch: Batch) -> Tensor:
+            with self.autocast():
+                return forward(batch)
+
+        return run
+
+    def _batches(self, model: nn.Module, examples: Sequence[TokenisedExample]) -> Iterator[Batch]:
+        device = next(model.parameters()).device
+        return batches_of(
             examples, self.reduction, self.batch_size, self.pad_id, device, self.width
         )
-        rows = Rows(self.activations)
-        for batch, logits in backward_over(forward, batches):
-            rows.add(batch, logits, capture)
-        return rows.joined()
+
+
+class Streamed:
+    """A gradient as float32 arrays, made one by one, so that no second copy of it is held."""
+
+    def __init__(self, shapes: Sequence[torch.Size], gradient: Gradient) -> None:
+        self._given = (shapes, gradient)
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        for shape, gradient in zip(*self._given, strict=True):
+            if gradient is None:
+                yield np.zeros(shape, dtype=np.float32)
+            else:
+                yield gradient.detach().to("cpu", torch.float32).numpy()

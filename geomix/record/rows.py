@@ -1,28 +1,37 @@
 """The record of a probe set, made batch by batch.
 
-Shapes: P positions that predict a target token, L layers + 1, D features.
+Shapes: P positions that predict a target token, Q of them with activations, L layers + 1, D
+features.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from geomix.data.batch import Batch
+from geomix.errors import UserError
 from geomix.model.loss import all_correct, token_nll
 from geomix.record.capture import Capture
-from geomix.record.snapshot import ProbeRecord
+from geomix.record.lens import check_last, through_lens
+from geomix.record.snapshot import ModuleRecord, ProbeRecord
 
 
 @dataclass
 class Rows:
-    """The record of a probe set, batch by batch, on the CPU."""
+    """The record of a probe set, on the CPU.
+
+    Attributes:
+        activations_of: how many examples keep their activations, the first ones; None is all.
+        to_logits: from a residual stream to logits, for the lens; None for none.
+    """
 
     activations_of: int | None
+    to_logits: Callable[[Tensor], Tensor] | None = None
     losses: list[Tensor] = field(default_factory=list)
     exact: list[Tensor] = field(default_factory=list)
     counts: list[Tensor] = field(default_factory=list)
@@ -30,20 +39,50 @@ class Rows:
     targets: list[Tensor] = field(default_factory=list)
     activations: list[Tensor] = field(default_factory=list)
     gradients: list[Tensor] = field(default_factory=list)
+    lens: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    modules: dict[str, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
 
     def add(self, batch: Batch, logits: Tensor, capture: Capture) -> None:
-        """Take a batch whose backward pass has run; `logits` are those of its target tokens."""
+        """Take a batch whose backward pass has run; `logits` are those of its target tokens.
+
+        Raises:
+            UserError: the lens or a module cannot be recorded for this model.
+        """
         counts = torch.bincount(batch.owners.cpu(), minlength=batch.examples)
+        nll = token_nll(logits, batch)
         self.exact.append(all_correct(logits, batch))
         self.counts.append(counts)
         self.positions.append(batch.positions[batch.rows, batch.columns].cpu())
         self.targets.append(batch.targets.cpu())
         kept = batch.owners < self._left()
         if kept.any():
-            where = (batch.rows[kept], batch.columns[kept])
-            self.activations.append(_gather(capture.activations, where))
-            self.gradients.append(_gather(capture.gradients, where))
-        self.losses.append(batch.per_example(token_nll(logits, batch)) / counts)
+            self._keep(batch, logits.dtype, nll, kept, capture)
+        self.losses.append(batch.per_example(nll) / counts)
+
+    def _keep(
+        self, batch: Batch, dtype: torch.dtype, nll: Tensor, kept: Tensor, capture: Capture
+    ) -> None:
+        """What is kept at the positions of the first examples."""
+        where = (batch.rows[kept], batch.columns[kept])
+        self.activations.append(_gather(capture.activations, where))
+        self.gradients.append(_gather(capture.gradients, where))
+        if self.to_logits is not None:
+            residuals = [layer[where] for layer in capture.activations]
+            rank, logprob = through_lens(residuals, batch.targets[kept], self.to_logits)
+            check_last(logprob, nll[kept], dtype)
+            self.lens.append((rank, logprob))
+        for name in capture.modules:
+            output, gradient = capture.module_outputs.get(name, (None, None))
+            if output is None or output.shape[:2] != batch.ids.shape or output.dim() == 2:  # noqa: PLR2004
+                raise UserError(
+                    f"record.modules: {name} gives out no features at every token; leave it out"
+                )
+            if gradient is None:
+                raise UserError(
+                    f"record.modules: no gradient of the loss reaches {name}; leave it out"
+                )
+            found = tuple(t[where].flatten(1).to("cpu", torch.float32) for t in (output, gradient))
+            self.modules.setdefault(name, []).append((found[0], found[1]))
 
     def _left(self) -> int:
         """How many of the next examples keep their activations."""
@@ -54,6 +93,7 @@ class Rows:
         """The record of all batches."""
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), torch.cat(self.counts).cumsum(0)])
         kept = bool(self.activations)
+        ranks, logprobs = zip(*self.lens, strict=True) if self.lens else (None, None)
         return ProbeRecord(
             loss=torch.cat(self.losses).numpy(),
             exact=torch.cat(self.exact).numpy(),
@@ -62,9 +102,15 @@ class Rows:
             targets=torch.cat(self.targets).numpy(),
             activations=torch.cat(self.activations).numpy() if kept else None,
             gradients=torch.cat(self.gradients).numpy() if kept else None,
+            lens_rank=torch.cat(ranks).numpy() if ranks else None,
+            lens_logprob=torch.cat(logprobs).numpy() if logprobs else None,
+            modules={
+                name: ModuleRecord(*(torch.cat(part).numpy() for part in zip(*found, strict=True)))
+                for name, found in self.modules.items()
+            },
         )
 
 
 def _gather(layers: Sequence[Tensor], where: tuple[Tensor, Tensor]) -> Tensor:
-    """The chosen positions of layers + 1 tensors `(R, T, D)`: `(P, L, D)` float32 on the CPU."""
+    """The chosen positions of layers + 1 tensors `(R, T, D)`: `(Q, L, D)` float32 on the CPU."""
     return torch.stack([layer[where].to("cpu", torch.float32) for layer in layers], dim=1)

@@ -1,15 +1,29 @@
 """What a snapshot holds.
 
 Shapes: N examples, P positions that predict a target token, Q of them with activations, L layers
-+ 1, D features, M parameter tensors, S probe sets.
++ 1, D features, M parameter tensors, S probe sets, J parts of an update.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleRecord:
+    """What one module gives out where activations are kept, F features.
+
+    Attributes:
+        activations: `(Q, F)` float32, its output; the features of several dimensions in a row.
+        gradients: `(Q, F)` float32, gradient of the set's mean loss there, nats per unit.
+    """
+
+    activations: NDArray[np.float32]
+    gradients: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +41,10 @@ class ProbeRecord:
             output of layer l, before the final norm. None if none are kept or read.
         gradients: `(Q, L, D)` float32, gradient of the set's mean loss (in the snapshot's
             reduction) at the same places, nats per unit of the activation. None like `activations`.
+        lens_rank: `(Q, L)` int32, rank of the target token if the model ended after each layer, see
+            `geomix.record.lens`; None if not kept.
+        lens_logprob: `(Q, L)` float32, its log-probability then, nats; None if not kept.
+        modules: outputs of other modules by name.
     """
 
     loss: NDArray[np.float64]
@@ -36,6 +54,53 @@ class ProbeRecord:
     targets: NDArray[np.int64]
     activations: NDArray[np.float32] | None
     gradients: NDArray[np.float32] | None
+    lens_rank: NDArray[np.int32] | None = None
+    lens_logprob: NDArray[np.float32] | None = None
+    modules: Mapping[str, ModuleRecord] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AdamProducts:
+    """Inner products in Adam's metric.
+
+    Attributes:
+        products: `(M, S, S)` float64, g_aᵀ diag(1 / (√v̂ + ε)) g_b; NaN for a parameter that has no
+            v̂, as it was not trained.
+        stage: index of the stage whose v̂ (bias-corrected) it is.
+        step: optimiser steps done in that stage then.
+        eps: ε.
+    """
+
+    products: NDArray[np.float64]
+    stage: int
+    step: int
+    eps: float
+
+
+NODES = ("start", "middle", "end")
+"""Where on the straight line between two snapshots a gradient is taken."""
+
+TOTAL = "total"
+"""The whole update; its other parts are named as `geomix.train.events.Moment.update` has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class PathRecord:
+    """What the loss of each set does on the straight line from the snapshot before.
+
+    Attributes:
+        products: `(M, S, 3, J)` float64, gradient of the set's mean loss at each node, times each
+            part of the update; nats.
+        parts: their names: `total` first, then where they are known the sources and `decay`, which
+            sum to the total but for rounding.
+        from_step: of the snapshot before, in the same stage.
+        to_step: of this one.
+    """
+
+    products: NDArray[np.float64]
+    parts: tuple[str, ...]
+    from_step: int
+    to_step: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +123,12 @@ class Snapshot:
         layers: decoder layers of the model.
         tied_head: whether the output head shares the embedding's tensor.
         trainable: parameter tensors with `requires_grad`; a snapshot covers them all.
+        unreached: `(M, S)` bool, to which parameters no gradient of the set's loss leads: zero.
+        adam: the inner products in Adam's metric; None where there is none yet, or not asked for.
+        path: from the snapshot before to this one; None if there is none.
+        no_path: why not, for a reader.
+        gradients: of each set, its whole gradient, one parameter tensor after the other as float32;
+            None if not kept, and for one that was read: those are read one by one.
     """
 
     stage: int
@@ -75,3 +146,8 @@ class Snapshot:
     layers: int
     tied_head: bool
     trainable: int
+    unreached: NDArray[np.bool_]
+    adam: AdamProducts | None = None
+    path: PathRecord | None = None
+    no_path: str = "not asked for"
+    gradients: Mapping[str, Iterable[NDArray[np.float32]]] | None = None

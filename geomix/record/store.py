@@ -1,16 +1,30 @@
 """Snapshots on disk: one HDF5 file each, complete whenever it exists.
 
     /                         attributes: format, schema, versions, stage, step, reduction,
-                              coverage, …, and `complete`, written last
+                              coverage, path (`recorded`, or why not), …, and `complete`, last
     /probes/<set>/            coordinates: example, edge, position, kept_position, layer, feature
         loss, exact           (example)
         offsets               (edge): example i owns positions offsets[i] to offsets[i + 1]
         positions, targets    (position)
         activations           (kept_position, layer, feature), absent if none are kept
         gradients             (kept_position, layer, feature), absent if none are kept
+        lens_rank             (kept_position, layer), absent without `record.lens`
+        lens_logprob          (kept_position, layer), absent without `record.lens`
+    /probes/<set>/modules/<module>/     coordinates: kept_position, feature
+        activations           (kept_position, feature): its output
+        gradients             (kept_position, feature)
     /parameters/              coordinates: parameter, set, other_set (their names)
         size, layer, module   (parameter)
+        unreached             (parameter, set): no gradient leads there, it counts as zero
         inner_products        (parameter, set, other_set)
+        inner_products_adam   (parameter, set, other_set), with attributes stage, step and eps of
+                              the second moments; absent before Adam's first step
+    /path/                    coordinates: parameter, set, node, part (their names); absent without
+                              `record.midpoints` and where no piece of the path ends
+        products              (parameter, set, node, part), with attributes from_step, to_step
+    /gradients/<set>/         coordinates: axis<i>_<n>, of the parameters' axes; absent without
+                              `record.gradients`
+        <parameter>           of the parameter's shape, float32
 
 Every dimension is an HDF5 dimension scale, so that `xarray.open_dataset(path, group="probes/d_a",
 engine="h5netcdf")` shows labelled axes. Numbers carry a checksum (Fletcher-32) and no compression:
@@ -29,12 +43,22 @@ import h5py
 import numpy as np
 
 from geomix.errors import UserError
-from geomix.hdf5 import expect, put, scale, strings, written_hdf5
-from geomix.record.snapshot import ProbeRecord, Snapshot
+from geomix.hdf5 import expect, strings, written_hdf5
+from geomix.record.groups import write_gradient, write_parameters, write_path, write_probes
+from geomix.record.snapshot import (
+    NODES,
+    AdamProducts,
+    ModuleRecord,
+    PathRecord,
+    ProbeRecord,
+    Snapshot,
+)
 
 FORMAT = "geomix snapshot"
-SCHEMA = 1
+SCHEMA = 2
 """Raised when a reader of the older schema would misread the file."""
+_HEADER = 1 << 14
+"""Bytes that HDF5 takes to describe a dataset, at most."""
 _STAGES = 26
 """Of a run, at most: the models at their ends are θ_A to θ_Z."""
 
@@ -46,7 +70,14 @@ def file_name(stage: int, step: int) -> str:
 
 def write_snapshot(path: Path, snapshot: Snapshot) -> None:
     """Write one snapshot atomically; a file of that name is replaced."""
-    with written_hdf5(path) as file:
+    whole = snapshot.gradients
+
+    def gradients(file: Any) -> None:
+        for name, gradient in (whole or {}).items():
+            write_gradient(file.create_group(f"gradients/{name}"), snapshot.parameters, gradient)
+
+    room = len(whole or ()) * (4 * int(snapshot.sizes.sum()) + _HEADER * len(snapshot.sizes))
+    with written_hdf5(path, room, gradients if whole else None) as file:
         file.attrs["format"] = FORMAT
         file.attrs["schema"] = SCHEMA
         for package in ("geomix", "torch", "transformers", "nnsight"):
@@ -54,17 +85,20 @@ def write_snapshot(path: Path, snapshot: Snapshot) -> None:
         for name in _ROOT:
             file.attrs[name] = getattr(snapshot, name)
         file.attrs["coverage"] = _coverage(len(snapshot.parameters), snapshot.trainable)
+        file.attrs["path"] = "recorded" if snapshot.path else snapshot.no_path
         for name in snapshot.sets:
-            _write_probes(file.create_group(f"probes/{name}"), snapshot.probes[name])
-        _write_parameters(file.create_group("parameters"), snapshot)
+            write_probes(file.create_group(f"probes/{name}"), snapshot.probes[name])
+        write_parameters(file.create_group("parameters"), snapshot)
+        if snapshot.path is not None:
+            write_path(file.create_group("path"), snapshot, snapshot.path)
 
 
 def read_snapshot(path: Path, activations: bool = True) -> Snapshot:
     """Read one snapshot.
 
     Args:
-        path: the file.
-        activations: whether to read activations and their gradients, nearly all of the file.
+        path: the file; its whole gradients are not read.
+        activations: whether to read what is kept at every position, nearly all of the file.
 
     Raises:
         UserError: the file is missing, damaged, incomplete, not a snapshot, of a newer schema, or
@@ -129,7 +163,11 @@ def _check_shapes(file: Any) -> None:
     m, sets = len(parameters["parameter"]), strings(parameters["set"])
     s = len(sets)
     expect(parameters, "f", inner_products=(m, s, s))
-    expect(parameters, "iu", size=(m,), layer=(m,))
+    expect(parameters, "iu", size=(m,), layer=(m,), unreached=(m, s))
+    if "inner_products_adam" in parameters:
+        expect(parameters, "f", inner_products_adam=(m, s, s))
+    if "path" in file:
+        expect(file["path"], "f", products=(m, s, len(NODES), len(file["path/part"])))
     expect(parameters, "O", parameter=(m,), module=(m,), set=(s,), other_set=(s,))
     if not all(-1 <= layer <= layers for layer in parameters["layer"][:]):
         raise ValueError(f"a parameter lies outside the {layers} layers")
@@ -145,51 +183,14 @@ def _check_shapes(file: Any) -> None:
             kept, _, features = group["activations"].shape
             if kept > p:
                 raise ValueError(f"{group.name}: {kept} of {p} positions have activations")
-            shape = (kept, layers + 1, features)
-            expect(group, "f", activations=shape, gradients=shape)
-
-
-def _write_probes(group: Any, record: ProbeRecord) -> None:
-    scale(group, "example", np.arange(len(record.loss)), "index in the probe set")
-    scale(group, "edge", np.arange(len(record.offsets)), "boundary between examples")
-    scale(group, "position", np.arange(len(record.positions)), "row of the ragged arrays")
-    example, position = ("example",), ("position",)
-    put(group, "loss", record.loss, example, units="nat", text="mean over the target tokens")
-    exact = record.exact.astype(np.int8)
-    dataset = put(group, "exact", exact, example, units="1", text="all target tokens right")
-    dataset.attrs["dtype"] = "bool"  # how netCDF, which has no booleans, says so
-    put(group, "offsets", record.offsets, ("edge",), units="1", text="first position of each")
-    text = "index of the predicting token in the example"
-    put(group, "positions", record.positions, position, units="1", text=text)
-    text = "id of the target token predicted"
-    put(group, "targets", record.targets, position, units="1", text=text)
-    if record.activations is None or record.gradients is None:
-        return
-    dimensions = ("kept_position", "layer", "feature")
-    kept, layers, features = record.activations.shape
-    scale(group, "kept_position", np.arange(kept), "the first rows of `position`")
-    scale(group, "layer", np.arange(layers), "0: input of the first layer; l: output of layer l")
-    scale(group, "feature", np.arange(features), "dimension of the residual stream")
-    text = "residual stream"
-    put(group, "activations", record.activations, dimensions, units="1", text=text)
-    text = "gradient of the set's mean loss with respect to the activations"
-    put(group, "gradients", record.gradients, dimensions, units="nat", text=text)
-
-
-def _write_parameters(group: Any, snapshot: Snapshot) -> None:
-    scale(group, "parameter", snapshot.parameters, "name in model.named_parameters()")
-    scale(group, "set", snapshot.sets, "probe set")
-    scale(group, "other_set", snapshot.sets, "probe set")
-    parameter = ("parameter",)
-    put(group, "size", snapshot.sizes, parameter, units="1", text="elements")
-    text = "layer from 0; -1 before the layers, their number behind them"
-    put(group, "layer", snapshot.parameter_layers, parameter, units="1", text=text)
-    text = "module within the layer"
-    put(group, "module", snapshot.parameter_modules, parameter, units="", text=text)
-    text = "inner products between the gradients of the sets' mean losses"
-    dimensions = ("parameter", "set", "other_set")
-    products = snapshot.inner_products
-    put(group, "inner_products", products, dimensions, units="nat^2", text=text)
+            stream = (kept, layers + 1, features)
+            expect(group, "f", activations=stream, gradients=stream)
+            for module in group.get("modules", {}).values():
+                output = (kept, module["activations"].shape[1])
+                expect(module, "f", activations=output, gradients=output)
+            if "lens_rank" in group:
+                expect(group, "iu", lens_rank=(kept, layers + 1))
+                expect(group, "f", lens_logprob=(kept, layers + 1))
 
 
 def _read(file: Any, activations: bool) -> Snapshot:
@@ -211,7 +212,27 @@ def _read(file: Any, activations: bool) -> Snapshot:
         layers=int(file.attrs["layers"]),
         tied_head=bool(file.attrs["tied_head"]),
         trainable=int(file.attrs["trainable"]),
+        unreached=parameters["unreached"][:].astype(np.bool_),
+        adam=_read_adam(parameters),
+        path=_read_path(file),
+        no_path="" if "path" in file else str(file.attrs["path"]),
     )
+
+
+def _read_adam(parameters: Any) -> AdamProducts | None:
+    if "inner_products_adam" not in parameters:
+        return None
+    found = parameters["inner_products_adam"]
+    stage, step = int(found.attrs["stage"]), int(found.attrs["step"])
+    return AdamProducts(found[:], stage, step, float(found.attrs["eps"]))
+
+
+def _read_path(file: Any) -> PathRecord | None:
+    if "path" not in file:
+        return None
+    found = file["path/products"]
+    first, last = int(found.attrs["from_step"]), int(found.attrs["to_step"])
+    return PathRecord(found[:], strings(file["path/part"]), first, last)
 
 
 def _read_probes(group: Any, activations: bool) -> ProbeRecord:
@@ -224,4 +245,10 @@ def _read_probes(group: Any, activations: bool) -> ProbeRecord:
         targets=group["targets"][:],
         activations=group["activations"][:] if wanted else None,
         gradients=group["gradients"][:] if wanted else None,
+        lens_rank=group["lens_rank"][:] if wanted and "lens_rank" in group else None,
+        lens_logprob=group["lens_logprob"][:] if wanted and "lens_rank" in group else None,
+        modules={
+            name: ModuleRecord(module["activations"][:], module["gradients"][:])
+            for name, module in (group.get("modules", {}) if wanted else {}).items()
+        },
     )

@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,7 +26,8 @@ from geomix.atomic import file_hash, write_json, written_folder
 from geomix.config_train import StopConfig
 from geomix.errors import UserError
 from geomix.model.load import LoadedModel
-from geomix.train.optimiser import load_optimiser, optimiser_state
+from geomix.train.events import SecondMoments
+from geomix.train.optimiser import EPS, load_optimiser, optimiser_state
 from geomix.train.parallel import gathered, like
 from geomix.train.shares import Shares
 from geomix.train.stopping import Stopping
@@ -200,6 +202,17 @@ def check(path: Path) -> Checkpoint:
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{path}: not as geomix writes a checkpoint") from None
     return Checkpoint(path, position)
+
+
+def saved_second_moments(checkpoint: Checkpoint, stage: int, steps: int) -> SecondMoments:
+    """Adam's v̂ at the end of a finished stage.
+
+    Args:
+        checkpoint: of its end.
+        stage: its index.
+        steps: optimiser steps that it took.
+    """
+    return SecondMoments(stage, steps, EPS, partial(load_file, checkpoint.path / SECOND_MOMENTS))
 
 
 def training_state(

@@ -19,7 +19,7 @@ from geomix.data.stage import StagePlan
 from geomix.errors import Interrupted, UserError
 from geomix.model.load import CPU, LoadedModel, load_model
 from geomix.run import Run
-from geomix.train.checkpoint import Checkpoint, Position, adopt, save
+from geomix.train.checkpoint import Checkpoint, Position, adopt, save, saved_second_moments
 from geomix.train.elsewhere import Taken
 from geomix.train.events import Moment, Observer
 from geomix.train.finite import check_finite
@@ -126,7 +126,9 @@ class Engine:
         except RuntimeError:
             raise UserError(f"{taken.folder}: a stage of another model than this run's") from None
         self._measure(retention, "end", stage, 0, taken.steps)
-        self._announce(replace(stage, steps=taken.steps), taken.steps, 0, None, last=True)
+        moments = saved_second_moments(taken.checkpoint, stage.index, taken.steps)
+        known = replace(stage, steps=taken.steps)
+        self._announce(known, taken.steps, 0, None, last=True, second_moments=moments)
         if self.workers.main:
             place = Position(stage.index + 1, metrics=self.run.metrics_saved())
             adopt(taken.checkpoint, self._saving(stage).final, place)
@@ -150,6 +152,9 @@ class Engine:
         else:
             self._show(stage)
             retention.begin(stage, again=True)
+            moments = setup.second_moments(stage.index, position.step)
+            known = {"resumed": True, "second_moments": moments}
+            self._announce(stage, position.step, position.epoch, None, **known)
         step, size = position.step, stage.config.train.batch_size
         self.loaded.model.train()
         for epoch in range(position.epoch, stage.epochs):
@@ -167,7 +172,9 @@ class Engine:
                     ended = stopping.evaluation(
                         self._measure(retention, moment, stage, epoch + finished, step)
                     )
-                self._announce(stage, step, epoch + finished, result.loss, last=ended)
+                moments = setup.second_moments(stage.index, step)
+                optimiser = {"second_moments": moments, "update": setup.update()}
+                self._announce(stage, step, epoch + finished, result.loss, last=ended, **optimiser)
                 if ended:
                     self._end(stage, setup, retention, epoch + 1, step)
                     return
@@ -230,10 +237,10 @@ class Engine:
         return results[stage.plan.name].exact_match
 
     def _announce(
-        self, stage: Stage, step: int, epoch: int, loss: float | None, *, last: bool = False
+        self, stage: Stage, step: int, epoch: int, loss: float | None, **known: Any
     ) -> None:
         model, steps = self.loaded.model, stage.steps
-        moment = Moment(model, stage.index, stage.name, step, steps, epoch, loss, last)
+        moment = Moment(model, stage.index, stage.name, step, steps, epoch, loss, **known)
         for observer in self.observers:
             observer.observe(moment)
 

@@ -11,12 +11,20 @@ from torch import Tensor, nn
 from geomix.config_train import TrainConfig
 from geomix.train.parallel import gathered, like
 
+EPS = 1e-8
+"""What Adam adds to the root of its second moment."""
+
 
 def make_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """A fresh AdamW over the parameters that require a gradient."""
     trained = [p for p in model.parameters() if p.requires_grad]
     return torch.optim.AdamW(
-        trained, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
+        trained,
+        lr=config.lr,
+        betas=config.betas,
+        eps=EPS,
+        weight_decay=config.weight_decay,
+        fused=True,
     )
 
 
@@ -46,12 +54,18 @@ def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
 
 
 def second_moments(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Adam's running mean of squared gradients by parameter name, each of the parameter's shape."""
-    return {
-        name: gathered(optimiser.state[parameter]["exp_avg_sq"])
-        for name, parameter in model.named_parameters()
-        if parameter in optimiser.state
-    }
+    """Adam's v̂ by parameter name, each of the parameter's shape and type.
+
+    The running mean of squared gradients, corrected for its beginning at zero: Kingma and Ba
+    (2015), algorithm 1.
+    """
+    decay = optimiser.param_groups[0]["betas"][1]
+    found = {}
+    for name, parameter in model.named_parameters():
+        if parameter in optimiser.state:
+            state = optimiser.state[parameter]
+            found[name] = gathered(state["exp_avg_sq"]) / (1 - decay ** float(state["step"]))
+    return found
 
 
 def optimiser_state(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ from geomix.errors import UserError
 from geomix.model.load import LoadedModel
 from geomix.model.shape import weightless
 from geomix.train.checkpoint import Checkpoint, restore, training_state
-from geomix.train.optimiser import make_optimiser, second_moments
+from geomix.train.events import SecondMoments
+from geomix.train.optimiser import EPS, make_optimiser, second_moments
 from geomix.train.parallel import Workers, gathered
 from geomix.train.shares import Shares
 from geomix.train.stage import Stage
@@ -94,6 +96,18 @@ class Setup:
     def weights(self) -> dict[str, Tensor] | None:
         """The model's weights, where it does not hold them as they are saved; else None."""
         return whole_weights(self.loaded, self.workers)
+
+    def second_moments(self, stage: int, step: int) -> SecondMoments | None:
+        """Adam's v̂ after a step of the stage; None before the first."""
+        model, optimiser = self.loaded.model, self.stepper.optimiser
+        if not optimiser.state:
+            return None
+        return SecondMoments(stage, step, EPS, partial(second_moments, model, optimiser))
+
+    def update(self) -> Callable[[], Mapping[str, Mapping[str, Tensor]]] | None:
+        """What gives the parts of the step just done; None where they are not known."""
+        shares = self.stepper.shares
+        return None if shares is None else partial(shares.parts, self.stepper.optimiser)
 
     def finish(self) -> Mapping[str, Tensor]:
         """Make the model an ordinary one again, all of whose parameters train; Adam's v̂."""

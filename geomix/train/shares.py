@@ -62,10 +62,7 @@ class Shares:
         products = dict.fromkeys(sources, 0.0)
         total = 0.0
         for index, (name, parameter) in enumerate(self.parameters.items()):
-            state = optimiser.state[parameter]
-            group = optimiser.param_groups[0]
-            steps = float(state["step"])
-            root = (state["exp_avg_sq"] / (1 - group["betas"][1] ** steps)).sqrt() + group["eps"]
+            root = _root(optimiser, parameter)
             moves: dict[str, Tensor] = {}
             for source in sources:
                 key = f"{source}:{name}"
@@ -82,3 +79,43 @@ class Shares:
                 products[source] += float((move * whole_move).sum())
         self._gradients, self._before = {}, []
         return {source: value / total if total else 0.0 for source, value in products.items()}
+
+    @torch.no_grad()
+    def parts(self, optimiser: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
+        """What the step that was just taken is the sum of.
+
+        Args:
+            optimiser: AdamW, after its step.
+
+        Returns:
+            By source what its first moment moved each parameter by, by the parameter's name; with
+            weight decay also that, as `decay`. The sum is the step but for rounding.
+        """
+        group = optimiser.param_groups[0]
+        found: dict[str, dict[str, Tensor]] = {}
+        for key, moment in self.moments.items():
+            source, name = key.split(":", maxsplit=1)
+            parameter = self.parameters[name]
+            begun = 1 - group["betas"][0] ** float(optimiser.state[parameter]["step"])
+            move = moment / _root(optimiser, parameter) * (-group["lr"] / begun)
+            found.setdefault(source, {})[name] = move
+        rate = group["lr"] * group["weight_decay"]
+        if rate:  # AdamW shrinks the weights first: θ' = (1 − rate) θ + moves
+            found[DECAY] = {
+                name: (parameter - sum(part[name] for part in found.values()))
+                * (-rate / (1 - rate))
+                for name, parameter in self.parameters.items()
+            }
+        return found
+
+
+DECAY = "decay"
+"""What weight decay is called among the parts of a step; no source has that name."""
+
+
+def _root(optimiser: torch.optim.Optimizer, parameter: nn.Parameter) -> Tensor:
+    """√v̂ + ε, what Adam divides its first moment by."""
+    state, group = optimiser.state[parameter], optimiser.param_groups[0]
+    second: Tensor = state["exp_avg_sq"] / (1 - group["betas"][1] ** float(state["step"]))
+    root: Tensor = second.sqrt() + group["eps"]
+    return root

@@ -87,6 +87,7 @@ def _snapshot(
         layers=layers,
         tied_head=tied,
         trainable=len(places),
+        unreached=np.zeros((len(places), len(sets)), dtype=np.bool_),
     )
 
 

@@ -46,8 +46,9 @@ def rows(letter: str) -> str:
     return "".join(f'{{"q": "{letter}{i}?", "a": "A{i}"}}\n' for i in range(6))
 
 
-LAID_OVER = {"RunConfig.train"}
-"""Merged into every stage's own `train` before anything reads it: `tests/test_config.py`."""
+LAID_OVER = {"RunConfig.train", "RecordConfig.preset"}
+"""Merged with other keys before anything reads them (`tests/test_config.py`): `train` into every
+stage's own, the preset into the keys that are not given."""
 
 CONFIG = tuple(str(path) for path in Path(config_module.__file__).parent.glob("config*.py"))
 PYDANTIC = str(Path(pydantic.__file__).parent)

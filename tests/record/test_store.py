@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from geomix.errors import UserError
-from geomix.record.snapshot import ProbeRecord, Snapshot
+from geomix.record.snapshot import AdamProducts, ModuleRecord, PathRecord, ProbeRecord, Snapshot
 from geomix.record.store import (
     SCHEMA,
     file_name,
@@ -28,6 +28,7 @@ def record(seed: int, kept: bool = True) -> ProbeRecord:
     draw = np.random.default_rng(seed)
     offsets = np.array([0, 2, 3, 7])
     residual = [draw.normal(size=(7, 4, 5)).astype(np.float32) if kept else None for _ in range(2)]
+    module = ModuleRecord(*draw.normal(size=(2, 7, 6)).astype(np.float32))
     return ProbeRecord(
         loss=draw.normal(size=3),
         exact=np.array([True, False, True]),
@@ -36,6 +37,9 @@ def record(seed: int, kept: bool = True) -> ProbeRecord:
         targets=draw.integers(0, 99, 7),
         activations=residual[0],
         gradients=residual[1],
+        lens_rank=draw.integers(0, 99, (7, 4)).astype(np.int32) if kept else None,
+        lens_logprob=draw.normal(size=(7, 4)).astype(np.float32) if kept else None,
+        modules={"layers.0.mlp": module} if kept else {},
     )
 
 
@@ -56,6 +60,12 @@ def snapshot(**changes: Any) -> Snapshot:
         layers=3,
         tied_head=True,
         trainable=2,
+        unreached=np.array([[False, True, False], [False] * 3]),
+        adam=AdamProducts(np.random.default_rng(8).normal(size=(2, 3, 3)), 1, 12, 1e-8),
+        path=PathRecord(
+            np.random.default_rng(7).normal(size=(2, 3, 3, 2)), ("total", "D_B"), 11, 12
+        ),
+        no_path="",
     )
     return dataclasses.replace(whole, **changes)
 
@@ -74,7 +84,8 @@ def same(one: Any, other: Any) -> bool:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "snapshots" / file_name(1, 12)
-    write_snapshot(path, snapshot())
+    ones = {name: [np.ones((4, 3)), np.ones(30)] for name in SETS}
+    write_snapshot(path, snapshot(gradients=ones))
     return path
 
 
@@ -96,7 +107,14 @@ def test_round_trip(path: Path) -> None:
 def test_activations_may_be_left_out_of_reading_and_of_writing(path: Path) -> None:
     without = {name: record(i, kept=False) for i, name in enumerate(SETS)}
     bare = {
-        name: dataclasses.replace(record(i), activations=None, gradients=None)
+        name: dataclasses.replace(
+            record(i),
+            activations=None,
+            gradients=None,
+            lens_rank=None,
+            lens_logprob=None,
+            modules={},
+        )
         for i, name in enumerate(SETS)
     }
     assert same(read_snapshot(path, activations=False), snapshot(probes=bare))
@@ -116,13 +134,41 @@ def test_the_file_describes_itself(path: Path) -> None:
         assert file.attrs["coverage"] == "covered parameters 2 of 2"
         assert file.attrs["schema"] == SCHEMA
         assert {"geomix_version", "torch_version", "nnsight_version"} <= set(file.attrs)
-        for group in (*file["probes"].values(), parameters):
-            for dataset in group.values():
-                assert dataset.attrs["description"]
-                if not dataset.is_scale:
-                    assert "units" in dataset.attrs
-                    assert axes(dataset)
-                assert dataset.compression is None
+        assert axes(probes["lens_rank"]) == ["kept_position", "layer"]
+        assert axes(file["path/products"]) == ["parameter", "set", "node", "part"]
+        seen = []
+
+        def described(name: str, dataset: Any) -> None:
+            if isinstance(dataset, h5py.Group):
+                return
+            seen.append(name)
+            assert dataset.attrs["description"], name
+            if not dataset.is_scale:
+                assert "units" in dataset.attrs, name
+                assert axes(dataset), name
+                assert dataset.fletcher32 or dataset.dtype == object, name
+            assert dataset.compression is None, name
+
+        file.visititems(described)
+        kinds = {"activations", "lens_logprob", "inner_products_adam", "products", "embed.weight"}
+        assert kinds <= {name.rpartition("/")[2] for name in seen}
+
+
+def test_whole_gradients_are_stored_by_set_and_parameter(tmp_path: Path) -> None:
+    shapes = ((4, 3), (30,))
+    draw = np.random.default_rng(5)
+    given = {n: [draw.normal(size=s).astype(np.float32) for s in shapes] for n in SETS}
+    path = tmp_path / "one.h5"
+    write_snapshot(path, snapshot(gradients={n: iter(one) for n, one in given.items()}))
+    assert read_snapshot(path).gradients is None
+    with h5py.File(path) as file:
+        for name, one in given.items():
+            for parameter, values in zip(snapshot().parameters, one, strict=True):
+                stored = file[f"gradients/{name}/{parameter}"]
+                assert stored.dtype == np.float32
+                assert np.array_equal(stored[:], values)
+        first = file[f"gradients/d_a/{snapshot().parameters[0]}"]
+        assert [len(axis[0]) for axis in first.dims] == [4, 3]
 
 
 def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
@@ -149,6 +195,13 @@ def test_a_flipped_bit_in_the_numbers_is_noticed(path: Path) -> None:
     whole[whole.index(gradients.tobytes()) + 8] ^= 1
     path.write_bytes(whole)
     assert "damaged" in complaint(path)
+
+
+@pytest.mark.parametrize("reason", ["not asked for", "the stage begins here"])
+def test_a_missing_path_says_why(path: Path, reason: str) -> None:
+    bare = snapshot(path=None, no_path=reason, adam=None)
+    write_snapshot(path, bare)
+    assert same(read_snapshot(path), bare)
 
 
 def test_text(path: Path) -> None:
@@ -208,6 +261,12 @@ def replaced(file: h5py.File, place: str, values: Any) -> None:
         ("probes/d_a/gradients", np.zeros((7, 4, 6))),
         ("probes/d_a/activations", np.zeros((8, 4, 5))),
         ("probes/d_a/activations", np.zeros(8)),
+        ("probes/d_a/lens_rank", np.zeros((7, 4))),
+        ("probes/d_a/lens_logprob", np.zeros((7, 3))),
+        ("probes/d_a/modules/layers.0.mlp/gradients", np.zeros((7, 5))),
+        ("parameters/unreached", np.zeros((2, 2), dtype=np.int8)),
+        ("parameters/inner_products_adam", np.zeros((2, 3, 2))),
+        ("path/products", np.zeros((2, 3, 2, 2))),
     ],
 )
 def test_arrays_of_another_shape_or_kind(path: Path, place: str, values: Any) -> None:
@@ -226,22 +285,27 @@ def test_numbers_out_of_range(path: Path, name: str, value: float) -> None:
     assert "damaged" in complaint(path)
 
 
-def test_a_full_disk_while_writing_is_an_error_of_python(path: Path) -> None:
-    """In a process of its own: HDF5 would take the whole process down."""
+@pytest.mark.parametrize("room", [9000, 1 << 20])
+def test_a_full_disk_while_writing_is_an_error_of_python(path: Path, room: int) -> None:
+    """In a process of its own, as HDF5 would take that down; 1 MiB lacks the gradients' room."""
     before = path.read_bytes()
+    assert len(before) < 1 << 20
     code = """
-import resource, sys
+import dataclasses, resource, sys
 from pathlib import Path
+import numpy as np
 from geomix.record.store import read_snapshot, write_snapshot
-path = Path(sys.argv[1])
+path, room = Path(sys.argv[1]), int(sys.argv[2])
 snapshot = read_snapshot(path)
-resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
+whole = {name: [np.ones((4, 3)), np.ones(30)] for name in snapshot.sets}
+snapshot = dataclasses.replace(snapshot, gradients=whole)
+resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
 try:
     write_snapshot(path, snapshot)
 except OSError as error:
     print(error.filename)
 """
-    command = [sys.executable, "-c", code, str(path)]
+    command = [sys.executable, "-c", code, str(path), str(room)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, str(path)), done.stderr
     assert path.read_bytes() == before

@@ -108,7 +108,8 @@ def test_a_stages_end_keeps_the_second_moments_alone(saved: Path) -> None:
     whole = load_file(saved / "step-000040" / "optimiser.safetensors")
     assert not (saved / "final" / "optimiser.safetensors").exists()
     for name, value in moments.items():
-        assert torch.equal(value, whole[f"exp_avg_sq:{name}"])
+        steps = float(whole[f"step:{name}"])
+        torch.testing.assert_close(value, whole[f"exp_avg_sq:{name}"] / (1 - 0.95**steps))
     assert check(saved / "final").position == Position(2)
 
 

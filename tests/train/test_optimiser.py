@@ -61,9 +61,13 @@ def test_the_optimiser_is_adamw_as_configured() -> None:
     model.weight.grad = torch.tensor([[3.0, -2.0]])
     optimiser.step()
     assert list(second_moments(model, optimiser)) == ["weight"]
-    torch.testing.assert_close(
-        second_moments(model, optimiser)["weight"], 0.1 * torch.tensor([[9.0, 4.0]])
-    )
+    # one squared gradient is its own mean, whatever the decay; then 0.9 and 1 parts of 1.9
+    squares = torch.tensor([[9.0, 4.0]])
+    torch.testing.assert_close(second_moments(model, optimiser)["weight"], squares)
+    model.weight.grad = torch.tensor([[1.0, 0.0]])
+    optimiser.step()
+    expected = (0.9 * squares + torch.tensor([[1.0, 0.0]])) / 1.9
+    torch.testing.assert_close(second_moments(model, optimiser)["weight"], expected)
 
 
 def test_wsd_is_stable_and_then_falls_linearly_to_zero() -> None:

@@ -74,6 +74,28 @@ def test_the_shares_are_projections_of_the_update(loaded: LoadedModel, batches: 
         assert found == pytest.approx({s: value / square for s, value in parts.items()}, rel=1e-6)
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_the_parts_of_a_step_sum_to_what_the_weights_did(
+    loaded: LoadedModel, batches: Batches, decay: float
+) -> None:
+    """Against the weights before and after, and decay against lr · decay · θ before."""
+    model = loaded.model.double().train()
+    taking = stepper(model, shares=True, weight_decay=decay)
+    assert taking.shares is not None
+    for number, batch in enumerate(batches):
+        taking.optimiser.param_groups[0]["lr"] = 1e-2 / (1 + number)
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        taking.step(batch)
+        parts = taking.shares.parts(taking.optimiser)
+        assert set(parts) == {"D_A", "D_M"} | ({"decay"} if decay else set())
+        for name, parameter in model.named_parameters():
+            total = sum(part[name] for part in parts.values())
+            torch.testing.assert_close(total, parameter.detach() - before[name], rtol=0, atol=1e-14)
+            if decay:
+                expected = -1e-2 / (1 + number) * decay * before[name]
+                torch.testing.assert_close(parts["decay"][name], expected, rtol=1e-9, atol=1e-15)
+
+
 @pytest.mark.parametrize("micro", [128, 2])
 def test_asking_for_shares_changes_no_bit(tiny_model: Any, batches: Batches, micro: int) -> None:
     ends = []

@@ -1,0 +1,133 @@
+"""What each set's loss does on the way from one snapshot to the next.
+
+On the straight line from θ_k to θ_k+1 a loss changes by the integral of g·dθ. Written down are its
+integrand's values at the start, the middle and the end, for every parameter tensor and every part
+of the step, so that Simpson's rule is a sum over the file (`geomix.geometry.path`).
+
+Memory beside the snapshot's own: the weights of the snapshot before, those of the middle while they
+are looked at, and where the sources' parts are known one copy of the weights for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from geomix.record.gradients import products_with
+from geomix.record.snapshot import TOTAL, PathRecord
+from geomix.train.events import Moment
+
+Gradient = Sequence[Tensor | None]
+"""Of one set: one tensor a parameter, None where none leads to it."""
+
+
+@dataclass
+class Piece:
+    """A piece of the path: begun at one snapshot, ended at the next of its stage.
+
+    Attributes:
+        stage: index of the stage.
+        step: where it begins.
+        weights: there, by the parameter's name.
+        gradients: there, one a set; let go once they are used.
+        parts: what the steps since then are the sums of, by part and by the parameter's name.
+    """
+
+    stage: int
+    step: int
+    weights: dict[str, Tensor]
+    gradients: list[Gradient]
+    parts: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    @classmethod
+    def begin(
+        cls, moment: Moment, parameters: Mapping[str, nn.Parameter], gradients: list[Gradient]
+    ) -> Piece:
+        """A piece that starts with the model as it is now."""
+        weights = {name: p.detach().clone() for name, p in parameters.items()}
+        return cls(moment.stage, moment.step, weights, gradients)
+
+    def leads_to(self, moment: Moment, parameters: Mapping[str, nn.Parameter]) -> bool:
+        """Whether training went on from its start to that moment."""
+        later = moment.stage == self.stage and moment.step > self.step
+        return later and list(self.weights) == list(parameters)
+
+    def add(self, update: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Take the parts of one step."""
+        for part, moves in update.items():
+            known = self.parts.setdefault(part, {})
+            for name, move in moves.items():
+                known[name] = known[name] + move if name in known else move.clone()
+
+    def end(
+        self,
+        moment: Moment,
+        parameters: Mapping[str, nn.Parameter],
+        middle: Callable[[], Iterator[Gradient]],
+    ) -> Callable[[Sequence[Gradient]], PathRecord]:
+        """The products at the start and in the middle.
+
+        Args:
+            moment: the piece's end.
+            parameters: of the model, at the end; as they were again when this returns.
+            middle: gives each set's gradient at whatever weights the model then has.
+
+        Returns:
+            What takes the gradients at the end and gives the record.
+        """
+        ends = {name: p.detach() for name, p in parameters.items()}
+        start = self._products(ends, self.gradients)
+        self.gradients = []
+        between = {name: torch.lerp(self.weights[name], ends[name], 0.5) for name in ends}
+        with weights_of(parameters, between):
+            found = [self._products(ends, [gradient]) for gradient in middle()]
+        del between
+
+        def record(gradients: Sequence[Gradient]) -> PathRecord:
+            last = self._products(ends, gradients)
+            products = np.stack([start, np.concatenate(found, axis=1), last], axis=2)
+            return PathRecord(products, (TOTAL, *sorted(self.parts)), self.step, moment.step)
+
+        return record
+
+    def _products(
+        self, ends: Mapping[str, Tensor], gradients: Sequence[Gradient]
+    ) -> NDArray[np.float64]:
+        """`(M, S, J)` products of the gradients with the whole step and its parts."""
+        return np.stack(
+            [
+                products_with([g[index] for g in gradients], self._updates(name, end), end.numel())
+                for index, (name, end) in enumerate(ends.items())
+            ]
+        )
+
+    def _updates(self, name: str, end: Tensor) -> Callable[[int, int], Tensor]:
+        begin, after = self.weights[name].reshape(-1), end.reshape(-1)
+        parts = [self.parts[part][name].reshape(-1) for part in sorted(self.parts)]
+
+        def some(first: int, last: int) -> Tensor:
+            total = after[first:last].double() - begin[first:last].double()
+            return torch.stack([total, *(part[first:last].double() for part in parts)])
+
+        return some
+
+
+@contextmanager
+def weights_of(
+    parameters: Mapping[str, nn.Parameter], others: Mapping[str, Tensor]
+) -> Iterator[None]:
+    """Give the parameters other weights within the block; then their own, the very same tensors."""
+    own = {name: p.data for name, p in parameters.items()}
+    try:
+        for name, parameter in parameters.items():
+            parameter.data = others[name]
+        yield
+    finally:
+        for name, parameter in parameters.items():
+            parameter.data = own[name]
