@@ -11,11 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from geomix.record.store import read_snapshot
 from geomix.run import Run
 
 RUN = """stages:
@@ -134,6 +136,40 @@ def test_recording_changes_no_bit(trained: Trained, dropout_model: Path) -> None
     recorded = trained('record={at: ["every:1"], probes: 4, activations: 2}', model=dropout_model)
     assert len(recorded.snapshots()) == 40 + 1
     assert_same_bits(trained(model=dropout_model), recorded, lines=every)
+
+
+@pytest.mark.parametrize("scratch", ["memory", "disk"])
+def test_recording_everything_changes_no_bit(
+    trained: Trained, dropout_model: Path, scratch: str
+) -> None:
+    """Every key of the recorder switched on, and the parts of each update; weights decay."""
+    keys = (
+        'preset: path, probes: 4, activations: 2, lens: true, gradients: true, modules: ["*.mlp"]'
+    )
+    shares = ("train.update_shares=true", "train.weight_decay=0.1")
+    off = trained(*shares, model=dropout_model)
+    on = trained(*shares, f"record={{{keys}, scratch: {scratch}}}", model=dropout_model)
+    assert_same_bits(off, on, lines=every)
+    files = on.snapshots()
+    assert len(files) == 40 + 1
+    assert {file.name for file in files} == {file.name for file in files[0].parent.iterdir()}
+    for file in files:
+        snapshot = read_snapshot(file)
+        assert (snapshot.path is None) == (snapshot.adam is None) == (snapshot.step == 0)
+        assert all(record.lens_rank is not None for record in snapshot.probes.values())
+        assert all(len(record.modules) == 2 for record in snapshot.probes.values())
+        if snapshot.path is None or snapshot.adam is None:
+            continue
+        sources = {0: {"D_A", "D_M"}, 1: {"D_B", "replay"}}[snapshot.stage]
+        assert set(snapshot.path.parts) == {"total", "decay"} | sources
+        assert (snapshot.path.from_step, snapshot.path.to_step) == (
+            snapshot.step - 1,
+            snapshot.step,
+        )
+        total, parts = snapshot.path.products[..., 0], snapshot.path.products[..., 1:].sum(-1)
+        assert np.abs(parts - total).sum() < 1e-3 * np.abs(total).sum()
+        assert (snapshot.adam.stage, snapshot.adam.step) == (snapshot.stage, snapshot.step)
+        assert np.isfinite(snapshot.adam.products).all()
 
 
 def test_evaluating_changes_no_bit(trained: Trained, dropout_model: Path) -> None:

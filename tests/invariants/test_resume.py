@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from geomix.record.store import read_snapshot
 from geomix.run import Run
 
 RUN = """stages:
@@ -36,6 +37,8 @@ ARMS = (
   plain: {stages.0.mix: null}
 """
 )
+PATH = RUN.replace('at: [boundaries, "every:5"]', "preset: path")
+PATH = PATH.replace("train: {", "train: {update_shares: true, ")
 METRICS = r"write \S+/metrics\.jsonl"
 FIRST, SECOND = "stages/0-facts/checkpoints", "stages/1-arithmetic/checkpoints"
 
@@ -66,6 +69,21 @@ def stopped(place: Any) -> str:
     killed = place(*begun(place, "run", "stopped"), at=[(METRICS, 38, signal.SIGKILL)])
     assert killed.status == -signal.SIGKILL
     return "stopped"
+
+
+def test_the_recorded_path_goes_on_too(place: Any) -> None:
+    """The whole folder is the same, with the products of the step after the checkpoint."""
+    (place.folder / "path.yaml").write_text(PATH)
+    assert place(*begun(place, "path", "whole-path")).status == 0
+    asked = place(*begun(place, "path", "path"), at=[(METRICS, 4 + 4, signal.SIGKILL)])
+    assert asked.status == -signal.SIGKILL
+    resumed = place("train", "--resume", "path")
+    assert "goes on in stage 1, facts, after step 3" in resumed.out
+    assert_same(place, "path", "path")
+    after = read_snapshot(place.folder / "path/records/snapshots/stage0-step000004.h5").path
+    assert after is not None
+    assert after.from_step == 3
+    assert set(after.parts) == {"total", "D_A", "D_M"}
 
 
 @pytest.fixture
