@@ -13,6 +13,7 @@ from geomix.data.example import Example
 from geomix.data.stage import StagePlan
 from geomix.disk import disk_of
 from geomix.estimate import Arm
+from geomix.record_cost import record_cost
 from geomix.terminal import plain_table
 
 UNKNOWN = "unknown"
@@ -71,11 +72,12 @@ def _arm_cost(arm: Arm) -> dict[str, Any]:
                 "disk": asdict(disk_of(arm, index)),
             }
         )
-    base = arm.base
+    base, recorded = arm.base, record_cost(arm)
     return {
         "model": arm.config.model,
         "tokenizer": "its own" if base.own_tokenizer else "builtin",
         "snapshot_memory": arm.snapshot_memory(),
+        "record": recorded and asdict(recorded),
         "stages": stages,
     }
 
@@ -83,7 +85,7 @@ def _arm_cost(arm: Arm) -> dict[str, Any]:
 def _training(arm: Arm, index: int) -> dict[str, Any]:
     """What the steps of a stage take."""
     packing = arm.packing(index)
-    parts = arm.parts(index, packing)
+    parts = arm.memory_parts(index, packing)
     return {
         "padding": packing.padding if arm.base.own_tokenizer else None,
         "batches_looked_at": packing.looked_at,
@@ -155,6 +157,7 @@ def in_words(costs: Mapping[str, Any], free: int) -> list[str]:
     stages = [(arm, stage) for arm in costs["arms"].values() for stage in arm["stages"]]
     trained = [(arm, stage) for arm, stage in stages if not stage["taken"]]
     lines = list(dict.fromkeys(_model_line(arm, stage) for arm, stage in trained or stages))
+    lines += _record_lines(costs["arms"])
     memory, disk, within = costs["memory"], costs["disk"], costs["disk_within"]
     lines.append(
         f"In all: memory {amount(memory)}, disk {amount(disk)}, while a stage trains "
@@ -184,6 +187,33 @@ def _model_line(arm: Mapping[str, Any], stage: Mapping[str, Any]) -> str:
         f"{counts}; "
         f"weights {amount(parts['weights'])}, gradients {amount(parts['gradients'])}, "
         f"Adam {amount(parts['adam'])}"
+    )
+
+
+def _record_lines(arms: Mapping[str, Any]) -> list[str]:
+    """A line for all arms that are recorded alike."""
+    told: dict[str, list[str]] = {}
+    for name, arm in arms.items():
+        if arm["record"]:
+            told.setdefault(_record_line(arm), []).append(name)
+    named = len(told) > 1
+    return [
+        f"Record{' of ' + ', '.join(names) if named else ''}: {line}"
+        for line, names in told.items()
+    ]
+
+
+def _record_line(arm: Mapping[str, Any]) -> str:
+    """What recording adds; the bytes on the disk from the largest part to the smallest."""
+    cost = arm["record"]
+    share = f" ({100 * cost['passes'] / cost['training']:.1f} %)" if cost["training"] else ""
+    scratch = f" and {amount(cost['scratch'])} on disk" if cost["scratch"] else ""
+    kinds = sorted((cost["disk"] or {}).items(), key=lambda kind: -kind[1])
+    kept = ", ".join(f"{name.replace('_', ' ')} {amount(size)}" for name, size in kinds if size)
+    return (
+        f"{cost['snapshots']:,} snapshots, {cost['passes']:,} example passes beside "
+        f"{cost['training']:,} of training{share}; memory for {cost['copies']} copies of the "
+        f"gradient {amount(cost['memory'])}{scratch}; files: {kept or UNKNOWN}"
     )
 
 

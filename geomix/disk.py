@@ -63,9 +63,6 @@ def _snapshot(arm: Arm, size: Size, index: int) -> dict[str, int]:
     """Bytes of one snapshot by what is kept; what modules give out counts as a residual stream."""
     record, sets = arm.config.record, len(arm.probes)
     assert record is not None
-    stage, parts = arm.config.stages[index], 1
-    if stage.train.update_shares and stage.from_ is None:
-        parts += len(arm.plans[index].sets) + bool(stage.train.weight_decay)
     examples = [e for found in arm.recorded().values() for e in found]
     kept = sum(
         e.target_tokens for found in arm.recorded().values() for e in found[: record.activations]
@@ -79,7 +76,7 @@ def _snapshot(arm: Arm, size: Size, index: int) -> dict[str, int]:
         "activations": kept * (size.layers + 1 + modules) * size.features * 4 * 2,
         "lens": kept * (size.layers + 1) * 8 * record.lens,
         "inner_products": tensors * 8 * sets**2 * (1 + record.adam) + tensors * sets,
-        "path": tensors * 8 * sets * 3 * parts * record.midpoints,
+        "path": tensors * 8 * sets * 3 * (1 + arm.parts(index)) * record.midpoints,
         "gradients": sets * size.trainable * 4 * record.gradients,
     }
 

@@ -12,12 +12,20 @@ from torch import nn
 
 from geomix.config import RunConfig
 from geomix.config_train import TrainConfig
-from geomix.data.batch import chunks, laid_out, with_padding_loss
+from geomix.data.batch import with_padding_loss
 from geomix.data.chat import chat_format
 from geomix.data.example import Example, TokenisedExample
 from geomix.data.stage import StagePlan
 from geomix.data.template import tokenise_all
-from geomix.memory import Memory, MicroBatch, Size, memory_of, size_of
+from geomix.memory import (
+    Memory,
+    MicroBatch,
+    Size,
+    largest,
+    memory_of,
+    micro_batches,
+    size_of,
+)
 from geomix.model.gradient import takes_positions
 from geomix.model.load import BUILTIN
 from geomix.model.shape import local_config, local_tokenizer, weightless
@@ -182,23 +190,26 @@ class Arm:
             found = [
                 shape
                 for examples in sources.values()
-                for shape in _shapes(examples, stage.train.micro_batch_size, self._width(index))
+                for shape in micro_batches(
+                    examples, stage.train.micro_batch_size, self._width(index)
+                )
             ]
             slots += sum(shape.tokens for shape in found)
             passes = max(passes, len(found))
             shapes += found
         padding = 1 - real / slots if slots else 0.0
-        return Packing(padding, len(looked), len(batches), _largest(shapes), passes)
+        return Packing(padding, len(looked), len(batches), largest(shapes), passes)
 
     def memory(self, index: int, packing: Packing) -> int | None:
         """Most bytes of a step; None where the model's shape is not known."""
-        found = self.parts(index, packing)
+        found = self.memory_parts(index, packing)
         if found is None:
             return None
         train, sets = self.config.stages[index].train, len(self.plans[index].sets)
-        return found.step(packing.passes) + sets * found.gradients * train.update_shares
+        copies = sets * train.update_shares + self._between(index)
+        return found.step(packing.passes) + copies * found.gradients
 
-    def parts(self, index: int, packing: Packing) -> Memory | None:
+    def memory_parts(self, index: int, packing: Packing) -> Memory | None:
         """What takes the memory of a step; None where the model's shape is not known."""
         if self.base.config is None:
             return None
@@ -216,15 +227,46 @@ class Arm:
         shapes = [
             shape
             for examples in self.recorded().values()
-            for shape in _shapes(examples, record.batch_size, self._width(0))
+            for shape in micro_batches(examples, record.batch_size, self._width(0))
         ]
         most, precision = 0, self.config.stages[0].train.precision
         for index, stage in enumerate(self.config.stages):
             kind = replace(self.kind(index), precision=precision)
-            found = _memory(kind, _largest(shapes))
+            found = _memory(kind, largest(shapes))
             absent = 0 if stage.from_ is None else found.adam
-            most = max(most, found.snapshot(len(self.probes)) - absent)
+            beside = self._path(index) * found.gradients
+            most = max(most, found.snapshot(self._held) - absent + beside)
         return most
+
+    def record_copies(self, index: int) -> int:
+        """Gradients and weights that a snapshot of a stage holds besides, in copies of them."""
+        return self._held + self._path(index)
+
+    @property
+    def _held(self) -> int:
+        """Gradients of probe sets that are in memory at once."""
+        return 1 if self._on_disk else len(self.probes)
+
+    @property
+    def _on_disk(self) -> bool:
+        return self.config.record is not None and self.config.record.scratch == "disk"
+
+    def parts(self, index: int) -> int:
+        """Of how many parts each update of a stage is recorded, but for the whole one."""
+        train = self.config.stages[index].train
+        known = train.update_shares and self.config.stages[index].from_ is None
+        return len(self.plans[index].sets) + bool(train.weight_decay) if known else 0
+
+    def _path(self, index: int) -> int:
+        """Copies for the path: the weights before, those of the middle, and the parts."""
+        midpoints = self.config.record is not None and self.config.record.midpoints
+        return 2 + self.parts(index) if midpoints else 0
+
+    def _between(self, index: int) -> int:
+        """Copies that the path holds while a step is taken, whose own parts are made anew."""
+        if not self._path(index):
+            return 0
+        return (0 if self._on_disk else self._held) + 1 + 2 * self.parts(index)
 
     def recorded(self) -> dict[str, list[TokenisedExample]]:
         """The examples whose gradients are recorded, by probe set."""
@@ -255,18 +297,3 @@ class Arm:
         if train.pack is None or not self.base.packs:
             return None
         return min(train.pack, self._longest)
-
-
-def _shapes(examples: Sequence[TokenisedExample], size: int, width: int | None) -> list[MicroBatch]:
-    """The forward passes over examples of one source."""
-    found = []
-    for part in chunks(examples, size):
-        rows, filled = laid_out([len(e.ids) for e in part], width)
-        found.append(MicroBatch(len(rows), filled, sum(e.target_tokens for e in part)))
-    return found
-
-
-def _largest(shapes: Sequence[MicroBatch]) -> MicroBatch:
-    """The one with the most tokens, and the most targets of any."""
-    most = max(shapes, key=lambda shape: shape.tokens)
-    return MicroBatch(most.rows, most.width, max(shape.targets for shape in shapes))

@@ -16,7 +16,7 @@ libraries themselves (a CUDA context is about 0.5 GB).
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from geomix.data.batch import Batch
+from geomix.data.batch import Batch, chunks, laid_out
+from geomix.data.example import TokenisedExample
 from geomix.model.loss import weighted_loss
 from geomix.model.shape import weightless
 from geomix.train.step import training_forward
@@ -110,6 +111,23 @@ class Size:
     layers: int
     features: int
     item: int
+
+
+def micro_batches(
+    examples: Sequence[TokenisedExample], size: int, width: int | None
+) -> list[MicroBatch]:
+    """The forward passes over examples of one source."""
+    found = []
+    for part in chunks(examples, size):
+        rows, filled = laid_out([len(e.ids) for e in part], width)
+        found.append(MicroBatch(len(rows), filled, sum(e.target_tokens for e in part)))
+    return found
+
+
+def largest(shapes: Sequence[MicroBatch]) -> MicroBatch:
+    """The one with the most tokens, and the most targets of any."""
+    most = max(shapes, key=lambda shape: shape.tokens)
+    return MicroBatch(most.rows, most.width, max(shape.targets for shape in shapes))
 
 
 class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -22,9 +22,11 @@ from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.data.template import tokenise_all
 from geomix.estimate import LOOKED_AT, Arm, Packing
 from geomix.memory import Memory, MicroBatch, memory_of, size_of
+from geomix.model.gradient import backward_over
 from geomix.model.load import load_model
 from geomix.model.loss import weighted_loss
 from geomix.model.shape import SHAPES, local_config, weightless
+from geomix.run import Run
 from geomix.train.optimiser import make_optimiser
 from geomix.train.step import Stepper, training_forward
 from geomix.train.trainable import attach
@@ -387,7 +389,7 @@ def test_activations_that_are_computed_again_are_not_kept(tiny_model: Path) -> N
     kept = []
     for again in (False, True):
         made = arm(config(tiny_model, train={**train, "gradient_checkpointing": again}))
-        parts = made.parts(0, made.packing(0))
+        parts = made.memory_parts(0, made.packing(0))
         assert parts is not None
         kept.append(parts.activations)
     assert kept[1] < 0.3 * kept[0]
@@ -426,3 +428,43 @@ def test_a_packing_has_a_share(tiny_model: Path) -> None:
     found = arm(config(tiny_model)).packing(1)
     assert isinstance(found, Packing)
     assert 0 <= found.padding < 1
+
+
+@pytest.mark.parametrize("scratch", ["memory", "disk"])
+def test_the_cost_of_a_record_is_what_recording_does(
+    tiny_model: Path, place: Path, monkeypatch: pytest.MonkeyPatch, scratch: str
+) -> None:
+    """Passes are counted where gradients are computed, files are weighed, snapshots are listed."""
+    record = {"preset": "path", "at": ["every:4"], "probes": 5, "activations": 2, "lens": True}
+    train = {"batch_size": 8, "lr": 1e-3, "update_shares": True, "weight_decay": 0.1}
+    record |= {"modules": ["*.mlp"], "gradients": True, "scratch": scratch}
+    run = config(tiny_model, record=record, train=train)
+    (cost,) = json.loads(dry(run, "--json").stdout)["cost"]["arms"].values()
+    passes: list[int] = []
+    real = backward_over
+
+    def counted(forward: Any, batches: Any) -> Any:
+        for batch, logits in real(forward, batches):
+            passes.append(batch.examples)
+            yield batch, logits
+
+    monkeypatch.setattr("geomix.record.recorder.backward_over", counted)
+    result = CliRunner().invoke(main, ["train", "run.yaml", "--out", "made", "--quiet"])
+    assert result.exit_code == 0, result.output
+    made = Run(place / "made")
+    found = cost["record"]
+    assert found["snapshots"] == len(made.snapshots())
+    steps = [line for line in made.metrics() if line["event"] == "step"]
+    assert found["training"] == sum(line["examples"] for line in steps)
+    sets = len(json.loads(made.probes_file.read_text()))
+    assert found["passes"] == sum(passes)
+    weight = sum(file.stat().st_size for file in made.snapshots())
+    assert sum(found["disk"].values()) == pytest.approx(weight, rel=0.2)
+    one = cost["stages"][0]["size"]["trainable"] * 4
+    parts = 3  # D_A, D_M and decay
+    assert found["copies"] == (1 if scratch == "disk" else sets) + 2 + parts
+    assert found["memory"] == found["copies"] * one
+    assert found["scratch"] == (sets * one if scratch == "disk" else 0)
+    shown = dry(run).stdout
+    assert f"{found['snapshots']} snapshots, {found['passes']:,} example passes beside" in shown
+    assert dry(config(tiny_model, record=None)).stdout.count("example passes") == 0

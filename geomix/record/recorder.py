@@ -202,7 +202,7 @@ class Recorder:
             return ""
         if moment.step == 0:
             return "the stage begins here"
-        return "the weights of the snapshot before were not at hand: resumed later, or others train now"
+        return "the weights of the snapshot before were not at hand"
 
     def _in_adams_metric(
         self,

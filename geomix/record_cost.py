@@ -1,0 +1,67 @@
+"""What recording would add to a training: passes over examples, memory and files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from geomix.data.stage import planned_steps
+from geomix.disk import disk_of
+from geomix.estimate import Arm
+from geomix.record.schedule import snapshots, steps_to_record
+
+
+@dataclass(frozen=True, slots=True)
+class RecordCost:
+    """Of one arm, at most.
+
+    Attributes:
+        snapshots: how many.
+        passes: examples that go forward and backward for them.
+        training: examples that go forward and backward in training.
+        copies: gradients and weights of the model that are held besides.
+        memory: bytes of those; None where the model's size is not known.
+        scratch: bytes of gradients on the disk while a snapshot is taken; None likewise.
+        disk: bytes of the files by what is kept; None likewise.
+    """
+
+    snapshots: int
+    passes: int
+    training: int
+    copies: int
+    memory: int | None
+    scratch: int | None
+    disk: dict[str, int] | None
+
+
+def record_cost(arm: Arm) -> RecordCost | None:
+    """What recording adds to an arm; None where nothing is recorded."""
+    record = arm.config.record
+    if record is None:
+        return None
+    count = passes = training = copies = 0
+    each = sum(min(len(examples), record.probes) for examples in arm.probes.values())
+    kept: dict[str, int] = {}
+    for index, (stage, plan) in enumerate(zip(arm.config.stages, arm.plans, strict=True)):
+        steps, taken = planned_steps(stage, plan), stage.from_ is not None
+        found = snapshots(record.at, index, steps, taken=taken)
+        count += found
+        begun = 0 in steps_to_record(record.at, index, steps)  # with the gradients of a snapshot
+        passes += each * (found + record.midpoints * (found + (-1 if begun else 1)))
+        if not taken:
+            trained = sum(len(part.examples) for part in plan.sets.values() if part.trained)
+            training += round(steps * trained / plan.steps(1, stage.train.batch_size))
+        copies = max(copies, arm.record_copies(index))
+        for kind, written in disk_of(arm, index).record.items():
+            kept[kind] = kept.get(kind, 0) + written
+    sizes = [arm.size(index) for index in range(len(arm.plans))]
+    one = max((s.trainable * s.item for s in sizes if s), default=None)
+    on_disk = len(arm.probes) if record.scratch == "disk" else 0
+    return RecordCost(
+        snapshots=count,
+        passes=passes,
+        training=training,
+        copies=copies,
+        memory=one and copies * one,
+        scratch=one and on_disk * one,
+        disk=kept if one else None,
+    )
