@@ -1,7 +1,10 @@
-"""What a snapshot costs against a plain forward and backward pass over the same probe examples.
+"""What a snapshot costs, and what the preset `light` adds to a training.
 
-Both use the same batches of the demo's probe sets on the built-in model, in turn, in one process.
-Also what the import of nnsight costs, and what a snapshot weighs on disk.
+A snapshot against a plain forward and backward pass over the same probe examples: the same batches
+of the demo's probe sets on the built-in model, in turn, in one process; with what the demo keeps,
+and with every key of the recorder switched on. Then `light` on the paper's first two stages (2,000
+key-value pairs for 20 epochs, twice): all of its snapshots against all of their steps, of which
+some are taken. Also what the import of nnsight costs, and what a snapshot weighs on disk.
 """
 
 from __future__ import annotations
@@ -11,20 +14,33 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from geomix.config import RunConfig
 from geomix.config_file import PRESETS, load
 from geomix.data.probes import probe_sets
 from geomix.data.registry import SOURCES
-from geomix.data.stage import plan_stages
+from geomix.data.stage import plan_stages, planned_steps
 from geomix.data.template import tokenise_all
 from geomix.model.gradient import backward_over, batches_of, plain_forward
-from geomix.model.load import load_model
+from geomix.model.load import LoadedModel, load_model
 from geomix.record.recorder import Recorder
-from geomix.train.events import Moment
+from geomix.record.schedule import snapshots
+from geomix.train.events import Moment, SecondMoments
+from geomix.train.optimiser import EPS, make_optimiser, second_moments
+from geomix.train.step import Stepper, row_width
 
 ROUNDS = 7
+STEPS = 40
+
+PAPER = {
+    "stages": [
+        {"data": {"source": "kvr", "limit": 2000}, "stop": {"epochs": 20}},
+        {"data": {"source": "kvr", "limit": 2000, "split": "id"}, "stop": {"epochs": 20}},
+    ]
+}
 
 
 def seconds(work: Callable[[], None]) -> float:
@@ -33,55 +49,115 @@ def seconds(work: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
+def observed(config: RunConfig, loaded: LoadedModel, folder: Path, **more: Any) -> Recorder:
+    """The run's recorder, with some keys otherwise."""
+    record = config.record
+    assert record is not None
+    train = config.stages[0].train
+    probes = {
+        name: tokenise_all(loaded.tokenizer, texts[: record.probes])
+        for name, texts in probe_sets(config, plan_stages(config)).items()
+    }
+    options = {"activations": record.activations, "lens": record.lens, "adam": record.adam, **more}
+    return Recorder(
+        folder,
+        probes,
+        at=["every:1"],
+        reduction=train.loss,
+        batch_size=record.batch_size,
+        pad_id=loaded.pad_id,
+        width=row_width(train, loaded),
+        **options,
+    )
+
+
+def ratio(name: str, config: RunConfig, loaded: LoadedModel, **more: Any) -> None:
+    """A snapshot against the plain passes, in turn."""
+    second = {n: torch.rand_like(p) ** 4 for n, p in loaded.model.named_parameters()}
+    moments = SecondMoments(0, 1, EPS, lambda: second)
+    with tempfile.TemporaryDirectory() as folder:
+        recorder = observed(config, loaded, Path(folder), **more)
+        step = 0
+
+        def plain() -> None:
+            forward = plain_forward(loaded.model)
+            for examples in recorder.probes.values():
+                batches = batches_of(
+                    examples,
+                    recorder.reduction,
+                    recorder.batch_size,
+                    loaded.pad_id,
+                    loaded.device,
+                    recorder.width,
+                )
+                for _ in backward_over(forward, batches):
+                    pass
+                loaded.model.zero_grad(set_to_none=True)
+
+        def snapshot() -> None:
+            nonlocal step
+            step += 1
+            model = loaded.model
+            recorder.observe(Moment(model, 0, "kvr", step, 99, 0, None, second_moments=moments))
+
+        for work in (plain, snapshot):  # warm up
+            work()
+        rounds = [(seconds(plain), seconds(snapshot)) for _ in range(ROUNDS)]
+        weight = max(file.stat().st_size for file in Path(folder).glob("*.h5")) / 1e6
+    passes = [p for p, _ in rounds]
+    found = statistics.median(s / p for p, s in rounds)
+    print(
+        f"{name:12} plain {statistics.median(passes):.2f} s, snapshot "
+        f"{statistics.median(s for _, s in rounds):.2f} s, ratio {found:.2f} "
+        f"(median of {ROUNDS} pairs, {min(s / p for p, s in rounds):.2f} to "
+        f"{max(s / p for p, s in rounds):.2f}); file {weight:.1f} MB"
+    )
+
+
+def share_of_light(loaded: LoadedModel) -> None:
+    """Seconds of all snapshots against seconds of all steps, evaluations left out."""
+    config = RunConfig.model_validate(PAPER)
+    record, train = config.record, config.stages[0].train
+    assert record is not None
+    plans = plan_stages(config)
+    examples = tokenise_all(loaded.tokenizer, plans[0].own)
+    model = loaded.model.train()
+    optimiser = make_optimiser(model, train)
+    width = row_width(train, loaded)
+    stepper = Stepper(model, optimiser, train, loaded.pad_id, loaded.device, width)
+    batches = plans[0].batches(0, 0, 0, train.batch_size)
+    steps: list[float] = []
+    shots: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        recorder = observed(config, loaded, Path(folder))
+        for number, batch in enumerate(batches[:STEPS], start=1):
+            chosen = {"D_A": [examples[i] for i in batch]}
+            steps.append(seconds(lambda chosen=chosen: stepper.step(chosen)))  # type: ignore[misc]
+            if number % 5 == 0:
+                second = SecondMoments(0, number, EPS, lambda: second_moments(model, optimiser))
+                now = Moment(model, 0, "kvr", number, 99, 0, None, second_moments=second)
+                shots.append(seconds(lambda now=now: recorder.observe(now)))  # type: ignore[misc]
+    done = [planned_steps(s, p) for s, p in zip(config.stages, plans, strict=True)]
+    count = sum(snapshots(record.at, i, n, taken=False) for i, n in enumerate(done))
+    step, shot = statistics.median(steps), statistics.median(shots[1:])
+    print(
+        f"light on the paper's first two stages: {count} snapshots of {shot:.2f} s beside "
+        f"{sum(done):,} steps of {step:.3f} s: {100 * count * shot / (sum(done) * step):.1f} %"
+    )
+
+
 def main() -> None:
     start = time.perf_counter()
     import nnsight  # noqa: F401
 
     print(f"import nnsight (after torch): {time.perf_counter() - start:.2f} s")
     config = load(PRESETS / "demo.yaml", sources=tuple(SOURCES)).arms["plain"]
-    assert config.record is not None
     loaded = load_model(config.model, torch.device("cpu"))
-    probes = {
-        name: tokenise_all(loaded.tokenizer, texts[: config.record.probes])
-        for name, texts in probe_sets(config, plan_stages(config)).items()
-    }
-    reduction, size = config.stages[0].train.loss, config.record.batch_size
-    tokens = sum(len(e.ids) for examples in probes.values() for e in examples)
-    moment = Moment(loaded.model, 0, "kvr", 0, 1, 0, None)
-
-    def plain() -> None:
-        forward = plain_forward(loaded.model)
-        for examples in probes.values():
-            batches = batches_of(examples, reduction, size, loaded.pad_id, loaded.device)
-            for _ in backward_over(forward, batches):
-                pass
-            loaded.model.zero_grad(set_to_none=True)
-
-    with tempfile.TemporaryDirectory() as folder:
-        recorder = Recorder(
-            Path(folder),
-            probes,
-            at=["boundaries"],
-            reduction=reduction,
-            batch_size=size,
-            pad_id=loaded.pad_id,
-            activations=config.record.activations,
-        )
-
-        def snapshot() -> None:
-            recorder.observe(moment)
-
-        for work in (plain, snapshot):  # warm up
-            work()
-        rounds = [(seconds(plain), seconds(snapshot)) for _ in range(ROUNDS)]
-        (file,) = Path(folder).glob("*.h5")
-        weight = file.stat().st_size / 1e6
-    ratio = statistics.median(s / p for p, s in rounds)
-    sizes = ", ".join(f"{name} {len(examples)}" for name, examples in probes.items())
-    print(f"probe sets: {sizes}; {tokens} tokens; {torch.get_num_threads()} threads")
-    print(f"plain forward and backward: {statistics.median(p for p, _ in rounds):.2f} s")
-    print(f"snapshot, written to disk:  {statistics.median(s for _, s in rounds):.2f} s")
-    print(f"ratio, median of {ROUNDS} pairs: {ratio:.2f}; file {weight:.1f} MB")
+    print(f"{torch.get_num_threads()} threads; the demo's probe sets on the built-in model")
+    ratio("bare", config, loaded, activations=0, lens=False, adam=False)
+    ratio("as the demo", config, loaded)
+    ratio("everything", config, loaded, modules=["*.mlp"], gradients=True, scratch=True)
+    share_of_light(loaded)
 
 
 if __name__ == "__main__":
