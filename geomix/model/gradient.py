@@ -86,7 +86,17 @@ def backward_over(forward: Forward, batches: Iterator[Batch]) -> Iterator[tuple[
     can read verdicts or captured activations without a second pass.
     """
     for batch in batches:
-        logits = forward(batch)
-        # Not Tensor.backward(): nnsight replaces that method for the whole process.
-        torch.autograd.backward(weighted_loss(logits, batch))
-        yield batch, logits.detach()
+        logits, _ = backward(forward, batch)
+        yield batch, logits
+
+
+def backward(forward: Forward, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Add the gradient of a batch's loss to every parameter's `.grad`.
+
+    Returns:
+        Its logits `(P, V)` and its loss, a scalar, both detached.
+    """
+    logits = forward(batch)
+    loss = weighted_loss(logits, batch)
+    torch.autograd.backward(loss)  # not Tensor.backward(): nnsight replaces that everywhere
+    return logits.detach(), loss.detach()

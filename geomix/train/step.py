@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from geomix.config_train import TrainConfig
 from geomix.data.batch import Batch, chunks, collate, token_weights
 from geomix.data.example import TokenisedExample
-from geomix.model.gradient import Forward, backward_over, plain_forward
+from geomix.model.gradient import Forward, backward, plain_forward
 from geomix.model.load import LoadedModel
-from geomix.model.loss import weighted_loss
 from geomix.train.parallel import ALONE, Workers, whole
 from geomix.train.shares import Shares
 
@@ -151,8 +150,8 @@ class Stepper:
             last = ends if self.shares is not None else number == len(parts)
             batch = collate([e for e, _ in part], [w for _, w in part], self.pad_id, self.width)
             with self.workers.alone(self.through, last=last):
-                for run, logits in backward_over(forward, iter([batch.to(self.device)])):
-                    loss += weighted_loss(logits, run).double()
+                _, lost = backward(forward, batch.to(self.device))
+            loss += lost.double()
             if self.shares is not None and ends:
                 self.shares.add(name)
         return loss
