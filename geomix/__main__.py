@@ -1,6 +1,26 @@
-"""`python -m geomix` is the command `geomix`."""
+"""The command `geomix`, also as `python -m geomix`."""
 
-from geomix.cli import main
+import os
+import sys
+from contextlib import suppress
+
+from geomix.cli import is_one_of_several, main
+
+
+def run() -> None:
+    """Run the command line, and end the process with its exit status."""
+    try:
+        main(prog_name="geomix")
+    except SystemExit as end:
+        if not is_one_of_several() or not isinstance(end.code, int):
+            raise
+        # All is written. Python's own way out can abort (SIGABRT) where threads of the processes'
+        # connections still wait for the interpreter, and the launcher would call the job failed.
+        with suppress(OSError):  # nobody may be reading
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(end.code)
+
 
 if __name__ == "__main__":
-    main(prog_name="geomix")
+    run()

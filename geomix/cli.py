@@ -24,10 +24,14 @@ MOST_SHOWN = 600
 """Characters of one mistake that are printed."""
 
 
+def is_one_of_several() -> bool:
+    """Whether a launcher started this process among others."""
+    return os.environ.get("WORLD_SIZE", "1") not in ("", "1")
+
+
 def is_main() -> bool:
     """Whether this is the process that speaks, where a launcher started several."""
-    several = os.environ.get("WORLD_SIZE", "1") not in ("", "1")
-    return not several or os.environ.get("RANK") in (None, "", "0")
+    return not is_one_of_several() or os.environ.get("RANK") in (None, "", "0")
 
 
 class _OneLineErrors(click.Group):

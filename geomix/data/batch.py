@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Literal, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -99,29 +100,34 @@ def collate(
     """
     lengths = [len(example.ids) for example in examples]
     rows, filled = laid_out(lengths, width)
-    ids: list[list[int]] = []
-    positions: list[list[int]] = []
-    place: dict[int, tuple[int, int]] = {}
+    row_of, start_of = np.empty((2, len(lengths)), dtype=np.int64)
+    last = np.empty((len(rows), 1), dtype=np.int64)  # where each row's last example starts
     for number, members in enumerate(rows):
-        starts = accumulate((lengths[i] for i in members), initial=0)
-        place.update({i: (number, start) for i, start in zip(members, starts, strict=False)})
-        tokens = [token for i in members for token in examples[i].ids]
-        spare = filled - len(tokens)
-        ids.append(tokens + [pad_id] * spare)
-        last = lengths[members[-1]]
-        counted = [position for i in members for position in range(lengths[i])]
-        positions.append(counted + list(range(last, last + spare)))
-    predicted = [
-        (place[i][0], place[i][1] + after - 1, label, i)
-        for i, example in enumerate(examples)
-        for after, label in enumerate(example.labels)
-        if label != IGNORED
-    ]
-    where = torch.tensor(predicted, dtype=torch.int64).reshape(-1, 4)
-    row, column, target, owner = where.T.contiguous()
-    weight = torch.tensor(weights, dtype=torch.float64)[owner]
+        starts = list(accumulate((lengths[i] for i in members), initial=0))
+        row_of[members], start_of[members] = number, starts[:-1]
+        last[number] = starts[-2]
+    # Every token of the batch, those of the first example first.
+    tokens = sum(lengths)
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    start = start_of[owner]
+    first = np.cumsum([0, *lengths[:-1]])
+    row, column = row_of[owner], start + np.arange(tokens) - first[owner]
+    ids = np.full((len(rows), filled), pad_id, dtype=np.int64)
+    ids[row, column] = np.fromiter(chain.from_iterable(e.ids for e in examples), np.int64, tokens)
+    begins = np.repeat(last, filled, axis=1)
+    begins[row, column] = start
+    labels = np.fromiter(chain.from_iterable(e.labels for e in examples), np.int64, tokens)
+    predicted = labels != IGNORED
+    owner = owner[predicted]
     return Batch(
-        torch.tensor(ids), torch.tensor(positions), row, column, target, owner, weight, len(lengths)
+        torch.from_numpy(ids),
+        torch.from_numpy(np.arange(filled) - begins),
+        torch.from_numpy(row[predicted]),
+        torch.from_numpy(column[predicted] - 1),
+        torch.from_numpy(labels[predicted]),
+        torch.from_numpy(owner),
+        torch.from_numpy(np.asarray(weights, dtype=np.float64)[owner]),
+        len(lengths),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from geomix.model.load import LoadedModel
+from geomix.model.past import Past
 
 Hopeless = Callable[[int, Sequence[int]], bool]
 """Of a prompt's index and the tokens said so far: whether there is no need to go on."""
@@ -45,6 +46,7 @@ def continuations(
     ends: Collection[int],
     batch_size: int,
     hopeless: Hopeless | None = None,
+    past: tuple[Past, Sequence[int]] | None = None,
 ) -> list[list[int]]:
     """Greedy continuations up to their first end token.
 
@@ -56,6 +58,8 @@ def continuations(
         ends: token ids that end a continuation.
         batch_size: prompts decoded together at most; changes no continuation.
         hopeless: asked after every token; a continuation of which it is true goes on no further.
+        past: what the model kept when it read all of each prompt but its last token, and which row
+            is whose; None reads the prompts.
     """
     most = places_left(loaded, 0)
     lengths = [len(prompt) for prompt in prompts]
@@ -70,10 +74,14 @@ def continuations(
         ids = [[loaded.pad_id] * (width - lengths[i]) + list(prompts[i]) for i in part]
         mask = [[0] * (width - lengths[i]) + [1] * lengths[i] for i in part]
         given_up = _GivenUp(part, width, hopeless) if hopeless else None
+        kept = None
+        if past is not None and width > 1:
+            kept = past[0].up_to([past[1][i] for i in part], [lengths[i] - 1 for i in part])
         with torch.no_grad():
             generated = loaded.model.generate(  # type: ignore[operator]
                 input_ids=torch.tensor(ids, device=loaded.device),
                 attention_mask=torch.tensor(mask, device=loaded.device),
+                past_key_values=kept,
                 max_new_tokens=max(steps[i] for i in part),
                 do_sample=False,
                 eos_token_id=sorted(ends),

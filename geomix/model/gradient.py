@@ -17,7 +17,7 @@ Forward = Callable[[Batch], Tensor]
 """The logits that predict a batch's target tokens, `(P, V)`; see `Batch` for their order."""
 
 
-def plain_forward(model: nn.Module, through: nn.Module | None = None) -> Forward:
+def plain_forward(model: nn.Module, through: nn.Module | None = None, cache: Any = None) -> Forward:
     """The model's own forward pass, as every caller runs it.
 
     No attention mask is given: padding stands on the right, where a causal model does not look, and
@@ -27,9 +27,12 @@ def plain_forward(model: nn.Module, through: nn.Module | None = None) -> Forward
     Args:
         model: a causal LM of transformers.
         through: what is called in its place, such as the same model in `DistributedDataParallel`.
+        cache: of transformers, empty: is left with the keys and values of a batch that is not
+            packed; a packed row would not be kept apart.
     """
     call = model if through is None else through
     placed = takes_positions(model)
+    kept = {"use_cache": False} if cache is None else {"use_cache": True, "past_key_values": cache}
 
     def forward(batch: Batch) -> Tensor:
         def choose(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -39,8 +42,7 @@ def plain_forward(model: nn.Module, through: nn.Module | None = None) -> Forward
         head = model.get_output_embeddings()  # type: ignore[operator]
         handle = head.register_forward_pre_hook(choose)
         try:
-            # use_cache=False: with a key-value cache, packed rows would not be kept apart.
-            logits: Tensor = call(input_ids=batch.ids, use_cache=False, **where).logits
+            logits: Tensor = call(input_ids=batch.ids, **kept, **where).logits
         finally:
             handle.remove()
         return logits
@@ -84,7 +86,17 @@ def backward_over(forward: Forward, batches: Iterator[Batch]) -> Iterator[tuple[
     can read verdicts or captured activations without a second pass.
     """
     for batch in batches:
-        logits = forward(batch)
-        # Not Tensor.backward(): nnsight replaces that method for the whole process.
-        torch.autograd.backward(weighted_loss(logits, batch))
-        yield batch, logits.detach()
+        logits, _ = backward(forward, batch)
+        yield batch, logits
+
+
+def backward(forward: Forward, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Add the gradient of a batch's loss to every parameter's `.grad`.
+
+    Returns:
+        Its logits `(P, V)` and its loss, a scalar, both detached.
+    """
+    logits = forward(batch)
+    loss = weighted_loss(logits, batch)
+    torch.autograd.backward(loss)  # not Tensor.backward(): nnsight replaces that everywhere
+    return logits.detach(), loss.detach()

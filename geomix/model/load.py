@@ -14,6 +14,7 @@ from torch import nn
 
 from geomix.errors import UserError
 from geomix.model.packing import packs
+from geomix.model.past import goes_on
 
 BUILTIN = "builtin"
 CPU = torch.device("cpu")
@@ -37,12 +38,14 @@ class LoadedModel:
         tokenizer: a fast tokenizer.
         pad_id: token id that fills a batch; nothing is predicted from it.
         packs: whether several examples may share a row (`geomix.model.packing`).
+        goes_on: whether it can decode from what a forward pass kept (`geomix.model.past`).
     """
 
     model: nn.Module
     tokenizer: Any
     pad_id: int
     packs: bool = False
+    goes_on: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -118,6 +121,7 @@ def load_model(name: str, device: torch.device) -> LoadedModel:
         tokenizer=tokenizer,
         pad_id=pad,
         packs=packs(model, *_two_tokens(model, tokenizer)),
+        goes_on=goes_on(model, *_two_tokens(model, tokenizer)),
     )
 
 

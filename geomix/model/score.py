@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import torch
+from transformers import DynamicCache
 
 from geomix.data.batch import Reduction, chunks, collate
 from geomix.data.example import TokenisedExample
@@ -22,10 +23,15 @@ from geomix.model.decode import continuations, places_left, text_of
 from geomix.model.gradient import plain_forward
 from geomix.model.load import LoadedModel
 from geomix.model.loss import token_nll
+from geomix.model.past import Past
 
 SLACK = 8
 """A failure is decoded this many tokens beyond the target's length: a right answer may be
 tokenised another way, a wrong one needs no end."""
+
+FROM_PAST = 0.5
+"""Of a batch, the share of open answers from which on they are decoded at once, from what the model
+kept; fewer are decoded together with those of other batches, in fewer steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,16 +95,26 @@ def score(
     """
     model, was_training = loaded.model, loaded.model.training
     model.eval()
+    texts: list[str] = [""] * len(examples)
+    losses: list[float] = []
+    left = _Open([], [])
     try:
-        forced = _teacher_forced(loaded, examples, batch_size, width)
-        answers = [answer for answer, _ in forced]
-        texts = _completed(loaded, examples, answers, batch_size, exact_only=exact_only)
+        for part in chunks(range(len(examples)), batch_size):
+            answers, nll, past = _teacher_forced(loaded, [examples[i] for i in part], width)
+            losses += nll
+            found = _opened(loaded, examples, part, answers, texts, exact_only=exact_only)
+            if past is not None and len(found.which) >= FROM_PAST * len(part):
+                rows = [i - part[0] for i in found.which]
+                _complete(loaded, examples, found, texts, batch_size, exact_only, (past, rows))
+            else:  # a few are decoded together with those of other batches
+                left = _Open(left.which + found.which, left.known + found.known)
+        _complete(loaded, examples, left, texts, batch_size, exact_only)
     finally:
         model.train(was_training)
     verdict = judge_exact if exact_only else judge
     return [
         verdict(example, text, nll, given=empty_right and not example.text.target)
-        for example, text, (_, nll) in zip(examples, texts, forced, strict=True)
+        for example, text, nll in zip(examples, texts, losses, strict=True)
     ]
 
 
@@ -189,42 +205,67 @@ def known_answer(example: TokenisedExample, argmaxes: Sequence[int]) -> KnownAns
     return KnownAnswer(known, ended=False, target=False)
 
 
-def _completed(
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """Answers that are to be decoded.
+
+    Attributes:
+        which: indices of their examples.
+        known: the first tokens of each.
+    """
+
+    which: list[int]
+    known: list[list[int]]
+
+
+def _opened(
     loaded: LoadedModel,
     examples: Sequence[TokenisedExample],
+    part: Sequence[int],
     answers: Sequence[KnownAnswer],
-    batch_size: int,
+    texts: list[str],
     *,
     exact_only: bool,
-) -> list[str]:
-    """The text of each answer; it ends early where it is `exact_only` and can no longer be so."""
-    texts = [
-        example.text.target if answer.target else text_of(loaded, answer.tokens)
-        for example, answer in zip(examples, answers, strict=True)
-    ]
-    budgets = {
-        i: _budget(loaded, example, len(answer.tokens))
-        for i, (example, answer) in enumerate(zip(examples, answers, strict=True))
-        if not answer.ended and (not exact_only or may_become(texts[i], example.text.target))
-    }
-    open_ = [i for i, budget in budgets.items() if budget > 0]
+) -> _Open:
+    """Set the texts of a part's answers as far as they are known; which of them go on."""
+    open_ = _Open([], [])
+    for i, answer in zip(part, answers, strict=True):
+        target = examples[i].text.target
+        texts[i] = target if answer.target else text_of(loaded, answer.tokens)
+        ends = answer.ended or (exact_only and not may_become(texts[i], target))
+        if not ends and _budget(loaded, examples[i], len(answer.tokens)) > 0:
+            open_.which.append(i)
+            open_.known.append(answer.tokens)
+    return open_
+
+
+def _complete(
+    loaded: LoadedModel,
+    examples: Sequence[TokenisedExample],
+    open_: _Open,
+    texts: list[str],
+    batch_size: int,
+    exact_only: bool,
+    past: tuple[Past, Sequence[int]] | None = None,
+) -> None:
+    """Set the text of each open answer; with `exact_only` it ends where it cannot be right."""
+    chosen = [examples[i] for i in open_.which]
 
     def hopeless(place: int, said: Sequence[int]) -> bool:
-        i = open_[place]
-        text = text_of(loaded, [*answers[i].tokens, *said])
-        return not may_become(text, examples[i].text.target)
+        text = text_of(loaded, [*open_.known[place], *said])
+        return not may_become(text, chosen[place].text.target)
 
     rest = continuations(
         loaded,
-        [[*examples[i].ids[: examples[i].target_start], *answers[i].tokens] for i in open_],
-        [budgets[i] for i in open_],
-        {examples[i].labels[-1] for i in open_},
+        [[*e.ids[: e.target_start], *known] for e, known in zip(chosen, open_.known, strict=True)],
+        [_budget(loaded, e, len(known)) for e, known in zip(chosen, open_.known, strict=True)],
+        {example.labels[-1] for example in chosen},
         batch_size,
         hopeless if exact_only else None,
+        past,
     )
-    for i, said in zip(open_, rest, strict=True):
-        texts[i] = text_of(loaded, [*answers[i].tokens, *said])
-    return texts
+    for i, known, said in zip(open_.which, open_.known, rest, strict=True):
+        texts[i] = text_of(loaded, [*known, *said])
 
 
 def _budget(loaded: LoadedModel, example: TokenisedExample, known: int) -> int:
@@ -236,23 +277,21 @@ def _budget(loaded: LoadedModel, example: TokenisedExample, known: int) -> int:
 
 
 def _teacher_forced(
-    loaded: LoadedModel,
-    examples: Sequence[TokenisedExample],
-    batch_size: int,
-    width: int | None,
-) -> list[tuple[KnownAnswer, float]]:
-    """What is known of each greedy answer, and the summed loss of the target in nats."""
-    forward = plain_forward(loaded.model)
-    results: list[tuple[KnownAnswer, float]] = []
+    loaded: LoadedModel, examples: Sequence[TokenisedExample], width: int | None
+) -> tuple[list[KnownAnswer], list[float], Past | None]:
+    """What one pass tells of each greedy answer, and the summed loss of its target in nats.
+
+    Also what the model kept of each example, where it can go on from that.
+    """
+    batch = collate(examples, [1.0] * len(examples), loaded.pad_id, width).to(loaded.device)
+    alone = loaded.goes_on and len(batch.ids) == len(examples)
+    cache = DynamicCache() if alone else None
     with torch.no_grad():
-        for part in chunks(examples, batch_size):
-            batch = collate(part, [1.0] * len(part), loaded.pad_id, width).to(loaded.device)
-            logits = forward(batch)
-            argmaxes = iter(logits.argmax(dim=-1).tolist())
-            nll = batch.per_example(token_nll(logits, batch)).tolist()
-            answers = [known_answer(e, list(islice(argmaxes, e.target_tokens))) for e in part]
-            results.extend(zip(answers, nll, strict=True))
-    return results
+        logits = plain_forward(loaded.model, cache=cache)(batch)
+    argmaxes = iter(logits.argmax(dim=-1).tolist())
+    nll = batch.per_example(token_nll(logits, batch)).tolist()
+    answers = [known_answer(e, list(islice(argmaxes, e.target_tokens))) for e in examples]
+    return answers, nll, None if cache is None else Past.of(cache)
 
 
 def exact_match(verdicts: Sequence[Verdict]) -> float:

@@ -49,7 +49,8 @@ LAUNCHERS = {
 def environment() -> dict[str, str]:
     here = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    told = {"PYTHONFAULTHANDLER": "1"}  # a process that aborts says where
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **told}
 
 
 def start(folder: Path, launcher: str, *arguments: str) -> subprocess.Popen[str]:
@@ -199,3 +200,17 @@ def of_rank(launcher: int, rank: int) -> int:
         if parent == launcher and f"RANK={rank}".encode() in variables:
             return int(folder.name)
     raise AssertionError(f"no process of rank {rank}")
+
+
+def test_one_of_several_ends_with_its_status_whatever_the_interpreter_does_on_its_way_out() -> None:
+    program = "import atexit, os; from geomix.__main__ import run; atexit.register(os.abort); run()"
+    for arguments, status in (["--version"], 0), (["show", "no/such/run"], 2):
+        found = subprocess.run(
+            [sys.executable, "-c", program, *arguments],
+            env={**environment(), "WORLD_SIZE": "2", "RANK": "0"},
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert found.returncode == status
+        assert (found.stdout if status == 0 else found.stderr).startswith("geomix")
