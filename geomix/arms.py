@@ -165,9 +165,11 @@ class Training:
         progress: Progress,
         start: Checkpoint | None,
     ) -> None:
-        """Train one arm with its recorder looking on, in the process that writes."""
-        recorded = config.record is not None and self.workers.main
-        observers = [_recorder(run, config, prepared.probes, loaded)] if recorded else []
+        """Train one arm with its recorder looking on."""
+        recorded = config.record is not None
+        observers = (
+            [_recorder(run, config, prepared.probes, loaded, self.workers)] if recorded else []
+        )
         chat = chat_format(config.chat_template, loaded.tokenizer)
         evaluated = {
             name: tokenise_all(loaded.tokenizer, examples, chat)
@@ -213,7 +215,11 @@ def _load(base: tuple[str, bool], device: torch.device) -> LoadedModel:
 
 
 def _recorder(
-    run: Run, config: RunConfig, whole: Mapping[str, list[Example]], loaded: LoadedModel
+    run: Run,
+    config: RunConfig,
+    whole: Mapping[str, list[Example]],
+    loaded: LoadedModel,
+    workers: Workers,
 ) -> Recorder:
     """The recorder over the run's probe sets, whose texts are kept beside the snapshots."""
     record = config.record
@@ -227,8 +233,7 @@ def _recorder(
         }
         for name, examples in probes.items()
     }
-    _check_probes(run, described)
-    write_json(run.probes_file, described)
+    workers.first(lambda: _keep_probes(run, described))
     train = config.stages[0].train
     tokenizer = loaded.tokenizer
     chat = chat_format(config.chat_template, tokenizer)
@@ -249,11 +254,12 @@ def _recorder(
         scratch=record.scratch == "disk",
         autocast=partial(autocast, train.precision, loaded.device),
         width=row_width(train, loaded),
+        workers=workers,
     )
 
 
-def _check_probes(run: Run, described: dict[str, Any]) -> None:
-    """Refuse to go on with other probes than the run's earlier snapshots have."""
+def _keep_probes(run: Run, described: dict[str, Any]) -> None:
+    """Write the probes' texts; refuse to go on with others than earlier snapshots have."""
     known = read_json(run.probes_file) if run.probes_file.exists() else None
     for name, found in json.loads(json.dumps(described)).items():
         if known is not None and known.get(name) != found:
@@ -261,6 +267,7 @@ def _check_probes(run: Run, described: dict[str, Any]) -> None:
                 f"{run.probes_file}: {name} is not what it was when the run began; restore its "
                 "source or begin a new run"
             )
+    write_json(run.probes_file, described)
 
 
 def resolve(run: Run, name: str, arms: Mapping[str, RunConfig]) -> None:

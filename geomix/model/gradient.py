@@ -13,6 +13,9 @@ from geomix.data.batch import Batch, Reduction, chunks, collate, token_weights
 from geomix.data.example import TokenisedExample
 from geomix.model.loss import weighted_loss
 
+Weighed = tuple[TokenisedExample, float]
+"""An example and what each of its target tokens weighs in the loss."""
+
 Forward = Callable[[Batch], Tensor]
 """The logits that predict a batch's target tokens, `(P, V)`; see `Batch` for their order."""
 
@@ -62,6 +65,7 @@ def batches_of(
     pad_id: int,
     device: torch.device,
     width: int | None = None,
+    share: Callable[[list[Weighed]], list[Weighed]] = list,
 ) -> Iterator[Batch]:
     """The set in batches whose weights are those of the whole set's mean loss.
 
@@ -72,10 +76,11 @@ def batches_of(
         pad_id: fills the rows.
         device: where the batches go.
         width: of packed rows, see `collate`.
+        share: takes this process's part of the examples, each with its weight.
     """
     weights = token_weights(examples, reduction)
     pairs = list(zip(examples, weights, strict=True))
-    for part in chunks(pairs, batch_size):
+    for part in chunks(share(pairs), batch_size):
         yield collate([e for e, _ in part], [w for _, w in part], pad_id, width).to(device)
 
 

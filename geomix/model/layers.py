@@ -96,7 +96,7 @@ def after_layers(model: Any) -> Callable[[Tensor], Tensor]:
             handle.remove()
 
     def to_logits(hidden: Tensor) -> Tensor:
-        given = hidden.unsqueeze(1)
+        given = hidden.to(device).unsqueeze(1)
         found = [vars(layer).get("forward") for layer in layers]
         try:
             for layer, rest in zip(layers, behind, strict=True):

@@ -61,7 +61,7 @@ def through_lens(
     done, size = 0, 1  # the first row alone tells how large the vocabulary is
     while done < len(rows):
         logits = to_logits(rows[done : done + size])
-        rank, logprob = ranked(logits, wanted[done : done + size])
+        rank, logprob = ranked(logits, wanted[done : done + size].to(logits.device))
         ranks.append(rank.cpu())
         logprobs.append(logprob.cpu())
         done, size = done + size, max(1, ENTRIES // logits.shape[1])

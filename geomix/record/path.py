@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from geomix.record.gradients import products_with
 from geomix.record.snapshot import TOTAL, PathRecord
 from geomix.train.events import Moment
+from geomix.train.parallel import ALONE, Workers, local
 
 Gradient = Sequence[Tensor | None]
 """Of one set: one tensor a parameter, None where none leads to it."""
@@ -36,6 +37,7 @@ class Piece:
         step: where it begins.
         weights: there, by the parameter's name.
         gradients: there, one a set; let go once they are used.
+        workers: the processes that hold shards of all that.
         parts: what the steps since then are the sums of, by part and by the parameter's name.
     """
 
@@ -43,15 +45,20 @@ class Piece:
     step: int
     weights: dict[str, Tensor]
     gradients: list[Gradient]
+    workers: Workers = ALONE
     parts: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     @classmethod
     def begin(
-        cls, moment: Moment, parameters: Mapping[str, nn.Parameter], gradients: list[Gradient]
+        cls,
+        moment: Moment,
+        parameters: Mapping[str, nn.Parameter],
+        gradients: list[Gradient],
+        workers: Workers = ALONE,
     ) -> Piece:
         """A piece that starts with the model as it is now."""
-        weights = {name: p.detach().clone() for name, p in parameters.items()}
-        return cls(moment.stage, moment.step, weights, gradients)
+        weights = {name: local(p.detach()).clone() for name, p in parameters.items()}
+        return cls(moment.stage, moment.step, weights, gradients, workers)
 
     def leads_to(self, moment: Moment, parameters: Mapping[str, nn.Parameter]) -> bool:
         """Whether training went on from its start to that moment."""
@@ -63,7 +70,8 @@ class Piece:
         for part, moves in update.items():
             known = self.parts.setdefault(part, {})
             for name, move in moves.items():
-                known[name] = known[name] + move if name in known else move.clone()
+                mine = local(move)
+                known[name] = known[name] + mine if name in known else mine.clone()
 
     def end(
         self,
@@ -81,7 +89,7 @@ class Piece:
         Returns:
             What takes the gradients at the end and gives the record.
         """
-        ends = {name: p.detach() for name, p in parameters.items()}
+        ends = {name: local(p.detach()) for name, p in parameters.items()}
         start = self._products(ends, self.gradients)
         self.gradients = []
         between = {name: torch.lerp(self.weights[name], ends[name], 0.5) for name in ends}
@@ -92,7 +100,9 @@ class Piece:
         def record(gradients: Sequence[Gradient]) -> PathRecord:
             last = self._products(ends, gradients)
             products = np.stack([start, np.concatenate(found, axis=1), last], axis=2)
-            return PathRecord(products, (TOTAL, *sorted(self.parts)), self.step, moment.step)
+            return PathRecord(
+                self.workers.summed(products), (TOTAL, *sorted(self.parts)), self.step, moment.step
+            )
 
         return record
 
@@ -122,12 +132,24 @@ class Piece:
 def weights_of(
     parameters: Mapping[str, nn.Parameter], others: Mapping[str, Tensor]
 ) -> Iterator[None]:
-    """Give the parameters other weights within the block; then their own, the very same tensors."""
-    own = {name: p.data for name, p in parameters.items()}
+    """Give the parameters other weights within the block; then their own, bit for bit.
+
+    Args:
+        parameters: of a model; a sharded one's memory belongs to its shards, and is written to.
+        others: by name; this process's shards where the parameters are sharded.
+    """
+    sharded = [name for name, p in parameters.items() if local(p.data) is not p.data]
+    kept = {name: local(parameters[name].data).clone() for name in sharded}
+    own = {name: p.data for name, p in parameters.items() if name not in kept}
     try:
         for name, parameter in parameters.items():
-            parameter.data = others[name]
+            if name in kept:
+                local(parameter.data).copy_(others[name])
+            else:
+                parameter.data = others[name]
         yield
     finally:
-        for name, parameter in parameters.items():
-            parameter.data = own[name]
+        for name, data in own.items():
+            parameters[name].data = data
+        for name, shard in kept.items():
+            local(parameters[name].data).copy_(shard)

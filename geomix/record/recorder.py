@@ -6,6 +6,7 @@ tensors, S probe sets.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -35,7 +36,9 @@ from geomix.record.schedule import parse
 from geomix.record.scratch import in_memory, on_disk
 from geomix.record.snapshot import AdamProducts, PathRecord, ProbeRecord, Snapshot
 from geomix.record.store import file_name, write_snapshot
+from geomix.record.together import put_together
 from geomix.train.events import Moment, SecondMoments
+from geomix.train.parallel import ALONE, Workers, gathered, shard_of, sharded_like
 
 
 class Recorder:
@@ -63,6 +66,8 @@ class Recorder:
         scratch: whether the gradients of a snapshot lie in a file of the folder, not in memory.
         autocast: makes the context of each forward pass, to record mixed precision as trained.
         width: of packed rows, see `geomix.data.batch.collate`.
+        workers: the processes that take a snapshot together, each of a share of every probe set;
+            the first one writes it.
 
     Raises:
         ValueError: a probe set is empty or its name cannot be a group's, or `at` is malformed.
@@ -88,6 +93,7 @@ class Recorder:
         scratch: bool = False,
         autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
         width: int | None = None,
+        workers: Workers = ALONE,
     ) -> None:
         for name, examples in probes.items():
             if not examples:
@@ -111,6 +117,7 @@ class Recorder:
         self.keep = on_disk(folder) if scratch else in_memory
         self.autocast = autocast
         self.width = width
+        self.workers = workers
         self._piece: Piece | None = None
         self._known: Sketcher | None = None
 
@@ -125,8 +132,15 @@ class Recorder:
             if self.midpoints and (begins or scheduled):
                 self._begin(moment)
         elif scheduled or (moment.last and self.schedule.boundaries):
-            path = self.folder / file_name(moment.stage, moment.step)
-            write_snapshot(path, self.snapshot(moment))
+            snapshot = self.snapshot(moment)
+            file = self.folder / file_name(moment.stage, moment.step)
+            # One of before the run was resumed knows the path that leads to it: that one stays.
+            better = snapshot.path is not None or not self.midpoints or not file.exists()
+            if self.workers.main and better:
+                write_snapshot(file, snapshot)
+            else:
+                for gradient in (snapshot.gradients or {}).values():
+                    deque(gradient, maxlen=0)  # all processes put it together from their shards
 
     def snapshot(self, moment: Moment) -> Snapshot:
         """Run every probe set through the model as it is now.
@@ -150,10 +164,10 @@ class Recorder:
             with CAPTURES[self.capture](model, chosen, watched) as capture:
                 for name, examples in self.probes.items():
                     probes[name] = self._record(capture, examples, to_logits, sketcher)
-                    gradients.append(self.keep(take_gradients(parameters)))
+                    gradients.append(self.keep(self._taken(parameters)))
         path = ended(gradients) if ended else None
         if self.midpoints and not moment.last:
-            self._piece = Piece.begin(moment, parameters, [*gradients])
+            self._piece = Piece.begin(moment, parameters, [*gradients], self.workers)
         return Snapshot(
             stage=moment.stage,
             stage_name=moment.stage_name,
@@ -166,7 +180,7 @@ class Recorder:
             sizes=np.array([p.numel() for p in parameters.values()], dtype=np.int64),
             parameter_layers=np.array([place.layer for place in places], dtype=np.int64),
             parameter_modules=tuple(place.module for place in places),
-            inner_products=inner_products(gradients),
+            inner_products=self.workers.summed(inner_products(gradients)),
             layers=layers,
             tied_head=tied_head(model),
             trainable=sum(p.requires_grad for p in model.parameters()),
@@ -191,7 +205,7 @@ class Recorder:
         parameters = trainable_parameters(moment.model)
         with undisturbed(moment.model):
             found = [self.keep(g) for g in self._gradients(moment.model, parameters)]
-        self._piece = Piece.begin(moment, parameters, [*found])
+        self._piece = Piece.begin(moment, parameters, [*found], self.workers)
 
     def _gradients(
         self, model: nn.Module, parameters: Mapping[str, nn.Parameter]
@@ -201,7 +215,11 @@ class Recorder:
         for examples in self.probes.values():
             for _ in backward_over(forward, self._batches(model, examples)):
                 pass
-            yield take_gradients(parameters)
+            yield self._taken(parameters)
+
+    def _taken(self, parameters: Mapping[str, nn.Parameter]) -> Gradient:
+        """A set's gradient out of the parameters, where each process has run its share."""
+        return self.workers.averaged(take_gradients(parameters), list(parameters.values()))
 
     def _no_path(self, moment: Moment, path: PathRecord | None) -> str:
         if not self.midpoints:
@@ -225,15 +243,16 @@ class Recorder:
         if not any(name in found for name in parameters):
             return None
         metric = [
-            adam_metric(found[name], second.eps) if name in found else None for name in parameters
+            adam_metric(shard_of(found[name], parameter), second.eps) if name in found else None
+            for name, parameter in parameters.items()
         ]
-        products = inner_products(gradients, metric)
+        products = self.workers.summed(inner_products(gradients, metric))
         return AdamProducts(products, second.stage, second.step, second.eps)
 
     def _whole(
         self, parameters: Mapping[str, nn.Parameter], gradients: Sequence[Gradient]
     ) -> dict[str, Streamed]:
-        shapes = [p.shape for p in parameters.values()]
+        shapes = list(parameters.values())
         return {
             name: Streamed(shapes, one) for name, one in zip(self.probes, gradients, strict=True)
         }
@@ -246,12 +265,14 @@ class Recorder:
         sketcher: Sketcher | None,
     ) -> ProbeRecord:
         """One probe set; its gradient is left in the parameters."""
-        rows = Rows(self.activations, to_logits, sketcher)
+        rows = Rows(self.workers.mine(self.activations), to_logits, sketcher)
         forward, model = self._forward(capture), capture.model
         for batch, logits in backward_over(forward, self._batches(model, examples)):
             with self.autocast():
                 rows.add(batch, logits, capture)
-        return rows.joined()
+        with self.workers.unsharded(model):
+            found = rows.joined()
+        return put_together(found, len(examples), self.workers)
 
     def _sketcher(self, model: nn.Module) -> Sketcher | None:
         if self.sketches is None:
@@ -274,19 +295,30 @@ class Recorder:
     def _batches(self, model: nn.Module, examples: Sequence[TokenisedExample]) -> Iterator[Batch]:
         device = next(model.parameters()).device
         return batches_of(
-            examples, self.reduction, self.batch_size, self.pad_id, device, self.width
+            examples,
+            self.reduction,
+            self.batch_size,
+            self.pad_id,
+            device,
+            self.width,
+            self.workers.share,
         )
 
 
 class Streamed:
-    """A gradient as float32 arrays, made one by one, so that no second copy of it is held."""
+    """A gradient as float32 arrays, made one by one, so that no second copy of it is held.
 
-    def __init__(self, shapes: Sequence[torch.Size], gradient: Gradient) -> None:
-        self._given = (shapes, gradient)
+    Where the parameters are sharded, all processes go through it together, and the first one gets
+    the whole.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], gradient: Gradient) -> None:
+        self._given = (parameters, gradient)
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        for shape, gradient in zip(*self._given, strict=True):
+        for parameter, gradient in zip(*self._given, strict=True):
             if gradient is None:
-                yield np.zeros(shape, dtype=np.float32)
+                yield np.zeros(parameter.shape, dtype=np.float32)
             else:
-                yield gradient.detach().to("cpu", torch.float32).numpy()
+                whole = gathered(sharded_like(gradient.detach(), parameter))
+                yield whole.to("cpu", torch.float32).numpy()

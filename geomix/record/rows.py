@@ -42,7 +42,8 @@ class Rows:
     targets: list[Tensor] = field(default_factory=list)
     activations: list[Tensor] = field(default_factory=list)
     gradients: list[Tensor] = field(default_factory=list)
-    lens: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    own: list[Tensor] = field(default_factory=list)  # the model's loss there, for the lens
+    dtypes: list[torch.dtype] = field(default_factory=list)  # of the residual stream, the logits
     modules: dict[str, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
     sketches: list[Tensor] = field(default_factory=list)
 
@@ -72,11 +73,8 @@ class Rows:
         where = (batch.rows[kept], batch.columns[kept])
         self.activations.append(_gather(capture.activations, where))
         self.gradients.append(_gather(capture.gradients, where))
-        if self.to_logits is not None:
-            residuals = [layer[where] for layer in capture.activations]
-            rank, logprob = through_lens(residuals, batch.targets[kept], self.to_logits)
-            check_last(logprob, nll[kept], dtype)
-            self.lens.append((rank, logprob))
+        self.own.append(nll[kept].detach().float().cpu())
+        self.dtypes = [capture.activations[-1].dtype, dtype]
         for name in capture.modules:
             output, gradient = capture.module_outputs.get(name, (None, None))
             if output is None or output.shape[:2] != batch.ids.shape or output.dim() == 2:  # noqa: PLR2004
@@ -96,23 +94,34 @@ class Rows:
         return sys.maxsize if self.activations_of is None else self.activations_of - done
 
     def joined(self) -> ProbeRecord:
-        """The record of all batches."""
+        """The record of all batches.
+
+        Raises:
+            UserError: the lens cannot be recorded for this model.
+        """
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), torch.cat(self.counts).cumsum(0)])
         kept = bool(self.activations)
+        activations = torch.cat(self.activations) if kept else None
+        targets = torch.cat(self.targets)
+        rank, logprob = None, None
+        if self.to_logits is not None and activations is not None:
+            residuals = [hidden.to(self.dtypes[0]) for hidden in activations.unbind(1)]
+            there = targets[: len(activations)]
+            rank, logprob = through_lens(residuals, there, self.to_logits)
+            check_last(logprob, torch.cat(self.own), self.dtypes[1])
         sketches = None
         if self.sketcher is not None:
             sketches = SketchRecord(torch.cat(self.sketches).numpy(), self.sketcher.seed)
-        ranks, logprobs = zip(*self.lens, strict=True) if self.lens else (None, None)
         return ProbeRecord(
             loss=torch.cat(self.losses).numpy(),
             exact=torch.cat(self.exact).numpy(),
             offsets=offsets.numpy(),
             positions=torch.cat(self.positions).numpy(),
-            targets=torch.cat(self.targets).numpy(),
-            activations=torch.cat(self.activations).numpy() if kept else None,
+            targets=targets.numpy(),
+            activations=None if activations is None else activations.numpy(),
             gradients=torch.cat(self.gradients).numpy() if kept else None,
-            lens_rank=torch.cat(ranks).numpy() if ranks else None,
-            lens_logprob=torch.cat(logprobs).numpy() if logprobs else None,
+            lens_rank=None if rank is None else rank.numpy(),
+            lens_logprob=None if logprob is None else logprob.numpy(),
             modules={
                 name: ModuleRecord(*(torch.cat(part).numpy() for part in zip(*found, strict=True)))
                 for name, found in self.modules.items()

@@ -99,7 +99,7 @@ def evaluate(
         return [asdict(verdict) for verdict in scored]
 
     for name, examples in sets.items():
-        with workers.unsharded(loaded):
+        with workers.unsharded(loaded.model):
             verdicts = [Verdict(**found) for found in workers.spread(examples, work)]
         if not all(math.isfinite(verdict.nll) for verdict in verdicts):
             raise UserError(f"evaluation of {name}: the loss is not finite; lower train.lr")

@@ -54,7 +54,7 @@ def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
 
 
 def second_moments(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Adam's v̂ by parameter name, each of the parameter's shape and type.
+    """Adam's v̂ by parameter name, each of the parameter's shape and type, sharded as it is.
 
     The running mean of squared gradients, corrected for its beginning at zero: Kingma and Ba
     (2015), algorithm 1.
@@ -64,7 +64,7 @@ def second_moments(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[s
     for name, parameter in model.named_parameters():
         if parameter in optimiser.state:
             state = optimiser.state[parameter]
-            found[name] = gathered(state["exp_avg_sq"]) / (1 - decay ** float(state["step"]))
+            found[name] = state["exp_avg_sq"] / (1 - decay ** float(state["step"]))
     return found
 
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -24,7 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from geomix.errors import UserError
 from geomix.model.layers import decoder_layers
-from geomix.model.load import CPU, LoadedModel, default_device
+from geomix.model.load import CPU, default_device
 
 Kind = Literal["ddp", "fsdp"]
 
@@ -67,6 +70,10 @@ class Workers:
         filled = [*pairs, *[(example, 0.0) for example, _ in pairs[:1]] * spare]
         mine = filled[self.rank :: self.world]
         return [(example, weight * self.world) for example, weight in mine]
+
+    def mine(self, first: int | None) -> int | None:
+        """How many of the first examples of a set are in this process's share; None of all."""
+        return None if first is None else len(range(self.rank, first, self.world))
 
     def prepare(self, model: nn.Module) -> None:
         """Shard the model's parameters over the processes, in place, once in a run."""
@@ -160,15 +167,70 @@ class Workers:
             for part, size in zip(parts, sizes, strict=True)
         ]
 
+    def averaged(
+        self, gradients: Sequence[Tensor | None], parameters: Sequence[Tensor]
+    ) -> list[Tensor | None]:
+        """The mean over the processes of gradients that each took of its share of the examples.
+
+        Args:
+            gradients: as `.grad` has them here, outside of `wrapped`; None where none leads there.
+            parameters: theirs.
+
+        Returns:
+            Under `ddp` the whole mean in each process, under `fsdp` this one's shards of it.
+        """
+        if self.world == 1:
+            return list(gradients)
+        if self.kind == "fsdp":  # its backward pass has exchanged them
+            return [None if gradient is None else local(gradient) for gradient in gradients]
+        reached = self.any(*[gradient is not None for gradient in gradients])
+        found: list[Tensor | None] = []
+        for gradient, parameter, anywhere in zip(gradients, parameters, reached, strict=True):
+            if not anywhere:
+                found.append(None)
+                continue
+            mean = torch.zeros_like(parameter) if gradient is None else gradient
+            distributed.all_reduce(mean)
+            found.append(mean.div_(self.world))
+        return found
+
+    def summed(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The sum of what each process found in its shards; as it is where each holds the whole."""
+        if self.world == 1 or self.kind == "ddp":
+            return values
+        held = torch.from_numpy(values).to(_wire(self.device))
+        distributed.all_reduce(held)
+        return held.cpu().numpy()
+
+    def collected(self, values: NDArray[Any]) -> list[NDArray[Any]]:
+        """The arrays of all processes, of any shapes, by rank in process 0; elsewhere none."""
+        if self.world == 1:
+            return [values]
+        told = self._gathered([values.dtype.str, list(values.shape)])
+        sizes = [math.prod(shape) * np.dtype(kind).itemsize for kind, shape in told]
+        filled = torch.zeros(max(sizes), dtype=torch.uint8, device=_wire(self.device))
+        data = np.frombuffer(values.tobytes(), dtype=np.uint8)
+        filled[: len(data)] = torch.tensor(data).to(filled.device)
+        parts = [torch.zeros_like(filled) for _ in told] if self.main else None
+        distributed.gather(filled, parts)
+        return [
+            np.frombuffer(part.cpu().numpy()[:size].tobytes(), kind).reshape(shape)
+            for part, size, (kind, shape) in zip(parts or (), sizes, told, strict=self.main)
+        ]
+
+    def everyone(self, value: Any) -> list[Any]:
+        """What each process has, by rank, in every process; something that JSON can hold."""
+        return [value] if self.world == 1 else self._gathered(value)
+
     def leave(self) -> None:
         """Part from the other processes, if there are any."""
         if self.world > 1 and distributed.is_initialized():
             distributed.destroy_process_group()
 
     @contextmanager
-    def unsharded(self, loaded: LoadedModel) -> Iterator[None]:
+    def unsharded(self, model: nn.Module) -> Iterator[None]:
         """Hold the whole model in every process, so that each can run it by itself."""
-        if self.world == 1 or not isinstance(model := loaded.model, FSDPModule):
+        if self.world == 1 or not isinstance(model, FSDPModule):
             yield
             return
         parts = [module for module in model.modules() if isinstance(module, FSDPModule)]
@@ -233,6 +295,20 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def sharded_like(shard: Tensor, other: Tensor) -> Tensor:
+    """This process's shard as a part of a whole that is sharded as another is, if that is."""
+    if not isinstance(other, DTensor):
+        return shard
+    return DTensor.from_local(
+        shard, other.device_mesh, other.placements, shape=other.shape, stride=other.stride()
+    )
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's shard of a sharded tensor, the same memory; any other as it is."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def gathered(tensor: Tensor) -> Tensor:
     """A sharded tensor put together in process 0's memory, empty elsewhere; any other as it is."""
     if not isinstance(tensor, DTensor):
@@ -247,6 +323,11 @@ def like(tensor: Tensor, other: Tensor) -> Tensor:
         device = other.device_mesh.device_type
         return distribute_tensor(tensor.to(device), other.device_mesh, other.placements)
     return tensor.to(other.device)
+
+
+def shard_of(tensor: Tensor, other: Tensor) -> Tensor:
+    """This process's shard of a tensor, whole or sharded, as another of its shape is sharded."""
+    return local(tensor if isinstance(tensor, DTensor) else like(tensor, other))
 
 
 def _wire(device: torch.device) -> torch.device:

@@ -50,7 +50,7 @@ class Retention:
             if self.workers.main:
                 reference.check()
         elif reference is not None:
-            with self.workers.unsharded(self.loaded):
+            with self.workers.unsharded(self.loaded.model):
                 if self.workers.main:
                     reference.write(self.loaded, self._sets(stage, boundary=True))
 
@@ -106,7 +106,7 @@ class Retention:
         self, reference: Reference, name: str, examples: Sequence[TokenisedExample]
     ) -> float:
         """The first process reads the file and tells the others, which may not see it."""
-        with self.workers.unsharded(self.loaded):
+        with self.workers.unsharded(self.loaded.model):
             main = self.workers.main
             found = reference.divergence(self.loaded, name, examples) if main else 0.0
         return self.workers.total(found)

@@ -112,7 +112,8 @@ class Setup:
     def finish(self) -> Mapping[str, Tensor]:
         """Make the model an ordinary one again, all of whose parameters train; Adam's v̂."""
         model = self.loaded.model
-        moments = second_moments(model, self.stepper.optimiser)
+        found = second_moments(model, self.stepper.optimiser)
+        moments = {name: gathered(moment) for name, moment in found.items()}
         if self.tuner is not None:
             merge(self.tuner)
         set_trained(model, {name for name, _ in model.named_parameters()})
@@ -182,8 +183,11 @@ def check_workers(config: RunConfig, workers: Workers) -> None:
     """
     if workers.world == 1 or workers.kind == "ddp":
         return
-    if config.record is not None:
-        raise UserError("parallel: fsdp: the recorder needs whole gradients; set record: null")
+    if config.record is not None and config.record.sketches is not None:
+        raise UserError(
+            "parallel: fsdp: record.sketches needs whole weights in each process; leave it out or "
+            "set parallel: ddp"
+        )
     if any(stage.train.lora for stage in config.stages):
         raise UserError("parallel: fsdp: adapters are not sharded; set parallel: ddp with lora")
     if len({weights_dtype(config, index) for index in range(len(config.stages))}) > 1:
