@@ -1,9 +1,9 @@
 """What the recorded path explains of the forgetting, and what it costs.
 
 Trains the demo's plain arm on the built-in model, smaller, with `record: {preset: path}`; then the
-change of each probe set's loss over stage 2 beside the sums over the files by Simpson's rule, the
-trapezoid rule, and every second snapshot's (trapezoids over twice the step). Also the split by
-source and by module, and the seconds of a training with and without the path.
+change of each probe set's loss over stage 2 beside the sums over the files by Simpson's rule and
+the trapezoid rule. Also the split by source and by module, and the seconds of a training with and
+without the path.
 """
 
 from __future__ import annotations

@@ -104,8 +104,8 @@ def test_a_stage_of_another_run_is_as_if_trained_here(
     assert second.steps_done() == both.steps_done() == {0: 6, 1: 4}
     assert not any(line["event"] == "step" and line["stage"] == 0 for line in second.metrics())
     assert [f.name for f in second.snapshots()] == [f.name for f in both.snapshots()]
-    for mine, theirs in zip(second.snapshots(), both.snapshots(), strict=True):
-        assert mine.read_bytes() == theirs.read_bytes(), "Adam's metric is in the file too"
+    for here, there in zip(second.snapshots(), both.snapshots(), strict=True):
+        assert here.read_bytes() == there.read_bytes(), "Adam's metric is in the file too"
     metrics = [read_snapshot(file).adam for file in second.snapshots()]
     assert [metric and (metric.stage, metric.step) for metric in metrics] == [None, (0, 6), (1, 4)]
     manifest = second.path / "stages/0-kvr/checkpoints/final/manifest.json"

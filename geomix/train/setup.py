@@ -97,11 +97,9 @@ class Setup:
         """The model's weights, where it does not hold them as they are saved; else None."""
         return whole_weights(self.loaded, self.workers)
 
-    def second_moments(self, stage: int, step: int) -> SecondMoments | None:
-        """Adam's v̂ after a step of the stage; None before the first."""
+    def second_moments(self, stage: int, step: int) -> SecondMoments:
+        """Adam's v̂ after a step of the stage."""
         model, optimiser = self.loaded.model, self.stepper.optimiser
-        if not optimiser.state:
-            return None
         return SecondMoments(stage, step, EPS, partial(second_moments, model, optimiser))
 
     def update(self) -> Callable[[], Mapping[str, Mapping[str, Tensor]]] | None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from geomix.record import gradients
-from geomix.record.gradients import inner_products
+from geomix.record.gradients import adam_metric, inner_products, products_with
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 24, 1000])
@@ -18,6 +18,23 @@ def test_chunks_do_not_change_the_sum(chunk: int, monkeypatch: pytest.MonkeyPatc
     found = inner_products([[torch.tensor(g) for g in one] for one in given])
     expected = [[[np.vdot(a[m], b[m]) for b in given] for a in given] for m in range(2)]
     np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 24, 1000])
+def test_chunks_do_not_change_adams_metric_or_the_products_with_updates(
+    chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gradients, "CHUNK", chunk)
+    draw = np.random.default_rng(0)
+    given, second, moves = draw.normal(size=(3, 24)), draw.random(24), draw.normal(size=(2, 24))
+    tensors = [[torch.tensor(g)] for g in given]
+    found = inner_products(tensors, [adam_metric(torch.tensor(second), 1e-2)])
+    expected = given @ np.diag(1 / (np.sqrt(second) + 1e-2)) @ given.T
+    np.testing.assert_allclose(found[0], expected, rtol=1e-12)
+    updates = torch.tensor(moves)
+    three = [*(tensor for (tensor,) in tensors[:2]), None]
+    found = products_with(three, lambda start, end: updates[:, start:end], 24)
+    np.testing.assert_allclose(found, np.stack([*(given[:2] @ moves.T), np.zeros(2)]), rtol=1e-12)
 
 
 def test_half_precision_is_summed_in_float64() -> None:

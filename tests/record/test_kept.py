@@ -21,6 +21,7 @@ from geomix.record.scratch import on_disk
 from geomix.record.snapshot import Snapshot
 from geomix.record.store import read_snapshot, write_snapshot
 from geomix.train.events import Moment, SecondMoments
+from tests.record.architectures import ARCHITECTURES
 
 Make = Callable[[], Any]
 Examples = Callable[[int, int], list[TokenisedExample]]
@@ -271,3 +272,26 @@ def test_modules_that_cannot_be_recorded_are_refused(
             made.snapshot(moment(model))
         assert raised.value.lines[0].startswith(told)
     assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen2-moe"])
+def test_experts_are_covered_also_those_that_no_token_chose(
+    name: str, tmp_path: Path, moment: MakeMoment, examples: Examples
+) -> None:
+    """One short example leaves experts without a token: their part of the gradient is zero."""
+    model, data = ARCHITECTURES[name]().double().eval(), examples(1, 4)
+    recorder(tmp_path, {"d_a": data}, gradients=True).observe(moment(model))
+    (path,) = tmp_path.iterdir()
+    read = read_snapshot(path)
+    assert read.parameters == tuple(n for n, _ in model.named_parameters())
+    assert not read.unreached.any()
+    experts = [n for n in read.parameters if "experts." in n and "shared" not in n]
+    assert experts
+    idle = 0
+    with h5py.File(path) as file:
+        for parameter, whole in zip(read.parameters, gradients(model, data), strict=True):
+            stored = torch.tensor(file[f"gradients/d_a/{parameter}"][:])
+            torch.testing.assert_close(stored, whole.float(), rtol=1e-3, atol=1e-6)
+            if parameter in experts:
+                idle += int((stored.flatten(1) == 0).all(1).sum())
+    assert idle > 0

@@ -248,3 +248,19 @@ def test_a_stage_that_trains_other_parameters_has_no_path_from_before(
     model.transformer.wte.weight.requires_grad_(False)
     made.observe(Moment(model, 0, "kvr", 1, 2, 0, None))
     assert read(tmp_path, 1).path is None
+
+
+@pytest.mark.parametrize(("stage", "step"), [(1, 3), (0, 1), (0, 2)])
+def test_there_is_no_path_to_another_stage_or_back(
+    stage: int, step: int, tmp_path: Path, gpt2: Make, probes: Probes
+) -> None:
+    """As where single checkpoints are shown to it, in any order."""
+    model = gpt2().eval()
+    made = recorder(tmp_path, probes, ["every:1"])
+    made.snapshot(Moment(model, 0, "kvr", 2, 4, 0, None))
+    found = made.snapshot(Moment(model, stage, "kvr", step, 4, 0, None))
+    assert found.path is None
+    assert found.no_path == "the weights of the snapshot before were not at hand"
+    later = made.snapshot(Moment(model, stage, "kvr", 4, 4, 0, None)).path
+    assert later is not None
+    assert (later.from_step, later.to_step) == (step, 4)
