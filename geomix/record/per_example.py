@@ -1,0 +1,315 @@
+"""Per-example gradients out of single forward and backward passes, never one pass an example.
+
+The gradient of an example is that of its share of the set's mean loss, `Batch.weights` included, so
+that the sum over a set's examples is the set's gradient. All trainable parameters are covered, each
+under the name that `trainable_parameters` gives it.
+
+Shapes: N examples, M parameter tensors, K entries of a sketch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from geomix.data.batch import Batch
+from geomix.errors import UserError
+from geomix.geometry.factors import Factor, along, materialised, projected
+from geomix.geometry.gram import gram_matrix
+from geomix.geometry.projection import matrix_shape, projection
+from geomix.model.loss import weighted_loss
+from geomix.record.calls import CALLS, Call
+from geomix.record.capture import CaptureName
+from geomix.record.gradients import trainable_parameters, undisturbed
+from geomix.record.rules import Places, Rule, by_autograd, rule_for
+
+Factors = dict[str, list[Factor]]
+"""The factors of each parameter in one batch; none where the loss does not depend on it."""
+
+_EXACT = {torch.bfloat16: 0.1, torch.float16: 0.02}
+"""Share of a gradient by which rounding may move it in a model of so many rows; a wrong rule moves
+it by about its whole length."""
+_CHECKED = 1 << 24
+"""Entries of a gradient that are compared at a time."""
+
+
+class PerExample:
+    """The rules that give a model's per-example gradients, each held against autograd once.
+
+    Construction runs one pass over two made-up examples of which one has no weight: what the rules
+    say of the other must be the gradient that autograd gives, parameter by parameter. Where a rule
+    is wrong, the module's own backward pass is run once an example in its place.
+
+    Args:
+        model: a causal LM of transformers; left as it was found.
+        capture: `nnsight`, or `hooks` for plain torch hooks.
+        autocast: makes the context of each forward pass.
+
+    Raises:
+        UserError: a parameter's gradient cannot be had by example.
+        RuntimeError: the model holds gradients.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        capture: CaptureName = "nnsight",
+        autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        self.model = model
+        self.capture: CaptureName = capture
+        self.autocast = autocast
+        self.parameters = trainable_parameters(model)
+        self._names = {id(p): name for name, p in self.parameters.items()}
+        self._watched = {path: m for path, m in model.named_modules() if self._owned(m)}
+        self._rules: dict[str, Rule] = {path: rule_for(m) for path, m in self._watched.items()}
+        head = set(model.get_output_embeddings().modules())  # type: ignore[operator]
+        self._behind = frozenset(path for path, m in model.named_modules() if m in head)
+        self._heads_first: frozenset[str] = frozenset()
+        with undisturbed(model):
+            self._examine()
+
+    def _owned(self, module: nn.Module) -> dict[str, str]:
+        """Names of the trainable parameters that a module has itself, by their names in it."""
+        own = module.named_parameters(recurse=False)
+        return {local: self._names[id(p)] for local, p in own if id(p) in self._names}
+
+    def passes(
+        self,
+        batches: Iterable[Batch],
+        names: Iterable[str] | None = None,
+        *,
+        weights: bool = False,
+    ) -> Iterator[tuple[Batch, Factors]]:
+        """Run each batch and give the factors of its per-example gradients.
+
+        Args:
+            batches: of packed or padded rows.
+            names: of the parameters that are asked for; None is all.
+            weights: whether the parameters' own `.grad` is added to as well, half as much again of
+                a pass; then the caller is within `undisturbed`.
+        """
+        asked = set(self.parameters if names is None else names)
+        watched = {p: m for p, m in self._watched.items() if asked & {*self._owned(m).values()}}
+        apart = nullcontext() if weights else undisturbed(self.model)
+        with apart, CALLS[self.capture](self.model, watched) as forward:
+            for batch in batches:
+                with self.autocast():
+                    loss = weighted_loss(forward(batch), batch)
+                outputs = [o for call in forward.calls for o in call.outputs if o.requires_grad]
+                if weights or outputs:
+                    torch.autograd.backward(loss, inputs=None if weights else outputs)
+                yield batch, self.factors(forward.calls, batch, asked)
+
+    @torch.no_grad()
+    def factors(self, calls: Sequence[Call], batch: Batch, asked: Iterable[str]) -> Factors:
+        """What the calls of one pass, after its backward pass, say of the parameters."""
+        places = Places.of(batch, self._behind, self._heads_first)
+        found: Factors = {name: [] for name in self.parameters if name in set(asked)}
+        for call in calls:
+            if not call.reached:
+                continue
+            names = self._owned(call.module)
+            with self.autocast() if self._rules[call.path] is by_autograd else nullcontext():
+                factors = self._rules[call.path](call, places)
+            for local, some in factors.items():
+                if names.get(local) in found:
+                    found[names[local]] += some
+        return found
+
+    def _examine(self) -> None:
+        """Hold every rule against autograd; see the class."""
+        batch = _made_up(self.model)
+        with CALLS[self.capture](self.model, self._watched) as forward:
+            with self.autocast():
+                loss = weighted_loss(forward(batch), batch)
+            torch.autograd.backward(loss)
+            length = batch.ids.shape[1]
+            self._heads_first = frozenset(
+                call.path
+                for call in forward.calls
+                for output in call.outputs[:1]
+                if output.ndim == 4 and output.shape[1] != length == output.shape[2]  # noqa: PLR2004
+            )
+            wrong = self._wrong(forward.calls, batch)
+            for path, module in self._watched.items():
+                if wrong & {*self._owned(module).values()}:
+                    self._rules[path] = by_autograd
+            wrong = wrong and self._wrong(forward.calls, batch)
+        if wrong:
+            name = next(name for name in self.parameters if name in wrong)
+            owner = next(m for m in self._watched.values() if name in self._owned(m).values())
+            raise UserError(
+                f"per-example gradients: none can be had of {name} (in {type(owner).__name__}); "
+                "leave it out of what is trained, or record no per-example gradients"
+            )
+
+    @torch.no_grad()
+    def _wrong(self, calls: Sequence[Call], batch: Batch) -> set[str]:
+        """Parameters of which the rules say another gradient than autograd."""
+        wrong: set[str] = set()
+        scale = {
+            name: max(_length(p.grad) for p in module.parameters(recurse=False))
+            for module in self._watched.values()
+            for name in self._owned(module).values()
+        }
+        found: Factors = {name: [] for name in self.parameters}
+        for path, module in self._watched.items():
+            mine = [call for call in calls if call.path == path]
+            try:
+                for name, some in self.factors(mine, batch, self._owned(module).values()).items():
+                    found[name] += some
+            except Exception:  # a guess about a module may fail in any way
+                wrong |= {*self._owned(module).values()}
+        for name, parameter in self.parameters.items():
+            most = _EXACT.get(parameter.dtype, self._rounding) * scale[name]
+            if name not in wrong and _differs(found[name], batch, parameter, most):
+                wrong.add(name)
+        return wrong
+
+    @property
+    def _rounding(self) -> float:
+        """Of a model in single precision; autocast rounds as half precision does."""
+        return 1e-3 if isinstance(self.autocast(), nullcontext) else _EXACT[torch.bfloat16]
+
+
+def products_along(
+    examples: PerExample, batches: Iterable[Batch], direction: Mapping[str, Tensor]
+) -> Tensor:
+    """Inner product of every example's gradient with one direction, by ghost products.
+
+    Args:
+        examples: of the model as it is now.
+        batches: N examples in all.
+        direction: by parameter, of its shape: a set's gradient, an update. Those that are not named
+            are left out, and are not paid for.
+
+    Returns:
+        `(N, M)` float64, in the order of `direction`; nats for a gradient times an update.
+    """
+    rows = []
+    for batch, factors in examples.passes(batches, direction):
+        found = torch.zeros(batch.examples, len(direction), dtype=torch.float64)
+        for m, (name, value) in enumerate(direction.items()):
+            if factors[name]:
+                matrix = value.detach().reshape(matrix_shape(value.shape))
+                found[:, m] = along(factors[name], matrix).cpu()
+        rows.append(found)
+    return torch.cat(rows)
+
+
+def sketches(
+    examples: PerExample, batches: Iterable[Batch], seed: int, entries: int = 64
+) -> Tensor:
+    """Random projection of every example's gradient, one parameter at a time.
+
+    Args:
+        examples: of the model as it is now.
+        batches: N examples in all.
+        seed: of the projections, see `geomix.geometry.projection.projection`.
+        entries: K, a square.
+
+    Returns:
+        `(N, M, K)` float32; inner products of sketches are unbiased for those of gradients, per
+        parameter, and so are their sums over parameters.
+    """
+    onto = {
+        name: projection(seed, name, p.shape, entries).to(p.device)
+        for name, p in examples.parameters.items()
+    }
+    rows = []
+    for batch, factors in examples.passes(batches):
+        found = torch.zeros(batch.examples, len(onto), entries)
+        for m, name in enumerate(onto):
+            if factors[name]:
+                found[:, m] = projected(factors[name], onto[name]).float().cpu()
+        rows.append(found)
+    return torch.cat(rows)
+
+
+def gram_matrices(
+    examples: PerExample, batches: Sequence[Batch], memory: int = 1 << 30
+) -> Iterator[tuple[str, Tensor]]:
+    """Inner products of all pairs of per-example gradients, one parameter after the other.
+
+    Args:
+        examples: of the model as it is now.
+        batches: N examples in all.
+        memory: bytes that factors, and half as many that materialised gradients, may take: where
+            those of all parameters do not fit, the batches are run once for every group of
+            parameters that does.
+
+    Yields:
+        A parameter's name and `(N, N)` float64, symmetric; the sum over the parameters is the Gram
+        matrix of whole gradients.
+    """
+    tokens = sum(batch.ids.numel() for batch in batches)
+    counts = [batch.examples for batch in batches]
+    for names in _groups(examples.parameters, tokens, memory):
+        held = [factors for _, factors in examples.passes(batches, names)]
+        for name in names:
+            shape = matrix_shape(examples.parameters[name].shape)
+            mine = [factors.pop(name) for factors in held]
+            yield name, gram_matrix(mine, counts, shape, memory // 2)
+
+
+def _groups(
+    parameters: Mapping[str, nn.Parameter], tokens: int, memory: int
+) -> Iterator[list[str]]:
+    """Parameters, in order, whose factors fit in the memory together."""
+    group: list[str] = []
+    taken = 0
+    for name, parameter in parameters.items():
+        needed = 4 * tokens * sum(matrix_shape(parameter.shape))
+        if group and taken + needed > memory:
+            yield group
+            group, taken = [], 0
+        group.append(name)
+        taken += needed
+    yield group
+
+
+def _length(gradient: Tensor | None) -> float:
+    return 0.0 if gradient is None else float(gradient.float().norm())
+
+
+def _differs(factors: Sequence[Factor], batch: Batch, parameter: nn.Parameter, most: float) -> bool:
+    """Whether the made-up examples' gradients are not (0, what autograd gave)."""
+    height, width = matrix_shape(parameter.shape)
+    expected = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    expected = expected.reshape(height, width)
+    if not factors:
+        return _length(expected) > most
+    square = 0.0
+    step = max(1, _CHECKED // width)
+    for first in range(0, height, step):
+        last = min(first + step, height)
+        found = materialised(factors, batch.examples, first, last)
+        found[1] -= expected[first:last]
+        square += float(found.double().square().sum())
+    return not square**0.5 <= most
+
+
+def _made_up(model: Any) -> Batch:
+    """Two examples of which the first has no weight, as long as nothing else in the model is."""
+    sizes = {value for value in model.config.to_dict().values() if isinstance(value, int)}
+    length = next(n for n in (7, 11, 13, 17, 19) if n not in sizes)
+    tokens = model.get_input_embeddings().num_embeddings
+    ids = (torch.arange(2 * length) * 7 + 3).reshape(2, length) % tokens
+    rows, columns = torch.tensor([0, 0, 1, 1]), torch.tensor([1, length - 2, 2, length - 2])
+    batch = Batch(
+        ids=ids,
+        positions=torch.arange(length).expand(2, -1),
+        rows=rows,
+        columns=columns,
+        targets=ids[rows, columns + 1],
+        owners=rows,
+        weights=torch.tensor([0.0, 0.0, 0.5, 0.5], dtype=torch.float64),
+        examples=2,
+    )
+    return batch.to(next(model.parameters()).device)

@@ -1,0 +1,88 @@
+"""Which example each token of a packed batch belongs to, and its vectors example by example.
+
+Shapes: R rows of T tokens, P answer positions, B examples, t tokens of the longest example up to
+the last token that it is predicted from (what stands behind has no gradient).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from geomix.data.batch import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the vectors of each example are among n of them.
+
+    Attributes:
+        owners: `(n,)` int64, whose each is; −1 for nobody's.
+        index: `(B, t)` int64, place of each example's vectors.
+        valid: `(B, t)` bool; False where an example has fewer.
+        rows: `(R, T)` where each row is one example, in order, so that nothing need be gathered.
+    """
+
+    owners: Tensor
+    index: Tensor
+    valid: Tensor
+    rows: tuple[int, int] | None = None
+
+    @staticmethod
+    def of(owners: Tensor, examples: int, rows: tuple[int, int] | None = None) -> Placement:
+        """Place n vectors.
+
+        Args:
+            owners: `(n,)` int64, −1 for nobody's.
+            examples: B.
+            rows: as the attribute.
+        """
+        order = torch.argsort(owners, stable=True)
+        order = order[(owners < 0).sum() :]
+        mine = owners[order]
+        counts = torch.bincount(mine, minlength=examples)
+        place = torch.arange(len(mine), device=owners.device) - (counts.cumsum(0) - counts)[mine]
+        width = int(counts.max()) if len(mine) else 0
+        index = torch.zeros(examples, width, dtype=torch.int64, device=owners.device)
+        valid = torch.zeros_like(index, dtype=torch.bool)
+        index[mine, place] = order
+        valid[mine, place] = True
+        return Placement(owners, index, valid, rows)
+
+    def inputs(self, values: Tensor) -> Tensor:
+        """`(n, m, d)` by example, `(B, t·m, d)`; anything where an example has fewer."""
+        if self.rows is not None:
+            by_row = values.view(*self.rows, *values.shape[1:])
+            return by_row[:, : self.index.shape[1]].flatten(1, 2)
+        return values[self.index].flatten(1, 2)
+
+    def gradients(self, values: Tensor) -> Tensor:
+        """`(n, m, d)` by example, `(B, t·m, d)`; 0 where an example has fewer."""
+        if self.rows is not None:  # behind its answer an example's gradients are zero already
+            return self.inputs(values)
+        return self.inputs(values) * self.valid.repeat_interleave(values.shape[1], 1)[..., None]
+
+
+def tokens_of(batch: Batch) -> Placement:
+    """Of all tokens `(R·T,)`, row after row."""
+    segment = (batch.positions == 0).flatten().cumsum(0) - 1
+    count = int(segment[-1]) + 1
+    predicted = batch.rows * batch.ids.shape[1] + batch.columns  # place of each among all tokens
+    whose = torch.full((count,), -1, dtype=torch.int64, device=segment.device)
+    whose[segment[predicted]] = batch.owners
+    last = torch.full_like(whose, -1)
+    last.scatter_reduce_(0, segment[predicted], predicted, "amax")
+    place = torch.arange(segment.numel(), device=segment.device)
+    owners = torch.where(place <= last[segment], whose[segment], -1)
+    alone = count == len(batch.ids) and torch.equal(
+        whose, torch.arange(batch.examples, device=whose.device)
+    )
+    shape = (batch.ids.shape[0], batch.ids.shape[1])
+    return Placement.of(owners, batch.examples, shape if alone else None)
+
+
+def answers_of(batch: Batch) -> Placement:
+    """Of the positions that the output head sees, `(P,)`."""
+    return Placement.of(batch.owners, batch.examples)

@@ -1,0 +1,260 @@
+"""How each kind of module turns its inputs and output gradients into per-example gradients.
+
+A rule is a guess from what a module looks like; `geomix.record.per_example` holds every one against
+autograd before it is used, and takes `by_autograd` where it fails.
+
+Shapes: R rows of T tokens, B examples, m vectors a token (heads), O and I as in `factors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from geomix.data.batch import Batch
+from geomix.geometry.factors import Factor, Lookup, Outer, Whole
+from geomix.record.calls import Call, tensors
+from geomix.record.placement import Placement, answers_of, tokens_of
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a batch's examples are in the tensors that modules see.
+
+    Attributes:
+        tokens: among all tokens.
+        answers: among the positions that the output head sees.
+        shape: `(R, T)`.
+        behind: paths of the modules that see answer positions only.
+        heads_first: paths of the modules whose tensors are `(R, heads, T, d)`.
+    """
+
+    tokens: Placement
+    answers: Placement
+    shape: tuple[int, int]
+    behind: frozenset[str]
+    heads_first: frozenset[str]
+
+    @staticmethod
+    def of(batch: Batch, behind: frozenset[str], heads_first: frozenset[str]) -> Places:
+        """The places of a batch."""
+        shape = (batch.ids.shape[0], batch.ids.shape[1])
+        return Places(tokens_of(batch), answers_of(batch), shape, behind, heads_first)
+
+    def at(self, path: str) -> Placement:
+        """Of what the module sees."""
+        return self.answers if path in self.behind else self.tokens
+
+    def flat(self, path: str, values: Tensor) -> Tensor:
+        """A module's tensor as `(n, m, d)`, half precision in float32.
+
+        Raises:
+            ValueError: it has not a vector, or several, for each token.
+        """
+        count = len(self.at(path).owners)
+        if path in self.heads_first:
+            values = values.transpose(1, 2)
+        width = values.shape[-1]
+        by_row = path not in self.behind and values.shape[:2] == self.shape
+        if not (by_row or values.shape[0] == count) or values.numel() % (count * width):
+            raise ValueError(f"{path}: a tensor {tuple(values.shape)} is not laid out by token")
+        if values.dtype in (torch.bfloat16, torch.float16):
+            values = values.float()
+        return values.reshape(count, -1, width)
+
+    def inputs(self, call: Call, values: Tensor) -> Tensor:
+        """By example, `(B, t·m, d)`."""
+        return self.at(call.path).inputs(self.flat(call.path, values))
+
+    def gradients(self, call: Call, values: Tensor) -> Tensor:
+        """By example, `(B, t·m, d)`, 0 where an example has fewer."""
+        return self.at(call.path).gradients(self.flat(call.path, values))
+
+
+Found = dict[str, list[Factor]]
+Rule = Callable[[Call, Places], Found]
+"""The factors of a call for each of the module's own parameters, by their names in the module."""
+
+
+def rule_for(module: nn.Module) -> Rule:
+    """The rule that a module's looks suggest."""
+    own = dict(module.named_parameters(recurse=False))
+    if isinstance(module, nn.Embedding):
+        return embedding
+    if type(module).__name__ == "Conv1D" and hasattr(module, "nf"):
+        return conv1d
+    if {"gate_up_proj", "down_proj"} == own.keys() and all(p.ndim == 3 for p in own.values()):  # noqa: PLR2004
+        return experts
+    if "weight" in own and own.keys() <= {"weight", "bias"}:
+        return norm if own["weight"].ndim == 1 else linear
+    return by_autograd
+
+
+def linear(call: Call, places: Places) -> Found:
+    """Linear maps, W x + b; also routers, whose first output is that and leads to the others."""
+    g = places.gradients(call, _gradient(call))
+    x = places.inputs(call, call.input).to(g.dtype)
+    return {"weight": [Outer(g, x)], **_bias(call, g)}
+
+
+def _bias(call: Call, g: Tensor) -> Found:
+    bias = getattr(call.module, "bias", None)
+    return {"bias": [_summed(g)]} if bias is not None and bias.requires_grad else {}
+
+
+def _summed(values: Tensor) -> Whole:
+    """A vector's gradients from those of its uses, `(B, t·m, d)`."""
+    return Whole(values.sum(1, keepdim=True))
+
+
+def conv1d(call: Call, places: Places) -> Found:
+    """GPT-2's linear maps, Wᵀ x + b."""
+    g = places.gradients(call, _gradient(call))
+    x = places.inputs(call, call.input).to(g.dtype)
+    return {"weight": [Outer(x, g)], **_bias(call, g)}
+
+
+def embedding(call: Call, places: Places) -> Found:
+    """Rows of the weight, scaled (Gemma), of ids that may be shifted (OPT's positions).
+
+    Which rows and what scale is asked of the module, with weights that tell.
+    """
+    weight: Tensor = call.module.weight  # type: ignore[assignment]
+    counted = torch.arange(len(weight), dtype=torch.float64, device=weight.device)[:, None]
+    with torch.no_grad():
+        scale = _with(call, weight=torch.ones_like(weight[:, :1]))
+        scaled, ones = (_with(call, weight=w) for w in (counted, torch.ones_like(counted)))
+    ids = places.inputs(call, (scaled / ones).round()).long()[..., 0]
+    g = _gradient(call)
+    values = places.gradients(call, g * scale.to(g.dtype))
+    unused = call.module.padding_idx  # whose row is never trained
+    if unused is not None:
+        values = values * torch.ne(ids, unused)[..., None]  # type: ignore[arg-type]
+    return {"weight": [Lookup(ids, values)]}
+
+
+def norm(call: Call, places: Places) -> Found:
+    """Norms, w * x̂ + b or (1 + w) * x̂ + b: x̂ is what the output gains where w does."""
+    own = dict(call.module.named_parameters(recurse=False))
+    plain = {name: torch.zeros_like(p) for name, p in own.items()}
+    with torch.no_grad():
+        one = _with(call, **{**plain, "weight": torch.ones_like(plain["weight"])})
+        normed = one - _with(call, **plain)
+    g = _gradient(call)
+    normed = normed.to(torch.promote_types(g.dtype, torch.float32))
+    found: Found = {"weight": [_summed(places.gradients(call, g * normed))]}
+    if "bias" in own:
+        found["bias"] = [_summed(places.gradients(call, g))]
+    return found
+
+
+def experts(call: Call, places: Places) -> Found:
+    """Fused experts of transformers 5: down(act(gate) * up), weighed by the router.
+
+    Each expert is two linear maps over the tokens that are routed to it.
+    """
+    module: Any = call.module
+    hidden, chosen, weights = (a.detach() for a in call.args)
+    owners, g = places.at(call.path).owners, places.flat(call.path, _gradient(call))[:, 0]
+    hidden = places.flat(call.path, hidden)[:, 0].to(g.dtype)
+    gate_up, down = module.gate_up_proj, module.down_proj
+    found: Found = {"gate_up_proj": [], "down_proj": []}
+    examples = places.tokens.index.shape[0]
+    for expert in range(len(down)):
+        token, slot = (chosen == expert).nonzero(as_tuple=True)
+        token, slot = token[owners[token] >= 0], slot[owners[token] >= 0]
+        mine = Placement.of(owners[token], examples)
+        out = g[token] * weights[token, slot, None].to(g.dtype)
+        with torch.enable_grad():
+            inner = (hidden[token] @ gate_up[expert].detach().to(g.dtype).T).requires_grad_()
+            acted = module._apply_gate(inner)
+        (back,) = torch.autograd.grad(acted, inner, out @ down[expert].detach().to(g.dtype))
+        for name, rows, columns in (
+            ("gate_up_proj", back, hidden[token]),
+            ("down_proj", out, acted.detach()),
+        ):
+            factor = Outer(
+                mine.gradients(rows[:, None]),
+                mine.inputs(columns[:, None]),
+                expert * rows.shape[-1],
+            )
+            found[name].append(factor)
+    return found
+
+
+def by_autograd(call: Call, places: Places) -> Found:
+    """Any module: its own backward pass again, once an example.
+
+    Exact as long as its outputs have their tokens apart, since an example's loss depends on its own
+    tokens alone, and no output leads to another; takes the memory of one gradient an example.
+    """
+    own = dict(call.module.named_parameters(recurse=False))
+    owners = places.at(call.path).owners
+    with torch.enable_grad():
+        again = tensors(call.module(*_detached(call.args), **_detached(call.kwargs)))
+    pairs = [(a, o.grad) for a, o in zip(again, call.outputs, strict=True) if a.requires_grad]
+    outputs = [a for a, gradient in pairs if gradient is not None]
+    gradients = [gradient for _, gradient in pairs if gradient is not None]
+    for gradient in gradients:
+        places.flat(call.path, gradient)  # refuses what is not laid out by token
+    leaves = {name: p for name, p in own.items() if p.requires_grad}
+    values: dict[str, list[Tensor]] = {name: [] for name in leaves}
+    for example in range(places.tokens.index.shape[0]):
+        mine = [_only(g, owners == example, call.path in places.heads_first) for g in gradients]
+        got = torch.autograd.grad(
+            outputs,
+            list(leaves.values()),
+            mine,
+            retain_graph=True,
+            allow_unused=True,
+        )
+        for (name, leaf), gradient in zip(leaves.items(), got, strict=True):
+            values[name].append(torch.zeros_like(leaf) if gradient is None else gradient)
+    return {name: [Whole(_matrices(torch.stack(each)))] for name, each in values.items()}
+
+
+def _only(gradient: Tensor, mine: Tensor, heads_first: bool) -> Tensor:
+    """The gradient at some tokens, 0 at the others."""
+    laid = gradient.transpose(1, 2) if heads_first else gradient
+    leading = laid.shape[:1] if laid.shape[0] == len(mine) else laid.shape[:2]
+    kept = mine.view(*leading, *[1] * (laid.ndim - len(leading)))
+    masked = torch.where(kept, laid, torch.zeros_like(laid))
+    return masked.transpose(1, 2) if heads_first else masked
+
+
+def _matrices(values: Tensor) -> Tensor:
+    """`(B, *shape)` as `(B, O, I)`, half precision in float32."""
+    if values.dtype in (torch.bfloat16, torch.float16):
+        values = values.float()
+    if values.ndim == 2:  # noqa: PLR2004
+        return values[:, None]
+    return values.flatten(1, -2) if values.ndim > 2 else values[:, None, None]  # noqa: PLR2004
+
+
+def _gradient(call: Call) -> Tensor:
+    gradient = call.gradient
+    assert gradient is not None  # who asks has looked
+    return gradient
+
+
+def _with(call: Call, **parameters: Tensor) -> Tensor:
+    """The module's output with other parameters."""
+    args, kwargs = _detached(call.args), _detached(call.kwargs)
+    output: Tensor = functional_call(call.module, parameters, args, kwargs)
+    return output
+
+
+def _detached(given: Any) -> Any:
+    """Arguments out of the graph of the pass."""
+    if isinstance(given, Tensor):
+        return given.detach()
+    if isinstance(given, Mapping):
+        return {key: _detached(value) for key, value in given.items()}
+    if isinstance(given, tuple | list):
+        return type(given)(_detached(value) for value in given)
+    return given
