@@ -3,13 +3,11 @@
 The gradient of an example is that of its share of the set's mean loss, `Batch.weights` included, so
 that the sum over a set's examples is the set's gradient. All trainable parameters are covered, each
 under the name that `trainable_parameters` gives it.
-
-Shapes: N examples, M parameter tensors, K entries of a sketch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -18,9 +16,8 @@ from torch import Tensor, nn
 
 from geomix.data.batch import Batch
 from geomix.errors import UserError
-from geomix.geometry.factors import Factor, along, materialised, projected
-from geomix.geometry.gram import gram_matrix
-from geomix.geometry.projection import matrix_shape, projection
+from geomix.geometry.factors import Factor, materialised
+from geomix.geometry.projection import matrix_shape
 from geomix.model.loss import weighted_loss
 from geomix.record.calls import CALLS, Call
 from geomix.record.capture import CaptureName
@@ -176,102 +173,6 @@ class PerExample:
     def _rounding(self) -> float:
         """Of a model in single precision; autocast rounds as half precision does."""
         return 1e-3 if isinstance(self.autocast(), nullcontext) else _EXACT[torch.bfloat16]
-
-
-def products_along(
-    examples: PerExample, batches: Iterable[Batch], direction: Mapping[str, Tensor]
-) -> Tensor:
-    """Inner product of every example's gradient with one direction, by ghost products.
-
-    Args:
-        examples: of the model as it is now.
-        batches: N examples in all.
-        direction: by parameter, of its shape: a set's gradient, an update. Those that are not named
-            are left out, and are not paid for.
-
-    Returns:
-        `(N, M)` float64, in the order of `direction`; nats for a gradient times an update.
-    """
-    rows = []
-    for batch, factors in examples.passes(batches, direction):
-        found = torch.zeros(batch.examples, len(direction), dtype=torch.float64)
-        for m, (name, value) in enumerate(direction.items()):
-            if factors[name]:
-                matrix = value.detach().reshape(matrix_shape(value.shape))
-                found[:, m] = along(factors[name], matrix).cpu()
-        rows.append(found)
-    return torch.cat(rows)
-
-
-def sketches(
-    examples: PerExample, batches: Iterable[Batch], seed: int, entries: int = 64
-) -> Tensor:
-    """Random projection of every example's gradient, one parameter at a time.
-
-    Args:
-        examples: of the model as it is now.
-        batches: N examples in all.
-        seed: of the projections, see `geomix.geometry.projection.projection`.
-        entries: K, a square.
-
-    Returns:
-        `(N, M, K)` float32; inner products of sketches are unbiased for those of gradients, per
-        parameter, and so are their sums over parameters.
-    """
-    onto = {
-        name: projection(seed, name, p.shape, entries).to(p.device)
-        for name, p in examples.parameters.items()
-    }
-    rows = []
-    for batch, factors in examples.passes(batches):
-        found = torch.zeros(batch.examples, len(onto), entries)
-        for m, name in enumerate(onto):
-            if factors[name]:
-                found[:, m] = projected(factors[name], onto[name]).float().cpu()
-        rows.append(found)
-    return torch.cat(rows)
-
-
-def gram_matrices(
-    examples: PerExample, batches: Sequence[Batch], memory: int = 1 << 30
-) -> Iterator[tuple[str, Tensor]]:
-    """Inner products of all pairs of per-example gradients, one parameter after the other.
-
-    Args:
-        examples: of the model as it is now.
-        batches: N examples in all.
-        memory: bytes that factors, and half as many that materialised gradients, may take: where
-            those of all parameters do not fit, the batches are run once for every group of
-            parameters that does.
-
-    Yields:
-        A parameter's name and `(N, N)` float64, symmetric; the sum over the parameters is the Gram
-        matrix of whole gradients.
-    """
-    tokens = sum(batch.ids.numel() for batch in batches)
-    counts = [batch.examples for batch in batches]
-    for names in _groups(examples.parameters, tokens, memory):
-        held = [factors for _, factors in examples.passes(batches, names)]
-        for name in names:
-            shape = matrix_shape(examples.parameters[name].shape)
-            mine = [factors.pop(name) for factors in held]
-            yield name, gram_matrix(mine, counts, shape, memory // 2)
-
-
-def _groups(
-    parameters: Mapping[str, nn.Parameter], tokens: int, memory: int
-) -> Iterator[list[str]]:
-    """Parameters, in order, whose factors fit in the memory together."""
-    group: list[str] = []
-    taken = 0
-    for name, parameter in parameters.items():
-        needed = 4 * tokens * sum(matrix_shape(parameter.shape))
-        if group and taken + needed > memory:
-            yield group
-            group, taken = [], 0
-        group.append(name)
-        taken += needed
-    yield group
 
 
 def _length(gradient: Tensor | None) -> float:

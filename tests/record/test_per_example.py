@@ -20,7 +20,8 @@ from geomix.model.gradient import backward_over, batches_of, plain_forward
 from geomix.model.packing import packs
 from geomix.record.capture import CaptureName
 from geomix.record.gradients import undisturbed
-from geomix.record.per_example import PerExample, gram_matrices, products_along, sketches
+from geomix.record.per_example import PerExample
+from geomix.record.products import gram_matrices, products_along, sketches
 from geomix.record.rules import by_autograd
 
 from .alone import CPU, EXAMPLES, Gradients, assert_same, batches, formed, one_by_one

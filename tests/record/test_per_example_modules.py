@@ -14,7 +14,8 @@ from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.errors import UserError
 from geomix.model.gradient import batches_of
 from geomix.record.capture import CaptureName
-from geomix.record.per_example import PerExample, gram_matrices, products_along
+from geomix.record.per_example import PerExample
+from geomix.record.products import gram_matrices, products_along
 from geomix.record.rules import by_autograd
 
 from .alone import CPU, assert_same, batches, formed, one_by_one
