@@ -25,6 +25,7 @@ from geomix.data.batch import Batch
 from geomix.errors import UserError
 from geomix.model.gradient import plain_forward
 from geomix.model.layers import decoder_layers
+from geomix.record.calls import Call, called
 
 CaptureName = Literal["nnsight", "hooks"]
 
@@ -32,7 +33,9 @@ CaptureName = Literal["nnsight", "hooks"]
 class Capture(ABC):
     """A forward pass (`geomix.model.gradient.Forward`) that keeps the residual stream.
 
-    Works inside its own `with` block and leaves no hook and no attribute on the model after it:
+    Of `watched` modules it keeps every call, in `calls`: inputs, outputs and, after the backward
+    pass, gradients. Works inside its own `with` block and leaves no hook and no attribute on the
+    model after it:
 
         with NNsightCapture(model, ["model.layers.0.mlp"]) as forward:
             logits = forward(batch)
@@ -40,9 +43,13 @@ class Capture(ABC):
             forward.activations, forward.gradients, forward.module_outputs
     """
 
-    def __init__(self, model: nn.Module, modules: Sequence[str] = ()) -> None:
+    def __init__(
+        self, model: nn.Module, modules: Sequence[str] = (), watched: Sequence[str] = ()
+    ) -> None:
         self.model = model
         self.modules = {name: model.get_submodule(name) for name in modules}
+        self.watched = {name: model.get_submodule(name) for name in watched}
+        self.calls: list[Call] = []
         self.layers = decoder_layers(model)
         self._forward = plain_forward(model)
         self._residuals: list[Tensor] = []
@@ -66,10 +73,11 @@ class Capture(ABC):
         self._handles.clear()
         self._residuals.clear()
         self._outputs.clear()
+        self.calls.clear()
 
     def __call__(self, batch: Batch) -> Tensor:
         """The logits `(P, V)` of the batch's target tokens; what the last call kept is let go."""
-        self._residuals, self._outputs = [], {}
+        self._residuals, self._outputs, self.calls = [], {}, []
         logits, self._residuals, self._outputs = self._run(batch)
         for kept in (*self._residuals, *self._outputs.values()):
             if kept.requires_grad:
@@ -108,6 +116,7 @@ class HooksCapture(Capture):
 
     def __enter__(self) -> Self:
         super().__enter__()
+        self._passing = False
         self._kept: list[Tensor] = []
         self._found: dict[str, Tensor] = {}
 
@@ -123,6 +132,9 @@ class HooksCapture(Capture):
             self._handles.append(layer.register_forward_hook(keep_output))
         for name, module in self.modules.items():
             self._handles.append(module.register_forward_hook(self._keep(name)))
+        for name, module in self.watched.items():
+            hook = self._watch(name)
+            self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
         return self
 
     def _keep(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
@@ -131,8 +143,21 @@ class HooksCapture(Capture):
 
         return keep
 
+    def _watch(self, name: str) -> Callable[..., None]:
+        def watch(
+            module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+        ) -> None:
+            if self._passing:  # a rule may call the module again
+                self.calls.append(called(name, module, (args, kwargs), output))
+
+        return watch
+
     def _run(self, batch: Batch) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
-        logits = self._forward(batch)
+        self._passing = True
+        try:
+            logits = self._forward(batch)
+        finally:
+            self._passing = False
         kept, self._kept = self._kept, []
         found, self._found = self._found, {}
         return logits, kept, {name: found[name] for name in self.modules if name in found}
@@ -174,14 +199,18 @@ class NNsightCapture(Capture):
         nnsight = self._nnsight
         paths = [f"{self._envoy.path}.{name}" for name, _ in self.layers]
         places = {name: f"{self._envoy.path}.{name}" for name in self.modules}
-        wanted = list(dict.fromkeys([*paths, *places.values()]))
+        watched = {name: f"{self._envoy.path}.{name}" for name in self.watched}
+        wanted = list(dict.fromkeys([*paths, *places.values(), *watched.values()]))
         with self._envoy.trace(batch, fn=self._forward) as tracer:
             cache = tracer.cache(modules=wanted, device=None, detach=False, include_inputs=True)
             logits = nnsight.save(tracer.result)
         residuals = [_layer_input(*cache[paths[0]].inputs)]
         residuals += [_layer_output(cache[path].output) for path in paths]
-        called = {name: path for name, path in places.items() if path in cache}
-        return logits, residuals, {n: _layer_output(cache[p].output) for n, p in called.items()}
+        for name, path in watched.items():
+            for given, output in _visits(cache[path]) if path in cache else ():
+                self.calls.append(called(name, self.watched[name], given, output))
+        found = {name: path for name, path in places.items() if path in cache}
+        return logits, residuals, {n: _layer_output(cache[p].output) for n, p in found.items()}
 
 
 CAPTURES: dict[CaptureName, Callable[..., Capture]] = {
@@ -204,6 +233,12 @@ def module_names(model: nn.Module, patterns: Sequence[str]) -> list[str]:
                 f"such as {names[len(names) // 2]}; give a name, or one with '*'"
             )
     return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def _visits(cached: Any) -> list[tuple[Any, Any]]:
+    """Inputs and output of each of a module's calls; of several, nnsight gives lists."""
+    given, output = cached.inputs, cached.output
+    return [(given, output)] if len(cached) == 1 else list(zip(given, output, strict=True))
 
 
 _STATE = "__nnsight__"

@@ -19,8 +19,8 @@ from geomix.errors import UserError
 from geomix.geometry.factors import Factor, materialised
 from geomix.geometry.projection import matrix_shape
 from geomix.model.loss import weighted_loss
-from geomix.record.calls import CALLS, Call
-from geomix.record.capture import CaptureName
+from geomix.record.calls import Call
+from geomix.record.capture import CAPTURES, CaptureName
 from geomix.record.gradients import trainable_parameters, undisturbed
 from geomix.record.rules import Places, Rule, by_autograd, rule_for
 
@@ -71,6 +71,11 @@ class PerExample:
         with undisturbed(model):
             self._examine()
 
+    @property
+    def watched(self) -> list[str]:
+        """Paths of the modules whose calls are asked for (`Capture`)."""
+        return [*self._watched]
+
     def _owned(self, module: nn.Module) -> dict[str, str]:
         """Names of the trainable parameters that a module has itself, by their names in it."""
         own = module.named_parameters(recurse=False)
@@ -92,9 +97,9 @@ class PerExample:
                 a pass; then the caller is within `undisturbed`.
         """
         asked = set(self.parameters if names is None else names)
-        watched = {p: m for p, m in self._watched.items() if asked & {*self._owned(m).values()}}
+        watched = [p for p, m in self._watched.items() if asked & {*self._owned(m).values()}]
         apart = nullcontext() if weights else undisturbed(self.model)
-        with apart, CALLS[self.capture](self.model, watched) as forward:
+        with apart, CAPTURES[self.capture](self.model, watched=watched) as forward:
             for batch in batches:
                 with self.autocast():
                     loss = weighted_loss(forward(batch), batch)
@@ -104,25 +109,31 @@ class PerExample:
                 yield batch, self.factors(forward.calls, batch, asked)
 
     @torch.no_grad()
-    def factors(self, calls: Sequence[Call], batch: Batch, asked: Iterable[str]) -> Factors:
-        """What the calls of one pass, after its backward pass, say of the parameters."""
+    def factors(self, calls: Sequence[Call], batch: Batch, names: Iterable[str]) -> Factors:
+        """What the calls of one pass say, after its backward pass.
+
+        Args:
+            calls: of the `watched` modules, or of those that have the parameters.
+            batch: that went through the pass.
+            names: of the parameters that are asked for.
+        """
         places = Places.of(batch, self._behind, self._heads_first)
-        found: Factors = {name: [] for name in self.parameters if name in set(asked)}
+        found: Factors = {name: [] for name in names}
         for call in calls:
             if not call.reached:
                 continue
-            names = self._owned(call.module)
-            with self.autocast() if self._rules[call.path] is by_autograd else nullcontext():
-                factors = self._rules[call.path](call, places)
+            rule, owned = self._rules[call.path], self._owned(call.module)
+            with self.autocast() if rule is by_autograd else exactly(batch.ids.device):
+                factors = rule(call, places)
             for local, some in factors.items():
-                if names.get(local) in found:
-                    found[names[local]] += some
+                if owned.get(local) in found:
+                    found[owned[local]] += some
         return found
 
     def _examine(self) -> None:
         """Hold every rule against autograd; see the class."""
         batch = _made_up(self.model)
-        with CALLS[self.capture](self.model, self._watched) as forward:
+        with CAPTURES[self.capture](self.model, watched=self.watched) as forward:
             with self.autocast():
                 loss = weighted_loss(forward(batch), batch)
             torch.autograd.backward(loss)
@@ -173,6 +184,11 @@ class PerExample:
     def _rounding(self) -> float:
         """Of a model in single precision; autocast rounds as half precision does."""
         return 1e-3 if isinstance(self.autocast(), nullcontext) else _EXACT[torch.bfloat16]
+
+
+def exactly(device: torch.device) -> AbstractContextManager[object]:
+    """No autocast, whatever the caller's context: products are not rounded to half precision."""
+    return torch.autocast(device.type, enabled=False)
 
 
 def _length(gradient: Tensor | None) -> float:

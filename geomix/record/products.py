@@ -14,7 +14,8 @@ from geomix.data.batch import Batch
 from geomix.geometry.factors import along, projected
 from geomix.geometry.gram import gram_matrix
 from geomix.geometry.projection import matrix_shape, projection
-from geomix.record.per_example import PerExample
+from geomix.record.calls import Call
+from geomix.record.per_example import Factors, PerExample, exactly
 
 
 def products_along(
@@ -42,33 +43,56 @@ def products_along(
     return torch.cat(rows)
 
 
+class Sketcher:
+    """Random projections of every example's gradient, one parameter at a time.
+
+    Args:
+        examples: of the model as it is now.
+        seed: of the projections, see `geomix.geometry.projection.projection`.
+        entries: K, a square.
+    """
+
+    def __init__(self, examples: PerExample, seed: int, entries: int) -> None:
+        self.examples = examples
+        self.seed = seed
+        self.entries = entries
+        self._onto = {
+            name: projection(seed, name, p.shape, entries).to(p.device)
+            for name, p in examples.parameters.items()
+        }
+
+    def sketch(self, factors: Factors, batch: Batch) -> Tensor:
+        """Of the examples of one batch, `(B, M, K)` float32 on the CPU."""
+        found = torch.zeros(batch.examples, len(self._onto), self.entries)
+        with exactly(batch.ids.device):
+            for m, (name, onto) in enumerate(self._onto.items()):
+                if factors[name]:
+                    found[:, m] = projected(factors[name], onto).float().cpu()
+        return found
+
+    def of(self, calls: Sequence[Call], batch: Batch) -> Tensor:
+        """The same from the calls of a pass that has kept them (`Capture`)."""
+        return self.sketch(self.examples.factors(calls, batch, self._onto), batch)
+
+
 def sketches(
     examples: PerExample, batches: Iterable[Batch], seed: int, entries: int = 64
 ) -> Tensor:
-    """Random projection of every example's gradient, one parameter at a time.
+    """Sketch of every example's gradient, see `Sketcher`.
 
     Args:
         examples: of the model as it is now.
         batches: N examples in all.
-        seed: of the projections, see `geomix.geometry.projection.projection`.
+        seed: of the projections.
         entries: K, a square.
 
     Returns:
         `(N, M, K)` float32; inner products of sketches are unbiased for those of gradients, per
         parameter, and so are their sums over parameters.
     """
-    onto = {
-        name: projection(seed, name, p.shape, entries).to(p.device)
-        for name, p in examples.parameters.items()
-    }
-    rows = []
-    for batch, factors in examples.passes(batches):
-        found = torch.zeros(batch.examples, len(onto), entries)
-        for m, name in enumerate(onto):
-            if factors[name]:
-                found[:, m] = projected(factors[name], onto[name]).float().cpu()
-        rows.append(found)
-    return torch.cat(rows)
+    sketcher = Sketcher(examples, seed, entries)
+    passes = examples.passes(batches)
+    return torch.cat([sketcher.sketch(factors, batch) for batch, factors in passes])
 
 
 def gram_matrices(
