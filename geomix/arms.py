@@ -243,6 +243,7 @@ def _recorder(
         lens=record.lens,
         modules=record.modules,
         adam=record.adam,
+        sketches=(record.sketches.entries, record.sketches.seed) if record.sketches else None,
         gradients=record.gradients,
         midpoints=record.midpoints,
         scratch=record.scratch == "disk",

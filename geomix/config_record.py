@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from geomix.config_data import Count, CountOrNone, Mix, Strict
+from geomix.config_data import Count, CountOrNone, Mix, Seed, Strict
 
 
 def _scheduled(at: list[str | int]) -> list[str | int]:
@@ -21,6 +22,28 @@ def _scheduled(at: list[str | int]) -> list[str | int]:
                 "or a step's number from 0"
             )
     return at
+
+
+def _square(entries: int) -> int:
+    """Refuse what has no two equal sides."""
+    if math.isqrt(entries) ** 2 != entries:
+        raise ValueError(f"{entries} is not the square of a whole number, as 16, 64 and 256 are")
+    return entries
+
+
+class SketchConfig(Strict):
+    """Random projections of every probe example's gradient, one for each parameter tensor.
+
+    Inner products of sketches are unbiased for those of the gradients; their variance is in
+    `geomix.geometry.projection`.
+    """
+
+    entries: Annotated[Count, AfterValidator(_square)] = 64
+    """Numbers an example and parameter tensor, the square of a whole number: a matrix is projected
+    from both sides."""
+    seed: Seed = 0
+    """Seed of the projections, which depend on nothing else but a parameter's name and shape: runs
+    with the same seed can be compared."""
 
 
 Preset = Literal["light", "path"]
@@ -62,6 +85,8 @@ class RecordConfig(Strict):
     adam: bool = True
     """Also the inner products in Adam's metric, once there is one: each parameter weighed by
     1 / (√v̂ + ε)."""
+    sketches: SketchConfig | None = None
+    """Whether the gradient of every single probe example is sketched; `{}` takes the defaults."""
     gradients: bool = False
     """Keep each set's whole gradient: a model's size on disk for every set and snapshot."""
     midpoints: bool = False

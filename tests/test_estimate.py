@@ -325,7 +325,7 @@ def test_absurd_sizes_are_refused_at_once(
 
 def test_the_disk_is_what_a_run_takes(tiny_model: Path, place: Path) -> None:
     """Each kind of file, of a run that is there, within a fifth."""
-    run = config(tiny_model, record={"at": ["boundaries", "every:5"], "probes": 8})
+    run = config(tiny_model, record={"at": ["boundaries", "every:5"], "probes": 8, "sketches": {}})
     found = json.loads(dry(run, "--json").stdout)["cost"]
     result = CliRunner().invoke(main, ["train", "run.yaml", "--out", "made", "--quiet"])
     assert result.exit_code == 0, result.output

@@ -12,7 +12,7 @@ from geomix.hdf5 import put, scale
 from geomix.record.snapshot import NODES, ModuleRecord, PathRecord, ProbeRecord, Snapshot
 
 
-def write_probes(group: Any, record: ProbeRecord) -> None:
+def write_probes(group: Any, record: ProbeRecord, parameters: Sequence[str]) -> None:
     """`/probes/<set>` and, below it, its modules."""
     scale(group, "example", np.arange(len(record.loss)), "index in the probe set")
     scale(group, "edge", np.arange(len(record.offsets)), "boundary between examples")
@@ -27,22 +27,29 @@ def write_probes(group: Any, record: ProbeRecord) -> None:
     put(group, "positions", record.positions, position, units="1", text=text)
     text = "id of the target token predicted"
     put(group, "targets", record.targets, position, units="1", text=text)
+    if record.sketches is not None:
+        scale(group, "parameter", parameters, "name in model.named_parameters()")
+        scale(group, "entry", np.arange(record.sketches.values.shape[2]), "of a sketch")
+        text = "projected gradient of the example's share of the set's mean loss"
+        dimensions = ("example", "parameter", "entry")
+        found = put(group, "sketches", record.sketches.values, dimensions, units="nat", text=text)
+        found.attrs["seed"] = record.sketches.seed
     if record.activations is None or record.gradients is None:
         return
-    dimensions = ("kept_position", "layer", "feature")
+    stream = ("kept_position", "layer", "feature")
     kept, layers, features = record.activations.shape
     scale(group, "kept_position", np.arange(kept), "the first rows of `position`")
     scale(group, "layer", np.arange(layers), "0: input of the first layer; l: output of layer l")
     scale(group, "feature", np.arange(features), "dimension of the residual stream")
     text = "residual stream"
-    put(group, "activations", record.activations, dimensions, units="1", text=text)
+    put(group, "activations", record.activations, stream, units="1", text=text)
     text = "gradient of the set's mean loss with respect to the activations"
-    put(group, "gradients", record.gradients, dimensions, units="nat", text=text)
+    put(group, "gradients", record.gradients, stream, units="nat", text=text)
     if record.lens_rank is not None and record.lens_logprob is not None:
         text = "rank of the target token if the model ended here: 0 is the argmax"
-        put(group, "lens_rank", record.lens_rank, dimensions[:2], units="1", text=text)
+        put(group, "lens_rank", record.lens_rank, stream[:2], units="1", text=text)
         text = "log-probability of the target token if the model ended here"
-        put(group, "lens_logprob", record.lens_logprob, dimensions[:2], units="nat", text=text)
+        put(group, "lens_logprob", record.lens_logprob, stream[:2], units="nat", text=text)
     for name, module in record.modules.items():
         _write_module(group.create_group(f"modules/{name}"), module)
 

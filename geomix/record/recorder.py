@@ -28,6 +28,8 @@ from geomix.record.gradients import (
     undisturbed,
 )
 from geomix.record.path import Gradient, Piece
+from geomix.record.per_example import PerExample
+from geomix.record.products import Sketcher
 from geomix.record.rows import Rows
 from geomix.record.schedule import parse
 from geomix.record.scratch import in_memory, on_disk
@@ -55,6 +57,7 @@ class Recorder:
         lens: whether the logit lens looks there (`geomix.record.lens`).
         modules: patterns of the names of modules whose outputs are kept there too.
         adam: whether the inner products in Adam's metric are stored where there is one.
+        sketches: entries and seed of the sketches of single examples' gradients; None for none.
         gradients: whether whole gradients are stored.
         midpoints: whether the path between snapshots is stored (`geomix.record.path`).
         scratch: whether the gradients of a snapshot lie in a file of the folder, not in memory.
@@ -79,6 +82,7 @@ class Recorder:
         lens: bool = False,
         modules: Sequence[str] = (),
         adam: bool = True,
+        sketches: tuple[int, int] | None = None,
         gradients: bool = False,
         midpoints: bool = False,
         scratch: bool = False,
@@ -101,6 +105,7 @@ class Recorder:
         self.lens = lens
         self.modules = modules
         self.adam = adam
+        self.sketches = sketches
         self.gradients = gradients
         self.midpoints = midpoints
         self.keep = on_disk(folder) if scratch else in_memory
@@ -134,14 +139,16 @@ class Recorder:
         layers = len(decoder_layers(model))
         places = [place_of(name, layers) for name in parameters]
         chosen = module_names(model, self.modules)
+        sketcher = self._sketcher(model)
         probes: dict[str, ProbeRecord] = {}
         gradients: list[Gradient] = []
         with undisturbed(model):
             to_logits = after_layers(model) if self.lens else None
             ended = self._end(moment, parameters)
-            with CAPTURES[self.capture](model, chosen) as capture:
+            watched = sketcher.examples.watched if sketcher else ()
+            with CAPTURES[self.capture](model, chosen, watched) as capture:
                 for name, examples in self.probes.items():
-                    probes[name] = self._record(capture, examples, to_logits)
+                    probes[name] = self._record(capture, examples, to_logits, sketcher)
                     gradients.append(self.keep(take_gradients(parameters)))
         path = ended(gradients) if ended else None
         if self.midpoints and not moment.last:
@@ -235,14 +242,22 @@ class Recorder:
         capture: Capture,
         examples: Sequence[TokenisedExample],
         to_logits: Callable[[Tensor], Tensor] | None,
+        sketcher: Sketcher | None,
     ) -> ProbeRecord:
         """One probe set; its gradient is left in the parameters."""
-        rows = Rows(self.activations, to_logits)
+        rows = Rows(self.activations, to_logits, sketcher)
         forward, model = self._forward(capture), capture.model
         for batch, logits in backward_over(forward, self._batches(model, examples)):
             with self.autocast():
                 rows.add(batch, logits, capture)
         return rows.joined()
+
+    def _sketcher(self, model: nn.Module) -> Sketcher | None:
+        if self.sketches is None:
+            return None
+        examples = PerExample(model, capture=self.capture, autocast=self.autocast)
+        entries, seed = self.sketches
+        return Sketcher(examples, seed, entries)
 
     def _forward(self, forward: Forward) -> Forward:
         """The forward pass in the precision that is recorded."""

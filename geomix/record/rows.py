@@ -18,7 +18,8 @@ from geomix.errors import UserError
 from geomix.model.loss import all_correct, token_nll
 from geomix.record.capture import Capture
 from geomix.record.lens import check_last, through_lens
-from geomix.record.snapshot import ModuleRecord, ProbeRecord
+from geomix.record.products import Sketcher
+from geomix.record.snapshot import ModuleRecord, ProbeRecord, SketchRecord
 
 
 @dataclass
@@ -28,10 +29,12 @@ class Rows:
     Attributes:
         activations_of: how many examples keep their activations, the first ones; None is all.
         to_logits: from a residual stream to logits, for the lens; None for none.
+        sketcher: of single examples' gradients; None for none.
     """
 
     activations_of: int | None
     to_logits: Callable[[Tensor], Tensor] | None = None
+    sketcher: Sketcher | None = None
     losses: list[Tensor] = field(default_factory=list)
     exact: list[Tensor] = field(default_factory=list)
     counts: list[Tensor] = field(default_factory=list)
@@ -41,6 +44,7 @@ class Rows:
     gradients: list[Tensor] = field(default_factory=list)
     lens: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     modules: dict[str, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
+    sketches: list[Tensor] = field(default_factory=list)
 
     def add(self, batch: Batch, logits: Tensor, capture: Capture) -> None:
         """Take a batch whose backward pass has run; `logits` are those of its target tokens.
@@ -57,6 +61,8 @@ class Rows:
         kept = batch.owners < self._left()
         if kept.any():
             self._keep(batch, logits.dtype, nll, kept, capture)
+        if self.sketcher is not None:
+            self.sketches.append(self.sketcher.of(capture.calls, batch))
         self.losses.append(batch.per_example(nll) / counts)
 
     def _keep(
@@ -93,6 +99,9 @@ class Rows:
         """The record of all batches."""
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), torch.cat(self.counts).cumsum(0)])
         kept = bool(self.activations)
+        sketches = None
+        if self.sketcher is not None:
+            sketches = SketchRecord(torch.cat(self.sketches).numpy(), self.sketcher.seed)
         ranks, logprobs = zip(*self.lens, strict=True) if self.lens else (None, None)
         return ProbeRecord(
             loss=torch.cat(self.losses).numpy(),
@@ -108,6 +117,7 @@ class Rows:
                 name: ModuleRecord(*(torch.cat(part).numpy() for part in zip(*found, strict=True)))
                 for name, found in self.modules.items()
             },
+            sketches=sketches,
         )
 
 

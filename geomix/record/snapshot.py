@@ -27,6 +27,20 @@ class ModuleRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class SketchRecord:
+    """Random projections of every example's gradient, K entries for each parameter tensor.
+
+    Attributes:
+        values: `(N, M, K)` float32, of the gradient of the example's share of the set's mean loss,
+            so that the sum over examples is the sketch of the set's gradient; nats per unit.
+        seed: of the projections (`geomix.geometry.projection.projection`).
+    """
+
+    values: NDArray[np.float32]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
 class ProbeRecord:
     """What the model does on one probe set.
 
@@ -45,6 +59,7 @@ class ProbeRecord:
             `geomix.record.lens`; None if not kept.
         lens_logprob: `(Q, L)` float32, its log-probability then, nats; None if not kept.
         modules: outputs of other modules by name.
+        sketches: of every example's gradient; None if not kept or read.
     """
 
     loss: NDArray[np.float64]
@@ -57,6 +72,7 @@ class ProbeRecord:
     lens_rank: NDArray[np.int32] | None = None
     lens_logprob: NDArray[np.float32] | None = None
     modules: Mapping[str, ModuleRecord] = field(default_factory=dict)
+    sketches: SketchRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)

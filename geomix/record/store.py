@@ -10,6 +10,8 @@
         gradients             (kept_position, layer, feature), absent if none are kept
         lens_rank             (kept_position, layer), absent without `record.lens`
         lens_logprob          (kept_position, layer), absent without `record.lens`
+        sketches              (example, parameter, entry), with attribute seed, coordinates of their
+                              own; absent without `record.sketches`
     /probes/<set>/modules/<module>/     coordinates: kept_position, feature
         activations           (kept_position, feature): its output
         gradients             (kept_position, feature)
@@ -51,6 +53,7 @@ from geomix.record.snapshot import (
     ModuleRecord,
     PathRecord,
     ProbeRecord,
+    SketchRecord,
     Snapshot,
 )
 
@@ -87,7 +90,8 @@ def write_snapshot(path: Path, snapshot: Snapshot) -> None:
         file.attrs["coverage"] = _coverage(len(snapshot.parameters), snapshot.trainable)
         file.attrs["path"] = "recorded" if snapshot.path else snapshot.no_path
         for name in snapshot.sets:
-            write_probes(file.create_group(f"probes/{name}"), snapshot.probes[name])
+            group = file.create_group(f"probes/{name}")
+            write_probes(group, snapshot.probes[name], snapshot.parameters)
         write_parameters(file.create_group("parameters"), snapshot)
         if snapshot.path is not None:
             write_path(file.create_group("path"), snapshot, snapshot.path)
@@ -98,7 +102,8 @@ def read_snapshot(path: Path, activations: bool = True) -> Snapshot:
 
     Args:
         path: the file; its whole gradients are not read.
-        activations: whether to read what is kept at every position, nearly all of the file.
+        activations: whether to read what is kept at every position and the sketches, nearly all of
+            the file.
 
     Raises:
         UserError: the file is missing, damaged, incomplete, not a snapshot, of a newer schema, or
@@ -179,6 +184,9 @@ def _check_shapes(file: Any) -> None:
         bounds = group["offsets"][:]
         if bounds[0] != 0 or bounds[-1] != p or (np.diff(bounds) < 0).any():
             raise ValueError(f"{group.name}: the offsets do not divide its {p} positions")
+        if "sketches" in group:
+            expect(group, "f", sketches=(n, m, len(group["entry"])))
+            int(group["sketches"].attrs["seed"])
         if "activations" in group:
             kept, _, features = group["activations"].shape
             if kept > p:
@@ -251,4 +259,12 @@ def _read_probes(group: Any, activations: bool) -> ProbeRecord:
             name: ModuleRecord(module["activations"][:], module["gradients"][:])
             for name, module in (group.get("modules", {}) if wanted else {}).items()
         },
+        sketches=_read_sketches(group) if activations else None,
     )
+
+
+def _read_sketches(group: Any) -> SketchRecord | None:
+    if "sketches" not in group:
+        return None
+    found = group["sketches"]
+    return SketchRecord(found[:], int(found.attrs["seed"]))

@@ -31,7 +31,11 @@ stages:
     replay: 0.5
     stop: {epochs: 1}
 train: {batch_size: 3, schedule: wsd}
-record: {at: [boundaries], probes: 2, mix: {source: random-words, ratio: 1, words: 2}}
+record:
+  at: [boundaries]
+  probes: 2
+  mix: {source: random-words, ratio: 1, words: 2}
+  sketches: {entries: 4}
 evaluate:
   kl: {examples: 2, positions: 4}
   sets: {asked: {source: others.jsonl, limit: 2, columns: {target: a}, template: "{q}"}}
