@@ -22,7 +22,7 @@ from geomix.model.loss import weighted_loss
 from geomix.record.calls import Call
 from geomix.record.capture import CAPTURES, CaptureName
 from geomix.record.gradients import trainable_parameters, undisturbed
-from geomix.record.rules import Places, Rule, by_autograd, rule_for
+from geomix.record.rules import Places, Rule, by_autograd, guesses
 
 Factors = dict[str, list[Factor]]
 """The factors of each parameter in one batch; none where the loss does not depend on it."""
@@ -64,12 +64,17 @@ class PerExample:
         self.parameters = trainable_parameters(model)
         self._names = {id(p): name for name, p in self.parameters.items()}
         self._watched = {path: m for path, m in model.named_modules() if self._owned(m)}
-        self._rules: dict[str, Rule] = {path: rule_for(m) for path, m in self._watched.items()}
+        self._rules: dict[str, Rule] = {}
         head = set(model.get_output_embeddings().modules())  # type: ignore[operator]
         self._behind = frozenset(path for path, m in model.named_modules() if m in head)
         self._heads_first: frozenset[str] = frozenset()
         with undisturbed(model):
             self._examine()
+
+    def fits(self, model: nn.Module) -> bool:
+        """Whether it is of this model, of which the same parameters are trained."""
+        found = trainable_parameters(model)
+        return model is self.model and [*map(id, found.values())] == [*self._names]
 
     @property
     def watched(self) -> list[str]:
@@ -144,11 +149,7 @@ class PerExample:
                 for output in call.outputs[:1]
                 if output.ndim == 4 and output.shape[1] != length == output.shape[2]  # noqa: PLR2004
             )
-            wrong = self._wrong(forward.calls, batch)
-            for path, module in self._watched.items():
-                if wrong & {*self._owned(module).values()}:
-                    self._rules[path] = by_autograd
-            wrong = wrong and self._wrong(forward.calls, batch)
+            wrong = self._choose(forward.calls, batch)
         if wrong:
             name = next(name for name in self.parameters if name in wrong)
             owner = next(m for m in self._watched.values() if name in self._owned(m).values())
@@ -156,6 +157,22 @@ class PerExample:
                 f"per-example gradients: none can be had of {name} (in {type(owner).__name__}); "
                 "leave it out of what is trained, or record no per-example gradients"
             )
+
+    def _choose(self, calls: Sequence[Call], batch: Batch) -> set[str]:
+        """Give every module the first rule that is right; the parameters for which none is."""
+        left = {path: guesses(module) for path, module in self._watched.items()}
+        wrong = set(self.parameters)
+        while wrong:
+            owners = {
+                path for path, m in self._watched.items() if wrong & {*self._owned(m).values()}
+            }
+            again = [path for path in owners if left[path]]
+            if not again:
+                break
+            for path in again:
+                self._rules[path] = left[path].pop(0)
+            wrong = self._wrong(calls, batch)
+        return wrong
 
     @torch.no_grad()
     def _wrong(self, calls: Sequence[Call], batch: Batch) -> set[str]:

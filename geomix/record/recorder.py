@@ -112,6 +112,7 @@ class Recorder:
         self.autocast = autocast
         self.width = width
         self._piece: Piece | None = None
+        self._known: Sketcher | None = None
 
     def observe(self, moment: Moment) -> None:
         """Write this moment's snapshot if it is scheduled."""
@@ -255,9 +256,11 @@ class Recorder:
     def _sketcher(self, model: nn.Module) -> Sketcher | None:
         if self.sketches is None:
             return None
-        examples = PerExample(model, capture=self.capture, autocast=self.autocast)
-        entries, seed = self.sketches
-        return Sketcher(examples, seed, entries)
+        if self._known is None or not self._known.examples.fits(model):
+            examples = PerExample(model, capture=self.capture, autocast=self.autocast)
+            entries, seed = self.sketches
+            self._known = Sketcher(examples, seed, entries)
+        return self._known
 
     def _forward(self, forward: Forward) -> Forward:
         """The forward pass in the precision that is recorded."""

@@ -81,18 +81,19 @@ Rule = Callable[[Call, Places], Found]
 """The factors of a call for each of the module's own parameters, by their names in the module."""
 
 
-def rule_for(module: nn.Module) -> Rule:
-    """The rule that a module's looks suggest."""
+def guesses(module: nn.Module) -> list[Rule]:
+    """The rules that a module's looks suggest, the likeliest first; the last one always runs."""
     own = dict(module.named_parameters(recurse=False))
+    found: list[Rule] = []
     if isinstance(module, nn.Embedding):
-        return embedding
-    if type(module).__name__ == "Conv1D" and hasattr(module, "nf"):
-        return conv1d
-    if {"gate_up_proj", "down_proj"} == own.keys() and all(p.ndim == 3 for p in own.values()):  # noqa: PLR2004
-        return experts
-    if "weight" in own and own.keys() <= {"weight", "bias"}:
-        return norm if own["weight"].ndim == 1 else linear
-    return by_autograd
+        found = [embedding]
+    elif type(module).__name__ == "Conv1D" and hasattr(module, "nf"):
+        found = [conv1d]
+    elif {"gate_up_proj", "down_proj"} == own.keys():
+        found = [experts]
+    elif "weight" in own and own.keys() <= {"weight", "bias"}:
+        found = [norm, norm_about_one] if own["weight"].ndim == 1 else [linear]
+    return [*found, by_autograd]
 
 
 def linear(call: Call, places: Places) -> Found:
@@ -139,12 +140,20 @@ def embedding(call: Call, places: Places) -> Found:
 
 
 def norm(call: Call, places: Places) -> Found:
-    """Norms, w * x̂ + b or (1 + w) * x̂ + b: x̂ is what the output gains where w does."""
+    """Norms, w * x̂ + b: with a weight of one they give x̂."""
+    return _normed(call, places, 1.0)
+
+
+def norm_about_one(call: Call, places: Places) -> Found:
+    """Gemma's norms, (1 + w) * x̂ + b."""
+    return _normed(call, places, 0.0)
+
+
+def _normed(call: Call, places: Places, weight: float) -> Found:
     own = dict(call.module.named_parameters(recurse=False))
-    plain = {name: torch.zeros_like(p) for name, p in own.items()}
+    plain = {name: torch.full_like(p, weight * (name == "weight")) for name, p in own.items()}
     with torch.no_grad():
-        one = _with(call, **{**plain, "weight": torch.ones_like(plain["weight"])})
-        normed = one - _with(call, **plain)
+        normed = _with(call, **plain)
     g = _gradient(call)
     normed = normed.to(torch.promote_types(g.dtype, torch.float32))
     found: Found = {"weight": [_summed(places.gradients(call, g * normed))]}

@@ -27,11 +27,14 @@ Gradients = dict[str, Tensor]
 
 
 def some_examples() -> list[TokenisedExample]:
-    """Of different lengths, one much longer; some with a target of one token."""
+    """Of different lengths, one much longer; some with a target of one token.
+
+    The padding's token, whose embedding has no gradient in some models, stands among the others.
+    """
     choose = random.Random(0)
     made = []
     for prompt, target in [(3, 2), (9, 1), (1, 5), (10, 8), (4, 1), (2, 3), (6, 4)]:
-        ids = tuple(choose.randrange(2, VOCABULARY) for _ in range(prompt + target))
+        ids = tuple(choose.randrange(VOCABULARY) for _ in range(prompt + target))
         made.append(TokenisedExample(ids, (IGNORED,) * prompt + ids[prompt:], Example("p", "t")))
     return made
 

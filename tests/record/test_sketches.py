@@ -113,3 +113,21 @@ def test_a_sketch_of_another_shape_is_damage(
         group.create_dataset("sketches", data=values[:, 1:]).attrs["seed"] = 0
     with pytest.raises(UserError, match="damaged"):
         read_snapshot(path)
+
+
+def test_the_rules_are_found_anew_where_others_train(
+    tmp_path: Path, llama: Make, examples: Examples, moment: MakeMoment
+) -> None:
+    """As between two stages, or two models."""
+    observer, model = recorder(tmp_path, {"d_a": examples(3, 1)}, sketches=(4, 0)), llama()
+    for frozen in range(3):
+        for p in list(model.parameters())[:frozen]:
+            p.requires_grad_(False)
+        kept = observer.snapshot(moment(model))
+        again = observer.snapshot(moment(model))
+        one, other = (s.probes["d_a"].sketches for s in (kept, again))
+        assert one is not None
+        assert other is not None
+        assert one.values.shape[1] == len(list(model.parameters())) - frozen
+        assert np.array_equal(one.values, other.values)
+    assert observer.snapshot(moment(llama())).trainable == len(list(model.parameters()))
