@@ -33,6 +33,7 @@ check: $(READY)  ## style, types and the one-way flow of imports
 bench: $(READY)  ## speed and cost, as ratios in one run
 	$(BIN)/python benchmarks/recorder.py
 	$(BIN)/python benchmarks/path.py
+	$(BIN)/python benchmarks/per_example.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/tokenise.py
 	$(BIN)/python benchmarks/scoring.py

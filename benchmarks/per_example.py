@@ -103,7 +103,7 @@ def bergson(loaded: LoadedModel, examples: list[TokenisedExample]) -> Callable[[
     It covers the linear maps within the layers: no embedding, norm or head.
     """
     try:
-        from bergson import GradientProcessor, IndexConfig, collect_gradients  # type: ignore[import-not-found]
+        from bergson import GradientProcessor, IndexConfig, collect_gradients
         from datasets import Dataset
     except ImportError:
         return None
