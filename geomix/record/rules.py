@@ -200,15 +200,17 @@ def by_autograd(call: Call, places: Places) -> Found:
     """Any module: its own backward pass again, once an example.
 
     Exact as long as its outputs have their tokens apart, since an example's loss depends on its own
-    tokens alone, and no output leads to another; takes the memory of one gradient an example.
+    tokens alone, and an output that leads to another is used in no other way; takes the memory of
+    one gradient an example.
     """
     own = dict(call.module.named_parameters(recurse=False))
     owners = places.at(call.path).owners
     with torch.enable_grad():
         again = tensors(call.module(*_detached(call.args), **_detached(call.kwargs)))
-    pairs = [(a, o.grad) for a, o in zip(again, call.outputs, strict=True) if a.requires_grad]
-    outputs = [a for a, gradient in pairs if gradient is not None]
-    gradients = [gradient for _, gradient in pairs if gradient is not None]
+    before = zip(again, call.outputs, strict=True)
+    reached = [(a, o.grad) for a, o in before if a.requires_grad and o.grad is not None]
+    reached = [(a, g) for a, g in reached if not any(_leads(a, b) for b, _ in reached)]
+    outputs, gradients = [a for a, _ in reached], [g for _, g in reached]
     for gradient in gradients:
         places.flat(call.path, gradient)  # refuses what is not laid out by token
     leaves = {name: p for name, p in own.items() if p.requires_grad}
@@ -225,6 +227,15 @@ def by_autograd(call: Call, places: Places) -> Found:
         for (name, leaf), gradient in zip(leaves.items(), got, strict=True):
             values[name].append(torch.zeros_like(leaf) if gradient is None else gradient)
     return {name: [Whole(_matrices(torch.stack(each)))] for name, each in values.items()}
+
+
+def _leads(one: Tensor, other: Tensor) -> bool:
+    """Whether an output leads to another: what the loss owes to it is counted there."""
+    if one is other:
+        return False
+    weight = torch.ones_like(other)
+    (found,) = torch.autograd.grad(other, one, weight, retain_graph=True, allow_unused=True)
+    return found is not None
 
 
 def _only(gradient: Tensor, mine: Tensor, heads_first: bool) -> Tensor:

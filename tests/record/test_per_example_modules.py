@@ -104,6 +104,29 @@ class Misleading(nn.Linear):
         return nn.functional.linear(x, self.weight.square(), self.bias).tanh()
 
 
+class Telling(nn.Module):
+    """Gives out, besides its output, what led to it; as attention does its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(16, 16))
+        self.gain = nn.Parameter(torch.randn(16))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, None]:
+        told = (x @ self.weight.tanh()).tanh().transpose(1, 2)
+        return told, self.gain * told.transpose(1, 2), None
+
+
+class Listening(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Telling()
+
+    def forward(self, x: Tensor) -> Tensor:
+        told: Tensor = self.inner(x)[1]
+        return told
+
+
 class Borrowing(nn.Module):
     """Uses the weight of a module that is never called."""
 
@@ -135,15 +158,18 @@ def with_mlp(make: Callable[[], nn.Module]) -> Any:
     return model.double()
 
 
-@pytest.mark.parametrize("make", [Odd, partial(Misleading, 16, 16)])
+@pytest.mark.parametrize(
+    ("make", "where"),
+    [(Odd, "mlp"), (partial(Misleading, 16, 16), "mlp"), (Listening, "mlp.inner")],
+)
 @pytest.mark.parametrize("capture", BOTH)
 def test_what_no_rule_fits_has_its_own_backward_pass(
-    capture: CaptureName, make: Callable[[], nn.Module]
+    capture: CaptureName, make: Callable[[], nn.Module], where: str
 ) -> None:
     model = with_mlp(make)
     examples = PerExample(model, capture=capture)
     slow = [path for path, rule in examples._rules.items() if rule is by_autograd]
-    assert slow == ["model.layers.0.mlp"]
+    assert slow == [f"model.layers.0.{where}"]
     assert_same(formed(examples, batches(4, 24)), one_by_one(model))
 
 
