@@ -159,6 +159,7 @@ def main() -> None:
     print(f"{torch.get_num_threads()} threads; the demo's probe sets on the built-in model")
     ratio("bare", config, loaded, activations=0, lens=False, adam=False)
     ratio("as the demo", config, loaded)
+    ratio("with sketches", config, loaded, sketches=(64, 0))
     ratio("everything", config, loaded, modules=["*.mlp"], gradients=True, scratch=True)
     share_of_light(loaded)
 

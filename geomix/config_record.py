@@ -86,7 +86,8 @@ class RecordConfig(Strict):
     """Also the inner products in Adam's metric, once there is one: each parameter weighed by
     1 / (√v̂ + ε)."""
     sketches: SketchConfig | None = None
-    """Whether the gradient of every single probe example is sketched; `{}` takes the defaults."""
+    """Whether the gradient of every single probe example is sketched; `{}` takes the defaults. The
+    gradient at every module's output is then held while a batch is in hand."""
     gradients: bool = False
     """Keep each set's whole gradient: a model's size on disk for every set and snapshot."""
     midpoints: bool = False

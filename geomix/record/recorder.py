@@ -270,7 +270,7 @@ class Recorder:
         for batch, logits in backward_over(forward, self._batches(model, examples)):
             with self.autocast():
                 rows.add(batch, logits, capture)
-        with self.workers.unsharded(model):
+        with self.workers.unsharded(model), self.autocast():
             found = rows.joined()
         return put_together(found, len(examples), self.workers)
 

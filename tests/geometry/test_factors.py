@@ -112,3 +112,10 @@ def test_the_cheaper_way_is_chosen() -> None:
         Lookup(torch.zeros(3, 2, dtype=torch.int64), draw(2, 3, 2, I)),
     ]
     assert gram.token_work([lookup]) == (36 * 17 + 2 * 36 * 5 + 36 * 5) // 2
+
+
+def test_gradients_that_are_whole_are_not_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gram, "token_work", lambda _: 0)  # the tokens would be the cheaper way
+    factors, dense = some(0, 3, 4)
+    found = gram_matrix([[*factors, Whole(dense)]], [3], (O, I), 1 << 20)
+    torch.testing.assert_close(found, 4 * torch.einsum("aoi,boi->ab", dense, dense))

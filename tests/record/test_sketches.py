@@ -19,7 +19,7 @@ from geomix.geometry.projection import matrix_shape, projection
 from geomix.model.gradient import batches_of
 from geomix.record.capture import CaptureName
 from geomix.record.per_example import PerExample
-from geomix.record.products import sketches
+from geomix.record.products import Sketcher, _groups, sketches
 from geomix.record.recorder import Recorder
 from geomix.record.store import read_snapshot
 from geomix.train.events import Moment
@@ -131,3 +131,21 @@ def test_the_rules_are_found_anew_where_others_train(
         assert one.values.shape[1] == len(list(model.parameters())) - frozen
         assert np.array_equal(one.values, other.values)
     assert observer.snapshot(moment(llama())).trainable == len(list(model.parameters()))
+
+
+def test_autocast_does_not_round_the_sketches(llama: Make, examples: Examples) -> None:
+    """The recorder asks for them within the autocast of its run."""
+    sketcher = Sketcher(PerExample(llama(), capture="hooks"), 0, 16)
+    data = batches_of(examples(4, 1), "token", 4, 0, CPU)
+    for batch, factors in sketcher.examples.passes(data):
+        expected = sketcher.sketch(factors, batch)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(sketcher.sketch(factors, batch), expected)
+
+
+def test_parameters_are_grouped_by_what_their_factors_take() -> None:
+    """10 tokens of 4 bytes: a 3 × 2 matrix takes 200, a vector of two 120; never an empty group."""
+    shapes = {"a": (3, 2), "b": (3, 2), "c": (2,), "d": (3, 2)}
+    parameters = {name: torch.nn.Parameter(torch.zeros(shape)) for name, shape in shapes.items()}
+    assert [*_groups(parameters, 10, 400)] == [["a", "b"], ["c", "d"]]
+    assert [*_groups(parameters, 10, 1)] == [["a"], ["b"], ["c"], ["d"]]
