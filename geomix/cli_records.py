@@ -1,4 +1,4 @@
-"""The commands on records: `geomix export`."""
+"""The commands on records: `geomix record` and `geomix export`."""
 
 from __future__ import annotations
 
@@ -38,3 +38,33 @@ def export(run: Path, folder: Path, form: Format) -> None:
 
     for file in export_run(open_run(run), folder, form):
         click.echo(file)
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--at",
+    multiple=True,
+    metavar="WHEN",
+    help="As record.at: boundaries, log:N, every:N or a step. Without it, every checkpoint.",
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="record.KEY=VALUE",
+    help="Override what is recorded: --set record.probes=64",
+)
+def record(run: Path, at: tuple[str, ...], overrides: tuple[str, ...]) -> None:
+    """Record the checkpoints of a run afterwards, as they would have been recorded while it ran.
+
+    RUN is a run's folder, finished or interrupted; its arms are recorded each. Prints the file of
+    every snapshot once it is on disk; those that are there already are not made again.
+    """
+    from geomix.afterwards import record_run
+    from geomix.model.load import quiet_libraries
+    from geomix.run import open_run
+
+    quiet_libraries()
+    when = [int(item) if item.isdecimal() else item for item in at]
+    record_run(open_run(run), when or None, overrides, click.echo)
