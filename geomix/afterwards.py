@@ -1,8 +1,9 @@
 """`geomix record`: snapshots of the checkpoints that a run has, as they would have been online.
 
 What is recorded is what the recorder would have seen: each stage is made ready as training makes it
-(precision, trained parameters, adapters), with the checkpoint's weights. So online and afterwards
-agree to the bit, on one machine with one thread count.
+(precision, trained parameters, adapters), with the checkpoint's weights and second moments. So
+online and afterwards agree to the bit, on one machine with one thread count. The path between
+snapshots (`record.midpoints`) is the one thing that only a running training knows.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from geomix.record.schedule import Schedule, parse
 from geomix.record.store import file_name, read_snapshot, write_snapshot
 from geomix.run import Run
 from geomix.stored import stored_configs
-from geomix.train.checkpoint import FINAL, Checkpoint, check
+from geomix.train.checkpoint import FINAL, Checkpoint, check, saved_second_moments
 from geomix.train.elsewhere import FILE as ELSEWHERE
 from geomix.train.events import Moment
 from geomix.train.parallel import ALONE
@@ -108,7 +109,10 @@ def _schedule(at: Sequence[str | int]) -> Schedule:
 def _with(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     """The run's configuration, recorded, with `--set` laid over."""
     values = config.model_dump(mode="json", by_alias=True)
-    document = Document({**values, "record": values["record"] or {}})
+    anew = any(
+        text.startswith("record.preset=") for text in overrides
+    )  # it fills what is not given
+    document = Document({**values, "record": {} if anew else values["record"] or {}})
     for text in overrides:
         if not text.startswith("record.") or text.startswith("record.at"):
             advice = "--at says when" if text.startswith("record.at") else "the run is what it is"
@@ -238,15 +242,17 @@ class _Recording:
         """Make the model what it was, and write what the recorder sees."""
         path = self.arm.snapshot_folder / file_name(point.stage, point.step)
         start = None if point.folder is None else check(point.folder)
-        loaded, steps = self._weights(start), stage.steps
+        loaded, steps, second = self._weights(start), stage.steps, None
         if stage.config.from_ is None:
-            Setup.of(self.config, stage, loaded, ALONE, start)
+            setup = Setup.of(self.config, stage, loaded, ALONE, start)
+            second = setup.second_moments(stage.index, point.step)
         elif point.last:  # a taken stage is never made ready to be trained
             loaded.model.to(weights_dtype(self.config, stage.index))
             steps = point.step
-        moment = Moment(
-            loaded.model, stage.index, stage.name, point.step, steps, 0, None, point.last
-        )
+        if start is not None and point.last:
+            second = saved_second_moments(start, stage.index, point.step)
+        at = (stage.index, stage.name, point.step, steps)
+        moment = Moment(loaded.model, *at, 0, None, point.last, second_moments=second)
         recorder = recorder_of(self.arm, self.config, self.prepared.probes, loaded)
         write_snapshot(path, recorder.snapshot(moment))
         self.say(str(path))

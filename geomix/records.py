@@ -2,7 +2,7 @@
 
     records = geomix.open_run("runs/2026-11-20-demo").arms[0].records
     records.snapshots                                   what there is: stage, step, path
-    records["stage1-step000120"]["probes/D_A"].loss     one snapshot, an xarray DataTree
+    records["stage1-step000120"]["probes/D_A"].loss     one snapshot, a Dataset a group
     records.at(stage=1)                                 the last one of a stage
     records.inner_products.sel(set="D_A", other_set="D_B").groupby("layer").sum()
     records.probes("D_A").activations.sel(layer=2)      over all snapshots
@@ -28,6 +28,7 @@ from geomix.run import Run
 if TYPE_CHECKING:
     import xarray as xr
 
+    from geomix.record.labelled import SnapshotArrays
 
 Format = Literal["parquet", "numpy"]
 
@@ -61,10 +62,10 @@ class Records:
     def __len__(self) -> int:
         return len(self.snapshots)
 
-    def __iter__(self) -> Iterator[xr.DataTree]:
-        return (self._tree(place) for place in self.snapshots)
+    def __iter__(self) -> Iterator[SnapshotArrays]:
+        return (self._arrays(place) for place in self.snapshots)
 
-    def __getitem__(self, name: str) -> xr.DataTree:
+    def __getitem__(self, name: str) -> SnapshotArrays:
         """One snapshot, by its file's name without ending.
 
         Raises:
@@ -73,9 +74,9 @@ class Records:
         known = {place.name: place for place in self.snapshots}
         if name not in known:
             raise UserError(f"{self.run.path}: no snapshot '{name}'; {_listed(known)}")
-        return self._tree(known[name])
+        return self._arrays(known[name])
 
-    def at(self, stage: int, step: int | None = None) -> xr.DataTree:
+    def at(self, stage: int, step: int | None = None) -> SnapshotArrays:
         """One snapshot, by its place.
 
         Args:
@@ -90,7 +91,7 @@ class Records:
             asked = f"stage {stage}" + (f", step {step}" if step is not None else "")
             known = [place.name for place in self.snapshots]
             raise UserError(f"{self.run.path}: no snapshot of {asked}; {_listed(known)}")
-        return self._tree(here[max(here) if step is None else step])
+        return self._arrays(here[max(here) if step is None else step])
 
     @property
     def inner_products(self) -> xr.DataArray:
@@ -109,7 +110,8 @@ class Records:
 
         Returns:
             Its own dimensions behind a first one, `snapshot`, which has the coordinates `stage`,
-            `stage_name` and `step`. It is read when it is looked at, unless the snapshots' axes
+            `stage_name` and `step`; an attribute that differs between them is another, such as
+            `products_from_step`. It is read when it is looked at, unless the snapshots' axes
             differ: then it has the labels of all, and NaN where a snapshot lacks one.
 
         Raises:
@@ -119,7 +121,7 @@ class Records:
 
         found = series(self.snapshots, name)
         if found is None:
-            raise UserError(f"{self.run.path}: no snapshot holds '{name}'; {self._known()}")
+            raise UserError(f"{self.run.path}: no snapshot holds '{name}'; {self._known(name)}")
         return found
 
     def probes(self, name: str) -> xr.Dataset:
@@ -136,7 +138,8 @@ class Records:
 
         found = probes(self.snapshots, name)
         if found is None:
-            sets = (one.partition("/")[2] for one in self._groups() if one.startswith("probes/"))
+            groups = [group.split("/") for group in self._groups()]
+            sets = [rest[0] for kind, *rest in groups if kind == "probes" and len(rest) == 1]
             raise UserError(f"{self.run.path}: no probe set '{name}'; {_listed(sets)}")
         return found.assign_coords(self._texts(name, found.sizes["example"]))
 
@@ -160,28 +163,27 @@ class Records:
         paths = [place.path for place in places]
         return export(paths, Path(folder), format, self.run.probes_file)
 
-    def _tree(self, place: Place) -> xr.DataTree:
-        from geomix.record.labelled import tree
+    def _arrays(self, place: Place) -> SnapshotArrays:
+        from geomix.record.labelled import SnapshotArrays
 
-        return tree(place.path)
+        return SnapshotArrays(place.path)
 
     def _groups(self) -> list[str]:
         """The groups of the last snapshot; none where nothing is recorded yet."""
         from geomix.record.labelled import groups_of
 
         places = self.snapshots
-        return list(groups_of(places[-1].path)) if places else []
+        return [group for group in groups_of(places[-1].path) if group] if places else []
 
-    def _known(self) -> str:
-        """What the last snapshot holds, for a message."""
+    def _known(self, name: str) -> str:
+        """What there is in the group of a variable, else which groups there are, for a message."""
         from geomix.record.labelled import group_of
 
-        return _listed(
-            f"{group}/{name}"
-            for group in self._groups()
-            for name, one in group_of(self.snapshots[-1].path, group).items()
-            if one.values is None
-        )
+        group = name.rpartition("/")[0]
+        if group not in self._groups():
+            return _listed(self._groups())
+        found = group_of(self.snapshots[-1].path, group)
+        return _listed(f"{group}/{one}" for one, known in found.items() if known.values is None)
 
     def _texts(self, name: str, examples: int) -> dict[str, Any]:
         """Prompts and targets of a probe set, where they are kept."""

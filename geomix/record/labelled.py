@@ -223,18 +223,35 @@ def lazy(array: BackendArray, dims: Sequence[str], attrs: Mapping[str, Any]) -> 
     return xr.Variable(dims, indexing.LazilyIndexedArray(array), dict(attrs))
 
 
-def tree(path: Path) -> xr.DataTree:
-    """One snapshot: a node for each group, such as `tree["probes/D_A"]`.
+class SnapshotArrays(Mapping[str, xr.Dataset]):
+    """One snapshot: a Dataset for each group that has arrays, by its path such as `probes/D_A`.
+
+    No xarray DataTree: that demands of a group within another that shared names of dimensions have
+    the same labels, and a module has as many features as it likes.
 
     Raises:
         UserError: the file is not a snapshot that this version reads.
     """
-    nodes = {}
-    for group, attrs in groups_of(path).items():
-        datasets = group_of(path, group)
-        arrays = {n: OnDisk(path, f"{group}/{n}", one) for n, one in datasets.items()}
-        nodes[f"/{group}"] = dataset_of(datasets, arrays, attrs)
-    return xr.DataTree.from_dict(nodes)
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.attrs = groups_of(path)[""]
+
+    def __getitem__(self, group: str) -> xr.Dataset:
+        if group not in list(self):
+            raise UserError(f"{self.path}: no group '{group}'; there are {', '.join(self)}")
+        datasets = group_of(self.path, group)
+        arrays = {name: OnDisk(self.path, f"{group}/{name}", d) for name, d in datasets.items()}
+        return dataset_of(datasets, arrays, groups_of(self.path)[group])
+
+    def __iter__(self) -> Iterator[str]:
+        return (group for group in groups_of(self.path) if group_of(self.path, group))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def __repr__(self) -> str:
+        return f"<snapshot {self.path.stem}: {', '.join(self)}>"
 
 
 def dataset_of(

@@ -2,9 +2,9 @@
 
 `parameters.parameter-set-other_set.parquet` has a row for each snapshot, parameter, set and other
 set, and a column for each array with those dimensions; an array that a snapshot lacks is null
-there. Tables of `probes` have the column `set`. Vectors (`feature`) are lists. Arrays without
-labels on all axes are a row each in `arrays.parquet`, and `attributes.parquet` has what the files
-say about themselves.
+there. Tables of `probes` have the column `set`, those of its modules `module` too. Vectors
+(`feature`) are lists. Whole gradients, and arrays without labels on all axes, are a row each in
+`arrays.parquet`, and `attributes.parquet` has what the files say about themselves.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from geomix.record.labelled import (
     read,
 )
 
-_VECTORS = ("feature", "entry")
+_VECTORS = ("feature",)
 """Last dimensions whose numbers mean something only together: a list, not a row each."""
 
-_SUBGROUP = {"probes": "set"}
-"""What the groups within a kind stand for, where there are any."""
+_WHOLE_KIND = "gradients"
+"""Its arrays have the shapes of parameters: no table, a row each."""
 
 _PLACE = [("stage", pa.int64()), ("step", pa.int64())]
 _ABOUT = pa.schema(
@@ -54,11 +54,21 @@ Key = tuple[str, tuple[str, ...]]
 """Which table an array belongs to: its kind and its dimensions, without the vectors'."""
 
 
+def _kind(group: str) -> tuple[str, dict[str, str]]:
+    """What a group is of, and the columns that its path gives: `probes/<set>/modules/<module>`."""
+    parts = group.split("/", 3)
+    if parts[0] != "probes":
+        return group.replace("/", "."), {}
+    columns = dict(zip(("set", "module"), parts[1::2], strict=False))
+    return ".".join(parts[::2]), columns
+
+
 @dataclass(slots=True)
 class _Table:
-    """A table's columns: `labels` of its dimensions and `arrays`, by name."""
+    """A table's columns: those that the groups' paths give, the labels, the arrays."""
 
     key: Key
+    inner: dict[str, pa.Field] = field(default_factory=dict)
     labels: dict[str, pa.Field] = field(default_factory=dict)
     arrays: dict[str, pa.Field] = field(default_factory=dict)
 
@@ -69,9 +79,8 @@ class _Table:
 
     @property
     def schema(self) -> pa.Schema:
-        inner = [pa.field(name, pa.string()) for name in (_SUBGROUP.get(self.key[0]),) if name]
-        place = [pa.field(*one) for one in _PLACE]
-        return pa.schema([*place, *inner, *self.labels.values(), *self.arrays.values()])
+        columns = [*self.inner.values(), *self.labels.values(), *self.arrays.values()]
+        return pa.schema([*(pa.field(*one) for one in _PLACE), *columns])
 
 
 def write_parquet(snapshots: Sequence[Path], folder: Path) -> None:
@@ -88,7 +97,7 @@ def write_parquet(snapshots: Sequence[Path], folder: Path) -> None:
 
         writers = {key: begin(table.name, table.schema) for key, table in tables.items()}
         about = begin("attributes", _ABOUT)
-        if any(_unlabelled(group_of(p, g)) for p in snapshots for g in groups_of(p)):
+        if any(_whole(g, group_of(p, g)) for p in snapshots for g in groups_of(p)):
             whole = begin("arrays", _WHOLE)
         for path in snapshots:
             groups = groups_of(path)
@@ -97,26 +106,32 @@ def write_parquet(snapshots: Sequence[Path], folder: Path) -> None:
             for group in groups:
                 for key, names in _sorted(group, group_of(path, group)).items():
                     writers[key].write_table(_rows(path, group, names, tables[key], place))
-                for name in _unlabelled(group_of(path, group)):
+                for name in _whole(group, group_of(path, group)):
                     whole.write_table(_row(path, f"{group}/{name}", place))
 
 
 def _sorted(group: str, datasets: dict[str, Described]) -> dict[Key, list[str]]:
     """The labelled arrays of a group, by the table that each belongs to."""
     found: dict[Key, list[str]] = {}
+    rest = _whole(group, datasets)
     for name, one in datasets.items():
-        if one.values is None and name not in _unlabelled(datasets):
+        if one.values is None and name not in rest:
             dims = one.dims[:-1] if one.dims[-1] in _VECTORS else one.dims
-            found.setdefault((group.partition("/")[0], dims), []).append(name)
+            found.setdefault((_kind(group)[0], dims), []).append(name)
     return found
 
 
-def _unlabelled(datasets: dict[str, Described]) -> list[str]:
-    """The arrays that lack labels on an axis, such as whole gradients."""
+def _whole(group: str, datasets: dict[str, Described]) -> list[str]:
+    """The arrays that are no table: whole gradients, and what lacks labels on an axis."""
     return [
         name
         for name, one in datasets.items()
-        if one.values is None and not (one.dims and all(dim in datasets for dim in one.dims))
+        if one.values is None
+        and (
+            group.partition("/")[0] == _WHOLE_KIND
+            or not one.dims
+            or any(dim not in datasets for dim in one.dims)
+        )
     ]
 
 
@@ -128,13 +143,14 @@ def _tables(snapshots: Sequence[Path]) -> dict[Key, _Table]:
             datasets = group_of(path, group)
             for key, names in _sorted(group, datasets).items():
                 table = found.setdefault(key, _Table(key))
+                table.inner = {name: pa.field(name, pa.string()) for name in _kind(group)[1]}
                 for dim in key[1]:
                     table.labels[dim] = pa.field(dim, _scalar(datasets[dim].dtype))
                 for name in names:
                     one = datasets[name]
                     kind = _scalar(one.dtype)
                     if len(one.dims) > len(key[1]):
-                        kind = pa.list_(kind, one.shape[-1])
+                        kind = pa.list_(kind)
                     said = {k: v for k, v in one.attrs.items() if isinstance(v, str)}
                     table.arrays[name] = pa.field(name, kind, metadata=said)
     return found
@@ -151,8 +167,7 @@ def _rows(
     datasets, dims = group_of(path, group), table.key[1]
     shape = tuple(datasets[dim].shape[0] for dim in dims)
     rows = int(np.prod(shape))
-    kind, _, inner = group.partition("/")
-    same = {**place, _SUBGROUP.get(kind, ""): inner}
+    same = {**place, **_kind(group)[1]}
     columns = {name: pa.repeat(pa.scalar(value), rows) for name, value in same.items()}
     for axis, dim in enumerate(dims):
         values = datasets[dim].values
@@ -171,9 +186,11 @@ def _rows(
 
 def _column(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
     flat = values.reshape(-1)
-    if pa.types.is_fixed_size_list(kind):
-        return pa.FixedSizeListArray.from_arrays(pa.array(flat, kind.value_type), kind.list_size)
-    return pa.array(flat, kind)
+    if not pa.types.is_list(kind):
+        return pa.array(flat, kind)
+    rows, length = flat.size // values.shape[-1], values.shape[-1]
+    ends = pa.array(np.arange(rows + 1) * length, pa.int32())
+    return pa.ListArray.from_arrays(ends, pa.array(flat, kind.value_type))
 
 
 def _about(path: Path, place: dict[str, int]) -> pa.Table:

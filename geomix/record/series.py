@@ -43,12 +43,13 @@ def series(places: Sequence[Place], name: str) -> xr.DataArray | None:
     if all(_same(axes[0], other) for other in axes[1:]):
         union, one = axes[0], held[0][1][own]
         array = Stacked([place.path for place in here], name, one)
-        variable = lazy(array, ("snapshot", *one.dims), one.attrs)
+        variable = lazy(array, ("snapshot", *one.dims), {})
     else:
         union = {dim: _union([one[dim] for one in axes]) for dim in axes[0]}
         variable = _filled(here, name, [found[own] for _, found in held], axes, union)
     coordinates = {**_moments(here), **{dim: (dim, labels) for dim, labels in union.items()}}
-    return xr.DataArray(variable, {**coordinates, **_labels(held, name, union)}, name=own)
+    found = xr.DataArray(variable, {**coordinates, **_labels(held, name, union)}, name=own)
+    return _with_attributes(found, [datasets[own].attrs for _, datasets in held])
 
 
 def probes(places: Sequence[Place], name: str) -> xr.Dataset | None:
@@ -78,6 +79,19 @@ def probes(places: Sequence[Place], name: str) -> xr.Dataset | None:
 def _held(places: Sequence[Place], group: str) -> Held:
     found = [(place, group_of(place.path, group)) for place in places]
     return [(place, datasets) for place, datasets in found if datasets]
+
+
+def _with_attributes(array: xr.DataArray, said: Sequence[dict[str, Any]]) -> xr.DataArray:
+    """Attributes that all snapshots share; the others are coordinates, `<variable>_<attribute>`."""
+    names = dict.fromkeys(name for attrs in said for name in attrs)
+    values = {name: [attrs.get(name) for attrs in said] for name in names}
+    shared = {name: found[0] for name, found in values.items() if found == found[:1] * len(found)}
+    rest = {
+        f"{array.name}_{name}": ("snapshot", np.array(found))
+        for name, found in values.items()
+        if name not in shared
+    }
+    return array.assign_coords(rest).assign_attrs(shared)
 
 
 Axes = dict[str, NDArray[Any]]
@@ -128,7 +142,7 @@ def _filled(
         where = [[rows[dim][label] for label in labels] for dim, labels in mine.items()]
         with opened(place.path) as file:
             values[np.ix_([i], *where)] = read(file[name], ...)
-    return xr.Variable(("snapshot", *first.dims), values, first.attrs)
+    return xr.Variable(("snapshot", *first.dims), values)
 
 
 def _labels(held: Held, name: str, union: Axes) -> dict[str, Any]:

@@ -23,7 +23,7 @@ RUN = """stages:
     replay: 0.5
     stop: {epochs: 2}
 train: {lr: 1e-2, batch_size: 3}
-record: {at: [boundaries, "every:2"], probes: 3, batch_size: 2}
+record: {at: [boundaries, "every:2"], probes: 3, batch_size: 2, modules: ["*.mlp"], gradients: true}
 checkpoint: {steps: 2, keep: 9}
 """
 """8 and 6 steps: the first stage has 12 examples, the second 4 and three of the first's."""
@@ -36,7 +36,8 @@ KEYS = {
     "pieces": "micro_batch_size: 1, gradient_checkpointing: true",
     "packed": "pack: 64, loss: example",
 }
-OWN = ["record.probes=3", "record.batch_size=2"]
+OWN = ["record.probes=3", "record.batch_size=2", "record.modules=['*.mlp']"]
+OWN += ["record.gradients=true"]
 """What `RUN` records, for a run that records nothing."""
 
 
@@ -217,7 +218,7 @@ def test_what_cannot_be_recorded_is_said(geomix: Any, train: Any) -> None:
     said = refused(geomix, "record", "later", *told("record.at=[1]"))
     assert "--at says when" in said
     said = refused(geomix, "record", "later", *told("record.prods=1"))
-    assert "record.prods: unknown key; did you mean 'probes'?" in said
+    assert "--set record.prods=1: unknown key; did you mean 'probes'?" in said
     assert "no such folder" in refused(geomix, "record", "nowhere")
     with run.locked():
         said = refused(geomix, "record", "later", *told(*OWN))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.record.recorder import Recorder
 from geomix.run import Run, open_run
-from geomix.train.events import Moment
+from geomix.train.events import Moment, SecondMoments
 
 VOCABULARY = 41
 
@@ -111,7 +112,10 @@ def resolved() -> Callable[..., Run]:
 
 @pytest.fixture
 def run(tmp_path: Path, resolved: Any, llama: Any, examples: Any, moment: Any) -> Run:
-    """Three snapshots of two stages, the second of which trains the last layer alone."""
+    """Three snapshots of two stages, the second of which trains the last layer alone.
+
+    All that there can be is kept; Adam's second moments are known at the second snapshot.
+    """
     made: Run = resolved(tmp_path / "run")
     recorder = Recorder(
         made.snapshot_folder,
@@ -122,14 +126,20 @@ def run(tmp_path: Path, resolved: Any, llama: Any, examples: Any, moment: Any) -
         pad_id=0,
         capture="hooks",
         activations=3,
+        lens=True,
+        modules=["*.mlp", "*.mlp.gate_proj"],
+        gradients=True,
+        midpoints=True,
     )
     model = llama()
+    ones = {name: torch.ones_like(p) for name, p in model.named_parameters()}
     for stage, step in ((0, 0), (0, 4), (1, 3)):
         (made.path / "stages" / f"{stage}-{'ab'[stage]}-set").mkdir(parents=True, exist_ok=True)
         for name, parameter in model.named_parameters():
             parameter.data += 0.01
             parameter.requires_grad_(stage == 0 or "layers.1" in name)
-        recorder.observe(moment(model, stage, step))
+        second = SecondMoments(0, 4, 1e-8, lambda: ones) if step == 4 else None
+        recorder.observe(replace(moment(model, stage, step), second_moments=second))
     return made
 
 

@@ -21,13 +21,11 @@ from geomix.hdf5 import put
 from geomix.run import Run
 
 Arrays = Callable[[Path], dict[str, Any]]
-SCALES = {"parameter", "set", "other_set", "example", "edge", "position", "kept_position"}
-SCALES |= {"layer", "feature"}
 
 
-def is_scale(name: str) -> bool:
-    group, _, own = name.rpartition("/")
-    return own in SCALES and not (group == "parameters" and own == "layer")
+def is_scale(path: Path, name: str) -> bool:
+    with h5py.File(path) as file:
+        return bool(file[name].is_scale)
 
 
 def test_numpy_archives_hold_every_number(run: Run, arrays: Arrays, tmp_path: Path) -> None:
@@ -56,38 +54,48 @@ def test_numpy_archives_hold_every_number(run: Run, arrays: Arrays, tmp_path: Pa
 def test_tables_hold_every_number(run: Run, arrays: Arrays, tmp_path: Path) -> None:
     """Each value is looked up in its table by its labels, not by its place."""
     run.records.export(tmp_path / "out")
-    compared = 0
+    folder, compared = tmp_path / "out", 0
+    whole = pd.read_parquet(folder / "arrays.parquet").set_index(["stage", "step", "path"])
     for place in run.records.snapshots:
         found = arrays(place.path)
         for name, values in found.items():
-            group, _, own = name.rpartition("/")
-            if is_scale(name):
+            if is_scale(place.path, name):
                 continue
-            kind, _, inner = group.partition("/")
+            group, _, own = name.rpartition("/")
+            compared += 1
+            if group.startswith("gradients/"):
+                row = whole.loc[(place.stage, place.step, name)]
+                assert np.array_equal(row["values"].reshape(row["shape"]), values)
+                continue
             with h5py.File(place.path) as file:
                 dims = [axis[0].name.rpartition("/")[2] for axis in file[name].dims]
             vector = dims[-1] == "feature"
             dims = dims[:-1] if vector else dims
-            table = pd.read_parquet(tmp_path / "out" / f"{kind}.{'-'.join(dims)}.parquet")
+            kind, *inner = group.split("/")
+            kind = "probes.modules" if len(inner) > 1 else kind
+            table = pd.read_parquet(folder / f"{kind}.{'-'.join(dims)}.parquet")
             rows = table[(table.stage == place.stage) & (table.step == place.step)]
-            rows = rows[rows["set"] == inner] if inner else rows
+            for column, value in zip(("set", "module"), inner[::2], strict=False):
+                rows = rows[rows[column] == value]
             labels = [found[f"{group}/{dim}"] for dim in dims]
             index = pd.MultiIndex.from_product(labels)
             column = rows.set_index(dims)[own].reindex(index if len(dims) > 1 else labels[0])
             assert len(rows) == len(column)
             got = np.stack(list(column)) if vector else column.to_numpy()
             assert np.array_equal(got.reshape(values.shape), values), name
-            compared += 1
-    assert compared == 3 * (4 + 2 * 7)
+    parameters, probes, modules = 5, 2 * 9, 2 * 4 * 2
+    assert compared == len(whole) + 3 * (parameters + probes + modules) + 2  # one path, one Adam's
+    assert len(whole) == 2 * (20 + 20 + 9)
 
 
 def test_tables_have_the_units_of_their_columns(run: Run, tmp_path: Path) -> None:
     run.records.export(tmp_path / "out")
     schema = pq.read_schema(tmp_path / "out" / "probes.kept_position-layer.parquet")
     assert schema.field("gradients").metadata[b"units"] == b"nat"
-    assert str(schema.field("gradients").type) == "fixed_size_list<element: float>[16]"
+    assert str(schema.field("gradients").type) == "list<element: float>"
     schema = pq.read_schema(tmp_path / "out" / "parameters.parameter-set-other_set.parquet")
-    assert schema.names == ["stage", "step", "parameter", "set", "other_set", "inner_products"]
+    names = ["stage", "step", "parameter", "set", "other_set"]
+    assert schema.names == [*names, "inner_products", "inner_products_adam"]
     told = pd.read_parquet(tmp_path / "out" / "attributes.parquet")
     steps = told[(told.path == "") & (told.attribute == "step")]
     assert [json.loads(value) for value in steps.value] == [0, 4, 3]
@@ -109,13 +117,13 @@ def test_an_array_without_labels_is_a_row(run: Run, tmp_path: Path) -> None:
     path = run.snapshots()[0]
     values = np.arange(6, dtype=np.float32).reshape(2, 3)
     with h5py.File(path, "a") as file:
-        file.create_group("gradients/D_A")["lm_head.weight"] = values
+        file.create_group("more/D_A")["numbers"] = values
     run.records.export(tmp_path / "out")
-    (row,) = pq.read_table(tmp_path / "out" / "arrays.parquet").to_pylist()
-    assert row["path"] == "gradients/D_A/lm_head.weight"
+    rows = pq.read_table(tmp_path / "out" / "arrays.parquet").to_pylist()
+    (row,) = [row for row in rows if row["path"] == "more/D_A/numbers"]
     assert np.array_equal(np.reshape(row["values"], row["shape"]), values)
-    found = run.records[path.stem]["gradients/D_A"].to_dataset()
-    assert np.array_equal(found["lm_head.weight"].values, values)
+    found = run.records[path.stem]["more/D_A"]
+    assert np.array_equal(found["numbers"].values, values)
 
 
 def test_the_command_exports_each_arm(run: Run, resolved: Any, tmp_path: Path) -> None:

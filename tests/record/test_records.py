@@ -33,16 +33,16 @@ def test_a_snapshot_has_every_number_under_its_name(run: Run, arrays: Arrays) ->
         count = 0
         for name, values in arrays(place.path).items():
             group, _, own = name.rpartition("/")
-            assert np.array_equal(tree[group].to_dataset()[own].values, values), name
+            assert np.array_equal(tree[group][own].values, values), name
             count += 1
-        assert count == sum(len(node.dataset.variables) for node in tree.subtree)
+        assert count == sum(len(one.variables) for one in tree.values())
         assert tree.attrs["step"] == place.step
         assert tree["probes/D_A"].exact.dtype == bool
         assert tree["probes/D_A"].activations.attrs["units"] == "1"
 
 
 def test_labels_choose_what_they_say(run: Run) -> None:
-    group = run.records["stage0-step000004"]["parameters"].to_dataset()
+    group = run.records["stage0-step000004"]["parameters"]
     snapshot = read_snapshot(run.snapshots()[1])
     products = group.inner_products.sel(set="D_B", other_set="D_A")
     mine = [i for i, layer in enumerate(snapshot.parameter_layers) if layer == 1]
@@ -81,10 +81,10 @@ def test_no_file_is_opened_before_a_look(run: Run, monkeypatch: pytest.MonkeyPat
     with monkeypatch.context() as patch:
         patch.setattr(h5py, "File", refuse)
         assert len(open_run(run.path).records.snapshots) == 503
-    tree = run.records["stage0-step000300"]
+    record = run.records["stage0-step000300"]["probes/D_A"]
     with monkeypatch.context() as patch:
         patch.setattr(h5py, "File", refuse)
-        part = tree["probes/D_A"].activations.isel(layer=1)  # still not read
+        part = record.activations.isel(layer=1)  # still not read
         with pytest.raises(AssertionError, match="opened"):
             _ = part.values
 
@@ -114,6 +114,23 @@ def test_where_all_axes_agree_nothing_is_read_or_filled(run: Run) -> None:
     assert not found.variable._in_memory
     for i, path in enumerate(run.snapshots()):
         assert np.array_equal(found[i].values, read_snapshot(path).inner_products)
+
+
+def test_attributes_that_differ_are_coordinates_of_the_snapshots(run: Run) -> None:
+    path = run.records.series("path/products")
+    assert path.snapshot.values.tolist() == NAMES[1:2]  # no piece of the path ends elsewhere
+    assert path.attrs["from_step"] == 0
+    later = run.snapshot_folder / "stage0-step000009.h5"
+    shutil.copy(run.snapshots()[1], later)
+    with h5py.File(later, "a") as file:
+        file["path/products"].attrs["from_step"] = 4
+    path = run.records.series("path/products")
+    assert path.products_from_step.values.tolist() == [0, 4]
+    assert "from_step" not in path.attrs
+    assert path.attrs["units"] == "nat"
+    adam = run.records.series("parameters/inner_products_adam")
+    assert adam.sizes["snapshot"] == 2
+    assert adam.attrs["eps"] == 1e-8
 
 
 def test_a_probe_set_over_all_snapshots(run: Run) -> None:
@@ -232,8 +249,8 @@ def test_numbers_that_changed_on_disk_are_noticed_when_they_are_read(run: Run) -
 def test_xarray_reads_the_files_alone(run: Run) -> None:
     path = run.snapshots()[0]
     ours = run.records[NAMES[0]]
-    for group in ("parameters", "probes/D_A", "probes/D_B"):
-        mine = ours[group].to_dataset()
+    for group in ("parameters", "probes/D_A", "probes/D_B/modules/model.layers.1.mlp"):
+        mine = ours[group]
         with xr.open_dataset(path, group=group, engine="h5netcdf") as theirs:  # with a lock
             assert set(mine.variables) == set(theirs.variables)
             for name, variable in theirs.variables.items():
