@@ -22,6 +22,7 @@ from torch import Tensor
 from geomix.data.example import IGNORED, TokenisedExample
 from geomix.model.layers import decoder_layers
 from geomix.model.packing import packs
+from geomix.record.capture import CAPTURES
 from geomix.record.recorder import Recorder
 from geomix.record.snapshot import Snapshot
 from geomix.record.store import read_snapshot
@@ -52,14 +53,15 @@ def truth(model: Any, data: Sequence[TokenisedExample], reduction: str) -> Truth
     handle = layer.register_forward_hook(
         lambda _, __, out: last.append(out[0] if isinstance(out, tuple) else out)
     )
-    total, losses, rows, slopes = torch.zeros((), dtype=torch.float64), [], [], []
+    total = torch.zeros((), dtype=torch.float64)
+    losses, rows, slopes = [], [], []
     for example, count in zip(data, targets, strict=True):
         ids = torch.tensor([example.ids])
         out = model(input_ids=ids, use_cache=False, output_hidden_states=True)
         streams = [*out.hidden_states[:-1], last.pop()]
         found = torch.log_softmax(out.logits[0], -1)
         where = [t for t, label in enumerate(example.labels) if label != IGNORED]
-        nll = -sum(found[t - 1, example.ids[t]] for t in where)
+        nll = -torch.stack([found[t - 1, example.ids[t]] for t in where]).sum()
         losses.append(nll.item() / count)
         weight = 1 / sum(targets) if reduction == "token" else 1 / (count * len(data))
         slope = torch.autograd.grad(weight * nll, streams, retain_graph=True)
@@ -175,7 +177,7 @@ def test_nnsight_gives_the_same_bits_as_hooks(
 ) -> None:
     sets = {"D_A": examples(5, 1), "D_B": examples(4, 2)}
     files = []
-    for capture in ("hooks", "nnsight"):
+    for capture in CAPTURES:
         recorder = Recorder(
             tmp_path / capture,
             sets,
@@ -183,7 +185,7 @@ def test_nnsight_gives_the_same_bits_as_hooks(
             reduction="token",
             batch_size=3,
             pad_id=0,
-            capture=capture,  # type: ignore[arg-type]
+            capture=capture,
             lens=True,
             modules=["*.mlp"] if name != "opt" else ["*.out_proj"],
         )
