@@ -87,10 +87,16 @@ def record_run(
             the data is not what it was, or the snapshots there are were made with other settings.
     """
     schedule = None if at is None else _schedule(at)
-    arms = {name: _with(config, overrides) for name, config in stored_configs(run).items()}
+    known = stored_configs(run)
     with run.locked():
-        for name, config in arms.items():
-            _check_settings(arm_of(run, name), config, stored_configs(run)[name])
+        arms = {}
+        for name, own in known.items():
+            arm = arm_of(run, name)
+            if not arm.resolved_file.is_file():
+                say(f"{arm.path}: not begun yet")
+                continue
+            arms[name] = _with(own, overrides)
+            _check_settings(arm, arms[name], own)
         ready = prepared_arms(arms, default_device())
         for name, config in arms.items():
             arm = arm_of(run, name)

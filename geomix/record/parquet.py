@@ -3,8 +3,8 @@
 `parameters.parameter-set-other_set.parquet` has a row for each snapshot, parameter, set and other
 set, and a column for each array with those dimensions; an array that a snapshot lacks is null
 there. Tables of `probes` have the column `set`, those of its modules `module` too. Vectors
-(`feature`) are lists. Whole gradients, and arrays without labels on all axes, are a row each in
-`arrays.parquet`, and `attributes.parquet` has what the files say about themselves.
+(`feature`, `entry`) are lists. Whole gradients, and arrays without labels on all axes, are a row
+each in `arrays.parquet`, and `attributes.parquet` has what the files say about themselves.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from geomix.record.labelled import (
     read,
 )
 
-_VECTORS = ("feature",)
+_VECTORS = ("feature", "entry")
 """Last dimensions whose numbers mean something only together: a list, not a row each."""
 
 _WHOLE_KIND = "gradients"

@@ -153,6 +153,17 @@ def test_every_arm_is_recorded_each_from_its_own_weights(geomix: Any, train: Any
     assert one != two
 
 
+def test_an_arm_that_has_not_begun_is_left_to_later(geomix: Any, train: Any) -> None:
+    text = RUN + "arms: {one: {}, two: {seed: 1}}\n"
+    run = train("later", text, "record=null", at=[("arms/one/status.json", 5, signal.SIGKILL)])
+    assert not (run.path / "arms" / "two").exists()
+    done = geomix("record", "later", "--at", "boundaries", *told(*OWN))
+    assert done.status == 0, done.err
+    assert "later/arms/two: not begun yet" in done.out.splitlines()
+    assert not (run.path / "arms" / "two").exists()
+    assert run.arms[0].snapshots()
+
+
 def test_a_stage_that_ended_early_and_one_that_was_taken(geomix: Any, train: Any) -> None:
     text = RUN.replace("stop: {epochs: 2}", "stop: {epochs: 2, steps: 5}", 1)
     first = train("first", text)

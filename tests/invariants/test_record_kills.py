@@ -64,7 +64,10 @@ class Tortured:
         self.kills = 0
 
     def again(self) -> list[str]:
-        return self.go_on if self.run.resolved_file.exists() else self.begin
+        if self.run.resolved_file.exists():
+            return self.go_on
+        shutil.rmtree(self.run.path, ignore_errors=True)  # it was killed before it was a run
+        return self.begin
 
     def torture(self, kills: int, fresh: Callable[[], object], whole: Run) -> None:
         """Kill until there were so many kills, each at a random moment of what is left to do."""
