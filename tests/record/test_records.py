@@ -258,6 +258,15 @@ def test_xarray_reads_the_files_alone(run: Run) -> None:
                 assert np.array_equal(mine[name].values, variable.values)
 
 
+def test_a_file_that_is_open_elsewhere_in_the_process_is_not_called_damaged(run: Run) -> None:
+    """HDF5 refuses to open a file twice with and without a lock."""
+    path = run.snapshots()[0]
+    with xr.open_dataset(path, group="parameters", engine="h5netcdf") as theirs:
+        mine = run.records[NAMES[0]]["parameters"]
+        assert np.array_equal(mine.inner_products.values, theirs.inner_products.values)
+        assert read_snapshot(path).step == 0
+
+
 WRITER = """
 import sys, time
 from dataclasses import replace
