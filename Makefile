@@ -41,6 +41,7 @@ bench: $(READY)  ## speed and cost, as ratios in one run
 	$(BIN)/python benchmarks/scoring.py
 	$(BIN)/python benchmarks/train.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/recording_growth.py
 
 base: $(READY)  ## make the built-in base model again (about an hour)
 	$(BIN)/python data/make_base.py --out data/base

@@ -90,8 +90,10 @@ def put(
     data = _storable(values)
     options: dict[str, Any] = {}
     if isinstance(data, np.ndarray) and data.ndim and data.size:
-        rows = max(1, _BLOCK // (data.nbytes // len(data)))
-        options = {"chunks": (min(rows, len(data)), *data.shape[1:]), "fletcher32": True}
+        most = max(1, _BLOCK // (data.nbytes // len(data)))
+        pieces = -(-len(data) // most)
+        rows = -(-len(data) // pieces)  # even ones: every chunk is stored in full
+        options = {"chunks": (rows, *data.shape[1:]), "fletcher32": True}
     dataset = group.create_dataset(name, data=data, **options)
     dataset.attrs["units"] = units
     dataset.attrs["description"] = text
