@@ -157,6 +157,8 @@ def report(results: Path) -> None:
                 panel.loglog(span, np.exp(fit.intercept) * span**fit.slope, color=COLOURS[1])
                 panel.set_title(f"exponent {fit.slope:.2f} ± {half:.2f}")
                 panel.set_xlabel(LABELS[axis])
+                panel.set_xticks(span, [f"{end:,.0f}" for end in span])
+                panel.xaxis.minorticks_off()
             grid[row][0].set_ylabel(f"{unit} a snapshot")
         settle(figure)
     for file in save_figure(figure, lines, results, "recording-growth"):
