@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test torture slurm check bench slow base clean
+.PHONY: demo test torture torture-record slurm check bench slow base clean
 
 demo: $(READY)  ## the main job: train the demo's three arms offline, then measure the angles
 	$(BIN)/geomix train
@@ -18,6 +18,9 @@ slow: $(READY)  ## the tests that take longer than a minute
 
 torture: $(READY)  ## kills runs at every step and in every file, damages and fills; counts losses
 	$(BIN)/python -m pytest -m slow tests/invariants/test_kills.py tests/invariants/test_resume.py
+
+torture-record: $(READY)  ## kills recordings 200 times at random moments; counts what is lost
+	$(BIN)/python -m pytest -m slow tests/invariants/test_record_kills.py
 
 slurm: $(READY)  ## a sweep on a real SLURM cluster of one node; as root it installs what is missing
 	@command -v slurmctld munged >/dev/null || [ -x /usr/sbin/slurmctld ] || [ "$$(id -u)" != 0 ] || { \
@@ -40,6 +43,7 @@ bench: $(READY)  ## speed and cost, as ratios in one run
 	$(BIN)/python benchmarks/scoring.py
 	$(BIN)/python benchmarks/train.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/recording_growth.py
 
 base: $(READY)  ## make the built-in base model again (about an hour)
 	$(BIN)/python data/make_base.py --out data/base

@@ -29,7 +29,7 @@ from geomix.run import Run
 from geomix.train.checkpoint import Checkpoint
 from geomix.train.elsewhere import check_fits, settle, taken_of
 from geomix.train.engine import Engine, Progress
-from geomix.train.parallel import Workers
+from geomix.train.parallel import ALONE, Workers
 from geomix.train.setup import check_setup, weights_dtype
 from geomix.train.step import autocast, row_width
 
@@ -87,15 +87,15 @@ def prepared_arms(
     Raises:
         UserError: a source cannot give what a configuration asks for, or a model cannot be used.
     """
-    bases = {_base_of(config): None for config in arms.values()}  # in order, each once
+    bases = {base_of(config): None for config in arms.values()}  # in order, each once
     ready = Ready({})
     with reading_once():
         for config in arms.values():
             prepare(config)  # a mistake in the data shows before any model is loaded
         for base in reversed(bases):  # the first arm's last: it is the one to keep
-            ready.loaded = _load(base, device)
+            ready.loaded = load_base(base, device)
             for name, config in arms.items():
-                if _base_of(config) == base:
+                if base_of(config) == base:
                     if fresh:
                         check_fits(config, ready.loaded)
                         check_setup(config, ready.loaded)
@@ -128,10 +128,10 @@ class Training:
         """Train arm after arm, each from its checkpoint or from θ_0."""
         loaded, ready.loaded = ready.loaded, None
         for name, config in arms.items():
-            start, base = starts.get(name), _base_of(config)
+            start, base = starts.get(name), base_of(config)
             if start is not None:
                 loaded, base = None, (str(start.path), base[1])
-            loaded = loaded or _load(base, self.workers.device)
+            loaded = loaded or load_base(base, self.workers.device)
             prepared = ready.prepared[name]
             if not name:
                 self._train(self.run, config, prepared, loaded, self.display(name), start)
@@ -168,7 +168,7 @@ class Training:
         """Train one arm with its recorder looking on."""
         recorded = config.record is not None
         observers = (
-            [_recorder(run, config, prepared.probes, loaded, self.workers)] if recorded else []
+            [recorder_of(run, config, prepared.probes, loaded, self.workers)] if recorded else []
         )
         chat = chat_format(config.chat_template, loaded.tokenizer)
         evaluated = {
@@ -200,13 +200,14 @@ def arm_of(run: Run, name: str) -> Run:
     return Run(run.path / "arms" / name) if name else run
 
 
-def _base_of(config: RunConfig) -> tuple[str, bool]:
+def base_of(config: RunConfig) -> tuple[str, bool]:
     """What θ_0 is: the model's name, and whether its weights are only ever held in bfloat16."""
     halved = {weights_dtype(config, i) for i in range(len(config.stages))} == {torch.bfloat16}
     return config.model, halved
 
 
-def _load(base: tuple[str, bool], device: torch.device) -> LoadedModel:
+def load_base(base: tuple[str, bool], device: torch.device) -> LoadedModel:
+    """The model that `base_of` names, or the checkpoint that takes its place."""
     name, halved = base
     loaded = load_model(name, device)
     if halved:
@@ -214,12 +215,12 @@ def _load(base: tuple[str, bool], device: torch.device) -> LoadedModel:
     return loaded
 
 
-def _recorder(
+def recorder_of(
     run: Run,
     config: RunConfig,
     whole: Mapping[str, list[Example]],
     loaded: LoadedModel,
-    workers: Workers,
+    workers: Workers = ALONE,
 ) -> Recorder:
     """The recorder over the run's probe sets, whose texts are kept beside the snapshots."""
     record = config.record

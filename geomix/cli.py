@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geomix.cli_data import data
+from geomix.cli_records import export, record
 from geomix.errors import Interrupted, UserError
 from geomix.sweep.command import sweep
 from geomix.terminal import harmless
@@ -148,6 +149,8 @@ def train(
 
 main.add_command(sweep)
 main.add_command(data)
+main.add_command(export)
+main.add_command(record)
 
 
 @main.group()

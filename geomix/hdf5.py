@@ -53,6 +53,23 @@ def written_hdf5(
                 file.attrs["complete"] = True
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[Any]:
+    """Open a finished file, which never changes.
+
+    Without a lock, which some cluster file systems lack; but as it is open already, where this
+    process has it open with one, since HDF5 refuses to mix the two.
+    """
+    try:
+        file = h5py.File(path, "r", locking=False)
+    except OSError as error:
+        if "locking flag" not in str(error):
+            raise
+        file = h5py.File(path, "r")
+    with file:
+        yield file
+
+
 def scale(group: Any, name: str, values: NDArray[Any] | Sequence[str], description: str) -> None:
     """A dimension and its coordinate."""
     dataset = group.create_dataset(name, data=_storable(values))
@@ -73,8 +90,10 @@ def put(
     data = _storable(values)
     options: dict[str, Any] = {}
     if isinstance(data, np.ndarray) and data.ndim and data.size:
-        rows = max(1, _BLOCK // (data.nbytes // len(data)))
-        options = {"chunks": (min(rows, len(data)), *data.shape[1:]), "fletcher32": True}
+        most = max(1, _BLOCK // (data.nbytes // len(data)))
+        pieces = -(-len(data) // most)
+        rows = -(-len(data) // pieces)  # even ones: every chunk is stored in full
+        options = {"chunks": (rows, *data.shape[1:]), "fletcher32": True}
     dataset = group.create_dataset(name, data=data, **options)
     dataset.attrs["units"] = units
     dataset.attrs["description"] = text

@@ -21,11 +21,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from geomix.atomic import write_json
 from geomix.errors import Interrupted, UserError
 from geomix.reading import all_of, expect, parse_json, read_json
+
+if TYPE_CHECKING:
+    from geomix.records import Records
 
 DEFAULT_ROOT = Path("runs")
 
@@ -109,6 +112,13 @@ class Run:
         """The arms in the configuration's order; a run without arms is its own single arm."""
         names = self.resolved().get("arms")
         return [Run(self.path / "arms" / name) for name in names] if names else [self]
+
+    @property
+    def records(self) -> Records:
+        """What the recorder wrote, as labelled arrays; of a run with arms, ask each arm."""
+        from geomix.records import Records
+
+        return Records(self)
 
     def resolved(self) -> dict[str, Any]:
         """The resolved configuration.

@@ -41,11 +41,10 @@ import importlib.metadata
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from geomix.errors import UserError
-from geomix.hdf5 import expect, strings, written_hdf5
+from geomix.hdf5 import expect, reading, strings, written_hdf5
 from geomix.record.groups import write_gradient, write_parameters, write_path, write_probes
 from geomix.record.snapshot import (
     NODES,
@@ -112,8 +111,7 @@ def read_snapshot(path: Path, activations: bool = True) -> Snapshot:
     if not path.is_file():
         raise UserError(f"{path}: no such snapshot")
     try:
-        # Without a lock, which some cluster file systems lack: a finished file never changes.
-        with h5py.File(path, "r", locking=False) as file:
+        with reading(path) as file:
             _check(path, file)
             _check_shapes(file)
             return _read(file, activations)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 import torch
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from geomix.data.example import IGNORED, Example, TokenisedExample
-from geomix.train.events import Moment
+from geomix.record.recorder import Recorder
+from geomix.run import Run, open_run
+from geomix.train.events import Moment, SecondMoments
 
 VOCABULARY = 41
 
@@ -89,3 +95,68 @@ def moment() -> Callable[..., Moment]:
         return Moment(model, stage, "kvr", step, steps, 0, None)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def resolved() -> Callable[..., Run]:
+    """`resolved(folder, arms=None)` makes a run that holds nothing but its configuration."""
+
+    def make(folder: Path, arms: list[str] | None = None) -> Run:
+        folder.mkdir(parents=True, exist_ok=True)
+        found = {"name": "run", "hash": "0", "config": {"seed": 0, "stages": []}, "arms": arms}
+        Run(folder).resolved_file.write_text(json.dumps(found))
+        return open_run(folder)
+
+    return make
+
+
+@pytest.fixture
+def run(tmp_path: Path, resolved: Any, llama: Any, examples: Any, moment: Any) -> Run:
+    """Three snapshots of two stages, the second of which trains the last layer alone.
+
+    All that there can be is kept; Adam's second moments are known at the second snapshot.
+    """
+    made: Run = resolved(tmp_path / "run")
+    recorder = Recorder(
+        made.snapshot_folder,
+        {"D_A": examples(5, 1), "D_B": examples(4, 2)},
+        at=[0, 3, 4],
+        reduction="token",
+        batch_size=3,
+        pad_id=0,
+        capture="hooks",
+        activations=3,
+        lens=True,
+        modules=["*.mlp", "*.mlp.gate_proj"],
+        gradients=True,
+        midpoints=True,
+    )
+    model = llama()
+    ones = {name: torch.ones_like(p) for name, p in model.named_parameters()}
+    for stage, step in ((0, 0), (0, 4), (1, 3)):
+        (made.path / "stages" / f"{stage}-{'ab'[stage]}-set").mkdir(parents=True, exist_ok=True)
+        for name, parameter in model.named_parameters():
+            parameter.data += 0.01
+            parameter.requires_grad_(stage == 0 or "layers.1" in name)
+        second = SecondMoments(0, 4, 1e-8, lambda: ones) if step == 4 else None
+        recorder.observe(replace(moment(model, stage, step), second_moments=second))
+    return made
+
+
+@pytest.fixture(scope="session")
+def arrays() -> Callable[[Path], dict[str, Any]]:
+    """`arrays(path)`: every dataset of a file by its path, as h5py alone reads it."""
+
+    def of(path: Path) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+
+        def take(name: str, item: Any) -> None:
+            if isinstance(item, h5py.Dataset):
+                text = h5py.check_string_dtype(item.dtype) is not None
+                found[name] = item.asstr()[...] if text else item[...]
+
+        with h5py.File(path) as file:
+            file.visititems(take)
+        return found
+
+    return of

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from geomix.errors import UserError
+from geomix.hdf5 import put, scale
 from geomix.record.snapshot import AdamProducts, ModuleRecord, PathRecord, ProbeRecord, Snapshot
 from geomix.record.store import (
     SCHEMA,
@@ -310,3 +311,14 @@ except OSError as error:
     assert (done.returncode, done.stdout.strip()) == (0, str(path)), done.stderr
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_chunks_are_even_so_that_none_is_stored_half_empty(tmp_path: Path) -> None:
+    """Of 1.1 MiB, chunks of 1 MiB would store two."""
+    values = np.zeros((1100, 256), dtype=np.float32)
+    with h5py.File(tmp_path / "even.h5", "w") as file:
+        scale(file, "row", np.arange(1100), "rows")
+        scale(file, "feature", np.arange(256), "features")
+        put(file, "values", values, ("row", "feature"), units="1", text="zeros")
+        assert file["values"].chunks == (550, 256)
+    assert (tmp_path / "even.h5").stat().st_size < 1.05 * values.nbytes

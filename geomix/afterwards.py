@@ -1,0 +1,313 @@
+"""`geomix record`: snapshots of the checkpoints that a run has, as they would have been online.
+
+What is recorded is what the recorder would have seen: each stage is made ready as training makes it
+(precision, trained parameters, adapters), with the checkpoint's weights and second moments. So
+online and afterwards agree to the bit, on one machine with one thread count. The path between
+snapshots (`record.midpoints`) is the one thing that only a running training knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from geomix.arms import Prepared, Ready, arm_of, base_of, load_base, prepared_arms, recorder_of
+from geomix.atomic import write_json
+from geomix.config import RunConfig
+from geomix.config_document import Document, apply_text
+from geomix.config_file import mistakes_of
+from geomix.data.chat import chat_format
+from geomix.data.template import tokenise_all
+from geomix.errors import UserError
+from geomix.model.load import LoadedModel, default_device, load_tokenizer
+from geomix.reading import read_json
+from geomix.record.schedule import Schedule, parse
+from geomix.record.store import file_name, read_snapshot, write_snapshot
+from geomix.run import Run
+from geomix.stored import stored_configs
+from geomix.train.checkpoint import FINAL, Checkpoint, check, saved_second_moments
+from geomix.train.elsewhere import FILE as ELSEWHERE
+from geomix.train.events import Moment
+from geomix.train.parallel import ALONE
+from geomix.train.saving import steps_in
+from geomix.train.setup import Setup, weights_dtype
+from geomix.train.stage import Stage, check_unchanged, stages_of
+
+Say = Callable[[str], object]
+
+_SAME_RECORD = {"at", "preset", "scratch"}
+"""Keys of the recorder in which snapshots of one run may differ: not what is in each."""
+
+_STEP = len("step-")
+_MOST = 12
+"""Checkpoints that a message names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A moment of a run whose weights are there.
+
+    Attributes:
+        stage: index of the stage, from 0.
+        step: optimiser steps done in it.
+        folder: the checkpoint's; None at θ_0, which is the base model itself.
+    """
+
+    stage: int
+    step: int
+    folder: Path | None = None
+
+    @property
+    def last(self) -> bool:
+        """Whether the stage ends here."""
+        return self.folder is not None and self.folder.name == FINAL
+
+    def __str__(self) -> str:
+        return f"stage {self.stage} step {self.step}"
+
+
+def record_run(
+    run: Run, at: Sequence[str | int] | None, overrides: Sequence[str], say: Say
+) -> None:
+    """Record the checkpoints of every arm of a run.
+
+    Args:
+        run: finished or interrupted.
+        at: which moments, see `geomix.record.schedule.parse`; None takes every checkpoint.
+        overrides: `record.key=value` texts, laid over the run's own configuration.
+        say: is told of each snapshot once it is on disk, and of what is not made.
+
+    Raises:
+        UserError: another process writes the run, there is no such checkpoint or it is damaged,
+            the data is not what it was, or the snapshots there are were made with other settings.
+    """
+    schedule = None if at is None else _schedule(at)
+    known = stored_configs(run)
+    with run.locked():
+        arms = {}
+        for name, own in known.items():
+            arm = arm_of(run, name)
+            if not arm.resolved_file.is_file():
+                say(f"{arm.path}: not begun yet")
+                continue
+            arms[name] = _with(own, overrides)
+            _check_settings(arm, arms[name], own)
+        ready = prepared_arms(arms, default_device())
+        for name, config in arms.items():
+            arm = arm_of(run, name)
+            with arm.locked() if name else nullcontext():
+                _Recording(arm, config, ready, ready.prepared[name], say).record(schedule)
+            ready.loaded = None  # the first arm's θ_0
+
+
+def _schedule(at: Sequence[str | int]) -> Schedule:
+    try:
+        return parse(at)
+    except ValueError as error:
+        raise UserError(str(error).replace("record.at:", "--at:")) from None
+
+
+def _with(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """The run's configuration, recorded, with `--set` laid over."""
+    values = config.model_dump(mode="json", by_alias=True)
+    anew = any(
+        text.startswith("record.preset=") for text in overrides
+    )  # it fills what is not given
+    document = Document({**values, "record": {} if anew else values["record"] or {}})
+    for text in overrides:
+        if not text.startswith("record.") or text.startswith("record.at"):
+            advice = "--at says when" if text.startswith("record.at") else "the run is what it is"
+            raise UserError(f"--set {text}: only what is recorded can be set, record.…; {advice}")
+        apply_text(document, text)
+    try:
+        return RunConfig.model_validate(document.values)
+    except ValidationError as error:
+        raise UserError(*mistakes_of(document, error, RunConfig)) from None
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    """What decides the contents of a snapshot."""
+    assert config.record is not None
+    return config.record.model_dump(mode="json", exclude=_SAME_RECORD)
+
+
+def _settings_file(arm: Run) -> Path:
+    """With what settings an arm was recorded afterwards."""
+    return arm.probes_file.with_name("settings.json")
+
+
+def _check_settings(arm: Run, config: RunConfig, own: RunConfig) -> None:
+    """Refuse to mix snapshots of different settings in one folder.
+
+    Raises:
+        UserError: those there are, or those that the run will make when it goes on, are others.
+    """
+    file, snapshots = _settings_file(arm), arm.snapshots()
+    going_on = own.record is not None and arm.status()["state"] != "done"
+    if not snapshots and not going_on:
+        return
+    if file.exists():
+        known = read_json(file)
+    elif own.record is not None:
+        known = _settings(own)
+    else:
+        raise UserError(
+            f"{arm.snapshot_folder}: holds snapshots that this run did not make; move them away"
+        )
+    asked = _settings(config)
+    lines = [
+        f"{arm.path}: record.{key} was {known.get(key)!r} for its snapshots, is {asked.get(key)!r}"
+        for key in dict.fromkeys([*known, *asked])
+        if known.get(key) != asked.get(key)
+    ]
+    if lines:
+        advice = f"leave out --set, or move {arm.snapshot_folder} away"
+        raise UserError(*lines, f"{arm.path}: {advice}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Recording:
+    """One arm, the examples that its probe sets come from, and θ_0 where it is loaded already."""
+
+    arm: Run
+    config: RunConfig
+    ready: Ready
+    prepared: Prepared
+    say: Say
+
+    def record(self, schedule: Schedule | None) -> None:
+        """Write the snapshots that are asked for and not there."""
+        stages = self._stages()
+        points = self._points()
+        if schedule is not None:
+            points = _chosen(self.arm, schedule, points, stages)
+        left = [point for point in points if not self._there(point)]
+        if left and not self.arm.snapshots():
+            self.arm.probes_file.unlink(missing_ok=True)  # of other settings, if of any
+        if left:
+            write_json(_settings_file(self.arm), _settings(self.config))
+        for point in left:
+            self._snapshot(point, stages[point.stage])
+
+    def _stages(self) -> list[Stage]:
+        """The stages, whose examples must be those that were trained on."""
+        tokenizer = load_tokenizer(self.config.model)
+        chat = chat_format(self.config.chat_template, tokenizer)
+        file = self.arm.path / ELSEWHERE
+        known = read_json(file)["steps"] if file.exists() else {}
+        steps = {int(index): count for index, count in known.items()}
+        stages = stages_of(self.config, self.prepared.plans, tokenizer, chat, steps)
+        evaluated = {
+            name: tokenise_all(tokenizer, examples, chat)
+            for name, examples in self.prepared.evaluated.items()
+        }
+        for stage in stages:
+            file = self.arm.stage_folder(stage.index, stage.name) / "data.json"
+            check_unchanged(file, stage.described(dict(evaluated), chat))
+        return stages
+
+    def _points(self) -> list[Point]:
+        """θ_0 and every checkpoint, in order."""
+        points = [Point(0, 0)]
+        for index, stage in enumerate(self.config.stages):
+            folder = self.arm.stage_folder(index, self.config.stage_name(index)) / "checkpoints"
+            within = [Point(index, int(p.name[_STEP:]), p) for p in reversed(steps_in(folder))]
+            points += within
+            if (folder / FINAL).is_dir():
+                if stage.train.lora is not None and stage.from_ is None:
+                    self.say(
+                        f"{folder / FINAL}: left out; its adapters are merged into the weights, so "
+                        "that their gradients can be recorded only while they train"
+                    )
+                else:
+                    points.append(Point(index, self._end(index), folder / FINAL))
+        return points
+
+    def _end(self, stage: int) -> int:
+        """Optimiser steps that a finished stage took."""
+        done = self.arm.steps_done()
+        if stage not in done:
+            raise UserError(f"{self.arm.metrics_file}: no steps of stage {stage}; restore the file")
+        return done[stage]
+
+    def _there(self, point: Point) -> bool:
+        """Whether a point is recorded already, which is said."""
+        path = self.arm.snapshot_folder / file_name(point.stage, point.step)
+        if not path.exists():
+            return False
+        read_snapshot(path, activations=False)  # a damaged one is told of
+        self.say(f"{path}: there already")
+        return True
+
+    def _snapshot(self, point: Point, stage: Stage) -> None:
+        """Make the model what it was, and write what the recorder sees."""
+        path = self.arm.snapshot_folder / file_name(point.stage, point.step)
+        start = None if point.folder is None else check(point.folder)
+        loaded, steps, second = self._weights(start), stage.steps, None
+        if stage.config.from_ is None:
+            setup = Setup.of(self.config, stage, loaded, ALONE, start)
+            second = setup.second_moments(stage.index, point.step)
+        elif point.last:  # a taken stage is never made ready to be trained
+            loaded.model.to(weights_dtype(self.config, stage.index))
+            steps = point.step
+        if start is not None and point.last:
+            second = saved_second_moments(start, stage.index, point.step)
+        at = (stage.index, stage.name, point.step, steps)
+        moment = Moment(loaded.model, *at, 0, None, point.last, second_moments=second)
+        recorder = recorder_of(self.arm, self.config, self.prepared.probes, loaded)
+        write_snapshot(path, recorder.snapshot(moment))
+        self.say(str(path))
+
+    def _weights(self, start: Checkpoint | None) -> LoadedModel:
+        """The model as a checkpoint has it, or θ_0; no other stays in memory."""
+        base, self.ready.loaded = self.ready.loaded, None
+        if start is None and base is not None:
+            return base
+        del base
+        name, halved = base_of(self.config)
+        return load_base((name if start is None else str(start.path), halved), default_device())
+
+
+def _chosen(
+    arm: Run, schedule: Schedule, points: Sequence[Point], stages: Sequence[Stage]
+) -> list[Point]:
+    """The points that a schedule asks for.
+
+    Raises:
+        UserError: it asks for a step that has no checkpoint.
+    """
+    there = {(point.stage, point.step): point for point in points}
+    ends = {point.stage: point.step for point in points if point.last}
+    wanted: set[tuple[int, int]] = set()
+    if schedule.boundaries:
+        wanted |= {(0, 0), *ends.items()}
+    spaced = Schedule(log=schedule.log, every=schedule.every)
+    missing: list[str] = []
+    for stage in stages[: _begun(ends, len(stages))]:
+        most = ends.get(stage.index, stage.steps)  # a rule may have ended it earlier
+        asked = {(stage.index, s) for s in spaced.steps_of(stage.index, stage.steps) if s <= most}
+        wanted |= asked
+    for step in schedule.steps:
+        found = {place for place in there if place[1] == step}
+        wanted |= found
+        missing += [] if found else [f"step {step}"]
+    missing = [*missing, *(str(Point(*place)) for place in sorted(wanted - set(there)))]
+    if missing:
+        raise UserError(f"{arm.path}: no checkpoint at {_some(missing)}; there are {_some(points)}")
+    return [point for point in points if (point.stage, point.step) in wanted]
+
+
+def _begun(ends: Collection[int], stages: int) -> int:
+    """How many stages have begun: those that ended, and the next."""
+    return min(len(ends) + 1, stages)
+
+
+def _some(items: Sequence[object]) -> str:
+    shown = [str(item) for item in items[:_MOST]]
+    more = len(items) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")

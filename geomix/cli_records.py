@@ -1,0 +1,70 @@
+"""The commands on records: `geomix record` and `geomix export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from geomix.records import Format
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--to",
+    "folder",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A new folder; of a run with arms, one within it for each.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["parquet", "numpy"]),
+    default="parquet",
+    show_default=True,
+    help="One tidy table a kind of array, or an .npz a snapshot.",
+)
+def export(run: Path, folder: Path, form: Format) -> None:
+    """Write a run's records for programs that do not read HDF5, numbers, labels and units.
+
+    RUN is a run's folder.
+    """
+    from geomix.records import export_run
+    from geomix.run import open_run
+
+    for file in export_run(open_run(run), folder, form):
+        click.echo(file)
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--at",
+    multiple=True,
+    metavar="WHEN",
+    help="As record.at: boundaries, log:N, every:N or a step. Without it, every checkpoint.",
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="record.KEY=VALUE",
+    help="Override what is recorded: --set record.probes=64",
+)
+def record(run: Path, at: tuple[str, ...], overrides: tuple[str, ...]) -> None:
+    """Record the checkpoints of a run afterwards, as they would have been recorded while it ran.
+
+    RUN is a run's folder, finished or interrupted; its arms are recorded each. Prints the file of
+    every snapshot once it is on disk; those that are there already are not made again.
+    """
+    from geomix.afterwards import record_run
+    from geomix.model.load import quiet_libraries
+    from geomix.run import open_run
+
+    quiet_libraries()
+    when = [int(item) if item.isdecimal() else item for item in at]
+    record_run(open_run(run), when or None, overrides, click.echo)

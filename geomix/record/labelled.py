@@ -1,0 +1,282 @@
+"""What a snapshot file holds, as labelled arrays that are read when they are looked at.
+
+Nothing here knows which datasets there are: any group of datasets with dimension scales becomes an
+xarray Dataset, each scale a coordinate. A file is open only while something is read from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from geomix.errors import UserError
+from geomix.hdf5 import reading
+from geomix.record.store import read_snapshot
+
+if TYPE_CHECKING:
+    from xarray.core.indexing import ExplicitIndexer
+
+_HIDDEN = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_Netcdf4Dimid")
+"""Attributes with which HDF5 itself keeps dimension scales."""
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A dataset, without its numbers.
+
+    Attributes:
+        dims: its dimensions' names.
+        shape: their lengths.
+        dtype: of the values as they are read: texts are `object`, flags `bool`.
+        attrs: its attributes: units, description and whatever else the recorder says.
+        values: of a coordinate; None of any other dataset, which is read when it is looked at.
+    """
+
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    attrs: dict[str, Any]
+    values: NDArray[Any] | None
+
+
+def group_of(path: Path, group: str) -> dict[str, Described]:
+    """The datasets of one group of a snapshot, without their numbers; none where it has no such.
+
+    Raises:
+        UserError: the file is not a snapshot that this version reads (`store.read_snapshot`).
+    """
+    return _group(*_state(path), group)
+
+
+def groups_of(path: Path) -> dict[str, dict[str, Any]]:
+    """The attributes of every group of a snapshot, by its path; those of the file under "".
+
+    Raises:
+        UserError: as in `group_of`.
+    """
+    _check(*_state(path))
+    with opened(path) as file:
+        found = {"": _attributes(file)}
+
+        def look(name: str, item: Any) -> None:
+            if isinstance(item, h5py.Group):
+                found[name] = _attributes(item)
+
+        file.visititems(look)
+    return found
+
+
+def datasets_of(path: Path) -> dict[str, Described]:
+    """Every dataset of a snapshot, coordinates included, by its path.
+
+    Raises:
+        UserError: as in `group_of`.
+    """
+    return {
+        f"{group}/{name}": one
+        for group in groups_of(path)
+        for name, one in group_of(path, group).items()
+    }
+
+
+def attributes_of(path: Path) -> dict[str, dict[str, Any]]:
+    """The attributes of every group and every dataset of a snapshot, by its path.
+
+    Raises:
+        UserError: as in `group_of`.
+    """
+    return groups_of(path) | {name: one.attrs for name, one in datasets_of(path).items()}
+
+
+def json_value(value: Any) -> Any:
+    """An attribute that JSON has no word for."""
+    return value.tolist() if isinstance(value, np.ndarray) else str(value)
+
+
+def _state(path: Path) -> tuple[Path, int, int, int]:
+    """What changes when the file is replaced, as finished files never change otherwise."""
+    try:
+        at = path.stat()
+    except OSError:
+        raise UserError(f"{path}: no such snapshot") from None
+    return path, at.st_ino, at.st_mtime_ns, at.st_size
+
+
+@lru_cache(maxsize=4096)
+def _check(path: Path, _inode: int, _changed: int, _size: int) -> None:
+    read_snapshot(path, activations=False)  # says what is wrong with it
+
+
+@lru_cache(maxsize=4096)
+def _group(path: Path, inode: int, changed: int, size: int, group: str) -> dict[str, Described]:
+    _check(path, inode, changed, size)
+    with opened(path) as file:
+        found = file.get(group or "/", {})
+        return {n: _described(one) for n, one in found.items() if isinstance(one, h5py.Dataset)}
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """Open a snapshot to read from it.
+
+    Raises:
+        UserError: what is read is damaged.
+    """
+    try:
+        with reading(path) as file:
+            yield file
+    except (OSError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{path}: damaged, truncated or not HDF5; delete it and record it again ({reason})"
+        ) from None
+
+
+def _attributes(item: Any) -> dict[str, Any]:
+    return {name: _plain(item.attrs[name]) for name in item.attrs if name not in _HIDDEN}
+
+
+def _plain(value: Any) -> Any:
+    """An attribute as Python has it; an array stays one."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _described(dataset: Any) -> Described:
+    attrs = _attributes(dataset)
+    dtype = np.dtype(bool) if attrs.pop("dtype", None) == "bool" else dataset.dtype
+    if dataset.is_scale:
+        dims: tuple[str, ...] = (dataset.name.rpartition("/")[2],)
+    else:
+        axes = [axis.keys() for axis in dataset.dims]
+        dims = tuple(names[0] if (names := keys) else f"dim_{i}" for i, keys in enumerate(axes))
+    texts = h5py.check_string_dtype(dataset.dtype) is not None
+    if texts:
+        dtype = np.dtype(object)
+    values = read(dataset, ...) if dataset.is_scale else None
+    return Described(dims, dataset.shape, dtype, attrs, values)
+
+
+def read(dataset: Any, where: Any) -> NDArray[Any]:
+    """Some of a dataset's values: texts as `str`, flags as bool."""
+    if h5py.check_string_dtype(dataset.dtype) is not None:
+        found: NDArray[Any] = np.asarray(dataset.asstr()[where], dtype=object)
+    else:
+        found = np.asarray(dataset[where])
+    return found.astype(bool) if dataset.attrs.get("dtype") == "bool" else found
+
+
+class OnDisk(BackendArray):
+    """A dataset of one file, read when it is indexed."""
+
+    def __init__(self, path: Path, name: str, described: Described) -> None:
+        self.path, self.name = path, name
+        self.shape, self.dtype = described.shape, described.dtype
+
+    def __getitem__(self, key: ExplicitIndexer) -> Any:
+        support = indexing.IndexingSupport.OUTER_1VECTOR  # what h5py can do
+        return indexing.explicit_indexing_adapter(key, self.shape, support, self._read)
+
+    def _read(self, key: tuple[Any, ...]) -> NDArray[Any]:
+        with opened(self.path) as file:
+            return read(file[self.name], key)
+
+
+class Stacked(BackendArray):
+    """The same dataset of several files, one after the other along a first axis."""
+
+    def __init__(self, paths: Sequence[Path], name: str, described: Described) -> None:
+        self.paths, self.name = list(paths), name
+        self.shape, self.dtype = (len(self.paths), *described.shape), described.dtype
+
+    def __getitem__(self, key: ExplicitIndexer) -> Any:
+        support = indexing.IndexingSupport.BASIC
+        return indexing.explicit_indexing_adapter(key, self.shape, support, self._read)
+
+    def _read(self, key: tuple[Any, ...]) -> NDArray[Any]:
+        which, inner = key[0], key[1:]
+        if not isinstance(which, slice):
+            return self._read_one(self.paths[which], inner)
+        found = [self._read_one(path, inner) for path in self.paths[which]]
+        if not found:
+            one = np.empty(self.shape[1:], self.dtype)[inner]
+            return np.empty((0, *one.shape), self.dtype)
+        return np.stack(found)
+
+    def _read_one(self, path: Path, key: tuple[Any, ...]) -> NDArray[Any]:
+        with opened(path) as file:
+            return read(file[self.name], key)
+
+
+def lazy(array: BackendArray, dims: Sequence[str], attrs: Mapping[str, Any]) -> xr.Variable:
+    """A labelled array over one that is read when it is indexed."""
+    return xr.Variable(dims, indexing.LazilyIndexedArray(array), dict(attrs))
+
+
+class SnapshotArrays(Mapping[str, xr.Dataset]):
+    """One snapshot: a Dataset for each group that has arrays, by its path such as `probes/D_A`.
+
+    No xarray DataTree: that demands of a group within another that shared names of dimensions have
+    the same labels, and a module has as many features as it likes.
+
+    Raises:
+        UserError: the file is not a snapshot that this version reads.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.attrs = groups_of(path)[""]
+
+    def __getitem__(self, group: str) -> xr.Dataset:
+        if group not in list(self):
+            raise UserError(f"{self.path}: no group '{group}'; there are {', '.join(self)}")
+        datasets = group_of(self.path, group)
+        arrays = {name: OnDisk(self.path, f"{group}/{name}", d) for name, d in datasets.items()}
+        return dataset_of(datasets, arrays, groups_of(self.path)[group])
+
+    def __iter__(self) -> Iterator[str]:
+        return (group for group in groups_of(self.path) if group_of(self.path, group))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def __repr__(self) -> str:
+        return f"<snapshot {self.path.stem}: {', '.join(self)}>"
+
+
+def dataset_of(
+    datasets: Mapping[str, Described],
+    arrays: Mapping[str, BackendArray],
+    attrs: Mapping[str, Any],
+) -> xr.Dataset:
+    """A group as a Dataset: scales are its coordinates, and what is said of each parameter.
+
+    Args:
+        datasets: of the group.
+        arrays: the values of each.
+        attrs: of the group.
+    """
+    variables = {
+        name: xr.Variable(one.dims, one.values, one.attrs)
+        if one.values is not None
+        else lazy(arrays[name], one.dims, one.attrs)
+        for name, one in datasets.items()
+    }
+    beside = [n for n, one in datasets.items() if one.values is not None or is_label(one)]
+    coordinates = {name: variables.pop(name) for name in beside}
+    return xr.Dataset(variables, coordinates, dict(attrs))
+
+
+def is_label(one: Described) -> bool:
+    """Whether a dataset says what a parameter tensor is: its layer, module or size."""
+    return one.dims == ("parameter",) and one.values is None

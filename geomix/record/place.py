@@ -1,0 +1,41 @@
+"""Where the snapshots of a run are: stage, step and file, known without opening any."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from geomix.run import Run
+
+_NAME = re.compile(r"stage(\d+)-step(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A snapshot on disk.
+
+    Attributes:
+        stage: index of the stage, from 0.
+        stage_name: its name.
+        step: optimiser steps done in the stage.
+        path: the file.
+    """
+
+    stage: int
+    stage_name: str
+    step: int
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """`stage0-step000120`, by which `Records` knows it."""
+        return self.path.stem
+
+
+def places(run: Run) -> list[Place]:
+    """The snapshots of a run, in the order of stage and step."""
+    folders = (run.path / "stages").glob("*-*")
+    names = dict(folder.name.split("-", 1) for folder in folders)
+    found = [(_NAME.fullmatch(path.stem), path) for path in run.snapshots()]
+    return [Place(int(m[1]), names.get(m[1], ""), int(m[2]), path) for m, path in found if m]

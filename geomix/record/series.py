@@ -1,0 +1,169 @@
+"""One variable over the snapshots of a run, read when it is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from geomix.errors import UserError
+from geomix.record.labelled import Described, Stacked, group_of, is_label, lazy, opened, read
+from geomix.record.place import Place
+
+_OF_THE_SET = ("offsets", "positions", "targets")
+"""What is the same at every snapshot: which tokens of a probe set are looked at."""
+
+
+Held = list[tuple[Place, dict[str, Described]]]
+"""A group's datasets, of each snapshot that has the group."""
+
+
+def series(places: Sequence[Place], name: str) -> xr.DataArray | None:
+    """One variable of every snapshot that holds it; see `geomix.records.Records.series`.
+
+    Args:
+        places: the snapshots, in order.
+        name: group and variable.
+
+    Returns:
+        None where no snapshot holds it.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    group, _, own = name.rpartition("/")
+    held = [(place, found) for place, found in _held(places, group) if own in found]
+    if not held:
+        return None
+    here = [place for place, _ in held]
+    axes = [_axes(found, own) for _, found in held]
+    if all(_same(axes[0], other) for other in axes[1:]):
+        union, one = axes[0], held[0][1][own]
+        array = Stacked([place.path for place in here], name, one)
+        variable = lazy(array, ("snapshot", *one.dims), {})
+    else:
+        union = {dim: _union([one[dim] for one in axes]) for dim in axes[0]}
+        variable = _filled(here, name, [found[own] for _, found in held], axes, union)
+    coordinates = {**_moments(here), **{dim: (dim, labels) for dim, labels in union.items()}}
+    found = xr.DataArray(variable, {**coordinates, **_labels(held, name, union)}, name=own)
+    return _with_attributes(found, [datasets[own].attrs for _, datasets in held])
+
+
+def probes(places: Sequence[Place], name: str) -> xr.Dataset | None:
+    """All that the snapshots say of one probe set; see `geomix.records.Records.probes`.
+
+    Raises:
+        UserError: it is not the same in all snapshots, or a file is damaged.
+    """
+    group = f"probes/{name}"
+    held = _held(places, group)
+    names = {own: one for _, found in held for own, one in found.items() if one.values is None}
+    variables: dict[str, xr.DataArray] = {}
+    for own in names:
+        one = series(places, f"{group}/{own}")
+        assert one is not None
+        if own in _OF_THE_SET:
+            if (one.values != one.values[0]).any():
+                raise UserError(
+                    f"{places[0].path.parent}: {name} is not the same in all snapshots; "
+                    "look at them one by one"
+                )
+            one = one[0].drop_vars(("snapshot", "stage", "stage_name", "step"))
+        variables[own] = one
+    return xr.Dataset(variables) if held else None
+
+
+def _held(places: Sequence[Place], group: str) -> Held:
+    found = [(place, group_of(place.path, group)) for place in places]
+    return [(place, datasets) for place, datasets in found if datasets]
+
+
+def _with_attributes(array: xr.DataArray, said: Sequence[dict[str, Any]]) -> xr.DataArray:
+    """Attributes that all snapshots share; the others are coordinates, `<variable>_<attribute>`."""
+    names = dict.fromkeys(name for attrs in said for name in attrs)
+    values = {name: [attrs.get(name) for attrs in said] for name in names}
+    shared = {name: found[0] for name, found in values.items() if found == found[:1] * len(found)}
+    rest = {
+        f"{array.name}_{name}": ("snapshot", np.array(found))
+        for name, found in values.items()
+        if name not in shared
+    }
+    return array.assign_coords(rest).assign_attrs(shared)
+
+
+Axes = dict[str, NDArray[Any]]
+"""The labels along each dimension."""
+
+
+def _axes(group: dict[str, Described], name: str) -> Axes:
+    """The labels along each dimension of a dataset; numbers where the file gives none."""
+    one, axes = group[name], {}
+    for dim, length in zip(one.dims, one.shape, strict=True):
+        values = group[dim].values if dim in group else None
+        axes[dim] = np.arange(length) if values is None else values
+    return axes
+
+
+def _same(one: Axes, other: Axes) -> bool:
+    return list(one) == list(other) and all(np.array_equal(one[d], other[d]) for d in one)
+
+
+def _union(labels: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """All labels, in the order in which they are first seen."""
+    found = dict.fromkeys(label for one in labels for label in one.tolist())
+    return np.array(list(found), dtype=labels[0].dtype)
+
+
+def _moments(places: Sequence[Place]) -> dict[str, Any]:
+    texts = {"snapshot": [place.name for place in places]}
+    texts["stage_name"] = [place.stage_name for place in places]
+    found: dict[str, Any] = {k: ("snapshot", np.array(v, object)) for k, v in texts.items()}
+    found["stage"] = ("snapshot", np.array([place.stage for place in places], np.int64))
+    found["step"] = ("snapshot", np.array([place.step for place in places], np.int64))
+    return found
+
+
+def _filled(
+    places: Sequence[Place],
+    name: str,
+    described: Sequence[Described],
+    axes: Sequence[Axes],
+    union: Axes,
+) -> xr.Variable:
+    """A variable whose axes differ between the snapshots, read now."""
+    first = described[0]
+    dtype = first.dtype if first.dtype.kind == "f" else np.dtype(np.float64)
+    values = np.full((len(places), *(len(labels) for labels in union.values())), np.nan, dtype)
+    rows = {dim: {label: i for i, label in enumerate(found)} for dim, found in union.items()}
+    for i, (place, mine) in enumerate(zip(places, axes, strict=True)):
+        where = [[rows[dim][label] for label in labels] for dim, labels in mine.items()]
+        with opened(place.path) as file:
+            values[np.ix_([i], *where)] = read(file[name], ...)
+    return xr.Variable(("snapshot", *first.dims), values)
+
+
+def _labels(held: Held, name: str, union: Axes) -> dict[str, Any]:
+    """Layer, module and size of each parameter, where the variable has such an axis."""
+    group, _, own = name.rpartition("/")
+    found: dict[str, dict[str, Any]] = {}
+    left = set(union.get("parameter", ()))
+    for place, datasets in held:
+        if not left:
+            break
+        names = datasets["parameter"].values
+        assert names is not None
+        if left.isdisjoint(names):
+            continue
+        left -= set(names)
+        with opened(place.path) as file:
+            for label in (n for n, one in datasets.items() if is_label(one) and n != own):
+                values = read(file[f"{group}/{label}"], ...)
+                found.setdefault(label, {}).update(zip(names, values, strict=True))
+    order = union.get("parameter", ())
+    return {
+        label: ("parameter", np.array([known[name] for name in order]))
+        for label, known in found.items()
+    }

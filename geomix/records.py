@@ -1,0 +1,222 @@
+"""`open_run(path).records`: the snapshots of a run as labelled arrays.
+
+    records = geomix.open_run("runs/2026-11-20-demo").arms[0].records
+    records.snapshots                                   what there is: stage, step, path
+    records["stage1-step000120"]["probes/D_A"].loss     one snapshot, a Dataset a group
+    records.at(stage=1)                                 the last one of a stage
+    records.inner_products.sel(set="D_A", other_set="D_B").groupby("layer").sum()
+    records.probes("D_A").activations.sel(layer=2)      over all snapshots
+
+Nothing is read before it is looked at, and no file stays open. Every look lists the folder anew, so
+that a run can be watched while it is being recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from geomix.errors import UserError
+from geomix.reading import read_json
+from geomix.record.place import Place, places
+from geomix.run import Run
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from geomix.record.labelled import SnapshotArrays
+
+Format = Literal["parquet", "numpy"]
+
+_MOST = 12
+"""Names that a message lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What a run's recorder has written so far.
+
+    Attributes:
+        run: of which; of a run with arms, one of its arms.
+    """
+
+    run: Run
+
+    @property
+    def snapshots(self) -> list[Place]:
+        """What there is, in the order of stage and step; `pandas.DataFrame` takes it as it is.
+
+        Raises:
+            UserError: the run has arms, whose records are their own.
+        """
+        found = places(self.run)
+        if not found and (arms := self.run.arms) != [self.run]:
+            names = ", ".join(arm.name for arm in arms)
+            raise UserError(f"{self.run.path}: its arms have the records ({names}); open run.arms")
+        return found
+
+    def __len__(self) -> int:
+        return len(self.snapshots)
+
+    def __iter__(self) -> Iterator[SnapshotArrays]:
+        return (self._arrays(place) for place in self.snapshots)
+
+    def __getitem__(self, name: str) -> SnapshotArrays:
+        """One snapshot, by its file's name without ending.
+
+        Raises:
+            UserError: there is none of that name, or its file is damaged.
+        """
+        known = {place.name: place for place in self.snapshots}
+        if name not in known:
+            raise UserError(f"{self.run.path}: no snapshot '{name}'; {_listed(known)}")
+        return self._arrays(known[name])
+
+    def at(self, stage: int, step: int | None = None) -> SnapshotArrays:
+        """One snapshot, by its place.
+
+        Args:
+            stage: index of the stage, from 0.
+            step: optimiser steps done in it; None takes the last that is recorded.
+
+        Raises:
+            UserError: there is none, or its file is damaged.
+        """
+        here = {place.step: place for place in self.snapshots if place.stage == stage}
+        if not here or (step is not None and step not in here):
+            asked = f"stage {stage}" + (f", step {step}" if step is not None else "")
+            known = [place.name for place in self.snapshots]
+            raise UserError(f"{self.run.path}: no snapshot of {asked}; {_listed(known)}")
+        return self._arrays(here[max(here) if step is None else step])
+
+    @property
+    def inner_products(self) -> xr.DataArray:
+        """`(snapshot, parameter, set, other_set)` float64, with layer, module and size of each.
+
+        The inner products of the sets' mean-loss gradients. Where stages train different
+        parameters, those that a snapshot does not cover are NaN.
+        """
+        return self.series("parameters/inner_products")
+
+    def series(self, name: str) -> xr.DataArray:
+        """One variable over all snapshots that hold it.
+
+        Args:
+            name: group and variable, such as `probes/D_A/loss` or `parameters/inner_products`.
+
+        Returns:
+            Its own dimensions behind a first one, `snapshot`, which has the coordinates `stage`,
+            `stage_name` and `step`; an attribute that differs between them is another, such as
+            `products_from_step`. It is read when it is looked at, unless the snapshots' axes
+            differ: then it has the labels of all, and NaN where a snapshot lacks one.
+
+        Raises:
+            UserError: no snapshot holds it, or a file is damaged.
+        """
+        from geomix.record.series import series
+
+        found = series(self.snapshots, name)
+        if found is None:
+            raise UserError(f"{self.run.path}: no snapshot holds '{name}'; {self._known(name)}")
+        return found
+
+    def probes(self, name: str) -> xr.Dataset:
+        """What all snapshots say of one probe set, read when it is looked at.
+
+        Example i owns the positions `offsets[i]` to `offsets[i + 1]`; its prompt and target are
+        coordinates.
+
+        Raises:
+            UserError: there is no such set, it is not the same in all snapshots, or a file is
+                damaged.
+        """
+        from geomix.record.series import probes
+
+        found = probes(self.snapshots, name)
+        if found is None:
+            groups = [group.split("/") for group in self._groups()]
+            sets = [rest[0] for kind, *rest in groups if kind == "probes" and len(rest) == 1]
+            raise UserError(f"{self.run.path}: no probe set '{name}'; {_listed(sets)}")
+        return found.assign_coords(self._texts(name, found.sizes["example"]))
+
+    def export(self, folder: str | Path, format: Format = "parquet") -> list[Path]:  # noqa: A002
+        """Write all snapshots for programs that do not read HDF5.
+
+        Args:
+            folder: a new one; it is there once all of it is written.
+            format: `parquet`, one tidy table a kind of array, or `numpy`, an `.npz` a snapshot.
+
+        Returns:
+            The files.
+
+        Raises:
+            UserError: the folder is there already, nothing is recorded, or a file is damaged.
+        """
+        from geomix.record.export import export
+
+        if not (places := self.snapshots):
+            raise UserError(f"{self.run.path}: nothing is recorded yet")
+        paths = [place.path for place in places]
+        return export(paths, Path(folder), format, self.run.probes_file)
+
+    def _arrays(self, place: Place) -> SnapshotArrays:
+        from geomix.record.labelled import SnapshotArrays
+
+        return SnapshotArrays(place.path)
+
+    def _groups(self) -> list[str]:
+        """The groups of the last snapshot; none where nothing is recorded yet."""
+        from geomix.record.labelled import groups_of
+
+        places = self.snapshots
+        return [group for group in groups_of(places[-1].path) if group] if places else []
+
+    def _known(self, name: str) -> str:
+        """What there is in the group of a variable, else which groups there are, for a message."""
+        from geomix.record.labelled import group_of
+
+        group = name.rpartition("/")[0]
+        if group not in self._groups():
+            return _listed(self._groups())
+        found = group_of(self.snapshots[-1].path, group)
+        return _listed(f"{group}/{one}" for one, known in found.items() if known.values is None)
+
+    def _texts(self, name: str, examples: int) -> dict[str, Any]:
+        """Prompts and targets of a probe set, where they are kept."""
+        if not self.run.probes_file.is_file():
+            return {}
+        texts = read_json(self.run.probes_file).get(name, {}).get("examples", [])
+        if len(texts) != examples:
+            return {}
+        return {
+            key: ("example", np.array([text.get(key) for text in texts], dtype=object))
+            for key in ("prompt", "target")
+        }
+
+
+def export_run(run: Run, folder: Path, form: Format) -> list[Path]:
+    """Export a run; of one with arms, each arm that has records into a folder of its name.
+
+    Raises:
+        UserError: as in `Records.export`.
+    """
+    arms = run.arms
+    if arms == [run]:
+        return Records(run).export(folder, form)
+    recorded = [arm for arm in arms if arm.snapshots()]
+    if not recorded:
+        raise UserError(f"{run.path}: nothing is recorded yet")
+    return [file for arm in recorded for file in Records(arm).export(folder / arm.name, form)]
+
+
+def _listed(names: Iterable[str]) -> str:
+    """What there is, for a message."""
+    known = list(names)
+    if not known:
+        return "nothing is recorded yet"
+    shown = known if len(known) <= _MOST else [*known[: _MOST // 2], "…", known[-1]]
+    return f"there are {', '.join(shown)}"

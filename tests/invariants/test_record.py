@@ -1,0 +1,245 @@
+"""Recorded afterwards, a checkpoint gives the very numbers that it gave while the run trained."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from geomix.record.store import read_snapshot
+from geomix.run import Run, open_run
+
+RUN = """stages:
+  - data: {source: kvr, limit: 6}
+    mix: {source: random-words, ratio: 1, words: 2}
+    stop: {epochs: 2}
+  - data: {source: arithmetic, limit: 4}
+    replay: 0.5
+    stop: {epochs: 2}
+train: {lr: 1e-2, batch_size: 3}
+record: {at: [boundaries, "every:2"], probes: 3, batch_size: 2, modules: ["*.mlp"], gradients: true}
+checkpoint: {steps: 2, keep: 9}
+"""
+"""8 and 6 steps: the first stage has 12 examples, the second 4 and three of the first's."""
+
+KEYS = {
+    "plain": "",
+    "a part": "trainable: ['layers:1', '*.ln_f.*']",
+    "pure bfloat16": "precision: bf16-pure",
+    "mixed precision": "precision: bf16",
+    "pieces": "micro_batch_size: 1, gradient_checkpointing: true",
+    "packed": "pack: 64, loss: example",
+}
+OWN = ["record.probes=3", "record.batch_size=2", "record.modules=['*.mlp']"]
+OWN += ["record.gradients=true"]
+"""What `RUN` records, for a run that records nothing."""
+
+
+def told(*settings: str) -> list[str]:
+    return [part for setting in settings for part in ("--set", setting)]
+
+
+def contents(path: Path) -> dict[str, Any]:
+    """Every dataset and attribute of a file, as h5py reads it."""
+    found: dict[str, Any] = {}
+
+    def take(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[name] = np.asarray(item[...])
+        for key, value in item.attrs.items():
+            if key not in ("REFERENCE_LIST", "DIMENSION_LIST"):
+                found[f"{name}@{key}"] = np.asarray(value)
+
+    with h5py.File(path) as file:
+        take("", file)
+        file.visititems(take)
+    return found
+
+
+def same(ours: Path, theirs: Path) -> None:
+    """Two snapshots are equal, dataset by dataset and bit by bit."""
+    one, other = contents(ours), contents(theirs)
+    assert set(one) == set(other)
+    assert len(one) > 50
+    for name, values in one.items():
+        assert values.dtype == other[name].dtype
+        assert values.shape == other[name].shape
+        if values.dtype.kind == "O":
+            assert values.tolist() == other[name].tolist(), name
+        else:
+            assert values.tobytes() == other[name].tobytes(), name
+
+
+@pytest.fixture
+def train(geomix: Any) -> Any:
+    """`train(name, text, *settings)`: a run of this configuration, anew."""
+
+    def do(name: str, text: str, *settings: str, **how: Any) -> Run:
+        shutil.rmtree(geomix.folder / name, ignore_errors=True)
+        (geomix.folder / f"{name}.yaml").write_text(text)
+        model = told(f"model={geomix.model}", *settings)
+        done = geomix("train", f"{name}.yaml", "--out", name, "--quiet", *model, **how)
+        assert done.status == 0 or how, done.err
+        return Run(geomix.folder / name)
+
+    return do
+
+
+def refused(geomix: Any, *arguments: str) -> str:
+    """The lines on stderr of a command that ends with status 2."""
+    done = geomix(*arguments)
+    assert done.status == 2, done.out + done.err
+    assert "Traceback" not in done.err
+    return str(done.err)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_afterwards_is_as_online_to_the_bit(geomix: Any, train: Any, key: str) -> None:
+    text = RUN.replace("batch_size: 3", ", ".join(filter(None, ["batch_size: 3", KEYS[key]])))
+    online = train("online", text)
+    later = train("later", text, "record=null")
+    assert not later.snapshots()
+    done = geomix("record", "later", *told(*OWN))
+    assert done.status == 0, done.err
+    made = [f"later/records/snapshots/{path.name}" for path in later.snapshots()]
+    assert done.out.splitlines() == made
+    names = [path.name for path in later.snapshots()]
+    assert names == [f"stage{s}-step{n:06d}.h5" for s, n in ((0, 0), (0, 8), (1, 6))]
+    for path in later.snapshots():
+        same(path, online.snapshot_folder / path.name)
+    assert json.loads(later.probes_file.read_text()) == json.loads(online.probes_file.read_text())
+
+
+@pytest.mark.parametrize("key", ["plain", "adapters", "a part"])
+def test_checkpoints_within_a_stage_of_a_killed_run(geomix: Any, train: Any, key: str) -> None:
+    more = {"adapters": "lora: {rank: 2, dropout: 0.1}"}.get(key) or KEYS[key]
+    text = RUN.replace("batch_size: 3", ", ".join(filter(None, ["batch_size: 3", more])))
+    online = train("online", text)
+    killed = train("killed", text, "record=null", at=[("step-000006", 2, signal.SIGKILL)])
+    assert not (killed.path / "stages" / "0-kvr" / "checkpoints" / "final").exists()
+    done = geomix("record", "killed", *told(*OWN))
+    assert done.status == 0, done.err
+    steps = [int(path.stem[-6:]) for path in killed.snapshots()]
+    assert steps in ([0, 2, 4], [0, 2, 4, 6])
+    for path in killed.snapshots():
+        same(path, online.snapshot_folder / path.name)
+    done = geomix("train", "--resume", "killed", "--quiet")  # which the records do not disturb
+    assert done.status == 0, done.err
+    done = geomix("record", "killed", *told(*OWN))
+    assert done.status == 0, done.err
+    merged = "adapters are merged"
+    assert (merged in done.out) == (key == "adapters")
+    for path in killed.snapshots():
+        same(path, online.snapshot_folder / path.name)
+
+
+def test_every_arm_is_recorded_each_from_its_own_weights(geomix: Any, train: Any) -> None:
+    arms = "arms: {one: {}, two: {seed: 1}}\n"
+    online = train("online", RUN + arms)
+    later = train("later", RUN + arms, "record=null")
+    done = geomix("record", "later", "--at", "boundaries", *told(*OWN))
+    assert done.status == 0, done.err
+    for mine, theirs in zip(later.arms, online.arms, strict=True):
+        assert len(mine.snapshots()) == 3
+        for path in mine.snapshots():
+            same(path, theirs.snapshot_folder / path.name)
+    one, two = (arm.snapshots()[1].read_bytes() for arm in later.arms)
+    assert one != two
+
+
+def test_an_arm_that_has_not_begun_is_left_to_later(geomix: Any, train: Any) -> None:
+    text = RUN + "arms: {one: {}, two: {seed: 1}}\n"
+    run = train("later", text, "record=null", at=[("arms/one/status.json", 5, signal.SIGKILL)])
+    assert not (run.path / "arms" / "two").exists()
+    done = geomix("record", "later", "--at", "boundaries", *told(*OWN))
+    assert done.status == 0, done.err
+    assert "later/arms/two: not begun yet" in done.out.splitlines()
+    assert not (run.path / "arms" / "two").exists()
+    assert run.arms[0].snapshots()
+
+
+def test_a_stage_that_ended_early_and_one_that_was_taken(geomix: Any, train: Any) -> None:
+    text = RUN.replace("stop: {epochs: 2}", "stop: {epochs: 2, steps: 5}", 1)
+    first = train("first", text)
+    taken = text.replace(
+        "- data: {source: kvr, limit: 6}",
+        f"- from: {first.path}\n    data: {{source: kvr, limit: 6}}",
+    )
+    online = train("online", taken)
+    later = train("later", taken, "record=null")
+    done = geomix("record", "later", "--at", "boundaries", *told(*OWN))
+    assert done.status == 0, done.err
+    assert [path.stem for path in later.snapshots()] == [
+        "stage0-step000000",
+        "stage0-step000005",
+        "stage1-step000006",
+    ]
+    for path in later.snapshots():
+        same(path, online.snapshot_folder / path.name)
+
+
+def test_what_is_there_is_left_and_what_is_missing_is_made(geomix: Any, train: Any) -> None:
+    run = train("online", RUN)
+    before = {path: path.stat().st_mtime_ns for path in run.snapshots()}
+    gone = run.snapshots()[0]
+    content = gone.read_bytes()
+    gone.unlink()
+    done = geomix("record", "online", "--at", "boundaries")
+    assert done.status == 0, done.err
+    there = [line for line in done.out.splitlines() if line.endswith("there already")]
+    assert len(there) == 2
+    assert len(done.out.splitlines()) == 3
+    assert gone.read_bytes() == content
+    after = {path: path.stat().st_mtime_ns for path in run.snapshots()}
+    assert {path for path in before if before[path] != after[path]} == {gone}
+    assert open_run(run.path).status()["state"] == "done"
+
+
+def test_other_settings_are_not_mixed_with_those_there(geomix: Any, train: Any) -> None:
+    run = train("online", RUN)
+    said = refused(geomix, "record", "online", *told("record.probes=2"))
+    assert "online: record.probes was 3 for its snapshots, is 2" in said
+    assert "move online/records/snapshots away" in said
+    shutil.rmtree(run.snapshot_folder)
+    done = geomix("record", "online", *told("record.probes=2"))
+    assert done.status == 0, done.err
+    assert len(read_snapshot(run.snapshots()[0]).probes["D_A"].loss) == 2
+    assert json.loads(run.probes_file.read_text())["D_A"]["n"] == 2
+    said = refused(geomix, "record", "online")  # by now these are the run's settings
+    assert "record.probes was 2 for its snapshots, is 3" in said
+
+
+def test_what_cannot_be_recorded_is_said(geomix: Any, train: Any) -> None:
+    run = train("later", RUN, "record=null")
+    there = "there are stage 0 step 0, stage 0 step 8, stage 1 step 6"
+    said = refused(geomix, "record", "later", "--at", "7")
+    assert f"later: no checkpoint at step 7; {there}" in said
+    said = refused(geomix, "record", "later", "--at", "every:4")
+    assert f"no checkpoint at stage 0 step 4, stage 1 step 4; {there}" in said
+    assert geomix("record", "later", "--at", "0", "--at", "8", *told(*OWN)).status == 0
+    assert "--at: 'often' is not" in refused(geomix, "record", "later", "--at", "often")
+    said = refused(geomix, "record", "later", *told("seed=1"))
+    assert "only what is recorded can be set" in said
+    said = refused(geomix, "record", "later", *told("record.at=[1]"))
+    assert "--at says when" in said
+    said = refused(geomix, "record", "later", *told("record.prods=1"))
+    assert "--set record.prods=1: unknown key; did you mean 'probes'?" in said
+    assert "no such folder" in refused(geomix, "record", "nowhere")
+    with run.locked():
+        said = refused(geomix, "record", "later", *told(*OWN))
+    assert "another process is writing this run" in said
+    final = run.path / "stages" / "1-arithmetic" / "checkpoints" / "final"
+    weights = final / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert "model.safetensors is damaged" in refused(geomix, "record", "later", *told(*OWN))
+    data = run.path / "stages" / "0-kvr" / "data.json"
+    data.write_text(data.read_text().replace('"sha256": "', '"sha256": "0'))
+    assert "is not what it was when the run began" in refused(
+        geomix, "record", "later", *told(*OWN)
+    )

@@ -1,0 +1,158 @@
+"""Exported records, read back and compared with what h5py reads from the snapshots."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from geomix.cli import main
+from geomix.errors import UserError
+from geomix.hdf5 import put
+from geomix.run import Run
+
+Arrays = Callable[[Path], dict[str, Any]]
+
+
+def is_scale(path: Path, name: str) -> bool:
+    with h5py.File(path) as file:
+        return bool(file[name].is_scale)
+
+
+def test_numpy_archives_hold_every_number(run: Run, arrays: Arrays, tmp_path: Path) -> None:
+    files = run.records.export(tmp_path / "out", "numpy")
+    assert [file.name for file in files] == [f"{path.stem}.npz" for path in run.snapshots()]
+    for path, file in zip(run.snapshots(), files, strict=True):
+        expected = arrays(path)
+        with np.load(file, allow_pickle=False) as found:
+            assert set(found) == {*expected, "attributes"}
+            for name, values in expected.items():
+                assert np.array_equal(found[name], values.astype(found[name].dtype)), name
+                assert found[name].shape == values.shape
+                if values.dtype.kind == "f":
+                    assert found[name].dtype == values.dtype
+            told = json.loads(str(found["attributes"]))
+        with h5py.File(path) as content:
+            assert told[""] == {
+                k: getattr(v, "item", lambda v=v: v)() for k, v in content.attrs.items()
+            }
+            for name in expected:
+                for key in ("units", "description"):
+                    if key in content[name].attrs:
+                        assert told[name][key] == content[name].attrs[key]
+
+
+def test_tables_hold_every_number(run: Run, arrays: Arrays, tmp_path: Path) -> None:
+    """Each value is looked up in its table by its labels, not by its place."""
+    run.records.export(tmp_path / "out")
+    folder, compared = tmp_path / "out", 0
+    whole = pd.read_parquet(folder / "arrays.parquet").set_index(["stage", "step", "path"])
+    for place in run.records.snapshots:
+        found = arrays(place.path)
+        for name, values in found.items():
+            if is_scale(place.path, name):
+                continue
+            group, _, own = name.rpartition("/")
+            compared += 1
+            if group.startswith("gradients/"):
+                row = whole.loc[(place.stage, place.step, name)]
+                assert np.array_equal(row["values"].reshape(row["shape"]), values)
+                continue
+            with h5py.File(place.path) as file:
+                dims = [axis[0].name.rpartition("/")[2] for axis in file[name].dims]
+            vector = dims[-1] == "feature"
+            dims = dims[:-1] if vector else dims
+            kind, *inner = group.split("/")
+            kind = "probes.modules" if len(inner) > 1 else kind
+            table = pd.read_parquet(folder / f"{kind}.{'-'.join(dims)}.parquet")
+            rows = table[(table.stage == place.stage) & (table.step == place.step)]
+            for column, value in zip(("set", "module"), inner[::2], strict=False):
+                rows = rows[rows[column] == value]
+            labels = [found[f"{group}/{dim}"] for dim in dims]
+            index = pd.MultiIndex.from_product(labels)
+            column = rows.set_index(dims)[own].reindex(index if len(dims) > 1 else labels[0])
+            assert len(rows) == len(column)
+            got = np.stack(list(column)) if vector else column.to_numpy()
+            assert np.array_equal(got.reshape(values.shape), values), name
+    parameters, probes, modules = 5, 2 * 9, 2 * 4 * 2
+    assert compared == len(whole) + 3 * (parameters + probes + modules) + 2  # one path, one Adam's
+    assert len(whole) == 2 * (20 + 20 + 9)
+
+
+def test_tables_have_the_units_of_their_columns(run: Run, tmp_path: Path) -> None:
+    run.records.export(tmp_path / "out")
+    schema = pq.read_schema(tmp_path / "out" / "probes.kept_position-layer.parquet")
+    assert schema.field("gradients").metadata[b"units"] == b"nat"
+    assert str(schema.field("gradients").type) == "list<element: float>"
+    schema = pq.read_schema(tmp_path / "out" / "parameters.parameter-set-other_set.parquet")
+    names = ["stage", "step", "parameter", "set", "other_set"]
+    assert schema.names == [*names, "inner_products", "inner_products_adam"]
+    told = pd.read_parquet(tmp_path / "out" / "attributes.parquet")
+    steps = told[(told.path == "") & (told.attribute == "step")]
+    assert [json.loads(value) for value in steps.value] == [0, 4, 3]
+
+
+def test_an_array_that_some_snapshots_lack_is_null_there(run: Run, tmp_path: Path) -> None:
+    with h5py.File(run.snapshots()[1], "a") as file:
+        group, dims = file["parameters"], ("parameter", "set", "other_set")
+        values = group["inner_products"][...] + 1
+        put(group, "inner_products_more", values, dims, units="1", text="some")
+    run.records.export(tmp_path / "out")
+    table = pd.read_parquet(tmp_path / "out" / "parameters.parameter-set-other_set.parquet")
+    here = (table.stage == 0) & (table.step == 4)
+    assert table.inner_products_more[~here].isna().all()
+    assert np.array_equal(table.inner_products_more[here], table.inner_products[here] + 1)
+
+
+def test_an_array_without_labels_is_a_row(run: Run, tmp_path: Path) -> None:
+    path = run.snapshots()[0]
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    with h5py.File(path, "a") as file:
+        file.create_group("more/D_A")["numbers"] = values
+    run.records.export(tmp_path / "out")
+    rows = pq.read_table(tmp_path / "out" / "arrays.parquet").to_pylist()
+    (row,) = [row for row in rows if row["path"] == "more/D_A/numbers"]
+    assert np.array_equal(np.reshape(row["values"], row["shape"]), values)
+    found = run.records[path.stem]["more/D_A"]
+    assert np.array_equal(found["numbers"].values, values)
+
+
+def test_the_command_exports_each_arm(run: Run, resolved: Any, tmp_path: Path) -> None:
+    whole = resolved(tmp_path / "whole", ["one", "two", "three"])
+    for arm in ("one", "two"):
+        shutil.copytree(run.path, whole.path / "arms" / arm)
+        (whole.path / "arms" / arm / "records" / "probes.json").write_text("{}")
+    out = tmp_path / "out"
+    arguments = ["export", str(whole.path), "--to", str(out), "--format", "numpy"]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    expected = [*(f"{path.stem}.npz" for path in run.snapshots()), "probes.json"]
+    for arm in ("one", "two"):
+        assert sorted(file.name for file in (out / arm).iterdir()) == sorted(expected)
+    assert len(done.stdout.splitlines()) == 8
+    again = CliRunner().invoke(main, arguments)
+    assert again.exit_code == 2
+    assert "there already; name a folder that is not there yet" in again.stderr
+
+
+def test_what_cannot_be_exported_leaves_nothing(run: Run, resolved: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="format 'csv': one of parquet, numpy"):
+        run.records.export(tmp_path / "out", "csv")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="nothing is recorded yet"):
+        resolved(tmp_path / "empty").records.export(tmp_path / "out")
+    path = run.snapshots()[2]
+    path.write_bytes(path.read_bytes()[:-100])
+    forms: list[Any] = ["parquet", "numpy"]
+    for form in forms:
+        with pytest.raises(UserError, match=f"{path.name}: damaged"):
+            run.records.export(tmp_path / "out", form)
+    assert not list(tmp_path.glob("out*"))
