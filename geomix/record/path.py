@@ -89,11 +89,15 @@ class Piece:
         Returns:
             What takes the gradients at the end and gives the record.
         """
-        ends = {name: local(p.detach()) for name, p in parameters.items()}
+        # A shard's memory is written to while the model has other weights: it needs a copy.
+        ends = {
+            n: p.detach() if local(p) is p else local(p.detach()).clone()
+            for n, p in parameters.items()
+        }
         start = self._products(ends, self.gradients)
         self.gradients = []
         between = {name: torch.lerp(self.weights[name], ends[name], 0.5) for name in ends}
-        with weights_of(parameters, between):
+        with weights_of(parameters, between, ends):
             found = [self._products(ends, [gradient]) for gradient in middle()]
         del between
 
@@ -130,26 +134,27 @@ class Piece:
 
 @contextmanager
 def weights_of(
-    parameters: Mapping[str, nn.Parameter], others: Mapping[str, Tensor]
+    parameters: Mapping[str, nn.Parameter],
+    others: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
 ) -> Iterator[None]:
     """Give the parameters other weights within the block; then their own, bit for bit.
 
     Args:
         parameters: of a model; a sharded one's memory belongs to its shards, and is written to.
         others: by name; this process's shards where the parameters are sharded.
+        own: the weights that they have, likewise; of a sharded one a copy.
     """
-    sharded = [name for name, p in parameters.items() if local(p.data) is not p.data]
-    kept = {name: local(parameters[name].data).clone() for name in sharded}
-    own = {name: p.data for name, p in parameters.items() if name not in kept}
     try:
-        for name, parameter in parameters.items():
-            if name in kept:
-                local(parameter.data).copy_(others[name])
-            else:
-                parameter.data = others[name]
+        _give(parameters, others)
         yield
     finally:
-        for name, data in own.items():
-            parameters[name].data = data
-        for name, shard in kept.items():
-            local(parameters[name].data).copy_(shard)
+        _give(parameters, own)
+
+
+def _give(parameters: Mapping[str, nn.Parameter], weights: Mapping[str, Tensor]) -> None:
+    for name, parameter in parameters.items():
+        if local(parameter) is parameter:
+            parameter.data = weights[name]
+        else:
+            local(parameter.data).copy_(weights[name])

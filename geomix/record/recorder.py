@@ -166,6 +166,7 @@ class Recorder:
                     probes[name] = self._record(capture, examples, to_logits, sketcher)
                     gradients.append(self.keep(self._taken(parameters)))
         path = ended(gradients) if ended else None
+        ended = None  # lets the weights of its start go, before those of the next are kept
         if self.midpoints and not moment.last:
             self._piece = Piece.begin(moment, parameters, [*gradients], self.workers)
         return Snapshot(
