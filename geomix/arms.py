@@ -255,6 +255,13 @@ def recorder_of(
         scratch=record.scratch == "disk",
         autocast=partial(autocast, train.precision, loaded.device),
         width=row_width(train, loaded),
+        origin={
+            "model": config.model,
+            "seed": config.seed,
+            "precision": train.precision,
+            "chat_template": config.chat_template,
+            "training_sha256": config.content_hash("record"),
+        },
         workers=workers,
     )
 

@@ -236,9 +236,13 @@ class RunConfig(Strict):
             name = name.removesuffix(suffix)
         return name
 
-    def content_hash(self) -> str:
-        """Hash of everything that decides the run's outcome: not its name and the like."""
-        content = self.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
+    def content_hash(self, *without: str) -> str:
+        """Hash of everything that decides the run's outcome: not its name and the like.
+
+        Args:
+            without: further keys that do not count.
+        """
+        content = self.model_dump(mode="json", exclude=_WITHOUT_EFFECT | {*without})
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 

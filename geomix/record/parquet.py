@@ -46,7 +46,7 @@ _WHOLE = pa.schema(
         *_PLACE,
         ("path", pa.string()),
         ("shape", pa.list_(pa.int64())),
-        ("values", pa.large_list(pa.float64())),
+        ("values", pa.large_list(pa.float32())),
     ]
 )
 
@@ -207,7 +207,7 @@ def _row(path: Path, name: str, place: dict[str, int]) -> pa.Table:
     """A whole array as one row: 64-bit offsets, as a gradient may have more than 2³¹ numbers."""
     with opened(path) as file:
         values = read(file[name], ...)
-    flat = pa.array(values.reshape(-1).astype(np.float64))
+    flat = pa.array(values.reshape(-1).astype(np.float32))
     numbers = pa.LargeListArray.from_arrays(pa.array([0, len(flat)], pa.int64()), flat)
     shape = pa.array([list(values.shape)], pa.list_(pa.int64()))
     columns = [pa.array([place[key]]) for key, _ in _PLACE]

@@ -6,6 +6,8 @@ tensors, S probe sets.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -66,6 +68,7 @@ class Recorder:
         scratch: whether the gradients of a snapshot lie in a file of the folder, not in memory.
         autocast: makes the context of each forward pass, to record mixed precision as trained.
         width: of packed rows, see `geomix.data.batch.collate`.
+        origin: what it is of, see `geomix.record.snapshot.ORIGIN`.
         workers: the processes that take a snapshot together, each of a share of every probe set;
             the first one writes it.
 
@@ -93,6 +96,7 @@ class Recorder:
         scratch: bool = False,
         autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
         width: int | None = None,
+        origin: Mapping[str, str | int] | None = None,
         workers: Workers = ALONE,
     ) -> None:
         for name, examples in probes.items():
@@ -117,6 +121,8 @@ class Recorder:
         self.keep = on_disk(folder) if scratch else in_memory
         self.autocast = autocast
         self.width = width
+        self.origin = dict(origin or {})
+        self.hashes = {name: _hash(examples) for name, examples in probes.items()}
         self.workers = workers
         self._piece: Piece | None = None
         self._known: Sketcher | None = None
@@ -189,6 +195,8 @@ class Recorder:
             adam=self._in_adams_metric(parameters, gradients, moment.second_moments),
             path=path,
             no_path=self._no_path(moment, path),
+            origin=self.origin,
+            hashes=self.hashes,
             gradients=self._whole(parameters, gradients) if self.gradients else None,
         )
 
@@ -304,6 +312,12 @@ class Recorder:
             self.width,
             self.workers.share,
         )
+
+
+def _hash(examples: Sequence[TokenisedExample]) -> str:
+    """SHA-256 of the token ids and labels, as JSON."""
+    content = json.dumps([[example.ids, example.labels] for example in examples])
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 class Streamed:

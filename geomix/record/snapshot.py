@@ -119,6 +119,11 @@ class PathRecord:
     to_step: int
 
 
+ORIGIN = ("model", "seed", "precision", "chat_template", "training_sha256")
+"""What tells the model of a snapshot: θ_0's name, the run's seed, the precision of the passes, the
+chat format, and the hash of all keys of the configuration that decide the training."""
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """The model at one step, as its probe sets show it.
@@ -143,6 +148,8 @@ class Snapshot:
         adam: the inner products in Adam's metric; None where there is none yet, or not asked for.
         path: from the snapshot before to this one; None if there is none.
         no_path: why not, for a reader.
+        origin: what it is of, as text or numbers by name (`ORIGIN`).
+        hashes: SHA-256 of each probe set's token ids and labels.
         gradients: of each set, its whole gradient, one parameter tensor after the other as float32;
             None if not kept, and for one that was read: those are read one by one.
     """
@@ -166,4 +173,6 @@ class Snapshot:
     adam: AdamProducts | None = None
     path: PathRecord | None = None
     no_path: str = "not asked for"
+    origin: Mapping[str, str | int] = field(default_factory=dict)
+    hashes: Mapping[str, str] = field(default_factory=dict)
     gradients: Mapping[str, Iterable[NDArray[np.float32]]] | None = None

@@ -1,8 +1,10 @@
 """Snapshots on disk: one HDF5 file each, complete whenever it exists.
 
-    /                         attributes: format, schema, versions, stage, step, reduction,
+    /                         attributes: format, schema, versions, stage, step, reduction, what it
+                              is of (`geomix.record.snapshot.ORIGIN`),
                               coverage, path (`recorded`, or why not), …, and `complete`, last
-    /probes/<set>/            coordinates: example, edge, position, kept_position, layer, feature
+    /probes/<set>/            attribute sha256, of the token ids and labels; coordinates: example,
+                              edge, position, kept_position, layer, feature
         loss, exact           (example)
         offsets               (edge): example i owns positions offsets[i] to offsets[i + 1]
         positions, targets    (position)
@@ -48,6 +50,7 @@ from geomix.hdf5 import expect, reading, strings, written_hdf5
 from geomix.record.groups import write_gradient, write_parameters, write_path, write_probes
 from geomix.record.snapshot import (
     NODES,
+    ORIGIN,
     AdamProducts,
     ModuleRecord,
     PathRecord,
@@ -86,11 +89,15 @@ def write_snapshot(path: Path, snapshot: Snapshot) -> None:
             file.attrs[f"{package}_version"] = _version(package)
         for name in _ROOT:
             file.attrs[name] = getattr(snapshot, name)
+        for name, value in snapshot.origin.items():
+            file.attrs[name] = value
         file.attrs["coverage"] = _coverage(len(snapshot.parameters), snapshot.trainable)
         file.attrs["path"] = "recorded" if snapshot.path else snapshot.no_path
         for name in snapshot.sets:
             group = file.create_group(f"probes/{name}")
             write_probes(group, snapshot.probes[name], snapshot.parameters)
+            if name in snapshot.hashes:
+                group.attrs["sha256"] = snapshot.hashes[name]
         write_parameters(file.create_group("parameters"), snapshot)
         if snapshot.path is not None:
             write_path(file.create_group("path"), snapshot, snapshot.path)
@@ -222,7 +229,14 @@ def _read(file: Any, activations: bool) -> Snapshot:
         adam=_read_adam(parameters),
         path=_read_path(file),
         no_path="" if "path" in file else str(file.attrs["path"]),
+        origin={n: int(v) if n == "seed" else str(v) for n, v in _attributes(file, *ORIGIN)},
+        hashes={n: str(v) for n in sets for _, v in _attributes(file[f"probes/{n}"], "sha256")},
     )
+
+
+def _attributes(group: Any, *names: str) -> list[tuple[str, Any]]:
+    """Those of the names that there are."""
+    return [(name, group.attrs[name]) for name in names if name in group.attrs]
 
 
 def _read_adam(parameters: Any) -> AdamProducts | None:
