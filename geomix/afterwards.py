@@ -30,6 +30,7 @@ from geomix.record.schedule import Schedule, parse
 from geomix.record.store import file_name, read_snapshot, write_snapshot
 from geomix.run import Run
 from geomix.stored import stored_configs
+from geomix.train.base import check_base
 from geomix.train.checkpoint import FINAL, Checkpoint, check, saved_second_moments
 from geomix.train.elsewhere import FILE as ELSEWHERE
 from geomix.train.events import Moment
@@ -266,11 +267,14 @@ class _Recording:
     def _weights(self, start: Checkpoint | None) -> LoadedModel:
         """The model as a checkpoint has it, or θ_0; no other stays in memory."""
         base, self.ready.loaded = self.ready.loaded, None
-        if start is None and base is not None:
-            return base
-        del base
         name, halved = base_of(self.config)
-        return load_base((name if start is None else str(start.path), halved), default_device())
+        if start is not None or base is None:
+            del base
+            place = name if start is None else str(start.path)
+            base = load_base((place, halved), default_device())
+        if start is None:
+            check_base(self.arm, name, base)
+        return base
 
 
 def _chosen(

@@ -26,6 +26,7 @@ from geomix.model.load import LoadedModel, load_model
 from geomix.reading import read_json
 from geomix.record.recorder import Recorder
 from geomix.run import Run
+from geomix.train.base import keep_base
 from geomix.train.checkpoint import Checkpoint
 from geomix.train.elsewhere import check_fits, settle, taken_of
 from geomix.train.engine import Engine, Progress
@@ -132,11 +133,12 @@ class Training:
             if start is not None:
                 loaded, base = None, (str(start.path), base[1])
             loaded = loaded or load_base(base, self.workers.device)
-            prepared = ready.prepared[name]
+            prepared, arm = ready.prepared[name], arm_of(self.run, name)
+            if start is None:
+                self.workers.first(partial(keep_base, arm, config.model, loaded))
             if not name:
                 self._train(self.run, config, prepared, loaded, self.display(name), start)
             else:
-                arm = arm_of(self.run, name)
                 with self._writing(arm, name, config):
                     self._train(arm, config, prepared, loaded, self.display(name), start)
             loaded = None  # every arm starts from θ_0

@@ -38,7 +38,7 @@ class SketchConfig(Strict):
     `geomix.geometry.projection`.
     """
 
-    entries: Annotated[Count, AfterValidator(_square)] = 64
+    entries: Annotated[Count, Field(le=1 << 16), AfterValidator(_square)] = 64
     """Numbers an example and parameter tensor, the square of a whole number: a matrix is projected
     from both sides."""
     seed: Seed = 0

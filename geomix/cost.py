@@ -206,15 +206,21 @@ def _record_lines(arms: Mapping[str, Any]) -> list[str]:
 def _record_line(arm: Mapping[str, Any]) -> str:
     """What recording adds; the bytes on the disk from the largest part to the smallest."""
     cost = arm["record"]
+    if not cost["snapshots"]:
+        return "nothing; no stage has a step that record.at names"
     share = f" ({100 * cost['passes'] / cost['training']:.1f} %)" if cost["training"] else ""
     scratch = f" and {amount(cost['scratch'])} on disk" if cost["scratch"] else ""
     kinds = sorted((cost["disk"] or {}).items(), key=lambda kind: -kind[1])
     kept = ", ".join(f"{name.replace('_', ' ')} {amount(size)}" for name, size in kinds if size)
     return (
         f"{cost['snapshots']:,} snapshots, {cost['passes']:,} example passes beside "
-        f"{cost['training']:,} of training{share}; memory for {cost['copies']} copies of the "
-        f"gradient {amount(cost['memory'])}{scratch}; files: {kept or UNKNOWN}"
+        f"{cost['training']:,} of training{share}; memory for {_copies(cost['copies'])} "
+        f"of the gradient {amount(cost['memory'])}{scratch}; files: {kept or UNKNOWN}"
     )
+
+
+def _copies(count: int) -> str:
+    return f"{count} cop{'y' if count == 1 else 'ies'}"
 
 
 def _looked(costs: Mapping[str, Any]) -> str:

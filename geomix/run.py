@@ -3,6 +3,7 @@
 runs/2026-11-20-demo/
 config.yaml      as given             resolved.json   every default filled in, and its hash
 env.json         versions, device     status.json     running | done | failed, stage, step
+base.json        θ_0 and its hash
 metrics.jsonl    one line a step or evaluation         lock      held while a process writes
 stages/0-kvr/    data.json   examples.jsonl   eval/epoch-003.jsonl   checkpoints/final/
 records/         probes.json   snapshots/stage0-step000120.h5
@@ -67,6 +68,11 @@ class Run:
     def environment_file(self) -> Path:
         """Versions, commit and device."""
         return self.path / "env.json"
+
+    @property
+    def base_file(self) -> Path:
+        """Which θ_0 the run began with."""
+        return self.path / "base.json"
 
     @property
     def status_file(self) -> Path:

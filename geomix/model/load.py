@@ -96,7 +96,7 @@ def load_model(name: str, device: torch.device) -> LoadedModel:
     tokenizer = load_tokenizer(name)
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
-            _place(name),
+            place_of_model(name),
             dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=False,  # None would ask, and `yes |` would answer
@@ -136,7 +136,7 @@ def load_tokenizer(name: str) -> Any:
     """
     from transformers import AutoTokenizer
 
-    source = _place(name)
+    source = place_of_model(name)
     if Path(source).is_dir():
         _check_folder(Path(source))
     else:
@@ -152,7 +152,8 @@ def load_tokenizer(name: str) -> Any:
     return tokenizer
 
 
-def _place(name: str) -> str:
+def place_of_model(name: str) -> str:
+    """The folder of a model's files, or its id on the hub."""
     return str(builtin_folder()) if name == BUILTIN else name
 
 

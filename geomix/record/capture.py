@@ -79,6 +79,11 @@ class Capture(ABC):
         """The logits `(P, V)` of the batch's target tokens; what the last call kept is let go."""
         self._residuals, self._outputs, self.calls = [], {}, []
         logits, self._residuals, self._outputs = self._run(batch)
+        for name, output in self._outputs.items():
+            if not isinstance(output, Tensor):  # what a whole model gives out, for one
+                raise UserError(
+                    f"record.modules: {name} gives out no features at every token; leave it out"
+                )
         for kept in (*self._residuals, *self._outputs.values()):
             if kept.requires_grad:
                 kept.retain_grad()

@@ -243,3 +243,25 @@ def test_what_cannot_be_recorded_is_said(geomix: Any, train: Any) -> None:
     assert "is not what it was when the run began" in refused(
         geomix, "record", "later", *told(*OWN)
     )
+
+
+def test_another_base_model_is_not_taken_for_the_one_that_the_run_began_with(
+    geomix: Any, train: Any
+) -> None:
+    base = geomix.folder / "base"
+    shutil.copytree(geomix.model, base)
+    run = train("based", RUN, f"model={base}", "record=null")
+    assert json.loads(run.base_file.read_text())["model"] == str(base)
+    shutil.copytree(run.path, geomix.folder / "fresh")
+    (Run(geomix.folder / "fresh").status_file).unlink()
+    shutil.rmtree(geomix.folder / "fresh" / "stages")
+    weights = base / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    for arguments in (["record", "based", "--at", "0"], ["train", "--resume", "fresh"]):
+        said = refused(geomix, *arguments)
+        assert "its weights are not those that" in said
+        assert "restore them, or begin a new run" in said
+    assert not run.snapshots()
+    assert geomix("record", "based", "--at", "8").status == 0, "a stage's end has its own weights"

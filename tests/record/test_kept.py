@@ -253,6 +253,7 @@ def test_both_captures_take_the_same_modules_bit_for_bit(
     ("pattern", "told"),
     [
         ("*.nothing", "record.modules: '*.nothing' matches none of the model's"),
+        ("transformer", "record.modules: transformer gives out no features at every token"),
         ("lm_head", "record.modules: lm_head gives out no features at every token"),
         ("transformer.drop", "record.modules: no gradient of the loss reaches transformer.drop"),
     ],

@@ -1,0 +1,54 @@
+"""Which θ_0 a run began with: `base.json`, and that it is still the same."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from geomix.atomic import file_hash, write_json
+from geomix.errors import UserError
+from geomix.model.load import LoadedModel, place_of_model
+from geomix.reading import read_json
+from geomix.run import Run
+
+
+def keep_base(run: Run, name: str, loaded: LoadedModel) -> None:
+    """Write down which θ_0 this is, or see that it is the one that the run began with.
+
+    Args:
+        run: that begins, or begins again.
+        name: of the model, as configured.
+        loaded: that model.
+
+    Raises:
+        UserError: its weights are others than they were.
+    """
+    found = {"model": name, "weights": _weights(name, loaded.model)}
+    if run.base_file.exists():
+        check_base(run, name, loaded)
+    else:
+        write_json(run.base_file, found)
+
+
+def check_base(run: Run, name: str, loaded: LoadedModel) -> None:
+    """See that θ_0 is the one that a run began with, where that is known; as `keep_base`."""
+    if not run.base_file.exists():
+        return
+    known = read_json(run.base_file).get("weights")
+    if known != (found := _weights(name, loaded.model)):
+        raise UserError(
+            f"model '{name}': its weights are not those that {run.path} began with ({found}, then "
+            f"{known}); restore them, or begin a new run"
+        )
+
+
+def _weights(name: str, model: Any) -> str:
+    """Hash of the files of the weights; of a model of the hub, its commit there."""
+    folder = Path(place_of_model(name))
+    if not folder.is_dir():
+        return f"commit {getattr(model.config, '_commit_hash', None)}"
+    whole = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        whole.update(f"{file.name} {file_hash(file)}\n".encode())
+    return f"sha256 {whole.hexdigest()}"
