@@ -468,3 +468,4 @@ def test_the_cost_of_a_record_is_what_recording_does(
     shown = dry(run).stdout
     assert f"{found['snapshots']} snapshots, {found['passes']:,} example passes beside" in shown
     assert dry(config(tiny_model, record=None)).stdout.count("example passes") == 0
+    assert "Record: nothing" in dry(config(tiny_model, record={"at": [4000]})).stdout
