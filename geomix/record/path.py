@@ -93,8 +93,8 @@ class Piece:
         start = self._products(ends, self.gradients)
         self.gradients = []
         between = {name: torch.lerp(self.weights[name], ends[name], 0.5) for name in ends}
-        with weights_of(parameters, between):
-            found = [self._products(ends, [gradient]) for gradient in middle()]
+        with weights_of(parameters, between) as own:
+            found = [self._products(own, [gradient]) for gradient in middle()]
         del between
 
         def record(gradients: Sequence[Gradient]) -> PathRecord:
@@ -131,23 +131,26 @@ class Piece:
 @contextmanager
 def weights_of(
     parameters: Mapping[str, nn.Parameter], others: Mapping[str, Tensor]
-) -> Iterator[None]:
+) -> Iterator[dict[str, Tensor]]:
     """Give the parameters other weights within the block; then their own, bit for bit.
 
     Args:
         parameters: of a model; a sharded one's memory belongs to its shards, and is written to.
         others: by name; this process's shards where the parameters are sharded.
+
+    Yields:
+        Their own weights, by name, likewise; what shares a sharded one's memory shows the others.
     """
-    sharded = [name for name, p in parameters.items() if local(p.data) is not p.data]
-    kept = {name: local(parameters[name].data).clone() for name in sharded}
-    own = {name: p.data for name, p in parameters.items() if name not in kept}
+    held = {name: p.data for name, p in parameters.items()}  # each access makes another tensor
+    kept = {name: local(data).clone() for name, data in held.items() if local(data) is not data}
+    own = {name: data for name, data in held.items() if name not in kept}
     try:
         for name, parameter in parameters.items():
             if name in kept:
                 local(parameter.data).copy_(others[name])
             else:
                 parameter.data = others[name]
-        yield
+        yield {name: kept.get(name, data) for name, data in held.items()}
     finally:
         for name, data in own.items():
             parameters[name].data = data
