@@ -44,6 +44,7 @@ record:
   modules: ["*.mlp"]
   gradients: true
   midpoints: true
+  pairs: true
   sketches: {entries: 4}
 """
 LAUNCHERS = {
