@@ -107,6 +107,25 @@ def test_the_command_says_what_the_files_add_up_to(run: Run) -> None:
     assert whole == pytest.approx(rows["all", "total"], rel=1e-9)
 
 
+def test_half_the_snapshots_say_what_the_pairs_say(
+    run: Run, tmp_path: Path, tiny_model: Path
+) -> None:
+    """The same training, recorded after every other step and at its end: another path of pieces."""
+    other = train(tmp_path / "other", tiny_model, "record.at=[boundaries, every:2]")
+    (fine,), (rough,) = (measure([each], by="parameter").arms for each in (run, other))
+    assert fine.pieces[0] == 2 * rough.pieces[0] - 1  # the last piece has no partner
+    assert np.array_equal(fine.measured, rough.measured)
+    most = np.abs(rough.trapezoid).max()
+    np.testing.assert_allclose(fine.coarser, rough.trapezoid, rtol=1e-4, atol=1e-6 * most)
+    a = fine.sets.index("D_A")
+    for got, axis in zip(
+        fine.moved("D_A")[0], ((slice(1, None), 0), (0, slice(1, None))), strict=True
+    ):
+        one, two = fine.trapezoid[0][:, a][axis], rough.trapezoid[0][:, a][axis]
+        assert got == pytest.approx(np.abs(one - two).sum() / np.abs(one).sum(), rel=1e-3)
+        assert got > 1e-4
+
+
 def test_tables_and_files(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     result = asked(str(run.path), "--by", "module", "--set", "D_B")
