@@ -208,7 +208,7 @@ def forgetting_path(
     from geomix.run import newest_run, open_run
 
     opened = [open_run(run) for run in runs] or [newest_run()]
-    analysis.command(opened, stage, name, by, as_text=not as_json)
+    analysis.command(opened, stage, name, by, as_json)
 
 
 @main.command()

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from geomix.analyze.groups import By
 from geomix.analyze.path_notes import notes
-from geomix.analyze.path_split import ArmSplit, ForgettingPath, as_json, measure
+from geomix.analyze.path_split import ArmSplit, ForgettingPath, measure, to_json
 from geomix.analyze.path_table import render
 from geomix.atomic import write_json
 from geomix.errors import UserError
@@ -52,7 +52,7 @@ def forgetting_path(
         file.attrs["by"] = by
         for arm in result.arms:
             _write_arm(file.create_group(arm.arm), arm, result.groups)
-    write_json(files[1], as_json(result, notes(result, name)))
+    write_json(files[1], to_json(result, notes(result, name)))
     rows = list(result.cell_rows(name))
     return result, files + save_figure(draw(rows), rows, runs[0].figure_folder, f"{stem}_{name}")
 
@@ -74,11 +74,11 @@ def _write_arm(group: Any, arm: ArmSplit, groups: tuple[str, ...]) -> None:
     put(group, "measured", arm.measured, ("run", "set"), units="nat", text=text)
 
 
-def command(runs: Sequence[Run], stage: int | None, name: str, by: By, as_text: bool) -> None:
-    """The command's body: compute, save, print the tables, or with `as_text` false as JSON."""
+def command(runs: Sequence[Run], stage: int | None, name: str, by: By, as_json: bool) -> None:
+    """The command's body: compute, save, print the tables, or the whole result as JSON."""
     result, files = forgetting_path(runs, stage, name, by)
-    if not as_text:
-        print(json.dumps(as_json(result, notes(result, name)), allow_nan=False))
+    if as_json:
+        print(json.dumps(to_json(result, notes(result, name)), allow_nan=False))
         return
     console = Console(highlight=False)
     console.print(render(result, name))

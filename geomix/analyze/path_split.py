@@ -238,7 +238,7 @@ def _block(module: str) -> str:
     )
 
 
-def as_json(result: ForgettingPath, notes: Sequence[str]) -> dict[str, Any]:
+def to_json(result: ForgettingPath, notes: Sequence[str]) -> dict[str, Any]:
     """The whole result and what must be said of it, as JSON values; nan becomes null."""
     return {
         "analysis": "forgetting_path",
