@@ -254,6 +254,7 @@ def recorder_of(
         sketches=(record.sketches.entries, record.sketches.seed) if record.sketches else None,
         gradients=record.gradients,
         midpoints=record.midpoints,
+        pairs=record.pairs,
         scratch=record.scratch == "disk",
         autocast=partial(autocast, train.precision, loaded.device),
         width=row_width(train, loaded),

@@ -180,6 +180,37 @@ def grad_angle(run: Path | None, by: By, as_json: bool) -> None:
     analysis.command(opened, by, as_json)
 
 
+@analyze.command("forgetting-path")
+@click.argument("runs", nargs=-1, metavar="[RUN]...", type=click.Path(path_type=Path))
+@click.option(
+    "--stage",
+    type=click.IntRange(0),
+    help="Index of the stage, from 0 [the last one that is recorded].",
+)
+@click.option("--set", "name", default="D_A", show_default=True, help="Probe set to look at.")
+@click.option(
+    "--by",
+    type=click.Choice(["layer", "module", "parameter"]),
+    default="layer",
+    show_default=True,
+    help="What a row of the table stands for.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the whole table as JSON.")
+def forgetting_path(
+    runs: tuple[Path, ...], stage: int | None, name: str, by: By, as_json: bool
+) -> None:
+    """Split what a stage did to a set's loss by layer and by the source of the updates.
+
+    RUN is a folder of a run with `record: {preset: path}`; without it the newest under runs/ is
+    taken. Runs that differ in their seed alone give means with an interval.
+    """
+    from geomix.analyze import forgetting_path as analysis
+    from geomix.run import newest_run, open_run
+
+    opened = [open_run(run) for run in runs] or [newest_run()]
+    analysis.command(opened, stage, name, by, as_json)
+
+
 @main.command()
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @click.option(

@@ -50,7 +50,13 @@ Preset = Literal["light", "path"]
 
 _LAID_UNDER: dict[str, dict[str, Any]] = {
     "light": {},  # the fields' own defaults
-    "path": {"at": ["every:1"], "midpoints": True, "activations": 0, "lens": False},
+    "path": {
+        "at": ["every:1"],
+        "midpoints": True,
+        "pairs": True,
+        "activations": 0,
+        "lens": False,
+    },
 }
 
 
@@ -63,7 +69,7 @@ class RecordConfig(Strict):
     preset: Preset = "light"
     """What the keys that are not given are: `light` (small probes, few snapshots) has the defaults
     named here; `path`, for where the forgetting happens, has `at: [every:1]`, `midpoints: true`,
-    `activations: 0` and `lens: false`. `geomix config show` shows what comes of it."""
+    `pairs: true`, `activations: 0` and `lens: false`. `geomix config show` shows what it makes."""
     at: Annotated[list[str | int], AfterValidator(_scheduled)] = Field(
         default=["boundaries", "log:4"]
     )
@@ -93,6 +99,10 @@ class RecordConfig(Strict):
     midpoints: bool = False
     """Between snapshots, the gradients' products with the step that the weights made, at its
     start, middle and end (Simpson's rule); with `train.update_shares` for each source's part."""
+    pairs: bool = False
+    """Also the products with the step between every other snapshot, at its ends: whether the path
+    splits alike with half the snapshots. The gradients, weights and parts of one more step are then
+    held."""
     scratch: Literal["memory", "disk"] = "memory"
     """Where the gradients of the probe sets lie while a snapshot is taken."""
 
@@ -105,6 +115,8 @@ class RecordConfig(Strict):
         preset = given.get("preset")
         filled = {**_LAID_UNDER.get(preset if isinstance(preset, str) else "", {}), **given}
         without = type(filled.get("activations")) is int and filled["activations"] == 0
+        if given.get("midpoints") is False:  # the preset's pairs are pairs of them
+            filled["pairs"] = given.get("pairs", False)
         return {"lens": False, **filled} if without else filled
 
     @model_validator(mode="after")
@@ -113,4 +125,6 @@ class RecordConfig(Strict):
         if self.activations == 0 and (self.lens or self.modules):
             key = "lens" if self.lens else "modules"
             raise ValueError(f"{key} looks where activations are kept; give record.activations > 0")
+        if self.pairs and not self.midpoints:
+            raise ValueError("pairs are of the path's pieces; give record.midpoints: true")
         return self

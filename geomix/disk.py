@@ -70,15 +70,18 @@ def _snapshot(arm: Arm, size: Size, index: int) -> dict[str, int]:
     tensors, modules = size.tensors, arm.modules()
     entries = record.sketches.entries if record.sketches else 0
     each = 8 + 3 * bool(entries) + 5 * bool(record.activations) + 2 * record.lens + 4 * modules
-    datasets = sets * (each + record.gradients * tensors) + 9 + 5 * record.midpoints
+    datasets = (
+        sets * (each + record.gradients * tensors) + 9 + 5 * record.midpoints + 2 * record.pairs
+    )
     targets = sum(e.target_tokens for e in examples)
+    nodes = 3 * record.midpoints + 2 * record.pairs
     return {
         "description": datasets * _DATASET + tensors * 150 + 24 * targets + 20 * len(examples),
         "activations": kept * (size.layers + 1 + modules) * size.features * 4 * 2,
         "sketches": len(examples) * tensors * entries * 4 + sets * tensors * 80 * bool(entries),
         "lens": kept * (size.layers + 1) * 8 * record.lens,
         "inner_products": tensors * 8 * sets**2 * (1 + record.adam) + tensors * sets,
-        "path": tensors * 8 * sets * 3 * (1 + arm.parts(index)) * record.midpoints,
+        "path": tensors * 8 * sets * nodes * (1 + arm.parts(index)),
         "gradients": sets * size.trainable * 4 * record.gradients,
     }
 

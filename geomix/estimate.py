@@ -260,13 +260,20 @@ class Arm:
     def _path(self, index: int) -> int:
         """Copies for the path: the weights before, those of the middle, and the parts."""
         midpoints = self.config.record is not None and self.config.record.midpoints
-        return 2 + self.parts(index) if midpoints else 0
+        return 2 + self.parts(index) + self._pairs(index) if midpoints else 0
+
+    def _pairs(self, index: int) -> int:
+        """Copies for the piece before: its gradients or the next one's, weights and parts."""
+        if self.config.record is None or not self.config.record.pairs:
+            return 0
+        return (0 if self._on_disk else self._held) + 1 + self.parts(index)
 
     def _between(self, index: int) -> int:
         """Copies that the path holds while a step is taken, whose own parts are made anew."""
         if not self._path(index):
             return 0
-        return (0 if self._on_disk else self._held) + 1 + 2 * self.parts(index)
+        held = (0 if self._on_disk else self._held) + 1 + 2 * self.parts(index)
+        return held + self._pairs(index)
 
     def recorded(self) -> dict[str, list[TokenisedExample]]:
         """The examples whose gradients are recorded, by probe set."""

@@ -55,7 +55,7 @@ def record_cost(arm: Arm) -> RecordCost | None:
             kept[kind] = kept.get(kind, 0) + written
     sizes = [arm.size(index) for index in range(len(arm.plans))]
     one = max((s.trainable * s.item for s in sizes if s), default=None)
-    on_disk = len(arm.probes) if record.scratch == "disk" else 0
+    on_disk = len(arm.probes) * (1 + record.pairs) if record.scratch == "disk" else 0
     return RecordCost(
         snapshots=count,
         passes=passes,

@@ -479,7 +479,10 @@ def test_a_preset_fills_the_recorders_keys_that_are_not_given(tmp_path: Path) ->
     assert (light.probes, light.at, light.midpoints) == (64, ["boundaries", "log:4"], False)
     path = recorded(tmp_path, "{preset: path}")
     assert (path.at, path.midpoints, path.activations, path.lens) == (["every:1"], True, 0, False)
-    assert path.probes == light.probes
+    assert (path.probes, path.pairs, light.pairs) == (light.probes, True, False)
+    assert recorded(tmp_path, "{preset: path, midpoints: false}").pairs is False
+    (line,) = mistakes(tmp_path, f"{STAGES}record: {{pairs: true}}\n")
+    assert "give record.midpoints: true" in line
     given = recorded(tmp_path, "{preset: path, at: [3], activations: 2}", "record.lens=true")
     assert (given.at, given.activations, given.lens, given.midpoints) == ([3], 2, True, True)
     assert recorded(tmp_path, "{at: [3]}", "record.preset=path").at == [3]
@@ -519,7 +522,7 @@ WHOLE: dict[str, Any] = {
         {"data": "kvr", "mix": {"source": "random-words"}},
         {"data": "kvr", "replay": {"ratio": 0.5, "stages": [0]}},
     ],
-    "record": {"mix": {"source": "random-words"}},
+    "record": {"mix": {"source": "random-words"}, "midpoints": True},
 }
 CHANGES: dict[str, Any] = {
     "model": "other",
@@ -554,7 +557,8 @@ CHANGES: dict[str, Any] = {
     "record.adam": False,
     "record.sketches": {"entries": 16},
     "record.gradients": True,
-    "record.midpoints": True,
+    "record.midpoints": False,
+    "record.pairs": True,
     "record.scratch": "disk",
     "evaluate.epochs": 2,
     "evaluate.steps": 3,

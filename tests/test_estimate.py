@@ -462,9 +462,10 @@ def test_the_cost_of_a_record_is_what_recording_does(
     assert sum(found["disk"].values()) == pytest.approx(weight, rel=0.2)
     one = cost["stages"][0]["size"]["trainable"] * 4
     parts = 3  # D_A, D_M and decay
-    assert found["copies"] == (1 if scratch == "disk" else sets) + 2 + parts
+    before = (0 if scratch == "disk" else sets) + 1 + parts  # of the pairs
+    assert found["copies"] == (1 if scratch == "disk" else sets) + 2 + parts + before
     assert found["memory"] == found["copies"] * one
-    assert found["scratch"] == (sets * one if scratch == "disk" else 0)
+    assert found["scratch"] == (2 * sets * one if scratch == "disk" else 0)
     shown = dry(run).stdout
     assert f"{found['snapshots']} snapshots, {found['passes']:,} example passes beside" in shown
     assert dry(config(tiny_model, record=None)).stdout.count("example passes") == 0

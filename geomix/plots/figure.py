@@ -19,6 +19,9 @@ from geomix.atomic import written_file
 WIDTH = 7.0
 """Inches: the width of a page of two columns."""
 
+COLUMN = 3.4
+"""Inches: the width of one of them."""
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette, which colour-blind readers can tell apart."""
 
@@ -56,14 +59,15 @@ def style() -> AbstractContextManager[None]:
     return matplotlib.rc_context(_STYLE)
 
 
-def new_figure(height: float) -> Figure:
-    """An empty figure of the page's width, laid out by constraints, on no global state.
+def new_figure(height: float, width: float = WIDTH) -> Figure:
+    """An empty figure, laid out by constraints, on no global state.
 
     Args:
         height: inches.
+        width: inches.
     """
     layout = ConstrainedLayoutEngine(w_pad=0.025, h_pad=0.03, wspace=0.01, hspace=0.01)
-    figure = Figure(figsize=(WIDTH, height), layout=layout)
+    figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
 

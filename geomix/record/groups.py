@@ -9,7 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomix.hdf5 import put, scale
-from geomix.record.snapshot import NODES, ModuleRecord, PathRecord, ProbeRecord, Snapshot
+from geomix.record.snapshot import (
+    NODES,
+    PAIR_NODES,
+    ModuleRecord,
+    PathRecord,
+    ProbeRecord,
+    Snapshot,
+)
 
 
 def write_probes(group: Any, record: ProbeRecord, parameters: Sequence[str]) -> None:
@@ -102,6 +109,13 @@ def write_path(group: Any, snapshot: Snapshot, path: PathRecord) -> None:
     text = "gradient of the set's mean loss there, times the part of the step"
     dataset = put(group, "products", path.products, dimensions, units="nat", text=text)
     dataset.attrs["from_step"], dataset.attrs["to_step"] = path.from_step, path.to_step
+    if path.pair is None:
+        return
+    scale(group, "pair_node", PAIR_NODES, "end of the straight line over two pieces")
+    dimensions = ("parameter", "set", "pair_node", "part")
+    text = "gradient of the set's mean loss there, times the part of both pieces' step"
+    dataset = put(group, "pairs", path.pair, dimensions, units="nat", text=text)
+    dataset.attrs["from_step"], dataset.attrs["to_step"] = path.pair_from_step, path.to_step
 
 
 def write_gradient(

@@ -5,7 +5,8 @@ integrand's values at the start, the middle and the end, for every parameter ten
 of the step, so that Simpson's rule is a sum over the file (`geomix.geometry.path`).
 
 Memory beside the snapshot's own: the weights of the snapshot before, those of the middle while they
-are looked at, and where the sources' parts are known one copy of the weights for each.
+are looked at, and where the sources' parts are known one copy of the weights for each. With pairs
+the gradients, weights and parts of the piece before stay as long as its successor's.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Piece:
         gradients: there, one a set; let go once they are used.
         workers: the processes that hold shards of all that.
         parts: what the steps since then are the sums of, by part and by the parameter's name.
+        before: the piece that led to its start, where the two are looked at as one too.
     """
 
     stage: int
@@ -47,6 +49,7 @@ class Piece:
     gradients: list[Gradient]
     workers: Workers = ALONE
     parts: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    before: Piece | None = None
 
     @classmethod
     def begin(
@@ -55,10 +58,11 @@ class Piece:
         parameters: Mapping[str, nn.Parameter],
         gradients: list[Gradient],
         workers: Workers = ALONE,
+        before: Piece | None = None,
     ) -> Piece:
         """A piece that starts with the model as it is now."""
         weights = {name: local(p.detach()).clone() for name, p in parameters.items()}
-        return cls(moment.stage, moment.step, weights, gradients, workers)
+        return cls(moment.stage, moment.step, weights, gradients, workers, before=before)
 
     def leads_to(self, moment: Moment, parameters: Mapping[str, nn.Parameter]) -> bool:
         """Whether training went on from its start to that moment."""
@@ -78,6 +82,7 @@ class Piece:
         moment: Moment,
         parameters: Mapping[str, nn.Parameter],
         middle: Callable[[], Iterator[Gradient]],
+        keep: bool = False,
     ) -> Callable[[Sequence[Gradient]], PathRecord]:
         """The products at the start and in the middle.
 
@@ -85,76 +90,107 @@ class Piece:
             moment: the piece's end.
             parameters: of the model, at the end; as they were again when this returns.
             middle: gives each set's gradient at whatever weights the model then has.
+            keep: whether its gradients stay, for the piece that follows.
 
         Returns:
             What takes the gradients at the end and gives the record.
         """
-        # A shard's memory is written to while the model has other weights: it needs a copy.
-        ends = {
-            n: p.detach() if local(p) is p else local(p.detach()).clone()
-            for n, p in parameters.items()
-        }
-        start = self._products(ends, self.gradients)
-        self.gradients = []
+        ends = {name: local(p.detach()) for name, p in parameters.items()}
+        start = _products((self,), ends, self.gradients)
+        both = self._with_before()
+        wide = _products(both, ends, both[0].gradients) if both else None
+        if both:
+            both[0].gradients = []
+        if not keep:
+            self.gradients = []
+        self.before = None
         between = {name: torch.lerp(self.weights[name], ends[name], 0.5) for name in ends}
-        with weights_of(parameters, between, ends):
-            found = [self._products(ends, [gradient]) for gradient in middle()]
+        with weights_of(parameters, between) as own:
+            found = [_products((self,), own, [gradient]) for gradient in middle()]
         del between
 
         def record(gradients: Sequence[Gradient]) -> PathRecord:
-            last = self._products(ends, gradients)
+            last = _products((self,), ends, gradients)
             products = np.stack([start, np.concatenate(found, axis=1), last], axis=2)
             return PathRecord(
-                self.workers.summed(products), (TOTAL, *sorted(self.parts)), self.step, moment.step
+                self.workers.summed(products),
+                (TOTAL, *sorted(self.parts)),
+                self.step,
+                moment.step,
+                *self._pair(both, wide, ends, gradients),
             )
 
         return record
 
-    def _products(
-        self, ends: Mapping[str, Tensor], gradients: Sequence[Gradient]
-    ) -> NDArray[np.float64]:
-        """`(M, S, J)` products of the gradients with the whole step and its parts."""
-        return np.stack(
-            [
-                products_with([g[index] for g in gradients], self._updates(name, end), end.numel())
-                for index, (name, end) in enumerate(ends.items())
-            ]
-        )
+    def _with_before(self) -> tuple[Piece, ...]:
+        """The piece before and this one; none where there is none, or it has other parts."""
+        fits = self.before is not None and self.before.parts.keys() == self.parts.keys()
+        return (self.before, self) if self.before is not None and fits else ()
 
-    def _updates(self, name: str, end: Tensor) -> Callable[[int, int], Tensor]:
-        begin, after = self.weights[name].reshape(-1), end.reshape(-1)
-        parts = [self.parts[part][name].reshape(-1) for part in sorted(self.parts)]
+    def _pair(
+        self,
+        both: tuple[Piece, ...],
+        start: NDArray[np.float64] | None,
+        ends: Mapping[str, Tensor],
+        gradients: Sequence[Gradient],
+    ) -> tuple[()] | tuple[NDArray[np.float64], int]:
+        """The products at the ends of both pieces together, and where they begin."""
+        if start is None:
+            return ()
+        pair = np.stack([start, _products(both, ends, gradients)], axis=2)
+        return self.workers.summed(pair), both[0].step
 
-        def some(first: int, last: int) -> Tensor:
-            total = after[first:last].double() - begin[first:last].double()
-            return torch.stack([total, *(part[first:last].double() for part in parts)])
 
-        return some
+def _products(
+    pieces: Sequence[Piece], ends: Mapping[str, Tensor], gradients: Sequence[Gradient]
+) -> NDArray[np.float64]:
+    """`(M, S, J)` products of gradients with the whole step of successive pieces and its parts."""
+    return np.stack(
+        [
+            products_with([g[index] for g in gradients], _updates(pieces, name, end), end.numel())
+            for index, (name, end) in enumerate(ends.items())
+        ]
+    )
+
+
+def _updates(pieces: Sequence[Piece], name: str, end: Tensor) -> Callable[[int, int], Tensor]:
+    begin, after = pieces[0].weights[name].reshape(-1), end.reshape(-1)
+    names = sorted(pieces[-1].parts)
+    parts = [[piece.parts[part][name].reshape(-1) for piece in pieces] for part in names]
+
+    def some(first: int, last: int) -> Tensor:
+        total = after[first:last].double() - begin[first:last].double()
+        sums = [torch.stack([m[first:last].double() for m in moves]).sum(0) for moves in parts]
+        return torch.stack([total, *sums])
+
+    return some
 
 
 @contextmanager
 def weights_of(
-    parameters: Mapping[str, nn.Parameter],
-    others: Mapping[str, Tensor],
-    own: Mapping[str, Tensor],
-) -> Iterator[None]:
+    parameters: Mapping[str, nn.Parameter], others: Mapping[str, Tensor]
+) -> Iterator[dict[str, Tensor]]:
     """Give the parameters other weights within the block; then their own, bit for bit.
 
     Args:
         parameters: of a model; a sharded one's memory belongs to its shards, and is written to.
         others: by name; this process's shards where the parameters are sharded.
-        own: the weights that they have, likewise; of a sharded one a copy.
+
+    Yields:
+        Their own weights, by name, likewise; what shares a sharded one's memory shows the others.
     """
+    held = {name: p.data for name, p in parameters.items()}  # each access makes another tensor
+    kept = {name: local(data).clone() for name, data in held.items() if local(data) is not data}
+    own = {name: data for name, data in held.items() if name not in kept}
     try:
-        _give(parameters, others)
-        yield
+        for name, parameter in parameters.items():
+            if name in kept:
+                local(parameter.data).copy_(others[name])
+            else:
+                parameter.data = others[name]
+        yield {name: kept.get(name, data) for name, data in held.items()}
     finally:
-        _give(parameters, own)
-
-
-def _give(parameters: Mapping[str, nn.Parameter], weights: Mapping[str, Tensor]) -> None:
-    for name, parameter in parameters.items():
-        if local(parameter) is parameter:
-            parameter.data = weights[name]
-        else:
-            local(parameter.data).copy_(weights[name])
+        for name, data in own.items():
+            parameters[name].data = data
+        for name, shard in kept.items():
+            local(parameters[name].data).copy_(shard)

@@ -11,6 +11,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,7 @@ class Recorder:
         sketches: entries and seed of the sketches of single examples' gradients; None for none.
         gradients: whether whole gradients are stored.
         midpoints: whether the path between snapshots is stored (`geomix.record.path`).
+        pairs: whether also that of every other snapshot.
         scratch: whether the gradients of a snapshot lie in a file of the folder, not in memory.
         autocast: makes the context of each forward pass, to record mixed precision as trained.
         width: of packed rows, see `geomix.data.batch.collate`.
@@ -93,6 +95,7 @@ class Recorder:
         sketches: tuple[int, int] | None = None,
         gradients: bool = False,
         midpoints: bool = False,
+        pairs: bool = False,
         scratch: bool = False,
         autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
         width: int | None = None,
@@ -118,6 +121,7 @@ class Recorder:
         self.sketches = sketches
         self.gradients = gradients
         self.midpoints = midpoints
+        self.pairs = pairs
         self.keep = on_disk(folder) if scratch else in_memory
         self.autocast = autocast
         self.width = width
@@ -141,7 +145,7 @@ class Recorder:
             snapshot = self.snapshot(moment)
             file = self.folder / file_name(moment.stage, moment.step)
             # One of before the run was resumed knows the path that leads to it: that one stays.
-            better = snapshot.path is not None or not self.midpoints or not file.exists()
+            better = self._is_whole(snapshot) or not file.exists()
             if self.workers.main and better:
                 write_snapshot(file, snapshot)
             else:
@@ -171,10 +175,11 @@ class Recorder:
                 for name, examples in self.probes.items():
                     probes[name] = self._record(capture, examples, to_logits, sketcher)
                     gradients.append(self.keep(self._taken(parameters)))
-        path = ended(gradients) if ended else None
+        path = ended[1](gradients) if ended else None
+        before = ended[0] if ended and self.pairs else None
         ended = None  # lets the weights of its start go, before those of the next are kept
         if self.midpoints and not moment.last:
-            self._piece = Piece.begin(moment, parameters, [*gradients], self.workers)
+            self._piece = Piece.begin(moment, parameters, [*gradients], self.workers, before)
         return Snapshot(
             stage=moment.stage,
             stage_name=moment.stage_name,
@@ -202,12 +207,22 @@ class Recorder:
 
     def _end(
         self, moment: Moment, parameters: Mapping[str, nn.Parameter]
-    ) -> Callable[[Sequence[Gradient]], PathRecord] | None:
-        """The piece of the path that ends here, but for the gradients at its end."""
+    ) -> tuple[Piece, Callable[[Sequence[Gradient]], PathRecord]] | None:
+        """The piece of the path that ends here, and its record but for the gradients at its end."""
         piece, self._piece = self._piece, None
         if piece is None or not piece.leads_to(moment, parameters):
             return None
-        return piece.end(moment, parameters, lambda: self._gradients(moment.model, parameters))
+        middle = partial(self._gradients, moment.model, parameters)
+        keep = self.pairs and not moment.last
+        return piece, piece.end(moment, parameters, middle, keep)
+
+    def _is_whole(self, snapshot: Snapshot) -> bool:
+        """Whether it has all that is asked for of the path that leads to it."""
+        if not self.midpoints:
+            return True
+        path = snapshot.path
+        paired = path is not None and (path.pair is not None or path.from_step == 0)
+        return paired if self.pairs else path is not None
 
     def _begin(self, moment: Moment) -> None:
         """A piece of the path begins where no snapshot is taken."""

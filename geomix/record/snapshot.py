@@ -96,6 +96,9 @@ class AdamProducts:
 NODES = ("start", "middle", "end")
 """Where on the straight line between two snapshots a gradient is taken."""
 
+PAIR_NODES = ("start", "end")
+"""Where on the straight line between every other snapshot."""
+
 TOTAL = "total"
 """The whole update; its other parts are named as `geomix.train.events.Moment.update` has them."""
 
@@ -111,12 +114,19 @@ class PathRecord:
             sum to the total but for rounding.
         from_step: of the snapshot before, in the same stage.
         to_step: of this one.
+        pair: `(M, S, 2, J)` float64, of the piece that led to the snapshot before and this one
+            taken as one straight line: gradients at its two ends, times the parts of both steps
+            together; nats. What a record of every other snapshot would hold, and what no sum over
+            `products` gives; None where it is not kept.
+        pair_from_step: where that line begins; -1 where there is none.
     """
 
     products: NDArray[np.float64]
     parts: tuple[str, ...]
     from_step: int
     to_step: int
+    pair: NDArray[np.float64] | None = None
+    pair_from_step: int = -1
 
 
 ORIGIN = ("model", "seed", "precision", "chat_template", "training_sha256")

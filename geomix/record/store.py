@@ -26,6 +26,9 @@
     /path/                    coordinates: parameter, set, node, part (their names); absent without
                               `record.midpoints` and where no piece of the path ends
         products              (parameter, set, node, part), with attributes from_step, to_step
+        pairs                 (parameter, set, pair_node, part), likewise, from two snapshots
+                              before; absent without `record.pairs`, at the stage's first piece and
+                              at the first one after training was interrupted
     /gradients/<set>/         coordinates: axis<i>_<n>, of the parameters' axes; absent without
                               `record.gradients`
         <parameter>           of the parameter's shape, float32
@@ -40,6 +43,7 @@ Shapes are those of `geomix.record.snapshot`.
 from __future__ import annotations
 
 import importlib.metadata
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +55,7 @@ from geomix.record.groups import write_gradient, write_parameters, write_path, w
 from geomix.record.snapshot import (
     NODES,
     ORIGIN,
+    PAIR_NODES,
     AdamProducts,
     ModuleRecord,
     PathRecord,
@@ -177,7 +182,10 @@ def _check_shapes(file: Any) -> None:
     if "inner_products_adam" in parameters:
         expect(parameters, "f", inner_products_adam=(m, s, s))
     if "path" in file:
-        expect(file["path"], "f", products=(m, s, len(NODES), len(file["path/part"])))
+        parts = len(file["path/part"])
+        expect(file["path"], "f", products=(m, s, len(NODES), parts))
+        if "pairs" in file["path"]:
+            expect(file["path"], "f", pairs=(m, s, len(PAIR_NODES), parts))
     expect(parameters, "O", parameter=(m,), module=(m,), set=(s,), other_set=(s,))
     if not all(-1 <= layer <= layers for layer in parameters["layer"][:]):
         raise ValueError(f"a parameter lies outside the {layers} layers")
@@ -252,7 +260,11 @@ def _read_path(file: Any) -> PathRecord | None:
         return None
     found = file["path/products"]
     first, last = int(found.attrs["from_step"]), int(found.attrs["to_step"])
-    return PathRecord(found[:], strings(file["path/part"]), first, last)
+    path = PathRecord(found[:], strings(file["path/part"]), first, last)
+    if "pairs" not in file["path"]:
+        return path
+    pair = file["path/pairs"]
+    return replace(path, pair=pair[:], pair_from_step=int(pair.attrs["from_step"]))
 
 
 def _read_probes(group: Any, activations: bool) -> ProbeRecord:

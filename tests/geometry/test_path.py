@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from geomix.geometry.path import path_change
+from geomix.geometry.path import coarser_trapezoid, moved, path_change
 
 Array = NDArray[np.float64]
 HESSIAN = np.array([[2.0, 0.7, -0.3], [0.7, 1.0, 0.4], [-0.3, 0.4, 3.0]])
@@ -79,3 +81,61 @@ def test_simpsons_rule_is_exact_for_a_quartic_and_the_trapezoid_is_not() -> None
 def test_another_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="belongs"):
         path_change(np.zeros(shape))
+
+
+def paired(points: Array, gradient: Array) -> list[Array | None]:
+    """For each piece the line over it and the one before: `(M, 1, 2, 1)` products at its ends."""
+    wide = points[2:] - points[:-2]
+    ends = np.stack([gradient[:-2], gradient[2:]], axis=1)  # (K - 1, 2, M)
+    return [None, *np.einsum("knm,km->kmn", ends, wide)[:, :, None, :, None]]
+
+
+def coarser(count: int, power: int) -> tuple[Array, Array]:
+    """Of Σ x^power along the curve: the coarser sum, and the trapezoid over every other point."""
+    points = curve(np.linspace(0, 1, count + 1))
+    nodes, parts = pieces(count)
+    found = coarser_trapezoid(
+        products(power * nodes ** (power - 1), nodes, parts[:, :1]),
+        paired(points, power * points ** (power - 1)),
+    )
+    kept = points[::2] if count % 2 == 0 else np.concatenate([points[:-1:2], points[-1:]])
+    expected = np.trapezoid(power * kept ** (power - 1), kept, axis=0)
+    return found[:, 0, 0], expected
+
+
+@pytest.mark.parametrize("count", [2, 6, 7])
+def test_the_coarser_sum_is_that_of_every_other_point(count: int) -> None:
+    """Independent: numpy's trapezoid rule, one parameter at a time; an odd piece goes alone."""
+    found, expected = coarser(count, 5)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_the_coarser_total_of_a_quadratic_is_exact_and_its_split_is_not() -> None:
+    points = curve(np.linspace(0, 1, 9))
+    gradient = points @ HESSIAN + LINEAR
+    nodes, parts = pieces(8)
+    made = products(nodes @ HESSIAN + LINEAR, nodes, parts[:, :1])
+    rough, fine = coarser_trapezoid(made, paired(points, gradient)), path_change(made).trapezoid
+    assert rough.sum() == pytest.approx(fine.sum(), abs=1e-12)
+    assert moved(fine, rough) > 0.01
+    assert np.array_equal(coarser_trapezoid(made, [None] * 8), fine)
+
+
+def test_what_moved_is_a_share_of_all_that_is_split() -> None:
+    assert moved(np.array([3.0, -1.0]), np.array([2.0, 0.0])) == pytest.approx(0.5)
+    assert np.isnan(moved(np.zeros(2), np.zeros(2)))
+
+
+@pytest.mark.parametrize(("rule", "power", "order"), [("trapezoid", 3, 2), ("simpson", 5, 4)])
+def test_the_residual_of_the_total_falls_at_the_rules_order(
+    rule: str, power: int, order: int
+) -> None:
+    """A cubic under the trapezoid rule, a quintic under Simpson's, along the bent path."""
+    change = (curve(np.array(1.0)) ** power - curve(np.array(0.0)) ** power).sum()
+    errors = []
+    for count in (16, 32, 64):
+        nodes, parts = pieces(count)
+        found = path_change(products(power * nodes ** (power - 1), nodes, parts[:, :1]))
+        errors.append(abs(getattr(found, rule).sum() - change))
+    for one, half in pairwise(errors):
+        assert np.log2(one / half) == pytest.approx(order, abs=0.15)

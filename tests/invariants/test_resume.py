@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from geomix.record.store import read_snapshot
@@ -72,18 +73,24 @@ def stopped(place: Any) -> str:
 
 
 def test_the_recorded_path_goes_on_too(place: Any) -> None:
-    """The whole folder is the same, with the products of the step after the checkpoint."""
+    """The whole folder is the same, but for the pair that began before the checkpoint."""
     (place.folder / "path.yaml").write_text(PATH)
     assert place(*begun(place, "path", "whole-path")).status == 0
     asked = place(*begun(place, "path", "path"), at=[(METRICS, 4 + 4, signal.SIGKILL)])
     assert asked.status == -signal.SIGKILL
     resumed = place("train", "--resume", "path")
     assert "goes on in stage 1, facts, after step 3" in resumed.out
-    assert_same(place, "path", "path")
-    after = read_snapshot(place.folder / "path/records/snapshots/stage0-step000004.h5").path
+    lacks = "records/snapshots/stage0-step000004.h5"
+    whole, found = place.tree("whole-path"), place.tree("path")
+    assert [n for n in {**whole, **found} if whole.get(n) != found.get(n)] == [lacks]
+    known, after = (read_snapshot(place.folder / n / lacks).path for n in ("whole-path", "path"))
+    assert known is not None
     assert after is not None
+    assert np.array_equal(known.products, after.products)
+    assert (known.pair_from_step, after.pair) == (2, None)
     assert after.from_step == 3
     assert set(after.parts) == {"total", "D_A", "D_M"}
+    assert Run(place.folder / "path").status()["state"] == "done"
 
 
 @pytest.fixture

@@ -130,6 +130,78 @@ def test_products_are_those_of_gradients_at_start_middle_and_end(
     assert read(tmp_path, 0).no_path == "the stage begins here"
 
 
+@pytest.mark.parametrize("scratch", [False, True], ids=["memory", "disk"])
+def test_a_pair_is_the_line_between_every_other_snapshot(
+    scratch: bool, tmp_path: Path, gpt2: Make, probes: Probes, examples: Examples
+) -> None:
+    """By the same oracle; the parts are shares of each step that differ from step to step."""
+    made = recorder(tmp_path, probes, [0, 1, 3, 4], scratch=scratch, pairs=True)
+    found = trajectory(gpt2().double().eval(), examples(6, 0), [made])
+    first = read(tmp_path, 1).path
+    assert first is not None
+    assert first.pair is None
+    for begin, last in ((0, 3), (1, 4)):
+        snapshot = read(tmp_path, last)
+        path = snapshot.path
+        assert path is not None
+        assert path.pair is not None
+        assert (path.pair_from_step, path.to_step, path.pair.shape[2:]) == (begin, last, (2, 3))
+        for a, data in enumerate(probes.values()):
+            for node, values in enumerate((found[begin], found[last])):
+                gradient = gradient_at(gpt2, values, data)
+                for m, name in enumerate(snapshot.parameters):
+                    move = found[last][name] - found[begin][name]
+                    expected = float((gradient[name] * move).sum())
+                    total, share, decay = path.pair[m, a, node]
+                    assert total == pytest.approx(expected, rel=1e-8, abs=1e-14), name
+                    assert share == pytest.approx(0.75 * expected, rel=1e-8, abs=1e-14)
+                    assert decay == pytest.approx(0.25 * expected, rel=1e-8, abs=1e-14)
+
+
+def test_pairs_change_nothing_else(
+    tmp_path: Path, gpt2: Make, probes: Probes, examples: Examples
+) -> None:
+    made = [
+        recorder(tmp_path / str(pairs), probes, ["every:1"], pairs=pairs) for pairs in (False, True)
+    ]
+    trajectory(gpt2().eval(), examples(6, 0), made)
+    for step in range(1, 5):
+        one, other = (read(tmp_path / str(pairs), step).path for pairs in (False, True))
+        assert one is not None
+        assert other is not None
+        assert np.array_equal(one.products, other.products)
+        assert one.pair is None
+        assert (other.pair is None) == (step == 1)
+
+
+def test_a_run_that_goes_on_lacks_one_pair(
+    tmp_path: Path, gpt2: Make, probes: Probes, examples: Examples
+) -> None:
+    """The snapshot before the checkpoint is gone; a pair that is on the disk already stays."""
+    whole = recorder(tmp_path / "whole", probes, ["every:1"], pairs=True)
+    model = gpt2().eval()
+    found = trajectory(model, examples(6, 0), [whole])
+    known = {file.name: file.read_bytes() for file in (tmp_path / "whole").iterdir()}
+    for folder in ("whole", "anew"):
+        made = recorder(tmp_path / folder, probes, ["every:1"], pairs=True)
+        for step in range(1, 5):
+            with torch.no_grad():
+                for name, p in model.named_parameters():
+                    p.copy_(found[step][name])
+            moment = moment_at(model, found, step)
+            made.observe(replace(moment, resumed=True, update=None) if step == 1 else moment)
+    assert {file.name: file.read_bytes() for file in (tmp_path / "whole").iterdir()} == known
+    one, anew = read(tmp_path / "whole", 2).path, read(tmp_path / "anew", 2).path
+    assert one is not None
+    assert anew is not None
+    assert np.array_equal(one.products, anew.products)
+    assert one.pair is not None
+    assert anew.pair is None
+    for step in (3, 4):
+        name = f"stage0-step{step:06d}.h5"
+        assert (tmp_path / "anew" / name).read_bytes() == known[name]
+
+
 def test_simpsons_sum_is_the_change_of_the_loss(
     tmp_path: Path, gpt2: Make, probes: Probes, examples: Examples
 ) -> None:

@@ -64,7 +64,12 @@ def snapshot(**changes: Any) -> Snapshot:
         unreached=np.array([[False, True, False], [False] * 3]),
         adam=AdamProducts(np.random.default_rng(8).normal(size=(2, 3, 3)), 1, 12, 1e-8),
         path=PathRecord(
-            np.random.default_rng(7).normal(size=(2, 3, 3, 2)), ("total", "D_B"), 11, 12
+            np.random.default_rng(7).normal(size=(2, 3, 3, 2)),
+            ("total", "D_B"),
+            11,
+            12,
+            np.random.default_rng(6).normal(size=(2, 3, 2, 2)),
+            10,
         ),
         no_path="",
     )
@@ -137,6 +142,7 @@ def test_the_file_describes_itself(path: Path) -> None:
         assert {"geomix_version", "torch_version", "nnsight_version"} <= set(file.attrs)
         assert axes(probes["lens_rank"]) == ["kept_position", "layer"]
         assert axes(file["path/products"]) == ["parameter", "set", "node", "part"]
+        assert axes(file["path/pairs"]) == ["parameter", "set", "pair_node", "part"]
         seen = []
 
         def described(name: str, dataset: Any) -> None:
@@ -268,6 +274,7 @@ def replaced(file: h5py.File, place: str, values: Any) -> None:
         ("parameters/unreached", np.zeros((2, 2), dtype=np.int8)),
         ("parameters/inner_products_adam", np.zeros((2, 3, 2))),
         ("path/products", np.zeros((2, 3, 2, 2))),
+        ("path/pairs", np.zeros((2, 3, 3, 2))),
     ],
 )
 def test_arrays_of_another_shape_or_kind(path: Path, place: str, values: Any) -> None:

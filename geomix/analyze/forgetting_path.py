@@ -1,0 +1,87 @@
+"""`geomix analyze forgetting-path`: where in the network, and from which source, a loss changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from geomix.analyze.groups import By
+from geomix.analyze.path_notes import notes
+from geomix.analyze.path_split import ArmSplit, ForgettingPath, measure, to_json
+from geomix.analyze.path_table import render
+from geomix.atomic import write_json
+from geomix.errors import UserError
+from geomix.hdf5 import put, scale, written_hdf5
+from geomix.plots.figure import save_figure
+from geomix.plots.forgetting_path import draw
+from geomix.run import Run
+
+
+def forgetting_path(
+    runs: Sequence[Run], stage: int | None = None, name: str = "D_A", by: By = "layer"
+) -> tuple[ForgettingPath, list[Path]]:
+    """Measure, save the arrays, the table and the figure, and say which files these are.
+
+    Args:
+        runs: those that differ in nothing but their seeds are put together; what comes of several
+            is saved in the first one's folders.
+        stage: index from 0; None is the last one that is recorded.
+        name: the probe set that the figure and the notes are about; the files hold all.
+        by: what a row of the table stands for.
+
+    Raises:
+        UserError: there is no path to sum, no such set, or the runs cannot be put together.
+    """
+    result = measure(runs, stage, by)
+    for arm in result.arms:
+        if name not in arm.sets:
+            raise UserError(f"--set {name}: {arm.runs[0]} recorded {', '.join(arm.sets)}")
+    stem = f"forgetting_path_stage{result.stage}"
+    stem += f"_of_{len(runs)}_runs" if len(runs) > 1 else ""
+    table = f"{stem}_by_{by}" if by != "layer" else stem
+    folder = runs[0].analysis_folder
+    files = [folder / f"{table}.h5", folder / f"{table}.json"]
+    with written_hdf5(files[0]) as file:
+        file.attrs["analysis"] = "forgetting_path"
+        file.attrs["schema_version"] = 1
+        file.attrs["stage"] = result.stage
+        file.attrs["by"] = by
+        for arm in result.arms:
+            _write_arm(file.create_group(arm.arm), arm, result.groups)
+    write_json(files[1], to_json(result, notes(result, name)))
+    rows = list(result.cell_rows(name))
+    return result, files + save_figure(draw(rows), rows, runs[0].figure_folder, f"{stem}_{name}")
+
+
+def _write_arm(group: Any, arm: ArmSplit, groups: tuple[str, ...]) -> None:
+    """One group an arm, with labelled axes: `xarray.open_dataset(path, group=arm)` shows them."""
+    scale(group, "run", arm.runs, "folder of the run")
+    scale(group, "group", groups, "of parameters; the first is the whole model")
+    scale(group, "set", arm.sets, "probe set")
+    scale(group, "part", arm.parts, "of the update")
+    axes = ("run", "group", "set", "part")
+    for rule, text in (
+        ("simpson", "change of the set's loss that is put down to it, by Simpson's rule"),
+        ("trapezoid", "the same by the trapezoid rule"),
+        ("coarser", "the same with half as many snapshots, by the trapezoid rule"),
+    ):
+        put(group, rule, getattr(arm, rule), axes, units="nat", text=text)
+    text = "change of the set's recorded mean loss"
+    put(group, "measured", arm.measured, ("run", "set"), units="nat", text=text)
+
+
+def command(runs: Sequence[Run], stage: int | None, name: str, by: By, as_json: bool) -> None:
+    """The command's body: compute, save, print the tables, or the whole result as JSON."""
+    result, files = forgetting_path(runs, stage, name, by)
+    if as_json:
+        print(json.dumps(to_json(result, notes(result, name)), allow_nan=False))
+        return
+    console = Console(highlight=False)
+    console.print(render(result, name))
+    console.print()
+    for file in files:
+        console.print(str(file), soft_wrap=True)

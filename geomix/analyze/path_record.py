@@ -1,0 +1,155 @@
+"""The recorded path of one stage of one run: its sums, and what they must add up to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geomix.errors import UserError
+from geomix.geometry.path import PathChange, coarser_trapezoid, path_change
+from geomix.record.snapshot import TOTAL, PathRecord, ProbeRecord, Snapshot
+from geomix.record.store import read_snapshot
+from geomix.run import Run
+
+Floats = NDArray[np.float64]
+
+_RECORD = "train with `record: {preset: path}`"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedPath:
+    """A stage's path. M parameter tensors, S sets, J parts.
+
+    Attributes:
+        model: its last snapshot, which says what the parameters are.
+        parts: J names, `total` first.
+        change: of each set's loss, by both rules, `(M, S, J)` nats.
+        coarser: by the trapezoid rule along half as many pieces, likewise; None without pairs.
+        measured: change of each set's mean loss from the path's start to its end, `(S,)` nats.
+        pieces: how many there are.
+        pairs: how many of the coarser path's pieces stand for two.
+    """
+
+    model: Snapshot
+    parts: tuple[str, ...]
+    change: PathChange
+    coarser: Floats | None
+    measured: Floats
+    pieces: int
+    pairs: int
+
+
+def last_stage(run: Run) -> int:
+    """Index of the last stage that has snapshots.
+
+    Raises:
+        UserError: nothing is recorded.
+    """
+    files = run.snapshots()
+    if not files:
+        raise UserError(f"{run.path}: no snapshots; {_RECORD}")
+    return read_snapshot(files[-1], activations=False).stage
+
+
+def read_path(run: Run, stage: int) -> RecordedPath:
+    """Sum up the path of a stage.
+
+    Args:
+        run: without arms, or an arm.
+        stage: its index, from 0.
+
+    Raises:
+        UserError: the stage has no snapshots, they hold no path or one with a gap, or the loss at
+            its start is not recorded.
+    """
+    shots = {file: read_snapshot(file, activations=False) for file in run.snapshots()}
+    here = {file: shot for file, shot in shots.items() if shot.stage == stage and shot.step}
+    if not here:
+        known = sorted({shot.stage for shot in shots.values() if shot.step})
+        there = f"there are some of stage {', '.join(map(str, known))}" if known else _RECORD
+        raise UserError(f"{run.path}: no snapshots within stage {stage}; {there}")
+    before = _start(run, stage, list(shots.values()))
+    path = _pieces(stage, here)
+    model = list(here.values())[-1]
+    if model.sets != before.sets:
+        raise UserError(f"{run.path}: the probe sets at the start of stage {stage} are others")
+    names, products, pairs = _stacked(path)
+    paired = _paired(pairs)
+    return RecordedPath(
+        model=model,
+        parts=names,
+        change=path_change(products),
+        coarser=coarser_trapezoid(products, pairs) if paired else None,
+        measured=np.array([_loss(model, name) - _loss(before, name) for name in model.sets]),
+        pieces=len(path),
+        pairs=paired,
+    )
+
+
+def _start(run: Run, stage: int, shots: list[Snapshot]) -> Snapshot:
+    """The snapshot of the weights that the stage begins with."""
+    first = [shot for shot in shots if (shot.stage, shot.step) == (stage, 0)]
+    before = [shot for shot in shots if shot.stage == stage - 1]
+    done = run.steps_done().get(stage - 1)
+    ended = [shot for shot in before if shot.step == (done or shot.steps)]
+    if not (found := first + ended):
+        raise UserError(
+            f"{run.path}: the loss at the start of stage {stage} is not recorded; "
+            "train with `boundaries` in record.at"
+        )
+    return found[0]
+
+
+def _pieces(stage: int, shots: dict[Path, Snapshot]) -> list[PathRecord]:
+    """Every piece from the stage's start on, each where the one before ends."""
+    found: list[PathRecord] = []
+    at = 0
+    for file, shot in shots.items():
+        if shot.path is None and shot.no_path == "not asked for":
+            raise UserError(f"{file}: it was recorded without `midpoints`; {_RECORD}")
+        if shot.path is None or shot.path.from_step != at:
+            why = f" ({shot.no_path})" if shot.no_path else ""
+            raise UserError(
+                f"{file}: the path of stage {stage} has a gap between steps {at} and {shot.step}"
+                f"{why}; train it again in one go"
+            )
+        found.append(shot.path)
+        at = shot.step
+    return found
+
+
+def _stacked(path: list[PathRecord]) -> tuple[tuple[str, ...], Floats, list[Floats | None]]:
+    """Parts, `(K, M, S, 3, J)` products and the pairs; the total alone where parts differ."""
+    same = all(piece.parts == path[0].parts for piece in path)
+    names = path[0].parts if same else (TOTAL,)
+    count = len(names)  # the total is the first of all parts
+    products = np.stack([piece.products[..., :count] for piece in path])
+    fits = [
+        piece.pair is not None and k > 0 and piece.pair_from_step == path[k - 1].from_step
+        for k, piece in enumerate(path)
+    ]
+    pairs = [
+        piece.pair[..., :count] if fit and piece.pair is not None else None
+        for piece, fit in zip(path, fits, strict=True)
+    ]
+    return names, products, pairs
+
+
+def _paired(pairs: list[Floats | None]) -> int:
+    """How many pairs `coarser_trapezoid` takes."""
+    k = count = 0
+    while k + 1 < len(pairs):
+        found = pairs[k + 1] is not None
+        count += found
+        k += 2 if found else 1
+    return count
+
+
+def _loss(shot: Snapshot, name: str) -> float:
+    """A set's mean loss in the run's reduction, nats."""
+    probe: ProbeRecord = shot.probes[name]
+    tokens = np.diff(probe.offsets) if shot.reduction == "token" else None
+    return float(np.average(probe.loss, weights=tokens))
