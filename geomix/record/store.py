@@ -31,8 +31,8 @@
         <parameter>           of the parameter's shape, float32
 
 Every dimension is an HDF5 dimension scale, so that `xarray.open_dataset(path, group="probes/d_a",
-engine="h5netcdf")` shows labelled axes. Numbers carry a checksum (Fletcher-32) and no compression:
-gradients are noise.
+engine="h5netcdf")` shows labelled axes. Numbers, coordinates too, carry a checksum (Fletcher-32)
+and no compression: gradients are noise. Texts carry none, as HDF5 has none for them.
 
 Shapes are those of `geomix.record.snapshot`.
 """

@@ -147,7 +147,7 @@ def test_the_file_describes_itself(path: Path) -> None:
             if not dataset.is_scale:
                 assert "units" in dataset.attrs, name
                 assert axes(dataset), name
-                assert dataset.fletcher32 or dataset.dtype == object, name
+            assert dataset.fletcher32 or dataset.dtype == object, name
             assert dataset.compression is None, name
 
         file.visititems(described)
