@@ -172,6 +172,54 @@ def test_the_probes_texts_are_coordinates(run: Run) -> None:
     assert "prompt" not in run.records.probes("D_B").coords
 
 
+@pytest.mark.parametrize("said", ['{"examples": 5}', '{"examples": [1, 2, 3, 4, 5]}', "7"])
+def test_broken_texts_are_one_line(run: Run, said: str) -> None:
+    run.probes_file.write_text(f'{{"D_A": {said}}}')
+    with pytest.raises(UserError, match=r"probes\.json: cannot be read .*D_A\.examples, a list"):
+        run.records.probes("D_A")
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("path/products", "record.midpoints: true"),
+        ("gradients/D_A/lm_head.weight", "record.gradients: true"),
+        ("probes/D_A/modules/model.layers.0.mlp/activations", "record.modules"),
+        ("probes/D_A/activations", "record.activations"),
+        ("probes/D_A/lens_rank", "record.lens: true"),
+        ("probes/D_A/sketches", "record.sketches"),
+        ("parameters/inner_products_adam", "record.adam: true"),
+    ],
+)
+def test_what_was_not_kept_is_said_with_the_key_that_keeps_it(
+    run: Run, llama: Make, examples: Any, moment: Any, name: str, key: str
+) -> None:
+    for path in run.snapshots():
+        path.unlink()
+    with pytest.raises(UserError, match=f"'{name}'; it is kept with {key}.*; nothing is recorded"):
+        run.records.series(name)
+    options: dict[str, Any] = {"reduction": "token", "batch_size": 3, "pad_id": 0, "at": [0]}
+    options["activations"] = 0
+    bare = Recorder(run.snapshot_folder, {"D_A": examples(2, 1)}, capture="hooks", **options)
+    bare.observe(moment(llama()))
+    with pytest.raises(UserError, match=f"'{name}'; it is kept with {key}.*; there are "):
+        run.records.series(name)
+
+
+def test_records_say_what_there_is(run: Run, tmp_path: Path, resolved: Resolved) -> None:
+    said = repr(run.records)
+    assert said == (
+        f"<records of {run.path}: 3 snapshots, steps of stage 0 at 0, 4; stage 1 at 3; "
+        "probe sets D_A, D_B>"
+    )
+    whole = resolved(tmp_path / "whole", ["one", "two"])
+    assert repr(whole.records) == f"<records of {whole.path}: in its arms one, two>"
+    empty = resolved(tmp_path / "empty")
+    assert repr(empty.records) == f"<records of {empty.path}: no snapshot yet>"
+    run.snapshots()[2].write_bytes(b"")
+    assert "damaged" in repr(run.records)
+
+
 def test_another_probe_set_is_not_passed_off_as_the_same(
     run: Run, llama: Make, examples: Any, moment: Any
 ) -> None:
@@ -271,6 +319,18 @@ def test_numbers_that_changed_on_disk_are_noticed_when_they_are_read(run: Run) -
         _ = record.activations.values
     with pytest.raises(UserError, match=rf"{path.name}: damaged"):
         _ = run.records.probes("D_A").activations.values
+
+
+@pytest.mark.parametrize("name", ["probes/D_A/layer", "gradients/D_A/axis0_16"])
+def test_a_coordinate_that_changed_on_disk_is_noticed(run: Run, name: str) -> None:
+    path = run.snapshots()[1]
+    with h5py.File(path) as file:
+        place = file[name].id.get_chunk_info(0).byte_offset
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"{path.name}: damaged, truncated or not HDF5"):
+        _ = run.records[NAMES[1]][name.rpartition("/")[0]]
 
 
 def _nothing(group: Any) -> None:
