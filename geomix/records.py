@@ -227,7 +227,7 @@ class Records:
         if not self.run.probes_file.is_file():
             return {}
         found = read_json(self.run.probes_file).get(name, {})
-        texts = found.get("examples", []) if isinstance(found, dict) else None
+        texts: Any = found.get("examples", []) if isinstance(found, dict) else None
         expect(self.run.probes_file, f"{name}.examples, a list of objects", all_of(texts, dict))
         if len(texts) != examples:
             return {}
