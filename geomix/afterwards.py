@@ -25,7 +25,7 @@ from geomix.data.chat import chat_format
 from geomix.data.template import tokenise_all
 from geomix.errors import UserError
 from geomix.model.load import LoadedModel, default_device, load_tokenizer
-from geomix.reading import read_json
+from geomix.reading import all_of, read_json
 from geomix.record.schedule import Schedule, parse
 from geomix.record.store import file_name, read_snapshot, write_snapshot
 from geomix.run import Run
@@ -47,6 +47,8 @@ _SAME_RECORD = {"at", "preset", "scratch"}
 _STEP = len("step-")
 _MOST = 12
 """Checkpoints that a message names."""
+_LONGEST = 24
+"""Characters of a moment that `--at` asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +109,12 @@ def record_run(
 
 
 def _schedule(at: Sequence[str | int]) -> Schedule:
+    for item in map(str, at):
+        if len(item) > _LONGEST:
+            raise UserError(f"--at: {item[:_LONGEST]}… is too long; give a step of the run")
+    steps = [int(i) if isinstance(i, str) and i.isascii() and i.isdecimal() else i for i in at]
     try:
-        return parse(at)
+        return parse(steps)
     except ValueError as error:
         raise UserError(str(error).replace("record.at:", "--at:")) from None
 
@@ -171,6 +177,21 @@ def _check_settings(arm: Run, config: RunConfig, own: RunConfig) -> None:
         raise UserError(*lines, f"{arm.path}: {advice}")
 
 
+def _check_described(file: Path) -> None:
+    """Refuse a begun stage of which nothing says what it was trained on.
+
+    Raises:
+        UserError: its `data.json` is missing or says nothing of the sets.
+    """
+    known = read_json(file) if file.is_file() else {}
+    parts = [known.get(name) for name in ("sets", "evaluated")]
+    if not all(isinstance(part, dict) and all_of([*part.values()], dict) for part in parts):
+        raise UserError(
+            f"{file}: does not say what the stage was trained on, so that its checkpoints cannot "
+            "be recorded; restore the file"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _Recording:
     """One arm, the examples that its probe sets come from, and θ_0 where it is loaded already."""
@@ -208,7 +229,10 @@ class _Recording:
             for name, examples in self.prepared.evaluated.items()
         }
         for stage in stages:
-            file = self.arm.stage_folder(stage.index, stage.name) / "data.json"
+            folder = self.arm.stage_folder(stage.index, stage.name)
+            file = folder / "data.json"
+            if any((folder / "checkpoints").glob("*")):
+                _check_described(file)
             check_unchanged(file, stage.described(dict(evaluated), chat))
         return stages
 

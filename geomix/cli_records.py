@@ -66,5 +66,4 @@ def record(run: Path, at: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     from geomix.run import open_run
 
     quiet_libraries()
-    when = [int(item) if item.isdecimal() else item for item in at]
-    record_run(open_run(run), when or None, overrides, click.echo)
+    record_run(open_run(run), at or None, overrides, click.echo)

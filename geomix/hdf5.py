@@ -71,8 +71,13 @@ def reading(path: Path) -> Iterator[Any]:
 
 
 def scale(group: Any, name: str, values: NDArray[Any] | Sequence[str], description: str) -> None:
-    """A dimension and its coordinate."""
-    dataset = group.create_dataset(name, data=_storable(values))
+    """A dimension and its coordinate.
+
+    Numbers carry a checksum; texts, whose lengths vary, cannot: HDF5 keeps them in a heap that no
+    filter sees.
+    """
+    data = _storable(values)
+    dataset = group.create_dataset(name, data=data, **_chunked(data))
     dataset.attrs["description"] = description
     dataset.make_scale(name)
 
@@ -88,18 +93,22 @@ def put(
 ) -> Any:
     """A dataset with its dimensions attached, in chunks of whole rows."""
     data = _storable(values)
-    options: dict[str, Any] = {}
-    if isinstance(data, np.ndarray) and data.ndim and data.size:
-        most = max(1, _BLOCK // (data.nbytes // len(data)))
-        pieces = -(-len(data) // most)
-        rows = -(-len(data) // pieces)  # even ones: every chunk is stored in full
-        options = {"chunks": (rows, *data.shape[1:]), "fletcher32": True}
-    dataset = group.create_dataset(name, data=data, **options)
+    dataset = group.create_dataset(name, data=data, **_chunked(data))
     dataset.attrs["units"] = units
     dataset.attrs["description"] = text
     for axis, dimension in enumerate(dimensions):
         dataset.dims[axis].attach_scale(group[dimension])
     return dataset
+
+
+def _chunked(data: NDArray[Any] | list[str]) -> dict[str, Any]:
+    """Options of a dataset of numbers: chunks of whole rows, each with a Fletcher-32 checksum."""
+    if not isinstance(data, np.ndarray) or not data.size or not data.ndim:
+        return {}
+    most = max(1, _BLOCK // (data.nbytes // len(data)))
+    pieces = -(-len(data) // most)
+    rows = -(-len(data) // pieces)  # even ones: every chunk is stored in full
+    return {"chunks": (rows, *data.shape[1:]), "fletcher32": True}
 
 
 def _storable(values: NDArray[Any] | Sequence[str]) -> NDArray[Any] | list[str]:

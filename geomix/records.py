@@ -13,6 +13,7 @@ that a run can be watched while it is being recorded.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from geomix.errors import UserError
-from geomix.reading import read_json
+from geomix.reading import all_of, expect, read_json
 from geomix.record.place import Place, places
 from geomix.run import Run
 
@@ -34,6 +35,17 @@ Format = Literal["parquet", "numpy"]
 
 _MOST = 12
 """Names that a message lists."""
+
+_KEEPS = {
+    r"path(/.*)?": "record.midpoints: true",
+    r"gradients(/.*)?": "record.gradients: true",
+    r"probes/[^/]*/modules(/.*)?": "record.modules",
+    r"probes/[^/]*/lens_(rank|logprob)": "record.lens: true",
+    r"probes/[^/]*/sketches": "record.sketches",
+    r"probes/[^/]*/(activations|gradients)": "record.activations",
+    r"parameters/inner_products_adam": "record.adam: true, after Adam's first step,",
+}
+"""What the configuration asks for where a variable of such a name is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +70,28 @@ class Records:
             names = ", ".join(arm.name for arm in arms)
             raise UserError(f"{self.run.path}: its arms have the records ({names}); open run.arms")
         return found
+
+    def __repr__(self) -> str:
+        """How many there are, of which steps and probe sets; of a run with arms, their names."""
+        try:
+            return f"<records of {self.run.path}: {self._summary()}>"
+        except UserError as error:  # that a look shows what is wrong is no reason to fail
+            return f"<records of {self.run.path}: {error.lines[0]}>"
+
+    def _summary(self) -> str:
+        from geomix.record.labelled import group_of
+
+        if not (found := places(self.run)):
+            arms = [arm.name for arm in self.run.arms if arm != self.run]
+            return f"in its arms {', '.join(arms)}" if arms else "no snapshot yet"
+        steps: dict[int, list[int]] = {}
+        for place in found:
+            steps.setdefault(place.stage, []).append(place.step)
+        when = (f"stage {stage} at {_shown(map(str, at))}" for stage, at in steps.items())
+        sets = group_of(found[-1].path, "parameters")["set"].values
+        assert sets is not None
+        count = f"{len(found)} snapshot{'s' * (len(found) > 1)}"
+        return f"{count}, steps of {'; '.join(when)}; probe sets {', '.join(sets)}"
 
     def __len__(self) -> int:
         return len(self.snapshots)
@@ -121,7 +155,10 @@ class Records:
 
         found = series(self.snapshots, name)
         if found is None:
-            raise UserError(f"{self.run.path}: no snapshot holds '{name}'; {self._known(name)}")
+            keys = [key for pattern, key in _KEEPS.items() if re.fullmatch(pattern, name)]
+            kept = f"; it is kept with {keys[0]}" if keys else ""
+            known = self._known(name)
+            raise UserError(f"{self.run.path}: no snapshot holds '{name}'{kept}; {known}")
         return found
 
     def probes(self, name: str) -> xr.Dataset:
@@ -189,7 +226,9 @@ class Records:
         """Prompts and targets of a probe set, where they are kept."""
         if not self.run.probes_file.is_file():
             return {}
-        texts = read_json(self.run.probes_file).get(name, {}).get("examples", [])
+        found = read_json(self.run.probes_file).get(name, {})
+        texts: Any = found.get("examples", []) if isinstance(found, dict) else None
+        expect(self.run.probes_file, f"{name}.examples, a list of objects", all_of(texts, dict))
         if len(texts) != examples:
             return {}
         return {
@@ -205,6 +244,8 @@ def export_run(run: Run, folder: Path, form: Format) -> list[Path]:
         UserError: as in `Records.export`.
     """
     arms = run.arms
+    if folder.is_symlink() and not folder.exists():
+        raise UserError(f"{folder}: a link to a folder that is not there; name a new folder")
     if arms == [run]:
         return Records(run).export(folder, form)
     recorded = [arm for arm in arms if arm.snapshots()]
@@ -218,5 +259,10 @@ def _listed(names: Iterable[str]) -> str:
     known = list(names)
     if not known:
         return "nothing is recorded yet"
-    shown = known if len(known) <= _MOST else [*known[: _MOST // 2], "…", known[-1]]
-    return f"there are {', '.join(shown)}"
+    return f"there are {_shown(known)}"
+
+
+def _shown(names: Iterable[str]) -> str:
+    """The names, of many the first and the last."""
+    known = list(names)
+    return ", ".join(known if len(known) <= _MOST else [*known[: _MOST // 2], "…", known[-1]])

@@ -36,11 +36,14 @@ DEFAULT_ROOT = Path("runs")
 _PATIENCE = 0.5
 """Seconds that a writer waits for the lock: a reader who looks at it holds it for an instant."""
 
-_SNAPSHOT = re.compile(r"stage(\d+)-step(\d+)\.h5")
+_SNAPSHOT = re.compile(r"stage(0|[1-9][0-9]?)-step([0-9]{6}|[1-9][0-9]{6,11})\.h5")
+"""As `geomix.record.store.file_name` writes them, and no other way to write the same numbers."""
 
 
-def _numbers(name: re.Match[str]) -> tuple[int, ...]:
-    return tuple(int(number) for number in name.groups())
+def snapshot_place(name: str) -> tuple[int, int] | None:
+    """Stage and step that a snapshot's file name says; None of any other file."""
+    found = _SNAPSHOT.fullmatch(name)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +112,9 @@ class Run:
         return self.path / "stages" / f"{index}-{name}"
 
     def snapshots(self) -> list[Path]:
-        """Snapshot files, in the order of stage and step."""
-        found = [(_SNAPSHOT.fullmatch(file.name), file) for file in self.snapshot_folder.glob("*")]
-        return [file for _, file in sorted((_numbers(m), file) for m, file in found if m)]
+        """Snapshot files, in the order of stage and step; other files there are none of ours."""
+        found = [(snapshot_place(file.name), file) for file in self.snapshot_folder.glob("*")]
+        return [file for _, file in sorted((place, file) for place, file in found if place)]
 
     @property
     def arms(self) -> list[Run]:

@@ -120,6 +120,28 @@ def test_arms_and_snapshots_are_in_order(tmp_path: Path) -> None:
     assert [path.name for path in alone.snapshots()] == names
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "stage01-step000004.h5",
+        "stage0-step4.h5",
+        "stage0-step0000004.h5",
+        "stage٣-step000004.h5",
+        "stage0-step٠٠٠٠٠٤.h5",
+        f"stage0-step{'9' * 150}.h5",
+        "stage0-step000004.h5.partial",
+    ],
+)
+def test_only_names_that_geomix_writes_are_snapshots(tmp_path: Path, name: str) -> None:
+    run = make(tmp_path / "run", '{"arms": null, ' + CONFIG)
+    run.snapshot_folder.mkdir(parents=True)
+    (run.snapshot_folder / name).touch()
+    assert not run.snapshots()
+    assert not run.records.snapshots
+    (run.snapshot_folder / "stage0-step000004.h5").touch()
+    assert [place.step for place in run.records.snapshots] == [4]
+
+
 def test_metrics_of_a_run_that_has_none(tmp_path: Path) -> None:
     assert list(Run(tmp_path).metrics()) == []
 

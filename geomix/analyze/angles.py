@@ -191,9 +191,12 @@ def _measure(arm: Run, model: Snapshot, index: NDArray[np.int64]) -> ArmAngles:
     moments: list[TrainingMoment] = []
     inner: list[Floats] = []
     sets: tuple[str, ...] = ()
+    first: Snapshot | None = None
     for path in arm.snapshots():
         snapshot = read_snapshot(path, activations=False)
-        _check(path, snapshot, model, sets or snapshot.sets)
+        first = first or snapshot
+        _check(path, snapshot, sets or snapshot.sets)
+        _check_parameters(path, snapshot, first, model)
         sets = snapshot.sets
         ends = snapshot.step == snapshot.steps
         moments.append(TrainingMoment(snapshot.stage, snapshot.step, ends, snapshot.reduction))
@@ -203,7 +206,7 @@ def _measure(arm: Run, model: Snapshot, index: NDArray[np.int64]) -> ArmAngles:
     return ArmAngles(arm.name, sets, tuple(moments), np.stack(inner), _probe_counts(arm), seed)
 
 
-def _check(path: Path, snapshot: Snapshot, model: Snapshot, sets: tuple[str, ...]) -> None:
+def _check(path: Path, snapshot: Snapshot, sets: tuple[str, ...]) -> None:
     absent = [name for name in NEEDED if name not in snapshot.sets]
     if absent:
         has = ", ".join(snapshot.sets) or "none"
@@ -213,11 +216,27 @@ def _check(path: Path, snapshot: Snapshot, model: Snapshot, sets: tuple[str, ...
         )
     if snapshot.sets != sets:
         raise UserError(f"{path}: its probe sets differ from those of the snapshots before it")
-    if snapshot.parameters != model.parameters or not np.array_equal(snapshot.sizes, model.sizes):
+
+
+def _check_parameters(path: Path, snapshot: Snapshot, first: Snapshot, model: Snapshot) -> None:
+    """Angles are compared over one set of parameters: of a run's stages, and of its arms."""
+    if not _same_parameters(snapshot, first):
         raise UserError(
-            f"{path}: its parameters are not those of the run's first snapshot; "
+            f"{path}: stage {snapshot.stage} trains other parameters ({len(snapshot.parameters)} "
+            f"tensors) than stage {first.stage} ({len(first.parameters)}), and angles over "
+            "different parameters cannot be compared; train the same ones in every stage "
+            "(train.trainable, train.lora), or take the parameters that both have from "
+            "open_run(…).records.inner_products"
+        )
+    if not _same_parameters(snapshot, model):
+        raise UserError(
+            f"{path}: its parameters are not those of the first arm's snapshots; "
             "arms that are compared must train one model"
         )
+
+
+def _same_parameters(one: Snapshot, other: Snapshot) -> bool:
+    return one.parameters == other.parameters and np.array_equal(one.sizes, other.sizes)
 
 
 def _probe_counts(arm: Run) -> dict[str, tuple[int, int]]:

@@ -7,6 +7,7 @@ pickle; `attributes` is a text of JSON. Parquet: see `geomix.record.parquet`.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -39,7 +40,7 @@ def export(snapshots: Sequence[Path], folder: Path, form: str, beside: Path) -> 
     """
     if form not in _WRITERS:
         raise UserError(f"format '{form}': one of {', '.join(get_args(Format))}")
-    if folder.exists():
+    if os.path.lexists(folder):  # a link to what is not there, too
         raise UserError(f"{folder}: there already; name a folder that is not there yet")
     with written_folder(folder) as partial:
         _WRITERS[form](snapshots, partial)

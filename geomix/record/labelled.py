@@ -21,7 +21,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from geomix.errors import UserError
-from geomix.hdf5 import reading
+from geomix.record.damage import told
 from geomix.record.store import read_snapshot
 
 if TYPE_CHECKING:
@@ -65,7 +65,6 @@ def groups_of(path: Path) -> dict[str, dict[str, Any]]:
     Raises:
         UserError: as in `group_of`.
     """
-    _check(*_state(path))
     with opened(path) as file:
         found = {"": _attributes(file)}
 
@@ -119,11 +118,21 @@ def _check(path: Path, _inode: int, _changed: int, _size: int) -> None:
 
 
 @lru_cache(maxsize=4096)
-def _group(path: Path, inode: int, changed: int, size: int, group: str) -> dict[str, Described]:
-    _check(path, inode, changed, size)
+def _group(path: Path, _inode: int, _changed: int, _size: int, group: str) -> dict[str, Described]:
     with opened(path) as file:
-        found = file.get(group or "/", {})
-        return {n: _described(one) for n, one in found.items() if isinstance(one, h5py.Dataset)}
+        held = file.get(group or "/", {})
+        found = {n: _described(one) for n, one in held.items() if isinstance(one, h5py.Dataset)}
+        for name, one in found.items():
+            _check_axes(f"{group}/{name}", one, found)
+    return found
+
+
+def _check_axes(name: str, one: Described, beside: Mapping[str, Described]) -> None:
+    """Raise ValueError unless each named dimension has its coordinate, once and as long."""
+    for axis, (dim, length) in enumerate(zip(one.dims, one.shape, strict=True)):
+        labelled = beside[dim].shape == (length,) if dim in beside else dim == f"dim_{axis}"
+        if not labelled or one.dims.count(dim) > 1:
+            raise ValueError(f"{name}: its dimension {dim} of {length} has not its coordinate")
 
 
 @contextmanager
@@ -131,16 +140,12 @@ def opened(path: Path) -> Iterator[Any]:
     """Open a snapshot to read from it.
 
     Raises:
-        UserError: what is read is damaged.
+        UserError: the file is not a snapshot that this version reads (`store.read_snapshot`), or
+            what is read is damaged.
     """
-    try:
-        with reading(path) as file:
-            yield file
-    except (OSError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"{path}: damaged, truncated or not HDF5; delete it and record it again ({reason})"
-        ) from None
+    _check(*_state(path))
+    with told(path) as file:
+        yield file
 
 
 def _attributes(item: Any) -> dict[str, Any]:
@@ -153,6 +158,9 @@ def _plain(value: Any) -> Any:
 
 
 def _described(dataset: Any) -> Described:
+    texts = h5py.check_string_dtype(dataset.dtype) is not None
+    if dataset.shape is None or not (texts or dataset.dtype.kind in "iufb"):
+        raise ValueError(f"{dataset.name}: neither numbers nor texts")
     attrs = _attributes(dataset)
     dtype = np.dtype(bool) if attrs.pop("dtype", None) == "bool" else dataset.dtype
     if dataset.is_scale:
@@ -160,7 +168,6 @@ def _described(dataset: Any) -> Described:
     else:
         axes = [axis.keys() for axis in dataset.dims]
         dims = tuple(names[0] if (names := keys) else f"dim_{i}" for i, keys in enumerate(axes))
-    texts = h5py.check_string_dtype(dataset.dtype) is not None
     if texts:
         dtype = np.dtype(object)
     values = read(dataset, ...) if dataset.is_scale else None
@@ -176,6 +183,12 @@ def read(dataset: Any, where: Any) -> NDArray[Any]:
     return found.astype(bool) if dataset.attrs.get("dtype") == "bool" else found
 
 
+def _check_range(key: Sequence[Any], shape: Sequence[int]) -> None:
+    """Raise IndexError where a caller asks for what is not there: the file is not to blame."""
+    for index, length in zip(key, shape, strict=True):
+        np.arange(length)[index]
+
+
 class OnDisk(BackendArray):
     """A dataset of one file, read when it is indexed."""
 
@@ -188,6 +201,7 @@ class OnDisk(BackendArray):
         return indexing.explicit_indexing_adapter(key, self.shape, support, self._read)
 
     def _read(self, key: tuple[Any, ...]) -> NDArray[Any]:
+        _check_range(key, self.shape)
         with opened(self.path) as file:
             return read(file[self.name], key)
 
@@ -204,6 +218,7 @@ class Stacked(BackendArray):
         return indexing.explicit_indexing_adapter(key, self.shape, support, self._read)
 
     def _read(self, key: tuple[Any, ...]) -> NDArray[Any]:
+        _check_range(key, self.shape)
         which, inner = key[0], key[1:]
         if not isinstance(which, slice):
             return self._read_one(self.paths[which], inner)

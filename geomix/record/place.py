@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from geomix.run import Run
-
-_NAME = re.compile(r"stage(\d+)-step(\d+)")
+from geomix.run import Run, snapshot_place
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,5 +34,5 @@ def places(run: Run) -> list[Place]:
     """The snapshots of a run, in the order of stage and step."""
     folders = (run.path / "stages").glob("*-*")
     names = dict(folder.name.split("-", 1) for folder in folders)
-    found = [(_NAME.fullmatch(path.stem), path) for path in run.snapshots()]
-    return [Place(int(m[1]), names.get(m[1], ""), int(m[2]), path) for m, path in found if m]
+    found = [(snapshot_place(path.name), path) for path in run.snapshots()]
+    return [Place(at[0], names.get(str(at[0]), ""), at[1], path) for at, path in found if at]

@@ -34,8 +34,8 @@
         <parameter>           of the parameter's shape, float32
 
 Every dimension is an HDF5 dimension scale, so that `xarray.open_dataset(path, group="probes/d_a",
-engine="h5netcdf")` shows labelled axes. Numbers carry a checksum (Fletcher-32) and no compression:
-gradients are noise.
+engine="h5netcdf")` shows labelled axes. Numbers, coordinates too, carry a checksum (Fletcher-32)
+and no compression: gradients are noise. Texts carry none, as HDF5 has none for them.
 
 Shapes are those of `geomix.record.snapshot`.
 """
@@ -50,7 +50,8 @@ from typing import Any
 import numpy as np
 
 from geomix.errors import UserError
-from geomix.hdf5 import expect, reading, strings, written_hdf5
+from geomix.hdf5 import expect, strings, written_hdf5
+from geomix.record.damage import check_alone, told
 from geomix.record.groups import write_gradient, write_parameters, write_path, write_probes
 from geomix.record.snapshot import (
     NODES,
@@ -63,6 +64,7 @@ from geomix.record.snapshot import (
     SketchRecord,
     Snapshot,
 )
+from geomix.run import snapshot_place
 
 FORMAT = "geomix snapshot"
 SCHEMA = 2
@@ -117,25 +119,19 @@ def read_snapshot(path: Path, activations: bool = True) -> Snapshot:
             the file.
 
     Raises:
-        UserError: the file is missing, damaged, incomplete, not a snapshot, of a newer schema, or
-            does not cover every trainable parameter.
+        UserError: the file is missing, damaged, incomplete, not a snapshot, of a newer schema,
+            made of other files, not the one that its name says, or does not cover every trainable
+            parameter.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such snapshot")
-    try:
-        with reading(path) as file:
-            _check(path, file)
-            _check_shapes(file)
-            return _read(file, activations)
-    except _DAMAGE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"{path}: damaged, truncated or not HDF5; delete it and record it again ({reason})"
-        ) from None
+    with told(path) as file:
+        check_alone(path, file)
+        _check(path, file)
+        _check_shapes(file)
+        _check_name(path, file)
+        return _read(file, activations)
 
-
-_DAMAGE = (OSError, LookupError, ValueError, TypeError, AttributeError, OverflowError, RuntimeError)
-"""What h5py and numpy raise on a file that is not as it was written."""
 
 _ROOT = ("stage", "stage_name", "step", "steps", "reduction", "layers", "tied_head", "trainable")
 
@@ -159,13 +155,23 @@ def _check(path: Path, file: Any) -> None:
             f"{path}: schema {file.attrs['schema']} is newer than the {SCHEMA} this version reads; "
             f"it was written by geomix {file.attrs['geomix_version']}, upgrade to that"
         )
-    if "complete" not in file.attrs:
+    if not file.attrs.get("complete"):
         raise UserError(f"{path}: incomplete, its writer was stopped; delete it and record again")
     covered, trainable = len(file["parameters/parameter"]), int(file.attrs["trainable"])
     if covered != trainable or file.attrs["coverage"] != _coverage(covered, trainable):
         raise UserError(
             f"{path}: holds {covered} parameters, of {trainable} trainable ones "
             f"('{file.attrs['coverage']}'); its gradients are not whole, record it again"
+        )
+
+
+def _check_name(path: Path, file: Any) -> None:
+    """Refuse a snapshot under the name of another, as a copy is: readers go by the names."""
+    place = int(file.attrs["stage"]), int(file.attrs["step"])
+    if snapshot_place(path.name) not in (None, place):
+        raise UserError(
+            f"{path}: holds stage {place[0]}, step {place[1]}, which its name does not say; "
+            f"name it {file_name(*place)} or delete it"
         )
 
 
@@ -189,6 +195,9 @@ def _check_shapes(file: Any) -> None:
     expect(parameters, "O", parameter=(m,), module=(m,), set=(s,), other_set=(s,))
     if not all(-1 <= layer <= layers for layer in parameters["layer"][:]):
         raise ValueError(f"a parameter lies outside the {layers} layers")
+    sizes = dict(zip(strings(parameters["parameter"]), parameters["size"][:], strict=True))
+    for name in sets if "gradients" in file else ():
+        _check_gradient(file[f"gradients/{name}"], sizes)
     for name in sets:
         group = file[f"probes/{name}"]
         n, p = len(group["loss"]), len(group["positions"])
@@ -212,6 +221,14 @@ def _check_shapes(file: Any) -> None:
             if "lens_rank" in group:
                 expect(group, "iu", lens_rank=(kept, layers + 1))
                 expect(group, "f", lens_logprob=(kept, layers + 1))
+
+
+def _check_gradient(group: Any, sizes: dict[str, int]) -> None:
+    """The whole gradient of a set has every element of every parameter, by its size alone."""
+    for name, size in sizes.items():
+        found = group[name]
+        if found.size != size or found.dtype.kind != "f":
+            raise ValueError(f"{found.name}: {found.dtype} {found.shape}, not {size} elements")
 
 
 def _read(file: Any, activations: bool) -> Snapshot:

@@ -224,6 +224,11 @@ def test_what_cannot_be_recorded_is_said(geomix: Any, train: Any) -> None:
     assert f"no checkpoint at stage 0 step 4, stage 1 step 4; {there}" in said
     assert geomix("record", "later", "--at", "0", "--at", "8", *told(*OWN)).status == 0
     assert "--at: 'often' is not" in refused(geomix, "record", "later", "--at", "often")
+    assert "--at: '٤' is not" in refused(geomix, "record", "later", "--at", "٤")
+    for long in ("9" * 5000, "every:" + "9" * 5000):
+        said = refused(geomix, "record", "later", "--at", long)
+        assert "… is too long; give a step of the run" in said
+        assert len(said) < 200
     said = refused(geomix, "record", "later", *told("seed=1"))
     assert "only what is recorded can be set" in said
     said = refused(geomix, "record", "later", *told("record.at=[1]"))
@@ -239,7 +244,14 @@ def test_what_cannot_be_recorded_is_said(geomix: Any, train: Any) -> None:
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     assert "model.safetensors is damaged" in refused(geomix, "record", "later", *told(*OWN))
     data = run.path / "stages" / "0-kvr" / "data.json"
-    data.write_text(data.read_text().replace('"sha256": "', '"sha256": "0'))
+    described = data.read_text()
+    for broken in ("{}", '{"sets": 5}', '{"sets": {"D_A": 5}}', '{"sets": {}}', None):
+        data.unlink()
+        if broken is not None:
+            data.write_text(broken)
+        said = refused(geomix, "record", "later", *told(*OWN))
+        assert f"{data.name}: does not say what the stage was trained on" in said
+    data.write_text(described.replace('"sha256": "', '"sha256": "0'))
     assert "is not what it was when the run began" in refused(
         geomix, "record", "later", *told(*OWN)
     )

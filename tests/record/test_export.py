@@ -144,6 +144,21 @@ def test_the_command_exports_each_arm(run: Run, resolved: Any, tmp_path: Path) -
     assert "there already; name a folder that is not there yet" in again.stderr
 
 
+def test_a_link_to_nowhere_is_refused(run: Run, resolved: Any, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "nowhere")
+    whole = resolved(tmp_path / "whole", ["one"])
+    shutil.copytree(run.path, whole.path / "arms" / "one")
+    for one in (run, whole):
+        done = CliRunner().invoke(main, ["export", str(one.path), "--to", str(link)])
+        assert done.exit_code == 2, done.output
+        assert "a link to a folder that is not there" in done.stderr
+    with pytest.raises(UserError, match="link: there already"):
+        run.records.export(link)
+    assert not (tmp_path / "nowhere").exists()
+    assert list(link.parent.glob("link*")) == [link]
+
+
 def test_what_cannot_be_exported_leaves_nothing(run: Run, resolved: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="format 'csv': one of parquet, numpy"):
         run.records.export(tmp_path / "out", "csv")  # type: ignore[arg-type]

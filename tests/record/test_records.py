@@ -18,7 +18,7 @@ import xarray as xr
 
 from geomix.errors import UserError
 from geomix.record.recorder import Recorder
-from geomix.record.store import read_snapshot
+from geomix.record.store import file_name, read_snapshot
 from geomix.records import Records
 from geomix.run import Run, open_run
 
@@ -71,9 +71,18 @@ def test_it_is_found_by_its_place(run: Run) -> None:
         _ = records["stage0-step000003"]
 
 
+def copied(run: Run, step: int) -> Path:
+    """The second snapshot once more, as one of another step of its stage."""
+    path = run.snapshot_folder / file_name(0, step)
+    shutil.copy(run.snapshots()[1], path)
+    with h5py.File(path, "a") as file:
+        file.attrs["step"], file.attrs["steps"] = step, max(step, 4)
+    return path
+
+
 def test_no_file_is_opened_before_a_look(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(5, 505):
-        shutil.copy(run.snapshots()[1], run.snapshot_folder / f"stage0-step{number:06d}.h5")
+        copied(run, number)
 
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("opened")
@@ -120,8 +129,7 @@ def test_attributes_that_differ_are_coordinates_of_the_snapshots(run: Run) -> No
     path = run.records.series("path/products")
     assert path.snapshot.values.tolist() == NAMES[1:2]  # no piece of the path ends elsewhere
     assert path.attrs["from_step"] == 0
-    later = run.snapshot_folder / "stage0-step000009.h5"
-    shutil.copy(run.snapshots()[1], later)
+    later = copied(run, 9)
     with h5py.File(later, "a") as file:
         file["path/products"].attrs["from_step"] = 4
     path = run.records.series("path/products")
@@ -162,6 +170,54 @@ def test_the_probes_texts_are_coordinates(run: Run) -> None:
     assert found.prompt.values.tolist() == [f"p{i}" for i in range(5)]
     assert found.target.dims == ("example",)
     assert "prompt" not in run.records.probes("D_B").coords
+
+
+@pytest.mark.parametrize("said", ['{"examples": 5}', '{"examples": [1, 2, 3, 4, 5]}', "7"])
+def test_broken_texts_are_one_line(run: Run, said: str) -> None:
+    run.probes_file.write_text(f'{{"D_A": {said}}}')
+    with pytest.raises(UserError, match=r"probes\.json: cannot be read .*D_A\.examples, a list"):
+        run.records.probes("D_A")
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("path/products", "record.midpoints: true"),
+        ("gradients/D_A/lm_head.weight", "record.gradients: true"),
+        ("probes/D_A/modules/model.layers.0.mlp/activations", "record.modules"),
+        ("probes/D_A/activations", "record.activations"),
+        ("probes/D_A/lens_rank", "record.lens: true"),
+        ("probes/D_A/sketches", "record.sketches"),
+        ("parameters/inner_products_adam", "record.adam: true"),
+    ],
+)
+def test_what_was_not_kept_is_said_with_the_key_that_keeps_it(
+    run: Run, llama: Make, examples: Any, moment: Any, name: str, key: str
+) -> None:
+    for path in run.snapshots():
+        path.unlink()
+    with pytest.raises(UserError, match=f"'{name}'; it is kept with {key}.*; nothing is recorded"):
+        run.records.series(name)
+    options: dict[str, Any] = {"reduction": "token", "batch_size": 3, "pad_id": 0, "at": [0]}
+    options["activations"] = 0
+    bare = Recorder(run.snapshot_folder, {"D_A": examples(2, 1)}, capture="hooks", **options)
+    bare.observe(moment(llama()))
+    with pytest.raises(UserError, match=f"'{name}'; it is kept with {key}.*; there are "):
+        run.records.series(name)
+
+
+def test_records_say_what_there_is(run: Run, tmp_path: Path, resolved: Resolved) -> None:
+    said = repr(run.records)
+    assert said == (
+        f"<records of {run.path}: 3 snapshots, steps of stage 0 at 0, 4; stage 1 at 3; "
+        "probe sets D_A, D_B>"
+    )
+    whole = resolved(tmp_path / "whole", ["one", "two"])
+    assert repr(whole.records) == f"<records of {whole.path}: in its arms one, two>"
+    empty = resolved(tmp_path / "empty")
+    assert repr(empty.records) == f"<records of {empty.path}: no snapshot yet>"
+    run.snapshots()[2].write_bytes(b"")
+    assert "damaged" in repr(run.records)
 
 
 def test_another_probe_set_is_not_passed_off_as_the_same(
@@ -205,6 +261,14 @@ def damage(path: Path, how: str) -> None:
         with h5py.File(path, "a") as file:
             if how == "incomplete":
                 del file.attrs["complete"]
+            elif how == "renamed":
+                file.attrs["step"] = 2
+            elif how == "linked":
+                file["more"] = h5py.ExternalLink("other.h5", "/")
+            elif how == "whole gradient":
+                name = next(iter(file["parameters/parameter"].asstr()))
+                del file[f"gradients/D_A/{name}"]
+                file[f"gradients/D_A/{name}"] = np.zeros((3, 3), np.float32)
             elif how == "newer":
                 file.attrs["schema"] = 99
             else:
@@ -212,7 +276,18 @@ def damage(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "how", ["truncated", "foreign", "empty", "incomplete", "newer", "another format"]
+    "how",
+    [
+        "truncated",
+        "foreign",
+        "empty",
+        "incomplete",
+        "newer",
+        "another format",
+        "renamed",
+        "linked",
+        "whole gradient",
+    ],
 )
 def test_a_damaged_file_gives_the_line_of_the_store(run: Run, how: str) -> None:
     path = run.snapshots()[1]
@@ -244,6 +319,93 @@ def test_numbers_that_changed_on_disk_are_noticed_when_they_are_read(run: Run) -
         _ = record.activations.values
     with pytest.raises(UserError, match=rf"{path.name}: damaged"):
         _ = run.records.probes("D_A").activations.values
+
+
+@pytest.mark.parametrize("name", ["probes/D_A/layer", "gradients/D_A/axis0_16"])
+def test_a_coordinate_that_changed_on_disk_is_noticed(run: Run, name: str) -> None:
+    path = run.snapshots()[1]
+    with h5py.File(path) as file:
+        place = file[name].id.get_chunk_info(0).byte_offset
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"{path.name}: damaged, truncated or not HDF5"):
+        _ = run.records[NAMES[1]][name.rpartition("/")[0]]
+
+
+def _nothing(group: Any) -> None:
+    group["null"] = h5py.Empty("f8")
+
+
+def _reference(group: Any) -> None:
+    group.create_dataset("refers", data=group.ref, dtype=h5py.ref_dtype)
+
+
+def _compound(group: Any) -> None:
+    group["pairs"] = np.zeros(3, dtype=[("a", "f4"), ("b", "i4")])
+
+
+def _longer(group: Any) -> None:
+    del group["loss"]
+    group["loss"] = np.zeros(5)
+    group["longer"] = np.arange(6)
+    group["longer"].make_scale("edge")
+    group["loss"].dims[0].attach_scale(group["longer"])
+
+
+def _far(group: Any) -> None:
+    del group["loss"]
+    group["loss"] = np.zeros(5)
+    scale = group.file["far"] = np.arange(5)
+    group.file["far"].make_scale("far")
+    group["loss"].dims[0].attach_scale(group.file["far"])
+    assert len(scale)
+
+
+@pytest.mark.parametrize("crafted", [_nothing, _reference, _compound, _longer, _far])
+def test_what_is_neither_labelled_numbers_nor_texts_is_one_line(
+    run: Run, crafted: Callable[[Any], None], tmp_path: Path
+) -> None:
+    path = run.snapshots()[1]
+    with h5py.File(path, "a") as file:
+        crafted(file["probes/D_A"])
+    looks: list[Callable[[], Any]] = [
+        lambda: run.records[NAMES[1]]["probes/D_A"],
+        lambda: run.records.probes("D_A"),
+        lambda: run.records.export(tmp_path / "out"),
+        lambda: run.records.export(tmp_path / "out", "numpy"),
+    ]
+    for look in looks:
+        with pytest.raises(UserError, match=rf"^{path}: damaged") as told:
+            look()
+        assert len(told.value.lines) == 1
+
+
+def test_an_error_of_hdf5_itself_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of H5DSget_scale_name where a bit of a scale's name is flipped."""
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("Unspecified error in H5DSget_scale_name (return value <0)")
+
+    monkeypatch.setattr(h5py.h5ds, "get_scale_name", fail)
+    with pytest.raises(UserError, match=r"step000004\.h5: damaged.*H5DSget_scale_name"):
+        _ = run.records[NAMES[1]]["probes/D_A"]
+
+
+def test_an_index_that_is_not_there_is_the_callers(run: Run) -> None:
+    loss = run.records[NAMES[1]]["probes/D_A"].loss
+    with pytest.raises(IndexError):
+        _ = loss[99].values
+    with pytest.raises(IndexError):
+        _ = run.records.probes("D_A").loss[0, 99].values
+    assert loss[[4, -1]].values.tolist() == loss.values[[4, -1]].tolist()
+
+
+def test_a_snapshot_that_is_replaced_is_looked_at_anew(run: Run) -> None:
+    loss = run.records[NAMES[1]]["probes/D_A"].loss
+    shutil.copy(run.snapshots()[0], run.snapshots()[1])
+    with pytest.raises(UserError, match="holds stage 0, step 0, which its name does not say"):
+        _ = loss.values
 
 
 def test_xarray_reads_the_files_alone(run: Run) -> None:

@@ -1,0 +1,72 @@
+"""What is wrong with a snapshot's file, in one line: damaged, or made of other files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from geomix.errors import UserError
+from geomix.hdf5 import reading
+
+_DAMAGE = (OSError, LookupError, ValueError, TypeError, AttributeError, OverflowError, RuntimeError)
+"""What h5py and numpy raise on a file that is not as it was written."""
+
+
+@contextmanager
+def told(path: Path) -> Iterator[Any]:
+    """Open a snapshot's file to look at it, whatever it holds.
+
+    Raises:
+        UserError: what is looked at is damaged.
+    """
+    try:
+        with reading(path) as file:
+            yield file
+    except _DAMAGE as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{path}: damaged, truncated or not HDF5; delete it and record it again ({reason})"
+        ) from None
+
+
+def check_alone(path: Path, file: Any) -> None:
+    """Refuse a file that would have HDF5 read others: links, external and virtual datasets.
+
+    Nothing is followed and no number is read. About 40 µs a dataset.
+
+    Args:
+        path: the file.
+        file: it, opened.
+
+    Raises:
+        UserError: it names other files, or links where geomix writes datasets.
+    """
+    links: dict[bytes, int] = {}
+
+    def look(name: bytes, link: Any) -> None:
+        links[name] = link.type  # raising here would leave h5py's lock in disorder
+
+    file.id.links.visit(look, info=True)
+    for name, kind in links.items():
+        if kind != h5py.h5l.TYPE_HARD:
+            soft = kind == h5py.h5l.TYPE_SOFT
+            raise _foreign(path, name, "a soft link" if soft else "an external link")
+    for name in links:
+        item = h5py.h5o.open(file.id, name)
+        if isinstance(item, h5py.h5d.DatasetID):
+            made = item.get_create_plist()
+            if made.get_layout() == h5py.h5d.VIRTUAL:
+                raise _foreign(path, name, "a virtual dataset")
+            if made.get_external_count():
+                raise _foreign(path, name, "a dataset with external storage")
+
+
+def _foreign(path: Path, name: bytes, kind: str) -> UserError:
+    return UserError(
+        f"{path}: {name.decode(errors='replace')} is {kind}, which geomix never writes: "
+        "other files would be read; delete the snapshot and record it again"
+    )
