@@ -6,8 +6,6 @@ tensors, S probe sets.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,8 +13,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from geomix.data.batch import Batch, Reduction
@@ -39,9 +35,10 @@ from geomix.record.schedule import parse
 from geomix.record.scratch import in_memory, on_disk
 from geomix.record.snapshot import AdamProducts, PathRecord, ProbeRecord, Snapshot
 from geomix.record.store import file_name, write_snapshot
+from geomix.record.streamed import Streamed, content_hash_of
 from geomix.record.together import put_together
 from geomix.train.events import Moment, SecondMoments
-from geomix.train.parallel import ALONE, Workers, gathered, shard_of, sharded_like
+from geomix.train.parallel import ALONE, Workers, shard_of
 
 
 class Recorder:
@@ -126,7 +123,7 @@ class Recorder:
         self.autocast = autocast
         self.width = width
         self.origin = dict(origin or {})
-        self.hashes = {name: _hash(examples) for name, examples in probes.items()}
+        self.hashes = {name: content_hash_of(examples) for name, examples in probes.items()}
         self.workers = workers
         self._piece: Piece | None = None
         self._known: Sketcher | None = None
@@ -327,28 +324,3 @@ class Recorder:
             self.width,
             self.workers.share,
         )
-
-
-def _hash(examples: Sequence[TokenisedExample]) -> str:
-    """SHA-256 of the token ids and labels, as JSON."""
-    content = json.dumps([[example.ids, example.labels] for example in examples])
-    return hashlib.sha256(content.encode()).hexdigest()
-
-
-class Streamed:
-    """A gradient as float32 arrays, made one by one, so that no second copy of it is held.
-
-    Where the parameters are sharded, all processes go through it together, and the first one gets
-    the whole.
-    """
-
-    def __init__(self, parameters: Sequence[Tensor], gradient: Gradient) -> None:
-        self._given = (parameters, gradient)
-
-    def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        for parameter, gradient in zip(*self._given, strict=True):
-            if gradient is None:
-                yield np.zeros(parameter.shape, dtype=np.float32)
-            else:
-                whole = gathered(sharded_like(gradient.detach(), parameter))
-                yield whole.to("cpu", torch.float32).numpy()

@@ -50,13 +50,12 @@ from typing import Any
 import numpy as np
 
 from geomix.errors import UserError
-from geomix.hdf5 import expect, strings, written_hdf5
+from geomix.hdf5 import strings, written_hdf5
+from geomix.record.checks import check_shapes
 from geomix.record.damage import check_alone, told
 from geomix.record.groups import write_gradient, write_parameters, write_path, write_probes
 from geomix.record.snapshot import (
-    NODES,
     ORIGIN,
-    PAIR_NODES,
     AdamProducts,
     ModuleRecord,
     PathRecord,
@@ -71,8 +70,6 @@ SCHEMA = 2
 """Raised when a reader of the older schema would misread the file."""
 _HEADER = 1 << 14
 """Bytes that HDF5 takes to describe a dataset, at most."""
-_STAGES = 26
-"""Of a run, at most: the models at their ends are θ_A to θ_Z."""
 
 
 def file_name(stage: int, step: int) -> str:
@@ -128,7 +125,7 @@ def read_snapshot(path: Path, activations: bool = True) -> Snapshot:
     with told(path) as file:
         check_alone(path, file)
         _check(path, file)
-        _check_shapes(file)
+        check_shapes(file)
         _check_name(path, file)
         return _read(file, activations)
 
@@ -173,62 +170,6 @@ def _check_name(path: Path, file: Any) -> None:
             f"{path}: holds stage {place[0]}, step {place[1]}, which its name does not say; "
             f"name it {file_name(*place)} or delete it"
         )
-
-
-def _check_shapes(file: Any) -> None:
-    """Raise ValueError unless every array has the shape and kind, and every number the range."""
-    stage, step, steps, layers = (int(file.attrs[n]) for n in ("stage", "step", "steps", "layers"))
-    if not (0 <= stage < _STAGES and 0 <= step <= steps and layers >= 0):
-        raise ValueError(f"stage {stage}, step {step} of {steps}, {layers} layers: impossible")
-    parameters = file["parameters"]
-    m, sets = len(parameters["parameter"]), strings(parameters["set"])
-    s = len(sets)
-    expect(parameters, "f", inner_products=(m, s, s))
-    expect(parameters, "iu", size=(m,), layer=(m,), unreached=(m, s))
-    if "inner_products_adam" in parameters:
-        expect(parameters, "f", inner_products_adam=(m, s, s))
-    if "path" in file:
-        parts = len(file["path/part"])
-        expect(file["path"], "f", products=(m, s, len(NODES), parts))
-        if "pairs" in file["path"]:
-            expect(file["path"], "f", pairs=(m, s, len(PAIR_NODES), parts))
-    expect(parameters, "O", parameter=(m,), module=(m,), set=(s,), other_set=(s,))
-    if not all(-1 <= layer <= layers for layer in parameters["layer"][:]):
-        raise ValueError(f"a parameter lies outside the {layers} layers")
-    sizes = dict(zip(strings(parameters["parameter"]), parameters["size"][:], strict=True))
-    for name in sets if "gradients" in file else ():
-        _check_gradient(file[f"gradients/{name}"], sizes)
-    for name in sets:
-        group = file[f"probes/{name}"]
-        n, p = len(group["loss"]), len(group["positions"])
-        expect(group, "f", loss=(n,))
-        expect(group, "iu", exact=(n,), offsets=(n + 1,), positions=(p,), targets=(p,))
-        bounds = group["offsets"][:]
-        if bounds[0] != 0 or bounds[-1] != p or (np.diff(bounds) < 0).any():
-            raise ValueError(f"{group.name}: the offsets do not divide its {p} positions")
-        if "sketches" in group:
-            expect(group, "f", sketches=(n, m, len(group["entry"])))
-            int(group["sketches"].attrs["seed"])
-        if "activations" in group:
-            kept, _, features = group["activations"].shape
-            if kept > p:
-                raise ValueError(f"{group.name}: {kept} of {p} positions have activations")
-            stream = (kept, layers + 1, features)
-            expect(group, "f", activations=stream, gradients=stream)
-            for module in group.get("modules", {}).values():
-                output = (kept, module["activations"].shape[1])
-                expect(module, "f", activations=output, gradients=output)
-            if "lens_rank" in group:
-                expect(group, "iu", lens_rank=(kept, layers + 1))
-                expect(group, "f", lens_logprob=(kept, layers + 1))
-
-
-def _check_gradient(group: Any, sizes: dict[str, int]) -> None:
-    """The whole gradient of a set has every element of every parameter, by its size alone."""
-    for name, size in sizes.items():
-        found = group[name]
-        if found.size != size or found.dtype.kind != "f":
-            raise ValueError(f"{found.name}: {found.dtype} {found.shape}, not {size} elements")
 
 
 def _read(file: Any, activations: bool) -> Snapshot:
