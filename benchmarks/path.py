@@ -8,10 +8,11 @@ without the path.
 
 from __future__ import annotations
 
+import json
+import resource
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -40,14 +41,28 @@ checkpoint: {minutes: null}
 
 
 def trained(folder: Path, name: str, *settings: str) -> tuple[Run, float]:
-    """A run, and its seconds."""
+    """A run, and its CPU seconds."""
     file = folder / "path.yaml"
     file.write_text(CONFIG, encoding="utf-8")
     given = [part for setting in settings for part in ("--set", setting)]
     command = [sys.executable, "-m", "geomix", "train", str(file), "--out", str(folder / name)]
-    start = time.perf_counter()
+    before = children()
     subprocess.run([*command, "--quiet", *given], check=True)
-    return Run(folder / name), time.perf_counter() - start
+    return Run(folder / name), children() - before
+
+
+def children() -> float:
+    """CPU seconds of the processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def passes(folder: Path) -> tuple[int, int]:
+    """Examples that go forward and backward for the record and in training, as a dry run says."""
+    command = [sys.executable, "-m", "geomix", "train", str(folder / "path.yaml"), "--dry-run"]
+    found = json.loads(subprocess.run([*command, "--json"], check=True, capture_output=True).stdout)
+    (arm,) = found["cost"]["arms"].values()
+    return arm["record"]["passes"], arm["record"]["training"]
 
 
 def mean_loss(snapshot: Snapshot, name: str) -> float:
@@ -59,13 +74,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         run, seconds = trained(Path(scratch), "path")
         _, alone = trained(Path(scratch), "alone", "record=null", "train.update_shares=false")
+        recorded, trained_on = passes(Path(scratch))
         shots = [read_snapshot(file) for file in run.snapshots()]
         first = [s for s in shots if s.stage == 0][-1]
         later = [s for s in shots if s.stage == 1]
         pieces = np.stack([s.path.products for s in later if s.path is not None])
         assert len(pieces) == len(later)
         weight = sum(file.stat().st_size for file in run.snapshots()) / 1e6
-    print(f"{len(shots)} snapshots, {weight:.0f} MB; training {seconds:.0f} s, alone {alone:.0f} s")
+    print(
+        f"{len(shots)} snapshots, {weight:.0f} MB; training {seconds:.0f} CPU s, alone {alone:.0f}"
+    )
+    print(
+        f"{recorded:,} example passes beside {trained_on:,} of training: "
+        f"{recorded / trained_on:.2f} of its time if all cost alike; measured "
+        f"{seconds / alone - 1:.2f}, with what every process takes to start"
+    )
     change = path_change(pieces)
     parts = later[0].path.parts if later[0].path else ()
     print(f"set      measured    Simpson  trapezoid   error      by part: {', '.join(parts[1:])}")
