@@ -170,7 +170,7 @@ def test_verdicts_of_a_model_that_diverged_are_not_written(
 ) -> None:
     verdict = Verdict(prompt="a", target="b", prediction="c", exact=False, nll=nll, tokens=2)
     monkeypatch.setattr("geomix.train.evaluate.score", lambda *_, **__: [verdict])
-    loaded: Any = None
+    loaded: Any = SimpleNamespace(model=None)
     with pytest.raises(UserError, match=r"D_A: the loss is not finite; lower train\.lr"):
         evaluate(loaded, {"D_A": []}, "token", 4, tmp_path / "a.jsonl")
     assert list(tmp_path.iterdir()) == []

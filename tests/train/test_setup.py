@@ -178,7 +178,7 @@ def test_weights_are_kept_as_each_stage_says(loaded: LoadedModel) -> None:
     [
         ({}, {"trainable": ["layers:9"]}, {}, "ddp", r"stages\[1\]\.train\.trainable: 'layers:9'"),
         ({}, {"lora": {"targets": ["none"]}}, {}, "ddp", r"stages\[1\]\.train\.lora: .*none"),
-        ({}, {}, {"record": {}}, "fsdp", "fsdp: the recorder needs whole gradients"),
+        ({}, {}, {"record": {"sketches": {}}}, "fsdp", "fsdp: record.sketches needs whole weights"),
         ({}, {"lora": LORA}, {}, "fsdp", "fsdp: adapters are not sharded"),
         (
             {},
