@@ -1,14 +1,13 @@
 """`geomix record`: snapshots of the checkpoints that a run has, as they would have been online.
 
-What is recorded is what the recorder would have seen: each stage is made ready as training makes it
-(precision, trained parameters, adapters), with the checkpoint's weights and second moments. So
-online and afterwards agree to the bit, on one machine with one thread count. The path between
-snapshots (`record.midpoints`) is the one thing that only a running training knows.
+What is recorded is what the recorder would have seen (`geomix.revisit`). So online and afterwards
+agree to the bit, on one machine with one thread count. The path between snapshots
+(`record.midpoints`) is the one thing that only a running training knows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,62 +15,28 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from geomix.arms import Prepared, Ready, arm_of, base_of, load_base, prepared_arms, recorder_of
+from geomix.arms import arm_of, prepared_arms, recorder_of
 from geomix.atomic import write_json
 from geomix.config import RunConfig
 from geomix.config_document import Document, apply_text
 from geomix.config_file import mistakes_of
-from geomix.data.chat import chat_format
-from geomix.data.template import tokenise_all
 from geomix.errors import UserError
-from geomix.model.load import LoadedModel, default_device, load_tokenizer
-from geomix.reading import all_of, read_json
+from geomix.model.load import default_device
+from geomix.reading import read_json
 from geomix.record.schedule import Schedule, parse
 from geomix.record.store import file_name, read_snapshot, write_snapshot
+from geomix.revisit import Point, Revisit, Say
 from geomix.run import Run
 from geomix.stored import stored_configs
-from geomix.train.base import check_base
-from geomix.train.checkpoint import FINAL, Checkpoint, check, saved_second_moments
-from geomix.train.elsewhere import FILE as ELSEWHERE
-from geomix.train.events import Moment
-from geomix.train.parallel import ALONE
-from geomix.train.saving import steps_in
-from geomix.train.setup import Setup, weights_dtype
-from geomix.train.stage import Stage, check_unchanged, stages_of
+from geomix.train.stage import Stage
 
-Say = Callable[[str], object]
-
-_SAME_RECORD = {"at", "preset", "scratch"}
+_SAME_RECORD = {"at", "preset", "scratch", "weights"}
 """Keys of the recorder in which snapshots of one run may differ: not what is in each."""
 
-_STEP = len("step-")
 _MOST = 12
 """Checkpoints that a message names."""
 _LONGEST = 24
 """Characters of a moment that `--at` asks for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """A moment of a run whose weights are there.
-
-    Attributes:
-        stage: index of the stage, from 0.
-        step: optimiser steps done in it.
-        folder: the checkpoint's; None at θ_0, which is the base model itself.
-    """
-
-    stage: int
-    step: int
-    folder: Path | None = None
-
-    @property
-    def last(self) -> bool:
-        """Whether the stage ends here."""
-        return self.folder is not None and self.folder.name == FINAL
-
-    def __str__(self) -> str:
-        return f"stage {self.stage} step {self.step}"
 
 
 def record_run(
@@ -104,7 +69,8 @@ def record_run(
         for name, config in arms.items():
             arm = arm_of(run, name)
             with arm.locked() if name else nullcontext():
-                _Recording(arm, config, ready, ready.prepared[name], say).record(schedule)
+                past = Revisit(arm, config, ready, ready.prepared[name])
+                _Recording(past, say).record(schedule)
             ready.loaded = None  # the first arm's θ_0
 
 
@@ -177,92 +143,30 @@ def _check_settings(arm: Run, config: RunConfig, own: RunConfig) -> None:
         raise UserError(*lines, f"{arm.path}: {advice}")
 
 
-def _check_described(file: Path) -> None:
-    """Refuse a begun stage of which nothing says what it was trained on.
-
-    Raises:
-        UserError: its `data.json` is missing or says nothing of the sets.
-    """
-    known = read_json(file) if file.is_file() else {}
-    parts = [known.get(name) for name in ("sets", "evaluated")]
-    if not all(isinstance(part, dict) and all_of([*part.values()], dict) for part in parts):
-        raise UserError(
-            f"{file}: does not say what the stage was trained on, so that its checkpoints cannot "
-            "be recorded; restore the file"
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class _Recording:
-    """One arm, the examples that its probe sets come from, and θ_0 where it is loaded already."""
+    """One arm, of which the snapshots that are not there are made."""
 
-    arm: Run
-    config: RunConfig
-    ready: Ready
-    prepared: Prepared
+    past: Revisit
     say: Say
 
     def record(self, schedule: Schedule | None) -> None:
         """Write the snapshots that are asked for and not there."""
-        stages = self._stages()
-        points = self._points()
+        arm, stages = self.past.arm, self.past.stages()
+        points = self.past.points(self.say)
         if schedule is not None:
-            points = _chosen(self.arm, schedule, points, stages)
+            points = _chosen(arm, schedule, points, stages)
         left = [point for point in points if not self._there(point)]
-        if left and not self.arm.snapshots():
-            self.arm.probes_file.unlink(missing_ok=True)  # of other settings, if of any
+        if left and not arm.snapshots():
+            arm.probes_file.unlink(missing_ok=True)  # of other settings, if of any
         if left:
-            write_json(_settings_file(self.arm), _settings(self.config))
+            write_json(_settings_file(arm), _settings(self.past.config))
         for point in left:
             self._snapshot(point, stages[point.stage])
 
-    def _stages(self) -> list[Stage]:
-        """The stages, whose examples must be those that were trained on."""
-        tokenizer = load_tokenizer(self.config.model)
-        chat = chat_format(self.config.chat_template, tokenizer)
-        file = self.arm.path / ELSEWHERE
-        known = read_json(file)["steps"] if file.exists() else {}
-        steps = {int(index): count for index, count in known.items()}
-        stages = stages_of(self.config, self.prepared.plans, tokenizer, chat, steps)
-        evaluated = {
-            name: tokenise_all(tokenizer, examples, chat)
-            for name, examples in self.prepared.evaluated.items()
-        }
-        for stage in stages:
-            folder = self.arm.stage_folder(stage.index, stage.name)
-            file = folder / "data.json"
-            if any((folder / "checkpoints").glob("*")):
-                _check_described(file)
-            check_unchanged(file, stage.described(dict(evaluated), chat))
-        return stages
-
-    def _points(self) -> list[Point]:
-        """θ_0 and every checkpoint, in order."""
-        points = [Point(0, 0)]
-        for index, stage in enumerate(self.config.stages):
-            folder = self.arm.stage_folder(index, self.config.stage_name(index)) / "checkpoints"
-            within = [Point(index, int(p.name[_STEP:]), p) for p in reversed(steps_in(folder))]
-            points += within
-            if (folder / FINAL).is_dir():
-                if stage.train.lora is not None and stage.from_ is None:
-                    self.say(
-                        f"{folder / FINAL}: left out; its adapters are merged into the weights, so "
-                        "that their gradients can be recorded only while they train"
-                    )
-                else:
-                    points.append(Point(index, self._end(index), folder / FINAL))
-        return points
-
-    def _end(self, stage: int) -> int:
-        """Optimiser steps that a finished stage took."""
-        done = self.arm.steps_done()
-        if stage not in done:
-            raise UserError(f"{self.arm.metrics_file}: no steps of stage {stage}; restore the file")
-        return done[stage]
-
     def _there(self, point: Point) -> bool:
         """Whether a point is recorded already, which is said."""
-        path = self.arm.snapshot_folder / file_name(point.stage, point.step)
+        path = self._file(point)
         if not path.exists():
             return False
         read_snapshot(path, activations=False)  # a damaged one is told of
@@ -271,34 +175,14 @@ class _Recording:
 
     def _snapshot(self, point: Point, stage: Stage) -> None:
         """Make the model what it was, and write what the recorder sees."""
-        path = self.arm.snapshot_folder / file_name(point.stage, point.step)
-        start = None if point.folder is None else check(point.folder)
-        loaded, steps, second = self._weights(start), stage.steps, None
-        if stage.config.from_ is None:
-            setup = Setup.of(self.config, stage, loaded, ALONE, start)
-            second = setup.second_moments(stage.index, point.step)
-        elif point.last:  # a taken stage is never made ready to be trained
-            loaded.model.to(weights_dtype(self.config, stage.index))
-            steps = point.step
-        if start is not None and point.last:
-            second = saved_second_moments(start, stage.index, point.step)
-        at = (stage.index, stage.name, point.step, steps)
-        moment = Moment(loaded.model, *at, 0, None, point.last, second_moments=second)
-        recorder = recorder_of(self.arm, self.config, self.prepared.probes, loaded)
+        past, path = self.past, self._file(point)
+        loaded, moment = past.moment(point, stage)
+        recorder = recorder_of(past.arm, past.config, past.prepared.probes, loaded)
         write_snapshot(path, recorder.snapshot(moment))
         self.say(str(path))
 
-    def _weights(self, start: Checkpoint | None) -> LoadedModel:
-        """The model as a checkpoint has it, or θ_0; no other stays in memory."""
-        base, self.ready.loaded = self.ready.loaded, None
-        name, halved = base_of(self.config)
-        if start is not None or base is None:
-            del base
-            place = name if start is None else str(start.path)
-            base = load_base((place, halved), default_device())
-        if start is None:
-            check_base(self.arm, name, base)
-        return base
+    def _file(self, point: Point) -> Path:
+        return self.past.arm.snapshot_folder / file_name(point.stage, point.step)
 
 
 def _chosen(

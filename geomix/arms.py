@@ -25,11 +25,13 @@ from geomix.errors import Interrupted, UserError
 from geomix.model.load import LoadedModel, load_model
 from geomix.reading import read_json
 from geomix.record.recorder import Recorder
+from geomix.record.weights import WeightsKeeper
 from geomix.run import Run
 from geomix.train.base import keep_base
 from geomix.train.checkpoint import Checkpoint
 from geomix.train.elsewhere import check_fits, settle, taken_of
 from geomix.train.engine import Engine, Progress
+from geomix.train.events import Observer
 from geomix.train.parallel import ALONE, Workers
 from geomix.train.setup import check_setup, weights_dtype
 from geomix.train.step import autocast, row_width
@@ -168,10 +170,12 @@ class Training:
         start: Checkpoint | None,
     ) -> None:
         """Train one arm with its recorder looking on."""
-        recorded = config.record is not None
-        observers = (
-            [recorder_of(run, config, prepared.probes, loaded, self.workers)] if recorded else []
-        )
+        record = config.record
+        observers: list[Observer] = []
+        if record is not None:
+            observers.append(recorder_of(run, config, prepared.probes, loaded, self.workers))
+        if record is not None and record.weights:
+            observers.append(WeightsKeeper(run.stage_folder, record.at, loaded, self.workers))
         chat = chat_format(config.chat_template, loaded.tokenizer)
         evaluated = {
             name: tokenise_all(loaded.tokenizer, examples, chat)

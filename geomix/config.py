@@ -211,6 +211,19 @@ class RunConfig(Strict):
     `wandb`, … A token is theirs to find; none is written into the run."""
 
     @model_validator(mode="after")
+    def _kept_whole(self) -> RunConfig:
+        """Refuse to keep weights that adapters are not yet merged into."""
+        lora = [i for i, stage in enumerate(self.stages) if stage.train.lora and not stage.from_]
+        if self.record is not None and self.record.weights and lora:
+            why = {"why": f"stages[{lora[0]}] trains adapters, which they would lack; leave it out"}
+            error = PydanticCustomError("weights", "{why}", why)
+            raise ValidationError.from_exception_data(
+                "RunConfig",
+                [{"type": error, "loc": ("record", "weights"), "input": self.record.weights}],
+            )
+        return self
+
+    @model_validator(mode="after")
     def _looked_at(self) -> RunConfig:
         """Refuse a rule on the exact match where that is never measured within a stage."""
         if self.evaluate.epochs == 0 and self.evaluate.steps is None:

@@ -94,6 +94,10 @@ class RecordConfig(Strict):
     sketches: SketchConfig | None = None
     """Whether the gradient of every single probe example is sketched; `{}` takes the defaults. The
     gradient at every module's output is then held while a batch is in hand."""
+    weights: bool = False
+    """Keep the model's weights and Adam's v̂ of every snapshot within a stage, in the stage's folder
+    `weights`: what is computed from weights (angles with the update, by attention head, of single
+    examples, in one metric for several runs) can then be had of these moments too."""
     gradients: bool = False
     """Keep each set's whole gradient: a model's size on disk for every set and snapshot."""
     midpoints: bool = False

@@ -10,7 +10,7 @@ from geomix.data.example import Example
 from geomix.data.stage import planned_steps
 from geomix.estimate import Arm
 from geomix.memory import Size
-from geomix.record.schedule import snapshots
+from geomix.record.schedule import snapshots, steps_to_record
 
 _LINE = 210
 """Bytes of a line of `metrics.jsonl`, and of what stands around the texts of a verdict."""
@@ -53,6 +53,10 @@ def disk_of(arm: Arm, index: int) -> Disk:
     written = sum(by_kind.values())
     if taken:
         return Disk(0, 0, written, verdicts, by_kind)
+    if record is not None and record.weights:
+        within = len(steps_to_record(record.at, index, steps) - {0, steps})
+        by_kind["weights"] = within * (size.parameters + size.trainable) * size.item
+        written += by_kind["weights"]
     kept = saving.keep + 1 if saving.steps or saving.minutes else 0
     moment = size.trainable * size.item
     weights = size.parameters * size.item

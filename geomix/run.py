@@ -6,6 +6,7 @@ env.json         versions, device     status.json     running | done | failed, s
 base.json        θ_0 and its hash
 metrics.jsonl    one line a step or evaluation         lock      held while a process writes
 stages/0-kvr/    data.json   examples.jsonl   eval/epoch-003.jsonl   checkpoints/final/
+                 weights/step-000004/ where `record.weights` keeps them
 records/         probes.json   snapshots/stage0-step000120.h5
 analysis/  figures/            made by `geomix analyze`
 arms/plain/ …                  instead of stages and records where the configuration has arms:

@@ -1,8 +1,9 @@
 """Checkpoints: what is needed to go on, complete whenever it exists, and checked when it is read.
 
 A checkpoint is a folder that `from_pretrained` reads, with the place in the run (`position.json`)
-beside the weights. At the end of a stage it also has Adam's v̂; within one, all of the optimiser's
-state. `manifest.json`, written last, holds the hash of every file. There is no random state: what
+beside the weights. At the end of a stage it also has Adam's v̂, as have those that are kept within
+one for analyses (`record.weights`); the others within one have all of the optimiser's state.
+`manifest.json`, written last, holds the hash of every file. There is no random state: what
 is random in a step is a function of the seed and the step.
 """
 
@@ -44,6 +45,9 @@ _ADAPTER, _SHARE = "adapter=", "share="
 
 FINAL = "final"
 """Name of the checkpoint at the end of a stage; those within are `step-000120`."""
+
+KEPT = "weights"
+"""Name of the folder, beside that of a stage's checkpoints, of those that are kept for analyses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,15 @@ class Checkpoint:
     path: Path
     position: Position
 
+    @property
+    def is_within(self) -> bool:
+        """Whether training goes on from it within a stage: it has all of the optimiser's state."""
+        return _has_state(self.path)
+
+
+def _has_state(path: Path) -> bool:
+    return path.name != FINAL and path.parent.name != KEPT
+
 
 def described_checkpoint(checkpoint: Checkpoint | None) -> dict[str, Any] | None:
     """A checkpoint's path and place, as JSON can hold them."""
@@ -120,7 +133,8 @@ def save(
     """Write a checkpoint; what stands under that name was complete and stays.
 
     Args:
-        path: its folder: `final` at the end of a stage, which has v̂ alone of the optimiser.
+        path: its folder: `final` at the end of a stage and those in `weights` have v̂ alone of the
+            optimiser.
         loaded: the trained model and its tokenizer.
         state: of the optimiser: v̂ by parameter, or all of it (`training_state`).
         position: the place in the run.
@@ -135,7 +149,7 @@ def save(
         with written_folder(path) as folder:
             loaded.model.save_pretrained(folder, state_dict=weights)  # type: ignore[operator]
             loaded.tokenizer.save_pretrained(folder)
-            name = SECOND_MOMENTS if path.name == FINAL else OPTIMISER
+            name = OPTIMISER if _has_state(path) else SECOND_MOMENTS
             save_file({key: t.contiguous() for key, t in state.items()}, folder / name)
             write_json(folder / POSITION, asdict(position))
             files = sorted(file for file in folder.rglob("*") if file.is_file())
@@ -205,12 +219,12 @@ def check(path: Path) -> Checkpoint:
 
 
 def saved_second_moments(checkpoint: Checkpoint, stage: int, steps: int) -> SecondMoments:
-    """Adam's v̂ at the end of a finished stage.
+    """Adam's v̂ at the end of a finished stage, or where its weights are kept.
 
     Args:
-        checkpoint: of its end.
+        checkpoint: of its end, or in `weights`.
         stage: its index.
-        steps: optimiser steps that it took.
+        steps: optimiser steps until then.
     """
     return SecondMoments(stage, steps, EPS, partial(load_file, checkpoint.path / SECOND_MOMENTS))
 
@@ -235,12 +249,12 @@ def restore(
     """Give the training the state that it had; the weights are loaded as a model's.
 
     Args:
-        checkpoint: within a stage; at the end of one there is nothing to restore.
+        checkpoint: within a stage; of one that has v̂ alone there is nothing to restore.
         model: whose parameters the optimiser trains, its adapters attached.
         optimiser: of the stage that goes on.
         shares: the sources' first moments, where they are kept.
     """
-    if checkpoint.path.name == FINAL:
+    if not checkpoint.is_within:
         return
     state = load_file(checkpoint.path / OPTIMISER)
     load_adapters(model, _within(state, _ADAPTER))

@@ -17,7 +17,7 @@ from geomix.data.example import TokenisedExample
 from geomix.data.stage import MIXED, StagePlan, planned_steps
 from geomix.data.template import tokenise_all
 from geomix.errors import UserError
-from geomix.reading import read_json
+from geomix.reading import all_of, read_json
 from geomix.train.optimiser import learning_rate
 
 
@@ -154,6 +154,24 @@ def check_unchanged(file: Path, described: dict[str, Any]) -> None:
                     f"{file}: {name} is not what it was when the run began; restore "
                     f"{where} or begin a new run"
                 )
+
+
+def check_described(file: Path) -> None:
+    """Refuse a begun stage of which nothing says what it was trained on.
+
+    Args:
+        file: its `data.json`.
+
+    Raises:
+        UserError: its `data.json` is missing or says nothing of the sets.
+    """
+    known = read_json(file) if file.is_file() else {}
+    parts = [known.get(name) for name in ("sets", "evaluated")]
+    if not all(isinstance(part, dict) and all_of([*part.values()], dict) for part in parts):
+        raise UserError(
+            f"{file}: does not say what the stage was trained on, so that its checkpoints cannot "
+            "be recorded; restore the file"
+        )
 
 
 def check_taken(file: Path, described: dict[str, Any], stage: Stage) -> None:

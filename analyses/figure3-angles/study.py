@@ -1,0 +1,97 @@
+"""Figure 3, measured: `study.py train` trains what is missing, `study.py verdict` says the rest."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from geomix.run import open_run
+
+HERE = Path(__file__).resolve().parent
+RUNS = Path("runs/figure3-angles")
+SEEDS = range(10)
+SECOND: dict[str, dict[str, Any]] = {
+    "id-kvr": {"source": "kvr", "split": "id"},
+    "triples": {"source": "triples"},
+    "arithmetic": {"source": "arithmetic"},
+}
+"""What D_B is."""
+
+RANDOM = {"source": "random-words", "ratio": 2, "words": 20}
+GENERIC = {"source": "prose", "ratio": 2, "words": 20}
+ARMS = (
+    *("none/none", "random/none", "none/generic"),
+    *("random/generic", "control/none", "none/control"),
+)
+"""Mixed into stage 1 / into stage 2; `control` is the passage-free one of the other mix."""
+
+
+def train(seeds: list[int], jobs: int) -> None:
+    """Train the first stages of all seeds, then every second stage, as many at once as `jobs`."""
+    runs = [(seed, second) for seed in seeds for second in SECOND]
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(_first, seeds))
+        list(pool.map(lambda run: _second(*run), runs))
+
+
+def folder_of(seed: int, second: str) -> Path:
+    """The run of one seed and D_B, an arm each."""
+    return RUNS / second / f"seed-{seed}"
+
+
+def _first(seed: int) -> None:
+    config = yaml.safe_load((HERE / "first.yaml").read_text(encoding="utf-8"))
+    _train(RUNS / "first" / f"seed-{seed}", config, seed)
+
+
+def _second(seed: int, second: str) -> None:
+    config = yaml.safe_load((HERE / "second.yaml").read_text(encoding="utf-8"))
+    config["stages"][1]["data"] |= SECOND[second]
+    config["arms"] = {arm.replace("/", "-"): _arm(seed, *arm.split("/")) for arm in ARMS}
+    _train(folder_of(seed, second), config, seed)
+
+
+def _arm(seed: int, first: str, then: str) -> dict[str, Any]:
+    theirs = RUNS / "first" / f"seed-{seed}" / "arms" / first
+    found: dict[str, Any] = {"stages.0.from": str(theirs.resolve())}
+    for stage, name, mix in ((0, first, RANDOM), (1, then, GENERIC)):
+        if name != "none":
+            found[f"stages.{stage}.mix"] = mix | {"passage_free": name == "control"}
+    return found
+
+
+def _train(folder: Path, config: dict[str, Any], seed: int) -> None:
+    command = [Path(sys.executable).with_name("geomix"), "train", "--quiet"]
+    if not folder.is_dir():
+        file = folder.with_suffix(".yaml")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(yaml.safe_dump(config | {"seed": seed}, sort_keys=False), encoding="utf-8")
+        command += [file, "--out", folder]
+    elif open_run(folder).status()["state"] == "done":
+        return
+    else:
+        command += ["--resume", folder]
+    with folder.with_suffix(".log").open("ab") as log:
+        one = {**os.environ, "OMP_NUM_THREADS": "1"}
+        subprocess.run(command, check=True, stdout=log, stderr=log, env=one)
+
+
+def main() -> None:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["train"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--jobs", type=int, default=2)
+    asked = parser.parse_args()
+    train(asked.seeds, asked.jobs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""The observer of training that keeps the weights of the recorded moments within a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from geomix.model.load import LoadedModel
+from geomix.record.schedule import parse
+from geomix.train.checkpoint import KEPT, Position, save
+from geomix.train.events import Moment
+from geomix.train.parallel import ALONE, Workers, gathered
+from geomix.train.setup import whole_weights
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsKeeper:
+    """Saves the model with Adam's v̂ in `weights/step-000004` of the stage's folder.
+
+    The base model and the end of a stage are not among them: those are kept in any case.
+
+    Attributes:
+        folder_of: gives the folder of a stage, by its index and name.
+        at: which steps, see `geomix.record.schedule.parse`.
+        loaded: the trained model and its tokenizer.
+        workers: the processes that train it; the first one writes.
+    """
+
+    folder_of: Callable[[int, str], Path]
+    at: Sequence[str | int]
+    loaded: LoadedModel
+    workers: Workers = ALONE
+
+    def observe(self, moment: Moment) -> None:
+        """Save this moment if it is scheduled; what is there already was complete and stays."""
+        if moment.resumed or moment.last or moment.step == 0:
+            return
+        if moment.step not in parse(self.at).steps_of(moment.stage, moment.steps):
+            return
+        second = moment.second_moments
+        known = second.read() if second is not None else {}
+        state = {name: gathered(value) for name, value in known.items()}
+        weights = whole_weights(self.loaded, self.workers)  # put together by all processes
+        if self.workers.main:
+            folder = self.folder_of(moment.stage, moment.stage_name) / KEPT
+            place = Position(moment.stage, epoch=moment.epoch, step=moment.step)
+            save(folder / f"step-{moment.step:06d}", self.loaded, state, place, weights)

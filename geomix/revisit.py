@@ -1,0 +1,160 @@
+"""A run's models as they were, and the data that they were trained on.
+
+Each stage is made ready as training makes it (precision, trained parameters, adapters), with the
+checkpoint's weights and second moments, so that what is computed is what would have been seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from geomix.arms import Prepared, Ready, base_of, load_base
+from geomix.config import RunConfig
+from geomix.data.chat import chat_format
+from geomix.data.template import tokenise_all
+from geomix.errors import UserError
+from geomix.model.load import LoadedModel, default_device, load_tokenizer
+from geomix.reading import read_json
+from geomix.run import Run
+from geomix.train.base import check_base
+from geomix.train.checkpoint import FINAL, KEPT, Checkpoint, check, saved_second_moments
+from geomix.train.elsewhere import FILE as ELSEWHERE
+from geomix.train.events import Moment
+from geomix.train.parallel import ALONE
+from geomix.train.saving import steps_in
+from geomix.train.setup import Setup, weights_dtype
+from geomix.train.stage import Stage, check_described, check_unchanged, stages_of
+
+Say = Callable[[str], object]
+
+_STEP = len("step-")
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A moment of a run whose weights are there.
+
+    Attributes:
+        stage: index of the stage, from 0.
+        step: optimiser steps done in it.
+        folder: the checkpoint's; None at θ_0, which is the base model itself.
+    """
+
+    stage: int
+    step: int
+    folder: Path | None = None
+
+    @property
+    def last(self) -> bool:
+        """Whether the stage ends here."""
+        return self.folder is not None and self.folder.name == FINAL
+
+    def __str__(self) -> str:
+        return f"stage {self.stage} step {self.step}"
+
+
+@dataclass(frozen=True, slots=True)
+class Revisit:
+    """One arm whose weights are looked at again.
+
+    Attributes:
+        arm: its run.
+        config: its configuration.
+        ready: holds θ_0 where it is loaded already.
+        prepared: its examples.
+    """
+
+    arm: Run
+    config: RunConfig
+    ready: Ready
+    prepared: Prepared
+
+    def stages(self) -> list[Stage]:
+        """The stages, whose examples must be those that were trained on.
+
+        Raises:
+            UserError: they are not.
+        """
+        tokenizer = load_tokenizer(self.config.model)
+        chat = chat_format(self.config.chat_template, tokenizer)
+        file = self.arm.path / ELSEWHERE
+        known = read_json(file)["steps"] if file.exists() else {}
+        steps = {int(index): count for index, count in known.items()}
+        stages = stages_of(self.config, self.prepared.plans, tokenizer, chat, steps)
+        evaluated = {
+            name: tokenise_all(tokenizer, examples, chat)
+            for name, examples in self.prepared.evaluated.items()
+        }
+        for stage in stages:
+            folder = self.arm.stage_folder(stage.index, stage.name)
+            file = folder / "data.json"
+            if any((folder / "checkpoints").glob("*")):
+                check_described(file)
+            check_unchanged(file, stage.described(dict(evaluated), chat))
+        return stages
+
+    def points(self, say: Say) -> list[Point]:
+        """θ_0 and every checkpoint, in order.
+
+        Args:
+            say: is told of what cannot be looked at.
+
+        Raises:
+            UserError: the steps of a finished stage are not known.
+        """
+        points = [Point(0, 0)]
+        for index, stage in enumerate(self.config.stages):
+            stage_folder = self.arm.stage_folder(index, self.config.stage_name(index))
+            folder = stage_folder / "checkpoints"
+            found = [*steps_in(folder), *steps_in(stage_folder / KEPT)]
+            within = {int(path.name[_STEP:]): path for path in found}
+            points += [Point(index, step, within[step]) for step in sorted(within)]
+            if (folder / FINAL).is_dir():
+                if stage.train.lora is not None and stage.from_ is None:
+                    say(
+                        f"{folder / FINAL}: left out; its adapters are merged into the weights, so "
+                        "that their gradients can be recorded only while they train"
+                    )
+                else:
+                    points.append(Point(index, self._end(index), folder / FINAL))
+        return points
+
+    def _end(self, stage: int) -> int:
+        """Optimiser steps that a finished stage took."""
+        done = self.arm.steps_done()
+        if stage not in done:
+            raise UserError(f"{self.arm.metrics_file}: no steps of stage {stage}; restore the file")
+        return done[stage]
+
+    def moment(self, point: Point, stage: Stage) -> tuple[LoadedModel, Moment]:
+        """The model as it was, made ready as training made it, and its moment.
+
+        Raises:
+            UserError: the checkpoint is damaged, or the base model is another than it was.
+        """
+        start = None if point.folder is None else check(point.folder)
+        loaded, steps, second = self._weights(start), stage.steps, None
+        if stage.config.from_ is None:
+            setup = Setup.of(self.config, stage, loaded, ALONE, start)
+            second = setup.second_moments(stage.index, point.step)
+        elif point.last:  # a taken stage is never made ready to be trained
+            loaded.model.to(weights_dtype(self.config, stage.index))
+            steps = point.step
+        if start is not None and not start.is_within:
+            second = saved_second_moments(start, stage.index, point.step)
+        at = (stage.index, stage.name, point.step, steps)
+        return loaded, Moment(loaded.model, *at, 0, None, point.last, second_moments=second)
+
+    def _weights(self, start: Checkpoint | None) -> LoadedModel:
+        """The model as a checkpoint has it, or θ_0; no other stays in memory."""
+        base, self.ready.loaded = self.ready.loaded, None
+        name, halved = base_of(self.config)
+        if start is not None or base is None:
+            del base
+            place = name if start is None else str(start.path)
+            base = load_base((place, halved), default_device())
+        if start is None:
+            check_base(self.arm, name, base)
+        return base
