@@ -17,7 +17,9 @@ from geomix.sweep.command import sweep
 from geomix.terminal import harmless
 
 if TYPE_CHECKING:
-    from geomix.analyze.groups import By
+    from geomix.analyze.angle_sources import From
+    from geomix.analyze.angles import MetricName
+    from geomix.analyze.groups import By, Kind
     from geomix.launch import How
     from geomix.show import Metric
 
@@ -159,25 +161,56 @@ def analyze() -> None:
 
 
 @analyze.command("grad-angle")
-@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, metavar="[RUN]...", type=click.Path(path_type=Path))
+@click.option(
+    "--at",
+    multiple=True,
+    metavar="MOMENT",
+    help="Only these moments: 0, A, B, +4 (steps into a later stage), A+4; with commas, or again.",
+)
 @click.option(
     "--by",
-    type=click.Choice(["layer", "module", "parameter"]),
+    type=click.Choice(["layer", "module", "head", "parameter"]),
     default="layer",
     show_default=True,
     help="What a row of the table stands for.",
 )
+@click.option(
+    "--metric",
+    type=click.Choice(["euclidean", "adam"]),
+    default="euclidean",
+    show_default=True,
+    help="Of the inner products; Adam's has one v̂ for all arms of a run.",
+)
+@click.option(
+    "--from",
+    "source",
+    type=click.Choice(["auto", "record", "weights"]),
+    default="auto",
+    show_default=True,
+    help="What it is taken from; auto: the weights where they are kept, else the record.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the whole table as JSON.")
-def grad_angle(run: Path | None, by: By, as_json: bool) -> None:
-    """Cosines between the gradients of D_A, D_B, D_M and a held-out set, at each snapshot.
+def grad_angle(
+    runs: tuple[Path, ...],
+    at: tuple[str, ...],
+    by: Kind,
+    metric: MetricName,
+    source: From,
+    as_json: bool,
+) -> None:
+    """Cosines between the gradients of D_A, D_B, D_M and a held-out set, and with the update.
 
-    RUN is a run's folder; without it the newest under runs/ is taken.
+    RUN is a run's folder; without it the newest under runs/ is taken. Runs that differ in their
+    seed alone give means with an interval.
     """
     from geomix.analyze import grad_angle as analysis
+    from geomix.analyze.angle_sources import Asked
     from geomix.run import newest_run, open_run
 
-    opened = open_run(run) if run else newest_run()
-    analysis.command(opened, by, as_json)
+    opened = [open_run(run) for run in runs] or [newest_run()]
+    moments = tuple(item for text in at for item in text.split(","))
+    analysis.command(opened, Asked(by, metric, moments, source), as_json)
 
 
 @analyze.command("forgetting-path")

@@ -10,12 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from geomix.arms import Prepared, Ready, base_of, load_base
 from geomix.config import RunConfig
 from geomix.data.chat import chat_format
 from geomix.data.template import tokenise_all
 from geomix.errors import UserError
-from geomix.model.load import LoadedModel, default_device, load_tokenizer
+from geomix.model.load import CPU, LoadedModel, default_device, load_model, load_tokenizer
 from geomix.reading import read_json
 from geomix.run import Run
 from geomix.train.base import check_base
@@ -146,6 +148,20 @@ class Revisit:
             second = saved_second_moments(start, stage.index, point.step)
         at = (stage.index, stage.name, point.step, steps)
         return loaded, Moment(loaded.model, *at, 0, None, point.last, second_moments=second)
+
+    def weights(self, point: Point) -> dict[str, Tensor]:
+        """The parameters at a point by name, on the CPU, as they were saved.
+
+        Raises:
+            UserError: the checkpoint is damaged, or the base model is another than it was.
+        """
+        start = None if point.folder is None else check(point.folder)
+        if start is None:
+            base = load_base(base_of(self.config), CPU)
+            check_base(self.arm, self.config.model, base)
+            return {name: p.detach() for name, p in base.model.named_parameters()}
+        found = load_model(str(start.path), CPU).model
+        return {name: p.detach() for name, p in found.named_parameters()}
 
     def _weights(self, start: Checkpoint | None) -> LoadedModel:
         """The model as a checkpoint has it, or θ_0; no other stays in memory."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from geomix.analyze.angles import ArmAngles, GradAngle
-from geomix.geometry.cosine import cosines, norms
+from geomix.analyze.angles import ArmAngles, GradAngle, over_seeds, told
+from geomix.analyze.contrasts import ENOUGH, Contrast, contrasts
+from geomix.analyze.directions import HELD_OUT, SHUFFLED, UPDATE
+from geomix.geometry.cosine import Floats, norms
 
 ONE_SEED = "One seed: no interval over seeds; nothing is claimed beyond this run."
 
@@ -19,30 +22,36 @@ NO_NULL = (
 _PLAIN = (1e-3, 1e3)
 """Norms in this range are written without an exponent."""
 
+_MOST = 6
+"""Contrasts that the notes name; the files hold all."""
+
 _WORDS = {"token": "the mean over target tokens", "example": "the mean over examples"}
 
 
 def notes(result: GradAngle) -> list[str]:
-    """One sentence a line, each true of this run alone."""
+    """One sentence a line, each true of these runs alone."""
     lines = [verdict(arm) for arm in result.arms]
+    lines.extend(_contrast_lines(list(contrasts(result))))
     lines.append(_seeds(result))
     ratios = [f"{number(ratio)} ({arm.arm})" for arm in result.arms if (ratio := remaining(arm))]
     if ratios:
         lines.append(
             f"|g_A| at θ_A over |g_A| at θ_0: {', '.join(ratios)}; "
-            "the smaller it is, the less a cosine with g_A at θ_A says."
+            "the smaller it is, the less a cosine with g_A at θ_A says: look at the steps after "
+            "it, and at the secants."
         )
-    if any("held-out" in arm.sets for arm in result.arms):
-        lines.append(
-            "held-out: unseen examples of D_A's template, never trained on; "
-            "the null that D_A's other cosines are read against."
-        )
-    else:
-        lines.append(NO_NULL)
+    lines.extend(_nulls(result))
     kinds = sorted({moment.reduction for arm in result.arms for moment in arm.moments})
     loss = "; ".join(f"{kind} ({_WORDS.get(kind, kind)})" for kind in kinds)
     lines.append(f"Gradients are those of each set's mean loss; reduction: {loss}.")
+    if result.metric == "adam":
+        lines.append(
+            "Adam's metric: every parameter weighed by 1 / (√v̂ + ε), with one v̂ for all arms of a "
+            "seed: the first arm's at θ_A."
+        )
     lines.extend(_probe_lines(result))
+    lines.append(_sources(result))
+    lines.extend(result.remarks)
     if result.missing:
         lines.append(f"No snapshots yet, left out: {', '.join(result.missing)}.")
     return lines
@@ -52,43 +61,106 @@ def verdict(arm: ArmAngles) -> str:
     """The whole model's cosine of D_A and D_B at θ_0 and at the first recorded step of stage 2."""
     first = next((m for m in arm.moments if m.stage == 1 and not m.is_boundary), None)
     start = next((m for m in arm.moments if m.label == "θ_0"), None)
-    told = [
-        f"{signed(_cosine(arm, moment.label, 'D_B'))} at {moment.label}{remark}"
+    cosines = [
+        (arm.cosine(moment.label, "D_A", "D_B"), f" at {moment.label}{remark}", moment.label)
         for moment, remark in ((start, ""), (first, ", the first recorded step of stage 2"))
         if moment
     ]
-    if not told:
-        return f"Verdict, {arm.arm}: undetermined; neither θ_0 nor a step of stage 2 is recorded."
-    return (
-        f"Verdict, {arm.arm}: undetermined with one seed; "
-        f"the whole model's cos(g_A, g_B) is {' and '.join(told)}."
-    )
+    if not cosines:
+        return f"Verdict, {arm.arm}: undetermined; neither θ_0 nor a step of stage 2 is known."
+    texts = [with_interval(*over_seeds(values)) + where for values, where, _ in cosines]
+    what = f"the whole model's cos(g_A, g_B) is {' and '.join(texts)}"
+    n = len(arm.runs)
+    if n == 1:
+        return f"Verdict, {arm.arm}: undetermined with one seed; {what}."
+    if n < ENOUGH:
+        return f"Verdict, {arm.arm}: undetermined with {n} seeds ({ENOUGH} are needed); {what}."
+    values, _, label = cosines[-1]
+    return f"Verdict, {arm.arm}: {_sign(arm, values, label)}; {what} (n = {n})."
+
+
+def _sign(arm: ArmAngles, values: Floats, label: str) -> str:
+    """Whether D_A and D_B conflict or agree, beyond what held-out examples do."""
+    beyond = values - arm.cosine(label, HELD_OUT, "D_B")
+    pair, null = over_seeds(values), over_seeds(beyond)
+    if told(*pair) or told(*null) or np.sign(pair[0]) != np.sign(null[0]):
+        return "undetermined whether the gradients conflict more than a held-out set's do"
+    word = "conflict" if pair[0] < 0 else "agree"
+    return f"supported that the gradients {word}, more than a held-out set's do"
+
+
+def _contrast_lines(found: Sequence[Contrast]) -> Iterator[str]:
+    within = [c for c in found if "+" in c.moment and c.second == "D_B"]
+    first = {c.arm: c for c in reversed(within)}
+    updates = {c.arm: c for c in found if c.second == UPDATE and c.moment == "θ_A"}
+    for c in [*first.values(), *updates.values()][:_MOST]:
+        if c.n < 2:  # noqa: PLR2004
+            continue
+        second = "u" if c.second == UPDATE else "g_B"
+        few = f", {ENOUGH} paired seeds are needed" if c.n < ENOUGH else ""
+        yield (
+            f"{c.arm} against {c.against} at {c.moment}: cos(g_A, {second}) differs by "
+            f"{with_interval(c.difference, c.half_width)}, beyond the held-out set by "
+            f"{with_interval(c.beyond_null, c.beyond_half_width)} (n = {c.n}{few}): that the angle "
+            f"is smaller is {c.verdict}."
+        )
 
 
 def _seeds(result: GradAngle) -> str:
-    count = len({arm.seed for arm in result.arms})
-    if count == 1:
+    seeds = {seed for arm in result.arms for seed in arm.seeds}
+    most = max(len(arm.seeds) for arm in result.arms)
+    if most > 1:
+        return "± is half of a 95 % interval over seeds (Student's t); a row's n is its seeds."
+    if len(seeds) == 1:
         return ONE_SEED
     return (
-        f"Arms of {count} seeds, one run each: "
+        f"Arms of {len(seeds)} seeds, one run each: "
         "no interval over seeds; nothing is claimed beyond these runs."
     )
 
 
+def _nulls(result: GradAngle) -> Iterator[str]:
+    directions = result.directions
+    if HELD_OUT in directions:
+        yield (
+            "held-out: unseen examples of D_A's template, never trained on; "
+            "the null that D_A's other cosines are read against."
+        )
+    else:
+        yield NO_NULL
+    if SHUFFLED in directions:
+        yield "shuffled: D_M with the tokens to predict permuted over the set; the null of D_M."
+    if UPDATE in directions:
+        yield (
+            "update: minus the way of the weights over the stage (at its start, the one ahead); "
+            "a positive cosine with g_X is a step that lowers the loss of X to first order."
+        )
+
+
+def _sources(result: GradAngle) -> str:
+    found = {source for arm in result.arms for source in arm.sources}
+    if found == {"record"}:
+        return "Taken from the record."
+    if found == {"weights"}:
+        return "Computed from the weights that are kept."
+    by = {
+        s: [m for a in result.arms for m, x in zip(a.labels, a.sources, strict=True) if x == s]
+        for s in found
+    }
+    known = {source: ", ".join(dict.fromkeys(labels)) for source, labels in by.items()}
+    weights = known.pop("weights", "")
+    return f"Computed from weights: {weights}; from the record: {', '.join(known.values())}."
+
+
 def remaining(arm: ArmAngles) -> float | None:
-    """|g_A(θ_A)| / |g_A(θ_0)| of the whole model; None unless both are recorded and defined."""
-    labels = [moment.label for moment in arm.moments]
-    if "θ_0" not in labels or "θ_A" not in labels:
+    """|g_A(θ_A)| / |g_A(θ_0)| of the whole model, mean over seeds; None unless both are known."""
+    if "θ_0" not in arm.labels or "θ_A" not in arm.labels:
         return None
-    lengths = norms(arm.inner[:, 0])[:, arm.sets.index("D_A")]
-    at_0, at_a = (float(lengths[labels.index(label)]) for label in ("θ_0", "θ_A"))
-    return at_a / at_0 if at_0 > 0 and math.isfinite(at_a) else None
-
-
-def _cosine(arm: ArmAngles, label: str, other: str) -> float:
-    m = [moment.label for moment in arm.moments].index(label)
-    table = cosines(arm.inner[m, 0])
-    return float(table[arm.sets.index("D_A"), arm.sets.index(other)])
+    lengths = norms(arm.inner.sum(axis=2))[:, :, arm.directions.index("D_A")]
+    at_0, at_a = (lengths[:, arm.labels.index(label)] for label in ("θ_0", "θ_A"))
+    if not (at_0 > 0).all() or not np.isfinite(at_a).all():
+        return None
+    return float((at_a / at_0).mean())
 
 
 def _probe_lines(result: GradAngle) -> list[str]:
@@ -111,6 +183,11 @@ def _probe_text(probes: dict[str, tuple[int, int]]) -> str:
 def signed(value: float) -> str:
     """A cosine in six characters."""
     return "–" if np.isnan(value) else f"{value:+.3f}"
+
+
+def with_interval(value: float, half: float) -> str:
+    """A cosine with half of its interval where there is one."""
+    return signed(value) + ("" if np.isnan(half) else f" ± {half:.3f}")
 
 
 def number(value: float) -> str:

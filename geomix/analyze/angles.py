@@ -1,51 +1,53 @@
-"""The angles between the probe sets' gradients, by depth and over training."""
+"""The angles between gradients, and between gradients and updates, by depth and over training.
+
+Shapes: n runs of an arm that differ in their seeds, m moments, p parameter tensors or pieces of
+them, g groups of these, d directions, S probe sets.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
-import h5py
 import numpy as np
-from numpy.typing import NDArray
 
-from geomix.analyze.groups import By, grouped
+from geomix.analyze.directions import rank
+from geomix.analyze.groups import Kind, Layout, grouped
 from geomix.analyze.moments import TrainingMoment
-from geomix.atomic import write_json
-from geomix.errors import UserError
 from geomix.geometry.cosine import Floats, cosines, group_inner_products, norms
-from geomix.hdf5 import written_hdf5
-from geomix.reading import read_json
-from geomix.record.snapshot import Snapshot
-from geomix.record.store import read_snapshot
-from geomix.run import Run
+from geomix.stats import t_interval
 
 WHOLE = "all"
 """The group of all parameters: the whole model."""
 
-NEEDED = ("D_A", "D_B")
-"""Probe sets without which there is no angle to speak of."""
+UNDETERMINED = "undetermined"
 
-SCHEMA_VERSION = 1
+MetricName = Literal["euclidean", "adam"]
 
 
 @dataclass(frozen=True, slots=True)
 class AngleRow:
-    """One line of the tidy table: two sets' gradients in one group at one moment of one arm.
+    """One line of the tidy table: two directions in one group at one moment of one arm.
 
     Attributes:
         arm, stage, step, moment: where in training; `moment` is `θ_0`, `θ_A`, `θ_A+4`, `θ_B`, …
         reduction: of the mean loss whose gradients these are.
-        group: `all`, or a layer, module or parameter.
+        metric: `euclidean`, or `adam`.
+        source: `record` or `weights`, what it was computed from.
+        group: `all`, or a layer, module, head or parameter.
         place: where the group stands in depth: for a parameter its layer, else the group itself.
-        first, second: the two sets.
-        cosine: in [−1, 1]; nan where a gradient is zero.
-        angle_degrees: in [0, 180]; nan where the cosine is.
-        inner_product: nats² per squared unit of the parameters.
-        norm_first, norm_second: nats per unit of the parameters.
+        first, second: the directions: probe sets, `shuffled`, `update`.
+        cosine: in [−1, 1], mean over seeds; nan where a direction is zero.
+        half_width: half of its 95 % interval over seeds (Student's t); nan with one seed.
+        n: seeds.
+        told: `undetermined` where there is no cosine, or its interval over seeds holds 0.
+        angle_degrees: in [0, 180], of that cosine; nan where the cosine is.
+        inner_product: mean over seeds, nats² per squared unit of the parameters.
+        norm_first, norm_second: likewise, nats per unit of the parameters; an update's in units of
+            the parameters.
+        values: the cosine of each seed.
     """
 
     arm: str
@@ -53,248 +55,200 @@ class AngleRow:
     step: int
     moment: str
     reduction: str
+    metric: str
+    source: str
     group: str
     place: str
     first: str
     second: str
     cosine: float
+    half_width: float
+    n: int
+    told: str
     angle_degrees: float
     inner_product: float
     norm_first: float
     norm_second: float
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Secants:
+    """Sums over parameters of `geomix.analyze.weights.Secant`; nan at moments without one.
+
+    Attributes:
+        here, start, turned: `(n, m, p, S)`.
+        moved: `(n, m, p)`.
+    """
+
+    here: Floats
+    start: Floats
+    turned: Floats
+    moved: Floats
 
 
 @dataclass(frozen=True, slots=True)
 class ArmAngles:
-    """One arm's recorded geometry.
+    """One arm's geometry.
 
     Attributes:
         arm: its name.
-        sets: probe sets, length s.
-        moments: recorded moments, length m, in the order of training.
-        inner: `(m, g, s, s)` inner products of the sets' mean-loss gradients in each group.
+        runs: folders of its n runs.
+        seeds: theirs.
+        sets: probe sets, S of them.
+        directions: the d names; the sets come first.
+        moments: those that all its runs have, in the order of training.
+        sources: for each moment, `record` or `weights`.
+        inner: `(n, m, p, d, d)` inner products; nan where a direction is not known at a moment.
+        secants: of the sets.
         probes: for each set, how many examples were probed, and of how many; empty if unknown.
-        seed: the arm's.
     """
 
     arm: str
+    runs: tuple[str, ...]
+    seeds: tuple[int, ...]
     sets: tuple[str, ...]
+    directions: tuple[str, ...]
     moments: tuple[TrainingMoment, ...]
+    sources: tuple[str, ...]
     inner: Floats
+    secants: Secants
     probes: dict[str, tuple[int, int]]
-    seed: int
+
+    @property
+    def labels(self) -> list[str]:
+        """What its moments are called."""
+        return [moment.label for moment in self.moments]
+
+    def cosine(self, label: str, first: str, second: str) -> Floats:
+        """`(n,)` of the whole model at one moment, one a seed; nan where there is none.
+
+        Raises:
+            ValueError: there is no such moment.
+        """
+        m = self.labels.index(label)
+        if first not in self.directions or second not in self.directions:
+            return np.full(len(self.runs), np.nan)
+        i, j = self.directions.index(first), self.directions.index(second)
+        return np.asarray(cosines(self.inner[:, m].sum(axis=1))[:, i, j])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class GradAngle:
-    """The angles of a whole run.
+    """The angles of one or several runs.
 
     Attributes:
-        run: name of the run.
+        runs: folders of the runs.
         by: what the parameters are grouped by.
-        groups: names of the g groups: the whole model, then from the embedding to the head.
-        places: for each group, where it stands in depth, as in the rows.
-        arms: those that have snapshots.
-        missing: names of the arms that have none.
+        metric: in which inner products are taken.
+        layout: of the parameters.
+        arms: those that have anything to show.
+        missing: names of the arms that have nothing.
+        remarks: what could not be looked at, and why.
     """
 
-    run: str
-    by: By
-    groups: tuple[str, ...]
-    places: tuple[str, ...]
+    runs: tuple[str, ...]
+    by: Kind
+    metric: MetricName
+    layout: Layout
     arms: tuple[ArmAngles, ...]
     missing: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def run(self) -> str:
+        """Name of the first run."""
+        return self.runs[0].rstrip("/").rsplit("/", 1)[-1]
 
     @property
     def stem(self) -> str:
         """Name of the result's files, without an ending."""
-        return "grad_angle" if self.by == "layer" else f"grad_angle_by_{self.by}"
+        parts = ["grad_angle"]
+        parts += [f"by_{self.by}"] if self.by != "layer" else []
+        parts += [self.metric] if self.metric != "euclidean" else []
+        parts += [f"of_{len(self.runs)}_runs"] if len(self.runs) > 1 else []
+        return "_".join(parts)
+
+    @cached_property
+    def groups(self) -> tuple[str, ...]:
+        """Names of the g groups: the whole model, then from the embedding to the head."""
+        return (WHOLE, *grouped(self.layout, self.by)[0])
+
+    @cached_property
+    def places(self) -> tuple[str, ...]:
+        """For each group, where it stands in depth."""
+        if self.by != "parameter":
+            return self.groups
+        layers, at = grouped(self.layout, "layer")
+        return (WHOLE, *(layers[i] for i in at))
 
     @property
-    def sets(self) -> list[str]:
-        """The sets that any arm has: D_A, D_B, …, then D_M, then the held-out null."""
-        last = {"D_M": 1, "held-out": 2}
-        found = {name for arm in self.arms for name in arm.sets}
-        return sorted(found, key=lambda name: (last.get(name, 0), name))
+    def directions(self) -> list[str]:
+        """Those that any arm has: D_A, D_B, …, D_M, the nulls, then the update."""
+        found = {name for arm in self.arms for name in arm.directions}
+        return sorted(found, key=rank)
 
-    def rows(self) -> Iterator[AngleRow]:
-        """The tidy table: every arm, moment, group and pair of sets."""
+    def grouped_inner(self, arm: ArmAngles, by: Kind | None = None) -> Floats:
+        """`(n, m, g, d, d)` inner products, the whole model first."""
+        _, index = grouped(self.layout, by or self.by)
+        each = arm.inner.reshape(-1, *arm.inner.shape[2:])
+        sums = [
+            np.concatenate([one.sum(axis=0, keepdims=True), group_inner_products(one, index)])
+            for one in each
+        ]
+        return np.stack(sums).reshape(*arm.inner.shape[:2], -1, *arm.inner.shape[3:])
+
+    def rows(self, by: Kind | None = None) -> Iterator[AngleRow]:
+        """The tidy table: every arm, moment, group and pair of directions that is known there.
+
+        Args:
+            by: another grouping than the result's own.
+        """
+        own = by is None or by == self.by
+        names = self.groups if own else (WHOLE, *grouped(self.layout, by or self.by)[0])
+        places = self.places if own else names
         for arm in self.arms:
-            cosine, norm = cosines(arm.inner), norms(arm.inner)
-            angle = np.degrees(np.arccos(cosine))
-            pairs = list(zip(*np.triu_indices(len(arm.sets), 1), strict=True))
+            inner = self.grouped_inner(arm, by)
+            cosine, norm = cosines(inner), norms(inner)
+            order = sorted(range(len(arm.directions)), key=lambda i: rank(arm.directions[i]))
+            pairs = [(i, j) for k, i in enumerate(order) for j in order[k + 1 :]]
             for m, moment in enumerate(arm.moments):
-                where = (arm.arm, moment.stage, moment.step, moment.label, moment.reduction)
-                for g, group in enumerate(zip(self.groups, self.places, strict=True)):
+                at = (arm.arm, moment.stage, moment.step, moment.label, moment.reduction)
+                where = (*at, self.metric, arm.sources[m])
+                for g, group in enumerate(zip(names, places, strict=True)):
                     for i, j in pairs:
+                        if np.isnan(inner[:, m, 0, i, j]).all():
+                            continue
+                        values = cosine[:, m, g, i, j]
+                        mean, half = over_seeds(values)
                         yield AngleRow(
                             *where,
                             *group,
-                            arm.sets[i],
-                            arm.sets[j],
-                            cosine=float(cosine[m, g, i, j]),
-                            angle_degrees=float(angle[m, g, i, j]),
-                            inner_product=float(arm.inner[m, g, i, j]),
-                            norm_first=float(norm[m, g, i]),
-                            norm_second=float(norm[m, g, j]),
+                            arm.directions[i],
+                            arm.directions[j],
+                            cosine=mean,
+                            half_width=half,
+                            n=len(values),
+                            told=told(mean, half),
+                            angle_degrees=float(np.degrees(np.arccos(mean))),
+                            inner_product=float(inner[:, m, g, i, j].mean()),
+                            norm_first=float(norm[:, m, g, i].mean()),
+                            norm_second=float(norm[:, m, g, j].mean()),
+                            values=tuple(map(float, values)),
                         )
 
-    def to_json(self, notes: Sequence[str]) -> dict[str, Any]:
-        """The whole result and what must be said of it, as JSON values; nan becomes null."""
-        return {
-            "analysis": "grad_angle",
-            "schema_version": SCHEMA_VERSION,
-            "run": self.run,
-            "by": self.by,
-            "groups": list(self.groups),
-            "arms": [arm.arm for arm in self.arms],
-            "arms_without_snapshots": list(self.missing),
-            "probes": {
-                arm.arm: {name: {"n": n, "of": of} for name, (n, of) in arm.probes.items()}
-                for arm in self.arms
-            },
-            "notes": list(notes),
-            "rows": [{k: _finite(v) for k, v in asdict(row).items()} for row in self.rows()],
-        }
+
+def over_seeds(values: Floats) -> tuple[float, float]:
+    """Mean and half of Student's 95 % interval; nan for the interval of one, and of any nan."""
+    if len(values) == 1:
+        return float(values[0]), float("nan")
+    if np.isnan(values).any():
+        return float("nan"), float("nan")
+    return t_interval([float(value) for value in values])
 
 
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def measure(run: Run, by: By = "layer") -> GradAngle:
-    """Measure the angles between the probe sets' gradients in every snapshot of a run.
-
-    Args:
-        run: a run, with or without arms.
-        by: how the parameters are grouped; the whole model is always the first group.
-
-    Raises:
-        UserError: there are no snapshots, a needed probe set is missing, a snapshot cannot be read,
-            or the snapshots are not of one model.
-    """
-    recorded = [arm for arm in run.arms if arm.snapshots()]
-    if not recorded:
-        raise UserError(f"{run.path}: no snapshots; train with `record:` on")
-    missing = tuple(arm.name for arm in run.arms if arm not in recorded)
-    model = read_snapshot(recorded[0].snapshots()[0], activations=False)
-    groups, index = grouped(model, by)
-    places = groups
-    if by == "parameter":
-        layers, at = grouped(model, "layer")
-        places = [layers[i] for i in at]
-    arms = tuple(_measure(arm, model, index) for arm in recorded)
-    return GradAngle(run.name, by, (WHOLE, *groups), (WHOLE, *places), arms, missing)
-
-
-def _measure(arm: Run, model: Snapshot, index: NDArray[np.int64]) -> ArmAngles:
-    moments: list[TrainingMoment] = []
-    inner: list[Floats] = []
-    sets: tuple[str, ...] = ()
-    first: Snapshot | None = None
-    for path in arm.snapshots():
-        snapshot = read_snapshot(path, activations=False)
-        first = first or snapshot
-        _check(path, snapshot, sets or snapshot.sets)
-        _check_parameters(path, snapshot, first, model)
-        sets = snapshot.sets
-        ends = snapshot.step == snapshot.steps
-        moments.append(TrainingMoment(snapshot.stage, snapshot.step, ends, snapshot.reduction))
-        whole = snapshot.inner_products.sum(axis=0, keepdims=True)
-        inner.append(np.concatenate([whole, group_inner_products(snapshot.inner_products, index)]))
-    seed = arm.resolved()["config"]["seed"]
-    return ArmAngles(arm.name, sets, tuple(moments), np.stack(inner), _probe_counts(arm), seed)
-
-
-def _check(path: Path, snapshot: Snapshot, sets: tuple[str, ...]) -> None:
-    absent = [name for name in NEEDED if name not in snapshot.sets]
-    if absent:
-        has = ", ".join(snapshot.sets) or "none"
-        raise UserError(
-            f"{path}: no probe set {' and '.join(absent)} (it holds {has}); "
-            "a run of two stages records both"
-        )
-    if snapshot.sets != sets:
-        raise UserError(f"{path}: its probe sets differ from those of the snapshots before it")
-
-
-def _check_parameters(path: Path, snapshot: Snapshot, first: Snapshot, model: Snapshot) -> None:
-    """Angles are compared over one set of parameters: of a run's stages, and of its arms."""
-    if not _same_parameters(snapshot, first):
-        raise UserError(
-            f"{path}: stage {snapshot.stage} trains other parameters ({len(snapshot.parameters)} "
-            f"tensors) than stage {first.stage} ({len(first.parameters)}), and angles over "
-            "different parameters cannot be compared; train the same ones in every stage "
-            "(train.trainable, train.lora), or take the parameters that both have from "
-            "open_run(…).records.inner_products"
-        )
-    if not _same_parameters(snapshot, model):
-        raise UserError(
-            f"{path}: its parameters are not those of the first arm's snapshots; "
-            "arms that are compared must train one model"
-        )
-
-
-def _same_parameters(one: Snapshot, other: Snapshot) -> bool:
-    return one.parameters == other.parameters and np.array_equal(one.sizes, other.sizes)
-
-
-def _probe_counts(arm: Run) -> dict[str, tuple[int, int]]:
-    if not arm.probes_file.exists():
-        return {}
-    probes = read_json(arm.probes_file)
-    try:
-        return {name: (int(probe["n"]), int(probe["of"])) for name, probe in probes.items()}
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
-        raise UserError(f"{arm.probes_file}: cannot be read ({error!r})") from None
-
-
-def save(result: GradAngle, notes: Sequence[str], folder: Path) -> list[Path]:
-    """Write the result as `grad_angle.h5` (arrays) and `grad_angle.json` (the tidy table).
-
-    Args:
-        result: grouped by layer, or else `_by_module` or `_by_parameter` is in the names.
-        notes: what must be said of the numbers.
-        folder: the run's analysis folder.
-    """
-    arrays, table = (folder / f"{result.stem}.{ending}" for ending in ("h5", "json"))
-    with written_hdf5(arrays) as file:
-        file.attrs["analysis"] = "grad_angle"
-        file.attrs["schema_version"] = SCHEMA_VERSION
-        file.attrs["run"] = result.run
-        file.attrs["by"] = result.by
-        for arm in result.arms:
-            _write_arm(file.create_group(arm.arm), arm, result.groups)
-    write_json(table, result.to_json(notes))
-    return [arrays, table]
-
-
-def _write_arm(file: h5py.Group, arm: ArmAngles, groups: tuple[str, ...]) -> None:
-    """One group an arm, with labelled axes: `xarray.open_dataset(path, group=arm)` shows them."""
-    labels = {
-        "moment": [moment.label for moment in arm.moments],
-        "group": list(groups),
-        "set": list(arm.sets),
-        "other_set": list(arm.sets),
-    }
-    for name, values in labels.items():
-        file.create_dataset(name, data=values, dtype=h5py.string_dtype()).make_scale(name)
-    cosine = cosines(arm.inner)
-    pair, one = ("moment", "group", "set", "other_set"), ("moment", "group", "set")
-    arrays: list[tuple[str, Any, tuple[str, ...], str]] = [
-        ("stage", [m.stage for m in arm.moments], ("moment",), "index from 0"),
-        ("step", [m.step for m in arm.moments], ("moment",), "optimiser steps in the stage"),
-        ("cosine", cosine, pair, "1"),
-        ("angle", np.degrees(np.arccos(cosine)), pair, "degree"),
-        ("inner_product", arm.inner, pair, "nat^2 per squared unit of the parameters"),
-        ("norm", norms(arm.inner), one, "nat per unit of the parameters"),
-    ]
-    for name, values, axes, unit in arrays:
-        data = file.create_dataset(name, data=np.asarray(values))
-        data.attrs["units"] = unit
-        for axis, label in enumerate(axes):
-            data.dims[axis].label = label
-            data.dims[axis].attach_scale(file[label])
-    reductions = [m.reduction for m in arm.moments]
-    data = file.create_dataset("reduction", data=reductions, dtype=h5py.string_dtype())
-    data.dims[0].attach_scale(file["moment"])
+def told(mean: float, half: float) -> str:
+    """What must be said of a cosine; nothing of one that is exact, as of a single run."""
+    if np.isnan(mean) or abs(mean) <= half:
+        return UNDETERMINED
+    return ""

@@ -1,41 +1,129 @@
-"""Parameter tensors into the groups that a table shows: layers, modules, or each by itself."""
+"""Parameter tensors into the groups that a table shows: layers, modules, heads, or each alone."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geomix.record.snapshot import Snapshot
-
 By = Literal["layer", "module", "parameter"]
 
+Kind = Literal["layer", "module", "head", "parameter"]
+"""What the angles are grouped by; heads need the weights, as a record holds whole tensors."""
 
-def grouped(snapshot: Snapshot, by: By) -> tuple[list[str], NDArray[np.int64]]:
+
+class Laid(Protocol):
+    """How a model's parameters are laid out; a snapshot says it, as does `Layout`."""
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the M tensors."""
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """`(M,)` elements of each."""
+
+    @property
+    def parameter_layers(self) -> NDArray[np.int64]:
+        """`(M,)` layer from 0; -1 before the layers, `layers` behind them."""
+
+    @property
+    def parameter_modules(self) -> tuple[str, ...]:
+        """Module of each within its layer."""
+
+    @property
+    def layers(self) -> int:
+        """Decoder layers."""
+
+    @property
+    def tied_head(self) -> bool:
+        """Whether the output head shares the embedding's tensor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A model's parameters, or pieces of them, see `Laid`.
+
+    Attributes:
+        parameters: names of the M tensors or pieces.
+        sizes: `(M,)`.
+        parameter_layers: `(M,)`.
+        parameter_modules: M names.
+        layers: decoder layers.
+        tied_head: whether the head is the embedding.
+        heads: of each piece the head that it belongs to, "" of none; empty for whole tensors.
+    """
+
+    parameters: tuple[str, ...]
+    sizes: NDArray[np.int64]
+    parameter_layers: NDArray[np.int64]
+    parameter_modules: tuple[str, ...]
+    layers: int
+    tied_head: bool
+    heads: tuple[str, ...] = ()
+
+
+def layout_of(laid: Laid) -> Layout:
+    """The layout alone of what says more."""
+    return Layout(
+        laid.parameters,
+        laid.sizes,
+        laid.parameter_layers,
+        laid.parameter_modules,
+        laid.layers,
+        laid.tied_head,
+    )
+
+
+def same_parameters(one: Laid, other: Laid) -> bool:
+    """Whether two models have the same tensors."""
+    return one.parameters == other.parameters and np.array_equal(one.sizes, other.sizes)
+
+
+def grouped(laid: Laid, by: Kind) -> tuple[list[str], NDArray[np.int64]]:
     """Name the groups, from the embedding to the head, and say which one each parameter is in.
+
+    By head, what belongs to no head is in the group `no head`.
 
     Returns:
         The g names, and `(p,)` the index of each parameter's group.
     """
-    names = [_group(snapshot, i, by) for i in range(len(snapshot.parameters))]
-    depth = {name: int(layer) for name, layer in zip(names, snapshot.parameter_layers, strict=True)}
-    order = sorted(depth, key=lambda name: depth[name]) if by == "layer" else list(depth)
+    names = [_group(laid, i, by) for i in range(len(laid.parameters))]
+    depth = {name: int(layer) for name, layer in zip(names, laid.parameter_layers, strict=True)}
+    order = list(depth)
+    if by == "layer":
+        order.sort(key=lambda name: depth[name])
+    elif by == "head":
+        order.sort(key=lambda name: (name == NO_HEAD, depth[name], _natural(name)))
     index = {name: i for i, name in enumerate(order)}
     return order, np.array([index[name] for name in names], dtype=np.int64)
 
 
-def _group(snapshot: Snapshot, i: int, by: By) -> str:
-    layer, module = int(snapshot.parameter_layers[i]), snapshot.parameter_modules[i]
+NO_HEAD = "no head"
+"""The group of what belongs to no attention head."""
+
+
+def _natural(name: str) -> Sequence[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split()]
+
+
+def _group(laid: Laid, i: int, by: Kind) -> str:
+    layer, module = int(laid.parameter_layers[i]), laid.parameter_modules[i]
+    if by == "head":
+        heads = laid.heads if isinstance(laid, Layout) else ()
+        return f"layer {layer} {heads[i]}" if heads and heads[i] else NO_HEAD
     positions = layer < 0 and ("pos" in module or "wpe" in module)
     norm = "norm" in module or module.startswith("ln")
     # A tied head has no parameter of its own: its part must never pass for the embedding's.
-    tied = " (tied)" if snapshot.tied_head and layer < 0 and not positions and not norm else ""
+    tied = " (tied)" if laid.tied_head and layer < 0 and not positions and not norm else ""
     if by == "parameter":
-        return snapshot.parameters[i] + (" +head" + tied if tied else "")
+        return laid.parameters[i] + (" +head" + tied if tied else "")
     if by == "module":
         return module + ("+head" + tied if tied else "")
-    if 0 <= layer < snapshot.layers:
+    if 0 <= layer < laid.layers:
         return f"layer {layer}"
     if layer < 0:
         plain = "position embedding" if positions else "embedding norm" if norm else "embedding"

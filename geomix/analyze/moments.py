@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from geomix.errors import UserError
 
 _MOST_ROWS = 5
 
@@ -69,3 +72,37 @@ def figure_moments(runs: Sequence[Sequence[TrainingMoment]]) -> list[str]:
     """The key moments, without the middle ones where they would be more rows than a page holds."""
     found = key_moments(runs)
     return found if len(found) <= _MOST_ROWS else key_moments(runs, middle=False)
+
+
+_ASKED = re.compile(r"(?:(?:θ_|theta_)?(0|[A-Z]))?(?:\+([0-9]{1,9}))?")
+
+
+def chosen(at: Sequence[str]) -> Callable[[TrainingMoment], bool]:
+    """Which moments are asked for.
+
+    Args:
+        at: `0` or `θ_0`, `A`, `B`, …, `A+4` (four steps after θ_A), or `+4` (after that many steps
+            of any stage but the first); all moments if it is empty.
+
+    Raises:
+        UserError: an item is none of these.
+    """
+    wanted = [_asked(item) for item in at]
+
+    def is_chosen(moment: TrainingMoment) -> bool:
+        return not wanted or any(_is(moment, *item) for item in wanted)
+
+    return is_chosen
+
+
+def _asked(item: str) -> tuple[str, int]:
+    found = _ASKED.fullmatch(item.strip())
+    if found is None or not item.strip():
+        raise UserError(f"--at {item[:40]}: give moments such as 0, A, A+4, +4 or B")
+    return found[1] or "", int(found[2] or 0)
+
+
+def _is(moment: TrainingMoment, start: str, step: int) -> bool:
+    if start:
+        return moment.label == f"θ_{start}" + (f"+{step}" if step else "")
+    return moment.stage > 0 and not moment.is_boundary and moment.step == step

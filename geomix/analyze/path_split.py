@@ -5,15 +5,15 @@ Shapes: n runs of an arm that differ in their seeds, g groups of parameters, S s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from geomix.analyze.groups import By, grouped
+from geomix.analyze.groups import By, grouped, same_parameters
 from geomix.analyze.path_record import Floats, RecordedPath, last_stage, read_path
+from geomix.analyze.replicates import check_tokenizers, replicates, seed_of
 from geomix.errors import UserError
 from geomix.geometry.path import moved
 from geomix.record.snapshot import Snapshot
@@ -137,40 +137,16 @@ def measure(runs: Sequence[Run], stage: int | None = None, by: By = "layer") -> 
     if not recorded:
         last_stage(found[0][1])  # says what is missing
     stage = last_stage(recorded[0][1]) if stage is None else stage
-    arms: dict[tuple[str, str], list[tuple[Run, RecordedPath]]] = {}
-    for run, arm in recorded:
-        key = (_label(run, arm, len(runs)), _configuration(arm))
-        arms.setdefault(key, []).append((arm, read_path(arm, stage)))
-    model = next(iter(arms.values()))[0][1].model
-    labels = [label for label, _ in arms]
-    split = [
-        _arm(label if labels.count(label) == 1 else _own(label, members[0][0]), members, model, by)
-        for (label, _), members in arms.items()
+    check_tokenizers([arm for _, arm in recorded])
+    arms = [
+        (label, [(arm, read_path(arm, stage)) for arm in members])
+        for label, members in replicates(runs, recorded)
     ]
+    model = arms[0][1][0][1].model
+    split = [_arm(label, members, model, by) for label, members in arms]
     missing = tuple(arm.name for run, arm in found if (run, arm) not in recorded)
     groups, cells = grouped(model, by)[0], _cells(model)[0]
     return ForgettingPath(stage, by, (WHOLE, *groups), tuple(cells), tuple(split), missing)
-
-
-def _label(run: Run, arm: Run, runs: int) -> str:
-    """An arm's name; what several runs without arms share is the name of their configuration."""
-    return str(arm.resolved().get("name") or arm.name) if arm == run and runs > 1 else arm.name
-
-
-def _own(label: str, arm: Run) -> str:
-    folder = arm.path.parent.parent.name if arm.path.parent.name == "arms" else arm.name
-    return f"{label} of {folder}"
-
-
-def _configuration(arm: Run) -> str:
-    """What seeds share: all but the seed, the name and whose stage is taken."""
-    config = arm.resolved()["config"]
-    kept = {key: value for key, value in config.items() if key not in ("name", "seed")}
-    kept["stages"] = [
-        {key: bool(value) if key == "from" else value for key, value in stage.items()}
-        for stage in config["stages"]
-    ]
-    return json.dumps(kept, sort_keys=True)
 
 
 def _arm(
@@ -178,19 +154,14 @@ def _arm(
 ) -> ArmSplit:
     runs = [run for run, _ in members]
     paths = [path for _, path in members]
-    seeds = [run.resolved()["config"]["seed"] for run in runs]
+    seeds = [seed_of(run) for run in runs]
     for run, path in members:
-        same = path.model.parameters == model.parameters
-        if not same or not np.array_equal(path.model.sizes, model.sizes):
+        if not same_parameters(path.model, model):
             raise UserError(f"{run.path}: it trains other parameters than the first run or arm")
         if (path.model.sets, path.parts) != (paths[0].model.sets, paths[0].parts):
             raise UserError(
                 f"{run.path}: its probe sets or sources are not those of {runs[0].path}"
             )
-    for seed in seeds:
-        if seeds.count(seed) > 1:
-            twice = runs[len(seeds) - 1 - seeds[::-1].index(seed)]
-            raise UserError(f"{twice.path}: seed {seed} is given twice; give runs of other seeds")
     _, index = grouped(model, by)
     _, cell = _cells(model)
     none = np.full_like(paths[0].change.simpson, np.nan)

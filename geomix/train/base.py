@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,11 @@ def keep_base(run: Run, name: str, loaded: LoadedModel) -> None:
     Raises:
         UserError: its weights are others than they were.
     """
-    found = {"model": name, "weights": _weights(name, loaded.model)}
+    found = {
+        "model": name,
+        "weights": _weights(name, loaded.model),
+        "tokenizer": _tokenizer(loaded.tokenizer),
+    }
     if run.base_file.exists():
         check_base(run, name, loaded)
     else:
@@ -52,3 +57,10 @@ def _weights(name: str, model: Any) -> str:
     for file in sorted(folder.glob("*.safetensors")):
         whole.update(f"{file.name} {file_hash(file)}\n".encode())
     return f"sha256 {whole.hexdigest()}"
+
+
+def _tokenizer(tokenizer: Any) -> str:
+    """Hash of everything that decides which tokens a text becomes."""
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    known = fast.to_str() if fast is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    return f"sha256 {hashlib.sha256(known.encode()).hexdigest()}"

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from geomix.analyze.angle_measure import measure
 from geomix.analyze.angle_notes import notes
-from geomix.analyze.angles import measure
+from geomix.analyze.angle_sources import Asked
 from geomix.analyze.grad_angle import command
 from geomix.errors import UserError
 from geomix.run import Run
@@ -28,7 +29,7 @@ def test_arms_of_several_seeds_are_not_called_one_seed(
     for seed, arm in enumerate(("one", "two")):
         write_arm(run.path / "arms" / arm, random_gradients(), sets=("D_A", "D_B"))
         write_run(run.path / "arms" / arm, seed=seed)
-    said = notes(measure(run))
+    said = notes(measure([run], Asked()))
     assert not any(line.startswith("One seed") for line in said)
     assert any(line.startswith("Arms of 2 seeds, one run each: no interval") for line in said)
     assert (
@@ -43,7 +44,7 @@ def test_an_ascii_terminal_gets_the_json(
     write_arm(tmp_path, random_gradients())
     stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr("sys.stdout", stdout)
-    command(Run(tmp_path), "layer", as_json=True)
+    command([Run(tmp_path)], Asked(), as_json=True)
     stdout.seek(0)
     assert json.loads(stdout.read())["rows"][0]["moment"] == "θ_0"
 
@@ -55,7 +56,7 @@ def test_a_broken_list_of_probes_is_one_line(
     write_arm(tmp_path, random_gradients())
     Run(tmp_path).probes_file.write_text(text)
     with pytest.raises(UserError, match=r"probes\.json: cannot be read") as caught:
-        measure(Run(tmp_path))
+        measure([Run(tmp_path)], Asked())
     assert len(caught.value.lines) == 1
 
 
@@ -67,10 +68,11 @@ def test_a_full_disk_while_saving_is_an_error_of_python(
     code = """
 import resource, sys
 from pathlib import Path
-from geomix.analyze.angles import measure, save
+from geomix.analyze.angle_files import save
+from geomix.analyze.angle_measure import measure
 from geomix.run import Run
 run = Run(Path(sys.argv[1]))
-result = measure(run)
+result = measure([run])
 resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
 try:
     save(result, [], run.analysis_folder)

@@ -13,10 +13,12 @@ import h5py
 import numpy as np
 import pytest
 
+from geomix.analyze.angle_measure import measure
 from geomix.analyze.angle_notes import notes
-from geomix.analyze.angles import AngleRow, GradAngle, measure
+from geomix.analyze.angle_sources import Asked
+from geomix.analyze.angles import AngleRow, GradAngle
 from geomix.analyze.grad_angle import command, grad_angle
-from geomix.analyze.groups import By
+from geomix.analyze.groups import Kind
 from geomix.analyze.moments import TrainingMoment, figure_moments, key_moments
 from geomix.errors import UserError
 from geomix.run import Run
@@ -25,8 +27,8 @@ Make = Callable[..., Any]
 LAYERS = 3
 
 
-def rows_of(run: Run, by: By = "layer", **where: Any) -> list[AngleRow]:
-    rows = list(measure(run, by).rows())
+def rows_of(run: Run, by: Kind = "layer", **where: Any) -> list[AngleRow]:
+    rows = list(measure([run], Asked(by)).rows())
     return [r for r in rows if all(getattr(r, k) == v for k, v in where.items())]
 
 
@@ -66,7 +68,7 @@ def test_the_planted_layer_is_found(
 
 @pytest.mark.parametrize("by", ["layer", "module", "parameter"])
 def test_the_whole_model_is_the_concatenated_gradient(
-    tmp_path: Path, random_gradients: Make, write_arm: Make, by: By
+    tmp_path: Path, random_gradients: Make, write_arm: Make, by: Kind
 ) -> None:
     """Independent: numpy on concatenated vectors; no inner product of the record is used."""
     draw = random_gradients(LAYERS)
@@ -104,7 +106,7 @@ def test_an_untied_head_is_a_group_of_its_own(
     tmp_path: Path, random_gradients: Make, write_arm: Make
 ) -> None:
     write_arm(tmp_path, random_gradients(LAYERS, tied=False), tied=False)
-    groups = measure(Run(tmp_path)).groups
+    groups = measure([Run(tmp_path)]).groups
     assert groups == ("all", "embedding", "layer 0", "layer 1", "layer 2", "final norm", "head")
 
 
@@ -118,7 +120,7 @@ def test_a_zero_gradient_is_null_in_json_and_empty_in_csv(
         return {p: scale * g for p, g in drawn(name, stage, step).items()}
 
     write_arm(tmp_path, draw)
-    grad_angle(Run(tmp_path))
+    grad_angle([Run(tmp_path)])
     table = json.loads((tmp_path / "analysis" / "grad_angle.json").read_text())["rows"]
     zero = next(r for r in table if r["moment"] == "θ_A" and r["first"] == "D_A")
     assert zero["cosine"] is zero["angle_degrees"] is None
@@ -148,7 +150,7 @@ def run(
 
 @pytest.fixture(scope="module")
 def saved(run: Run) -> tuple[GradAngle, list[Path]]:
-    return grad_angle(run)
+    return grad_angle([run])
 
 
 def test_the_files_that_are_written(run: Run, saved: tuple[GradAngle, list[Path]]) -> None:
@@ -171,41 +173,46 @@ def test_csv_json_and_arrays_hold_the_same_numbers(
     result, _ = saved
     rows = [asdict(row) for row in result.rows()]
     assert len(rows) == 2 * 4 * 6 * 6  # arms × moments × groups × pairs
-    assert json.loads((run.analysis_folder / "grad_angle.json").read_text())["rows"] == rows
+    known = json.loads((run.analysis_folder / "grad_angle.json").read_text())["rows"]
+    one_seed = {"half_width": None}
+    assert known == [{**row, **one_seed, "values": [row["cosine"]]} for row in rows]
     with (run.figure_folder / "grad_angle.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
+    for row in rows:
+        row |= {"half_width": "", "values": repr(row["cosine"])}
     assert [{k: str(v) for k, v in row.items()} for row in rows] == table
     with h5py.File(run.analysis_folder / "grad_angle.h5") as file:
         assert list(file["mixed/moment"].asstr()) == ["θ_0", "θ_A", "θ_A+1", "θ_B"]
         for row in rows[:: len(rows) // 7]:
             arm = file[row["arm"]]
-            labels = {n: list(arm[n].asstr()) for n in ("moment", "group", "set")}
+            labels = {n: list(arm[n].asstr()) for n in ("moment", "group", "direction")}
             m, g = labels["moment"].index(row["moment"]), labels["group"].index(row["group"])
-            i, j = (labels["set"].index(row[k]) for k in ("first", "second"))
-            assert arm["cosine"][m, g, i, j] == row["cosine"]
-            assert arm["norm"][m, g, j] == row["norm_second"]
-            assert [d.label for d in arm["cosine"].dims] == ["moment", "group", "set", "other_set"]
+            i, j = (labels["direction"].index(row[k]) for k in ("first", "second"))
+            assert arm["cosine"][0, m, g, i, j] == row["cosine"]
+            assert arm["norm"][0, m, g, j] == row["norm_second"]
+            axes = [d.keys()[0] for d in arm["cosine"].dims]
+            assert axes == ["run", "moment", "group", "direction", "other"]
 
 
 def test_the_same_run_gives_the_same_bytes(run: Run, saved: tuple[GradAngle, list[Path]]) -> None:
     _, files = saved
     before = [file.read_bytes() for file in files]
-    _, again = grad_angle(run)
+    _, again = grad_angle([run])
     assert [file.read_bytes() for file in again] == before
 
 
 def test_json_on_stdout_and_nothing_else(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    command(run, "layer", as_json=True)
+    command([run], Asked(), as_json=True)
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads((run.analysis_folder / "grad_angle.json").read_text())
-    assert printed["probes"]["plain"]["D_M"] == {"n": 9, "of": 20}
+    assert printed["arms"]["plain"]["probes"]["D_M"] == {"n": 9, "of": 20}
 
 
 def test_the_table_fits_80_columns(
     run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    command(run, "layer", as_json=False)
+    command([run], Asked(), as_json=False)
     text = capsys.readouterr().out
     tables = text[: text.index(str(run.path)[:20])]
     assert max(len(line) for line in tables.splitlines()) <= 80
@@ -220,7 +227,7 @@ def test_the_table_fits_80_columns(
 
 
 def test_what_must_be_said_is_said(run: Run) -> None:
-    said = notes(measure(run))
+    said = notes(measure([run]))
     rows = rows_of(run, arm="plain", group="all", first="D_A", second="D_B")
     at = {row.moment: row for row in rows}
     ratio = at["θ_A"].norm_first / at["θ_0"].norm_first
@@ -264,33 +271,36 @@ def test_users_mistakes_are_one_line_each(
     tmp_path: Path, random_gradients: Make, write_arm: Make, write_run: Make
 ) -> None:
     empty = write_run(tmp_path / "empty")
-    with pytest.raises(UserError, match=r"empty: no snapshots; train with `record:` on"):
-        measure(empty)
+    with pytest.raises(
+        UserError,
+        match=r"empty: no snapshots, and no stage that has ended; train with `record:` on",
+    ):
+        measure([empty])
 
     one_stage = tmp_path / "one-stage"
     write_arm(one_stage, random_gradients(), sets=("D_A", "held-out"))
     with pytest.raises(UserError, match=r"no probe set D_B \(it holds D_A, held-out\)"):
-        measure(Run(one_stage))
+        measure([Run(one_stage)])
 
     unlike = write_run(tmp_path / "unlike", ["small", "large"])
     for arm, layers in (("small", 2), ("large", 4)):
         write_arm(unlike.path / "arms" / arm, random_gradients(layers), layers=layers)
     with pytest.raises(UserError, match="must train one model") as caught:
-        measure(unlike)
+        measure([unlike])
     assert len(caught.value.lines) == 1
 
     stages = tmp_path / "stages"
     write_arm(stages, random_gradients(4), layers=4, moments=[(0, 0, 1)])
     write_arm(stages, random_gradients(2), layers=2, moments=[(1, 1, 1)])
     with pytest.raises(UserError, match=r"stage 1 trains other .* than stage 0") as caught:
-        measure(Run(stages))
+        measure([Run(stages)])
     assert "train.trainable" in str(caught.value)
     assert "arm" not in str(caught.value).removeprefix(str(stages))
     assert len(caught.value.lines) == 1
 
     (unlike.path / "arms" / "small" / "records" / "probes.json").write_text('{"D_A": 3}')
     with pytest.raises(UserError, match=r"probes\.json: cannot be read"):
-        measure(unlike)
+        measure([unlike])
 
 
 def test_a_damaged_snapshot_is_named(
@@ -300,4 +310,4 @@ def test_a_damaged_snapshot_is_named(
     path = Run(tmp_path).snapshots()[2]
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(UserError, match=path.stem):
-        measure(Run(tmp_path))
+        measure([Run(tmp_path)])

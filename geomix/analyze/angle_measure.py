@@ -1,0 +1,158 @@
+"""The angles of one or several runs, those that differ in nothing but their seeds together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from geomix.analyze.angle_sources import Asked, Say, Seen, pasts_of, seen_of
+from geomix.analyze.angles import ArmAngles, GradAngle, Secants
+from geomix.analyze.directions import rank
+from geomix.analyze.groups import Layout, same_parameters
+from geomix.analyze.look import Look
+from geomix.analyze.moments import chosen
+from geomix.analyze.replicates import check_tokenizers, replicates, seed_of
+from geomix.errors import UserError
+from geomix.geometry.cosine import Floats
+from geomix.reading import read_json
+from geomix.run import Run
+
+
+def measure(
+    runs: Sequence[Run], asked: Asked | None = None, say: Say = lambda _: None
+) -> GradAngle:
+    """Measure the angles at every moment that is recorded, or whose weights are kept.
+
+    Args:
+        runs: with or without arms; what differs in nothing but the seed is one arm.
+        asked: how; None for the defaults.
+        say: is told of what takes a while.
+
+    Raises:
+        UserError: nothing is recorded and no weights are kept, a needed probe set is missing, a
+            file cannot be read, or the runs are not of one model.
+    """
+    asked = asked or Asked()
+    found = [(run, arm) for run in runs for arm in run.arms if arm.resolved_file.is_file()]
+    check_tokenizers([arm for _, arm in found])
+    seen: dict[Path, Seen] = {}
+    remarks: list[str] = []
+    for run in runs:
+        pasts = pasts_of(run, asked, remarks)
+        for _, arm in (pair for pair in found if pair[0] == run):
+            one = seen_of(arm, pasts, asked, say)
+            if one.sources:
+                seen[arm.path] = one
+    if not seen:
+        raise UserError(_nothing(runs[0], asked))
+    _check_there(asked, list(seen.values()))
+    seen = {path: one for path, one in seen.items() if one.looks}
+    layout = next(iter(next(iter(seen.values())).looks.values())).layout
+    known = [(run, arm) for run, arm in found if arm.path in seen]
+    arms = tuple(
+        _together(label, [seen[arm.path] for arm in members], layout)
+        for label, members in replicates(runs, known)
+    )
+    missing = tuple(arm.name for run in runs for arm in run.arms if arm.path not in seen)
+    names = tuple(str(run.path) for run in runs)
+    return GradAngle(names, asked.by, asked.metric, layout, arms, missing, tuple(remarks))
+
+
+def _check_there(asked: Asked, seen: Sequence[Seen]) -> None:
+    """Refuse a moment that no arm has."""
+    moments = [look.moment for one in seen for look in one.looks.values()]
+    for item in asked.at:
+        if not any(map(chosen([item]), moments)):
+            there = ", ".join(dict.fromkeys(name for one in seen for name in one.sources))
+            raise UserError(
+                f"--at {item}: neither recorded nor are its weights kept; there are {there}"
+            )
+
+
+def _nothing(run: Run, asked: Asked) -> str:
+    if asked.source == "record":
+        return f"{run.path}: no snapshots; train with `record:` on"
+    return f"{run.path}: no snapshots, and no stage that has ended; train with `record:` on"
+
+
+def _together(label: str, members: Sequence[Seen], layout: Layout) -> ArmAngles:
+    """The seeds of an arm in one array, at the moments and in the directions that all have."""
+    for one in members:
+        for look in one.looks.values():
+            if not same_parameters(look.layout, layout):
+                raise UserError(
+                    f"{one.run.path}: its parameters are not those of the first arm's snapshots; "
+                    "arms that are compared must train one model"
+                )
+    first = next(iter(members[0].looks.values()))
+    for one in members:
+        for look in one.looks.values():
+            if look.sets != first.sets:
+                raise UserError(
+                    f"{one.run.path}: its probe sets are not those of {members[0].run.path}"
+                )
+    labels = [name for name in members[0].looks if all(name in one.looks for one in members)]
+    if not labels:
+        raise UserError(f"{members[-1].run.path}: no moment in common with {members[0].run.path}")
+    grid = [[one.looks[name] for name in labels] for one in members]
+    names = {name for line in grid for look in line for name in look.directions}
+    directions = tuple(
+        sorted(
+            names,
+            key=lambda n: (
+                n not in first.sets,
+                first.sets.index(n) if n in first.sets else rank(n),
+            ),
+        )
+    )
+    return ArmAngles(
+        arm=label,
+        runs=tuple(str(one.run.path) for one in members),
+        seeds=tuple(seed_of(one.run) for one in members),
+        sets=first.sets,
+        directions=directions,
+        moments=tuple(members[0].looks[name].moment for name in labels),
+        sources=tuple(_source(members, name) for name in labels),
+        inner=np.array([[_inner(look, directions) for look in line] for line in grid]),
+        secants=_secants(grid, len(layout.parameters), len(first.sets)),
+        probes=_probe_counts(members[0].run),
+    )
+
+
+def _source(members: Sequence[Seen], label: str) -> str:
+    found = {one.sources[label] for one in members}
+    return found.pop() if len(found) == 1 else "record and weights"
+
+
+def _inner(look: Look, directions: Sequence[str]) -> Floats:
+    """A moment's inner products in a wider table of directions."""
+    wide = np.full((len(look.inner), len(directions), len(directions)), np.nan)
+    at = [directions.index(name) for name in look.directions]
+    wide[np.ix_(range(len(wide)), at, at)] = look.inner
+    return wide
+
+
+def _secants(grid: Sequence[Sequence[Look]], parameters: int, sets: int) -> Secants:
+    shape = (len(grid), len(grid[0]), parameters, sets)
+    here, start, turned = (np.full(shape, np.nan) for _ in range(3))
+    found = Secants(here, start, turned, np.full(shape[:3], np.nan))
+    for n, line in enumerate(grid):
+        for m, look in enumerate(line):
+            if look.secant is not None:
+                found.here[n, m] = look.secant.here
+                found.start[n, m] = look.secant.start
+                found.turned[n, m] = look.secant.turned
+                found.moved[n, m] = look.secant.moved
+    return found
+
+
+def _probe_counts(arm: Run) -> dict[str, tuple[int, int]]:
+    if not arm.probes_file.exists():
+        return {}
+    probes = read_json(arm.probes_file)
+    try:
+        return {name: (int(probe["n"]), int(probe["of"])) for name, probe in probes.items()}
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise UserError(f"{arm.probes_file}: cannot be read ({error!r})") from None

@@ -1,0 +1,196 @@
+"""What one arm shows: its record where that holds enough, else the weights that are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from geomix.analyze.angles import MetricName
+from geomix.analyze.groups import Kind, layout_of, same_parameters
+from geomix.analyze.look import Look
+from geomix.analyze.moments import TrainingMoment, chosen
+from geomix.errors import UserError
+from geomix.record.snapshot import Snapshot
+from geomix.record.store import read_snapshot
+from geomix.run import Run
+
+if TYPE_CHECKING:
+    from geomix.revisit import Revisit
+
+NEEDED = ("D_A", "D_B")
+"""Probe sets without which there is no angle to speak of."""
+
+From = Literal["auto", "record", "weights"]
+"""`auto` takes the weights where they are kept, which say more, from the end of stage 1 on, and the
+record elsewhere."""
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be measured.
+
+    Attributes:
+        by: how parameters are grouped.
+        metric: of the inner products.
+        at: moments, see `geomix.analyze.moments.chosen`; empty for all.
+        source: what it may be taken from.
+    """
+
+    by: Kind = "layer"
+    metric: MetricName = "euclidean"
+    at: tuple[str, ...] = ()
+    source: From = "auto"
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether no record holds it."""
+        return self.by == "head" or self.metric == "adam" or self.source == "weights"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One arm of one seed.
+
+    Attributes:
+        run: its own.
+        looks: what is asked for, by label, in the order of training.
+        sources: where every moment that there is comes from, by label.
+    """
+
+    run: Run
+    looks: dict[str, Look]
+    sources: dict[str, str]
+
+
+def pasts_of(run: Run, asked: Asked, remarks: list[str]) -> dict[Path, Revisit]:
+    """The arms of a run whose weights can be looked at, by folder.
+
+    Args:
+        run: with or without arms.
+        asked: what is to be measured.
+        remarks: is told why they cannot, where the record will do.
+
+    Raises:
+        UserError: they are needed, and the data or a model is not what it was.
+    """
+    from geomix.analyze.pasts import revisits
+    from geomix.model.load import quiet_libraries
+
+    quiet_libraries()
+    if asked.source == "record":
+        if asked.needs_weights:
+            what = "--by head" if asked.by == "head" else "--metric adam"
+            raise UserError(f"{what} --from record: a record does not hold it; leave out --from")
+        return {}
+    if not asked.needs_weights and not any(_keeps_weights(arm) for arm in run.arms):
+        return {}
+    try:
+        return {past.arm.path: past for past in revisits(run).values()}
+    except UserError as error:
+        if asked.needs_weights or not any(arm.snapshots() for arm in run.arms):
+            raise
+        remarks.append(f"Taken from the record alone, as the weights cannot be looked at: {error}")
+        return {}
+
+
+def _keeps_weights(arm: Run) -> bool:
+    """Whether a stage has ended, or weights within one were kept."""
+    return any(arm.path.glob("stages/*/checkpoints/final")) or any(
+        arm.path.glob("stages/*/weights/*")
+    )
+
+
+def seen_of(arm: Run, pasts: Mapping[Path, Revisit], asked: Asked, say: Say) -> Seen:
+    """What an arm shows at the moments that are asked for.
+
+    Args:
+        arm: that has begun.
+        pasts: the arms of its run whose weights can be looked at, by folder.
+        asked: what is to be measured.
+        say: is told of what takes a while.
+    """
+    is_asked = chosen(asked.at)
+    found: dict[str, Look] = {}
+    there: dict[TrainingMoment, str] = {}
+    for look in () if asked.needs_weights else _recorded(arm):
+        there[look.moment] = "record"
+        if is_asked(look.moment):
+            found[look.moment.label] = look
+    for look in _from_weights(arm, pasts, asked, there):
+        say(f"{arm.path}: {look.moment.label} is computed from its weights")
+        found[look.moment.label] = look
+    moments = sorted(there, key=lambda moment: (moment.stage, moment.step))
+    kept = {m.label: found[m.label] for m in moments if m.label in found}
+    return Seen(arm, kept, {m.label: there[m] for m in moments})
+
+
+def _from_weights(
+    arm: Run, pasts: Mapping[Path, Revisit], asked: Asked, there: dict[TrainingMoment, str]
+) -> Iterable[Look]:
+    """Looks at what is asked for and kept; all that is kept goes into `there`."""
+    if arm.path not in pasts:
+        return
+    from geomix.analyze.pasts import adams, moment_of, unsaid
+    from geomix.analyze.weights import looks
+
+    past = pasts[arm.path]
+    metric = None
+    if asked.metric == "adam":
+        metric = next((v for one in pasts.values() if (v := adams(one)) is not None), None)
+        if metric is None:
+            raise UserError(f"{arm.path}: no stage has ended, so there is no v̂ for --metric adam")
+    recorded = bool(there)
+    is_asked = chosen(asked.at)
+
+    def wanted(moment: TrainingMoment) -> bool:
+        """Where a record says enough of stage 1, it is not computed again unasked."""
+        later = moment.stage > 0 or moment.end
+        return is_asked(moment) and (later or not recorded or bool(asked.at))
+
+    for moment in (moment_of(past, point) for point in past.points(unsaid)):
+        if wanted(moment) or moment not in there:
+            there[moment] = "weights"
+    for look in looks(past, wanted, heads=asked.by == "head", metric=metric):
+        _check_sets(str(arm.path), look.sets)
+        yield look
+
+
+def _recorded(arm: Run) -> Iterable[Look]:
+    """What the snapshots hold, as looks."""
+    first: Snapshot | None = None
+    for path in arm.snapshots():
+        snapshot = read_snapshot(path, activations=False)
+        first = first or snapshot
+        _check_sets(str(path), snapshot.sets)
+        if snapshot.sets != first.sets:
+            raise UserError(f"{path}: its probe sets differ from those of the snapshots before it")
+        if not same_parameters(snapshot, first):
+            raise UserError(_other_parameters(path, snapshot, first))
+        ends = snapshot.step == snapshot.steps
+        moment = TrainingMoment(snapshot.stage, snapshot.step, ends, snapshot.reduction)
+        sets = snapshot.sets
+        yield Look(moment, layout_of(snapshot), sets, sets, snapshot.inner_products, None)
+
+
+def _check_sets(where: str, sets: Sequence[str]) -> None:
+    absent = [name for name in NEEDED if name not in sets]
+    if absent:
+        has = ", ".join(sets) or "none"
+        raise UserError(
+            f"{where}: no probe set {' and '.join(absent)} (it holds {has}); "
+            "a run of two stages records both"
+        )
+
+
+def _other_parameters(path: Path, snapshot: Snapshot, first: Snapshot) -> str:
+    return (
+        f"{path}: stage {snapshot.stage} trains other parameters ({len(snapshot.parameters)} "
+        f"tensors) than stage {first.stage} ({len(first.parameters)}), and angles over "
+        "different parameters cannot be compared; train the same ones in every stage "
+        "(train.trainable, train.lora), or take the parameters that both have from "
+        "open_run(…).records.inner_products"
+    )

@@ -1,0 +1,131 @@
+"""Differences between arms, seed by seed, and the secants of each arm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from geomix.analyze.angles import UNDETERMINED, WHOLE, ArmAngles, GradAngle, over_seeds
+from geomix.analyze.directions import HELD_OUT, UPDATE
+from geomix.analyze.groups import grouped
+from geomix.geometry.cosine import Floats
+
+ENOUGH = 10
+"""Paired seeds that a verdict needs: with five, no test by signs can ever be significant."""
+
+COMPARED = (("D_A", "D_B"), ("D_A", UPDATE))
+"""Cosines that the arms are compared by: the angle with D_B, and with the stage's own update."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """One arm against the first, at one moment, over the seeds that both have.
+
+    Attributes:
+        arm, against: the two.
+        moment: label.
+        first, second: whose cosine.
+        difference: of the cosines, mean over seeds; positive where `arm` has the smaller angle.
+        half_width: half of its 95 % interval (Student's t); nan below two seeds.
+        beyond_null: the difference less that of the held-out set's cosine; nan without one.
+        beyond_half_width: half of its interval.
+        n: paired seeds.
+        verdict: on "the angle is smaller in `arm`": `supported` if both intervals lie above 0,
+            `refuted` if the difference's lies below, else `undetermined`, as with fewer than 10
+            paired seeds.
+    """
+
+    arm: str
+    against: str
+    moment: str
+    first: str
+    second: str
+    difference: float
+    half_width: float
+    beyond_null: float
+    beyond_half_width: float
+    n: int
+    verdict: str
+
+
+def contrasts(result: GradAngle) -> Iterator[Contrast]:
+    """Every later arm against the first, at each moment within and at the end of a stage."""
+    base = result.arms[0]
+    for arm in result.arms[1:]:
+        seeds = [seed for seed in arm.seeds if seed in base.seeds]
+        if not seeds:
+            continue
+        for label in arm.labels:
+            if label not in base.labels or label == "θ_0":
+                continue
+            for first, second in COMPARED:
+                values = _paired(arm, base, seeds, label, first, second)
+                if np.isnan(values).all():
+                    continue
+                beyond = values - _paired(arm, base, seeds, label, HELD_OUT, second)
+                mean, half = over_seeds(values)
+                null, null_half = over_seeds(beyond)
+                told = verdict(len(seeds), (mean, half), (null, null_half))
+                where = (arm.arm, base.arm, label, first, second)
+                yield Contrast(*where, mean, half, null, null_half, len(seeds), told)
+
+
+def verdict(n: int, one: tuple[float, float], beyond: tuple[float, float]) -> str:
+    """See `Contrast.verdict`; each pair is a mean and half of its interval."""
+    if n < ENOUGH or np.isnan(one).any() or np.isnan(beyond).any():
+        return UNDETERMINED
+    if one[0] - one[1] > 0 and beyond[0] - beyond[1] > 0:
+        return "supported"
+    return "refuted" if one[0] + one[1] < 0 else UNDETERMINED
+
+
+def _paired(
+    arm: ArmAngles, base: ArmAngles, seeds: list[int], label: str, first: str, second: str
+) -> Floats:
+    """Differences of a cosine, one a seed."""
+    one, other = arm.cosine(label, first, second), base.cosine(label, first, second)
+    mine = [arm.seeds.index(seed) for seed in seeds]
+    theirs = [base.seeds.index(seed) for seed in seeds]
+    return np.asarray(one[mine] - other[theirs])
+
+
+def secant_rows(result: GradAngle) -> Iterator[dict[str, Any]]:
+    """The tidy table of the secants: every arm, moment that has one, group and set.
+
+    `secant` is (g(θ) − g(θ_start))·(θ − θ_start) and `first_order` g(θ_start)·(θ − θ_start), both
+    in nats, means over seeds; `cosine` that of the gradient's change with the way.
+    """
+    names, index = grouped(result.layout, result.by)
+    for arm in result.arms:
+        for m, label in enumerate(arm.labels):
+            if np.isnan(arm.secants.moved[:, m]).all():
+                continue
+            for g, group in enumerate((WHOLE, *names)):
+                mine = slice(None) if g == 0 else np.flatnonzero(index == g - 1)
+                for s, name in enumerate(arm.sets):
+                    here = arm.secants.here[:, m, mine, s].sum(axis=1)
+                    start = arm.secants.start[:, m, mine, s].sum(axis=1)
+                    turned = arm.secants.turned[:, m, mine, s].sum(axis=1)
+                    moved = arm.secants.moved[:, m, mine].sum(axis=1)
+                    mean, half = over_seeds(here - start)
+                    first, first_half = over_seeds(start)
+                    length = np.sqrt(turned * moved)
+                    with np.errstate(divide="ignore", invalid="ignore"):
+                        cosine, cosine_half = over_seeds((here - start) / length)
+                    yield {
+                        "arm": arm.arm,
+                        "moment": label,
+                        "group": group,
+                        "set": name,
+                        "secant": mean,
+                        "half_width": half,
+                        "first_order": first,
+                        "first_order_half_width": first_half,
+                        "cosine": cosine if result.metric == "euclidean" else float("nan"),
+                        "cosine_half_width": cosine_half,
+                        "moved": float(np.sqrt(moved).mean()),
+                        "n": len(arm.runs),
+                    }

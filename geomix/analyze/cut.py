@@ -1,0 +1,94 @@
+"""A model's trained parameters, or the pieces that its attention heads make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from geomix.analyze.groups import Layout
+from geomix.errors import UserError
+from geomix.geometry.heads import Piece, head_pieces
+from geomix.model.layers import decoder_layers, place_of, tied_head
+from geomix.record.gradients import adam_metric
+from geomix.train.events import SecondMoments
+
+Gradient = list[Tensor | None]
+"""One tensor a parameter or piece; None where no path leads to one."""
+
+Metric = list[Callable[[int, int], Tensor] | None]
+"""The weights of each piece's elements, see `geomix.record.gradients.inner_products`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The trained parameters, or the pieces that heads make of them.
+
+    Attributes:
+        layout: of the pieces.
+        pieces: the name of the parameter of each, and what cuts it out.
+    """
+
+    layout: Layout
+    pieces: list[tuple[str, Piece]]
+
+    @classmethod
+    def of(cls, model: nn.Module, parameters: Mapping[str, nn.Parameter], *, heads: bool) -> Cut:
+        """Of a model.
+
+        Args:
+            model: a causal LM of transformers.
+            parameters: those that are trained.
+            heads: whether attentions are cut into heads.
+
+        Raises:
+            UserError: they are to be, and nothing of the model is known to have heads.
+        """
+        layers = len(decoder_layers(model))
+        places = {name: place_of(name, layers) for name in parameters}
+        whole = [Piece("")]
+        pieces = [
+            (name, piece)
+            for name, p in parameters.items()
+            for piece in ((heads and _heads(model, places[name].module, p)) or whole)
+        ]
+        if heads and all(piece.head == "" for _, piece in pieces):
+            raise UserError(
+                f"--by head: nothing of {type(model).__name__}'s attention is known to be cut into "
+                "heads; take --by module"
+            )
+        layout = Layout(
+            parameters=tuple(f"{name} {piece.head}".strip() for name, piece in pieces),
+            sizes=np.array([parameters[name][piece.index].numel() for name, piece in pieces]),
+            parameter_layers=np.array([places[name].layer for name, _ in pieces]),
+            parameter_modules=tuple(places[name].module for name, _ in pieces),
+            layers=layers,
+            tied_head=tied_head(model),
+            heads=tuple(piece.head for _, piece in pieces) if heads else (),
+        )
+        return cls(layout, pieces)
+
+    def split(self, tensors: Mapping[str, Tensor | None]) -> Gradient:
+        """The pieces of a gradient."""
+        return [
+            None if (whole := tensors[name]) is None else whole[piece.index]
+            for name, piece in self.pieces
+        ]
+
+    def metric(self, second: SecondMoments) -> Metric:
+        """The weights of Adam's metric, piece by piece; None of what it did not train."""
+        found = second.read()
+        return [
+            adam_metric(found[name][piece.index], second.eps) if name in found else None
+            for name, piece in self.pieces
+        ]
+
+
+def _heads(model: Any, module: str, parameter: nn.Parameter) -> list[Piece] | None:
+    config = model.config.get_text_config()
+    heads = config.num_attention_heads
+    shared = getattr(config, "num_key_value_heads", None) or heads
+    return head_pieces(module, parameter.shape, heads, shared)

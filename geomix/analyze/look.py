@@ -1,0 +1,50 @@
+"""One moment of a run, as its record or its weights show it.
+
+Shapes: p parameter tensors or pieces of them, S probe sets, d directions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from geomix.analyze.groups import Layout
+from geomix.analyze.moments import TrainingMoment
+from geomix.geometry.cosine import Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Secant:
+    """Each set's gradient here and where the stage began, along the way between.
+
+    Attributes:
+        here: `(p, S)` g(θ)·(θ − θ_start), nats.
+        start: `(p, S)` g(θ_start)·(θ − θ_start), nats: the first-order change of the loss.
+        turned: `(p, S)` |g(θ) − g(θ_start)|².
+        moved: `(p,)` |θ − θ_start|².
+    """
+
+    here: Floats
+    start: Floats
+    turned: Floats
+    moved: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One moment.
+
+    Attributes:
+        moment: which.
+        layout: of the parameters or their pieces.
+        sets: names of the S probe sets.
+        directions: names of all d: the sets, then `shuffled` and `update` where there are any.
+        inner: `(p, d, d)` inner products.
+        secant: None where the stage begins, and where its first weights are not known.
+    """
+
+    moment: TrainingMoment
+    layout: Layout
+    sets: tuple[str, ...]
+    directions: tuple[str, ...]
+    inner: Floats
+    secant: Secant | None

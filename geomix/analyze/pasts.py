@@ -1,0 +1,140 @@
+"""The arms of a run as they were: their probe sets, the gradients of these, and Adam's metric."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from geomix.analyze.cut import Gradient
+from geomix.analyze.directions import SHUFFLED
+from geomix.analyze.moments import TrainingMoment
+from geomix.arms import arm_of, prepared_arms
+from geomix.config_record import RecordConfig
+from geomix.data.batch import Batch
+from geomix.data.chat import chat_format
+from geomix.data.example import TokenisedExample
+from geomix.data.stage import MIXED
+from geomix.data.template import tokenise_all
+from geomix.model.gradient import backward_over, batches_of, plain_forward
+from geomix.model.load import LoadedModel, default_device
+from geomix.record.gradients import take_gradients
+from geomix.revisit import Point, Revisit
+from geomix.run import Run
+from geomix.stored import stored_configs
+from geomix.train.checkpoint import check, saved_second_moments
+from geomix.train.events import SecondMoments
+from geomix.train.step import autocast, row_width
+
+_SEED = 0
+"""Of the permutation of labels."""
+
+
+def unsaid(_: str) -> None:
+    """For what cannot be looked at and is told of elsewhere."""
+
+
+def revisits(run: Run) -> dict[str, Revisit]:
+    """The arms of a run that have begun, by name ("" without arms), with their examples.
+
+    Raises:
+        UserError: a source does not give what it gave, or a model cannot be loaded.
+    """
+    known = {
+        name: config
+        for name, config in stored_configs(run).items()
+        if arm_of(run, name).resolved_file.is_file()
+    }
+    arms = {
+        name: config if config.record else config.model_copy(update={"record": RecordConfig()})
+        for name, config in known.items()
+    }
+    ready = prepared_arms(arms, default_device())
+    return {
+        name: Revisit(arm_of(run, name), config, ready, ready.prepared[name])
+        for name, config in arms.items()
+    }
+
+
+def adams(past: Revisit) -> SecondMoments | None:
+    """v̂ at the end of an arm's first stage, the one metric for all that it is compared with."""
+    point = next((p for p in past.points(unsaid) if p.last), None)
+    if point is None or point.folder is None:
+        return None
+    return saved_second_moments(check(point.folder), point.stage, point.step)
+
+
+def moment_of(past: Revisit, point: Point) -> TrainingMoment:
+    """What a point is called."""
+    loss = past.config.stages[0].train.loss
+    return TrainingMoment(point.stage, point.step, point.last, loss)
+
+
+def gradients(
+    past: Revisit, loaded: LoadedModel, parameters: Mapping[str, nn.Parameter]
+) -> Iterator[tuple[str, Gradient]]:
+    """Each probe set's gradient, and behind D_M's that of D_M with shuffled labels.
+
+    Args:
+        past: the arm.
+        loaded: its model, within `undisturbed`.
+        parameters: those that are trained.
+    """
+    for name, batches in probe_batches(past, loaded).items():
+        yield name, _gradient(past, loaded, parameters, batches)
+        if name == MIXED:
+            yield SHUFFLED, _gradient(past, loaded, parameters, _shuffled(batches))
+
+
+def probe_batches(past: Revisit, loaded: LoadedModel) -> dict[str, list[Batch]]:
+    """The probe sets as they are recorded, in batches of the set's mean loss."""
+    record, train = past.config.record, past.config.stages[0].train
+    assert record is not None
+    width = row_width(train, loaded)
+    return {
+        name: list(
+            batches_of(examples, train.loss, record.batch_size, loaded.pad_id, loaded.device, width)
+        )
+        for name, examples in probe_examples(past, loaded).items()
+    }
+
+
+def probe_examples(past: Revisit, loaded: LoadedModel) -> dict[str, list[TokenisedExample]]:
+    """The examples of each probe set that are recorded, as tokens."""
+    record = past.config.record
+    assert record is not None
+    chat = chat_format(past.config.chat_template, loaded.tokenizer)
+    return {
+        name: tokenise_all(loaded.tokenizer, examples[: record.probes], chat)
+        for name, examples in past.prepared.probes.items()
+    }
+
+
+def _gradient(
+    past: Revisit,
+    loaded: LoadedModel,
+    parameters: Mapping[str, nn.Parameter],
+    batches: Sequence[Batch],
+) -> Gradient:
+    plain = plain_forward(loaded.model)
+    precise = partial(autocast, past.config.stages[0].train.precision, loaded.device)
+
+    def forward(batch: Batch) -> Tensor:
+        with precise():
+            return plain(batch)
+
+    for _ in backward_over(forward, iter(batches)):
+        pass
+    return take_gradients(parameters)
+
+
+def _shuffled(batches: Sequence[Batch]) -> list[Batch]:
+    """The same inputs, each target token somewhere else of the set."""
+    targets = torch.cat([batch.targets for batch in batches])
+    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(_SEED))
+    sizes = [len(batch.targets) for batch in batches]
+    parts = torch.split(targets[order.to(targets.device)], sizes)
+    return [replace(batch, targets=part) for batch, part in zip(batches, parts, strict=True)]

@@ -1,0 +1,93 @@
+"""Runs and arms that differ in nothing but the seed, put together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from geomix.errors import UserError
+from geomix.reading import read_json
+from geomix.run import Run
+
+
+def replicates(runs: Sequence[Run], arms: Sequence[tuple[Run, Run]]) -> list[tuple[str, list[Run]]]:
+    """Each configuration's runs, one a seed.
+
+    Args:
+        runs: all that are given.
+        arms: those to put together, each with the run that it is of (itself, without arms).
+
+    Returns:
+        A label and the runs of each, in the order in which they are first met: the arm's name; of
+        several runs without arms the name of their configuration; with the run's folder behind it
+        where two configurations would share a label.
+
+    Raises:
+        UserError: a seed is given twice.
+    """
+    found: dict[tuple[str, str], list[Run]] = {}
+    for run, arm in arms:
+        found.setdefault((_label(run, arm, len(runs)), _configuration(arm)), []).append(arm)
+    labels = [label for label, _ in found]
+    for members in found.values():
+        _check_seeds(members)
+    return [
+        (label if labels.count(label) == 1 else _own(label, members[0]), members)
+        for (label, _), members in found.items()
+    ]
+
+
+def seed_of(run: Run) -> int:
+    """The seed of a run or arm."""
+    return int(run.resolved()["config"]["seed"])
+
+
+def check_tokenizers(arms: Sequence[Run]) -> None:
+    """Refuse to compare what was made of different tokens.
+
+    Raises:
+        UserError: two runs began with different tokenizers.
+    """
+    known = {arm: read_json(arm.base_file) for arm in arms if arm.base_file.is_file()}
+    hashes = {arm: base["tokenizer"] for arm, base in known.items() if "tokenizer" in base}
+    for arm, found in hashes.items():
+        first = next(iter(hashes))
+        if found != hashes[first]:
+            raise UserError(
+                f"{arm.path}: its tokenizer ({_model(arm)}) is not that of {first.path} "
+                f"({_model(first)}); their examples are other tokens, so analyse them apart"
+            )
+
+
+def _model(arm: Run) -> str:
+    return str(arm.resolved()["config"]["model"])
+
+
+def _check_seeds(members: Sequence[Run]) -> None:
+    seeds: dict[int, Run] = {}
+    for run in members:
+        seed = seed_of(run)
+        if seed in seeds:
+            raise UserError(f"{run.path}: seed {seed} is given twice; give runs of other seeds")
+        seeds[seed] = run
+
+
+def _label(run: Run, arm: Run, runs: int) -> str:
+    """An arm's name; what several runs without arms share is the name of their configuration."""
+    return str(arm.resolved().get("name") or arm.name) if arm == run and runs > 1 else arm.name
+
+
+def _own(label: str, arm: Run) -> str:
+    folder = arm.path.parent.parent.name if arm.path.parent.name == "arms" else arm.name
+    return f"{label} of {folder}"
+
+
+def _configuration(arm: Run) -> str:
+    """What seeds share: all but the seed, the name and whose stage is taken."""
+    config = arm.resolved()["config"]
+    kept = {key: value for key, value in config.items() if key not in ("name", "seed")}
+    kept["stages"] = [
+        {key: bool(value) if key == "from" else value for key, value in stage.items()}
+        for stage in config["stages"]
+    ]
+    return json.dumps(kept, sort_keys=True)

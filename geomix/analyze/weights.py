@@ -1,0 +1,173 @@
+"""What the weights of a run say of its gradients, beyond what its record holds.
+
+At each moment whose weights are kept: the gradients of the probe sets, cut into attention heads
+where that is asked for; the update that the stage made; the gradient of D_M with shuffled labels;
+and the secant of every set from where the stage began. In the Euclidean metric or in Adam's, with
+one v̂ for all arms of a run.
+
+Shapes: p parameter tensors or pieces of them, S probe sets, d directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor, nn
+
+from geomix.analyze.cut import Cut, Gradient, Metric
+from geomix.analyze.directions import SHUFFLED, UPDATE
+from geomix.analyze.look import Look, Secant
+from geomix.analyze.moments import TrainingMoment
+from geomix.analyze.pasts import gradients, moment_of, unsaid
+from geomix.record.gradients import inner_products, trainable_parameters, undisturbed
+from geomix.revisit import Point, Revisit
+from geomix.train.events import SecondMoments
+from geomix.train.stage import Stage
+
+
+def looks(
+    past: Revisit,
+    wanted: Callable[[TrainingMoment], bool],
+    *,
+    heads: bool = False,
+    metric: SecondMoments | None = None,
+) -> Iterator[Look]:
+    """Look at an arm's moments, in order.
+
+    Args:
+        past: the arm.
+        wanted: which of those whose weights are there.
+        heads: whether parameters of attentions are cut into heads.
+        metric: v̂ of Adam's metric; None is the Euclidean one.
+
+    Raises:
+        UserError: a checkpoint is damaged, the data is not what it was, or heads are asked for of
+            a model whose attention is not known.
+    """
+    stages = past.stages()
+    points = past.points(unsaid)
+    chosen = [point for point in points if wanted(moment_of(past, point))]
+    ways = _Ways(past, points)
+    start: _Start | None = None
+    for point in points:
+        ahead = _stage_ahead(point, points)
+        begins = any(p.stage == ahead and not _begins(p) for p in chosen) and _begins(point)
+        if point not in chosen and not begins:
+            continue
+        seen = _Seen.at(past, point, stages[point.stage])
+        if point in chosen:
+            yield seen.look(ways.of(ahead), start, heads=heads, metric=metric)
+        if point.last or start is None:
+            start = _Start(seen.weights(), seen.gradients) if begins else None
+
+
+def _begins(point: Point) -> bool:
+    return point.last or point.folder is None
+
+
+def _stage_ahead(point: Point, points: Sequence[Point]) -> int:
+    """Whose update a moment is compared with, see `UPDATE`."""
+    after = any(p.stage == point.stage + 1 for p in points)
+    return point.stage + 1 if point.last and after else point.stage
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """Where a stage began: all weights, and the sets' gradients of those that train."""
+
+    weights: Mapping[str, Tensor]
+    gradients: Mapping[str, Mapping[str, Tensor | None]]
+
+
+class _Ways:
+    """Minus the way of each finished stage, by the parameter's name; one is held at a time."""
+
+    def __init__(self, past: Revisit, points: Sequence[Point]) -> None:
+        self._past = past
+        self._ends = {p.stage: p for p in points if p.last}
+        self._base = points[0]
+        self._held: tuple[int, dict[str, Tensor]] | None = None
+
+    def of(self, stage: int) -> dict[str, Tensor] | None:
+        """None where the stage did not end, or nothing says where it began."""
+        begin = self._ends.get(stage - 1) if stage else self._base
+        end = self._ends.get(stage)
+        if begin is None or end is None:
+            return None
+        if self._held is None or self._held[0] != stage:
+            self._held = None
+            first = self._past.weights(begin)
+            last = self._past.weights(end)
+            self._held = stage, {name: first[name].float() - last[name].float() for name in last}
+        return self._held[1]
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A model as it was, with the gradients of its sets by the parameter's name."""
+
+    moment: TrainingMoment
+    model: nn.Module
+    parameters: dict[str, nn.Parameter]
+    gradients: dict[str, dict[str, Tensor | None]]
+
+    @classmethod
+    def at(cls, past: Revisit, point: Point, stage: Stage) -> _Seen:
+        loaded, moment = past.moment(point, stage)
+        parameters = trainable_parameters(moment.model)
+        with undisturbed(moment.model):
+            found = {
+                name: dict(zip(parameters, one, strict=True))
+                for name, one in gradients(past, loaded, parameters)
+            }
+        return cls(moment_of(past, point), moment.model, parameters, found)
+
+    def weights(self) -> dict[str, Tensor]:
+        return {name: p.detach().float().cpu() for name, p in self.model.named_parameters()}
+
+    def look(
+        self,
+        way: Mapping[str, Tensor] | None,
+        start: _Start | None,
+        *,
+        heads: bool,
+        metric: SecondMoments | None,
+    ) -> Look:
+        """Everything that is asked of the moment."""
+        cut = Cut.of(self.model, self.parameters, heads=heads)
+        weights = None if metric is None else cut.metric(metric)
+        named: dict[str, Gradient] = {n: cut.split(g) for n, g in self.gradients.items()}
+        if way is not None:
+            named[UPDATE] = cut.split(way)
+        sets = tuple(name for name in self.gradients if name != SHUFFLED)
+        inner = inner_products(list(named.values()), weights)
+        secant = None
+        if start is not None and not (self.moment.is_boundary and not self.moment.end):
+            secant = self._secant(sets, start, cut, weights)
+        return Look(self.moment, cut.layout, sets, tuple(named), inner, secant)
+
+    def _secant(
+        self, sets: Sequence[str], start: _Start, cut: Cut, weights: Metric | None
+    ) -> Secant | None:
+        if any(name not in start.gradients[sets[0]] for name in self.parameters):
+            return None  # the stage trains parameters that the one before did not
+        here = self.weights()
+        moved = {name: here[name] - start.weights[name] for name in self.parameters}
+        count = len(sets)
+        everything = [
+            *(cut.split(self.gradients[name]) for name in sets),
+            *(cut.split(start.gradients[name]) for name in sets),
+        ]
+        plain = inner_products([*everything, cut.split(moved)])
+        inner = plain if weights is None else inner_products(everything, weights)
+        each = np.arange(count)
+        squares = inner[:, each, each] + inner[:, count + each, count + each]
+        turned = squares - 2 * inner[:, each, count + each]
+        return Secant(
+            here=plain[:, :count, -1],
+            start=plain[:, count : 2 * count, -1],
+            turned=np.maximum(turned, 0),
+            moved=plain[:, -1, -1],
+        )
