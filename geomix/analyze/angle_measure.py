@@ -37,6 +37,7 @@ def measure(
     asked = asked or Asked()
     found = [(run, arm) for run in runs for arm in run.arms if arm.resolved_file.is_file()]
     check_tokenizers([arm for _, arm in found])
+    replicates(runs, found)  # a seed that is given twice shows before anything is computed
     seen: dict[Path, Seen] = {}
     remarks: list[str] = []
     for run in runs:
