@@ -557,6 +557,7 @@ CHANGES: dict[str, Any] = {
     "record.adam": False,
     "record.sketches": {"entries": 16},
     "record.gradients": True,
+    "record.weights": True,
     "record.midpoints": False,
     "record.pairs": True,
     "record.scratch": "disk",
