@@ -22,6 +22,7 @@ from geomix.analyze.look import Look, Secant
 from geomix.analyze.moments import TrainingMoment
 from geomix.analyze.pasts import gradients, moment_of, unsaid
 from geomix.record.gradients import inner_products, trainable_parameters, undisturbed
+from geomix.record.scratch import in_memory, on_disk
 from geomix.revisit import Point, Revisit
 from geomix.train.events import SecondMoments
 from geomix.train.stage import Stage
@@ -53,7 +54,7 @@ def looks(
     start: _Start | None = None
     for point in points:
         ahead = _stage_ahead(point, points)
-        begins = any(p.stage == ahead and not _begins(p) for p in chosen) and _begins(point)
+        begins = _begins(point) and any(_looks_back(p, ahead) for p in chosen)
         if point not in chosen and not begins:
             continue
         seen = _Seen.at(past, point, stages[point.stage])
@@ -65,6 +66,11 @@ def looks(
 
 def _begins(point: Point) -> bool:
     return point.last or point.folder is None
+
+
+def _looks_back(point: Point, stage: int) -> bool:
+    """Whether a point is compared with the start of a stage; θ_A alone is not with θ_0."""
+    return point.stage == stage and (stage > 0 or not _begins(point))
 
 
 def _stage_ahead(point: Point, points: Sequence[Point]) -> int:
@@ -116,10 +122,13 @@ class _Seen:
     @classmethod
     def at(cls, past: Revisit, point: Point, stage: Stage) -> _Seen:
         loaded, moment = past.moment(point, stage)
+        record = past.config.record
+        on_the_disk = record is not None and record.scratch == "disk"
+        keep = on_disk(past.arm.analysis_folder) if on_the_disk else in_memory
         parameters = trainable_parameters(moment.model)
         with undisturbed(moment.model):
             found = {
-                name: dict(zip(parameters, one, strict=True))
+                name: dict(zip(parameters, keep(one), strict=True))
                 for name, one in gradients(past, loaded, parameters)
             }
         return cls(moment_of(past, point), moment.model, parameters, found)

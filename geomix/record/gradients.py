@@ -63,7 +63,8 @@ def inner_products(
     """Inner products between datasets' gradients, one parameter tensor at a time.
 
     Args:
-        gradients: S times M tensors; tensor m has the same shape for every dataset. None is zero.
+        gradients: S times M tensors; tensor m has the same shape for every dataset, on whatever
+            device. None is zero.
         metric: for each of the M tensors what gives its elements from one index to another their
             weight, `(n,)` float64 (`adam_metric`), or None where they have none; every weight is 1
             if it is left out.
@@ -108,7 +109,7 @@ def _gram(
         return gram
     total = torch.zeros(len(flat), len(flat), dtype=torch.float64, device=flat[0].device)
     for start in range(0, flat[0].numel(), CHUNK):
-        rows = torch.stack([g[start : start + CHUNK].to(torch.float64) for g in flat])
+        rows = torch.stack([g[start : start + CHUNK].to(total.device, torch.float64) for g in flat])
         weight = weights(start, start + rows.shape[1]).to(rows.device)
         total += (rows * weight) @ rows.T
     upper = torch.triu(total)  # BLAS does not promise a symmetric product
