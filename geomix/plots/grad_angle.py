@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from geomix.geometry.cosine import Floats
-from geomix.plots.figure import COLOURS, LINES, MARKERS, new_figure, settle, style
+from geomix.plots.figure import COLOURS, MARKERS, new_figure, settle, style
+from geomix.plots.lines import FAINT, MANY, draw_band, draw_line, name_arms
 from geomix.plots.names import (
     NULLS,
     UPDATE,
@@ -40,9 +40,6 @@ _NAME = 7.5
 _DIGIT = 5.5
 """Distance of two numbers of one digit, in points."""
 
-_MANY = 10
-"""More groups than this get smaller marks and fewer names."""
-
 _DECADES = 2
 """Shorter logarithmic axes are drawn over whole decades, or they might carry no number."""
 
@@ -50,8 +47,6 @@ _LEAST = 0.25
 """The cosines' axis reaches at least this far either way, so that noise is not blown up."""
 
 _FOCUS = "D_A"
-_FAINT = 0.35
-
 _WIDE = 7
 """More panels than this beside each other have smaller titles."""
 
@@ -103,7 +98,7 @@ def draw(rows: Sequence[Row], moments: Sequence[str]) -> Figure:
         _finish_norms([axes for line in panels for axes in line[gap:]])
         for axes in panels[-1]:
             axis.name(axes)
-        _legend(figure, table.arms)
+        name_arms(figure, table.arms)
         settle(figure)
     return figure
 
@@ -141,18 +136,16 @@ class _Depth:
     def draw(self, axes: Axes, moment: str, name: str, measure: str) -> None:
         """One line or row of markers an arm."""
         arms, x, stack = self.table.arms, self.x, self.stack
-        size = 3.0 if len(self.groups) <= _MANY else 2.0
+        size = 3.0 if len(self.groups) <= MANY else 2.0
         for index, arm in enumerate(arms):
             y = self.table.values(arm, moment, name, measure)
             low, high, clear = self.table.interval(arm, moment, name, measure)
             look: dict[str, Any] = {"color": COLOURS[index], "marker": MARKERS[index], "ms": size}
-            self._line(axes, index, y[stack], clear[stack], look)
-            if np.isfinite(low[stack]).any():
-                band = x[stack], low[stack], high[stack]
-                axes.fill_between(*band, color=COLOURS[index], alpha=0.18, lw=0, zorder=1)
+            draw_line(axes, index, x[stack], y[stack], clear[stack], size)
+            draw_band(axes, index, x[stack], low[stack], high[stack])
             apart = 0.12 * self.wide if len(self.names) == len(self.groups) else 0.2
             at = x + (index - (len(arms) - 1) / 2) * apart
-            for told, alpha in ((clear, 1.0), (~clear, _FAINT)):
+            for told, alpha in ((clear, 1.0), (~clear, FAINT)):
                 i = ~stack & told
                 if i.any():
                     axes.plot(at[i], y[i], ls="none", mfc="white", mew=0.7, alpha=alpha, **look)
@@ -160,32 +153,13 @@ class _Depth:
                 axes.vlines(at[i], low[i], high[i], COLOURS[index], lw=0.6, alpha=alpha, zorder=1)
         axes.axvline(self.at[-1] - 0.55 * self.wide, color="0.8", lw=0.5, zorder=0)
 
-    def _line(
-        self, axes: Axes, index: int, y: Floats, clear: NDArray[np.bool_], look: dict[str, Any]
-    ) -> None:
-        """One arm through the layers, faint and with open markers where it is undetermined."""
-        x = self.x[self.stack]
-        every = 1 + len(x) // _MANY  # in a deep model a marker on each layer hides the line
-        marked = np.arange(len(x)) % every == index % every
-        dashes = LINES[index]
-        if clear.all():
-            axes.plot(x, y, ls=dashes, lw=0.9, markevery=np.flatnonzero(marked).tolist(), **look)
-            return
-        beside = np.concatenate([[False], clear, [False]])
-        alone = clear & ~beside[:-2] & ~beside[2:]  # no piece of a line shows these
-        axes.plot(x, y, ls=dashes, lw=0.9, alpha=_FAINT, color=look["color"])
-        told = np.flatnonzero(clear & (marked | alone)).tolist()
-        axes.plot(x, np.where(clear, y, np.nan), ls=dashes, lw=0.9, markevery=told, **look)
-        unclear = ~clear & marked
-        axes.plot(x[unclear], y[unclear], ls="none", mfc="white", mew=0.6, **look)
-
     def _numbered(self) -> list[int]:
         """The layers whose numbers have room."""
         if not self.layers:
             return []
         first, last = self.layers[0], self.layers[-1]
         stretch = self.points * float((self.at[last] - self.at[first]) / np.ptp(self.at))
-        if len(self.layers) <= _MANY and stretch >= _DIGIT * (last - first):
+        if len(self.layers) <= MANY and stretch >= _DIGIT * (last - first):
             return self.layers
         middle = (first + last + 1) // 2
         return [first, last] if stretch < 4 * _DIGIT else [first, middle, last]
@@ -201,7 +175,7 @@ class _Depth:
             axes.text(middle, -0.23, "layer", size=7, transform=under, ha="center", va="top")
         for label in axes.get_xticklabels():
             if not label.get_text().isdigit():
-                label.set(rotation=90, size=6.5 if len(shown) <= _MANY else 5.5)
+                label.set(rotation=90, size=6.5 if len(shown) <= MANY else 5.5)
 
 
 class _Table:
@@ -263,18 +237,3 @@ def _finish_norms(panels: Sequence[Axes]) -> None:
         corner.set_ylim(10 ** np.floor(low), 10 ** np.ceil(high))
     corner.yaxis.set_major_locator(LogLocator(numticks=5))
     corner.yaxis.set_minor_locator(NullLocator())
-
-
-def _legend(figure: Figure, arms: Sequence[str]) -> None:
-    handles = [
-        Line2D([], [], color=COLOURS[i], ls=LINES[i], marker=MARKERS[i], lw=0.9, markersize=3)
-        for i in range(len(arms))
-    ]
-    figure.legend(
-        handles,
-        list(arms),
-        loc="outside upper center",
-        ncols=len(arms),
-        frameon=False,
-        handlelength=3,
-    )

@@ -16,7 +16,14 @@ from matplotlib.transforms import Bbox
 
 from geomix.plots.figure import save_figure
 
-ARMS = ("none/none", "random/none", "control/none", "none/generic", "none/control", "both")
+ARMS = (
+    "none/none",
+    "random/none",
+    "control/none",
+    "none/generic",
+    "none/control",
+    "random/generic",
+)
 SETS = ("D_A", "D_B", "D_M", "held-out", "shuffled", "update")
 STEPS = {"θ_0": (0, 0), "θ_A": (0, 300), "θ_A+4": (1, 4), "θ_B": (1, 200)}
 
