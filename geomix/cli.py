@@ -170,7 +170,7 @@ def analyze() -> None:
 )
 @click.option(
     "--by",
-    type=click.Choice(["layer", "module", "head", "parameter"]),
+    type=click.Choice(["layer", "module", "layer-module", "head", "parameter"]),
     default="layer",
     show_default=True,
     help="What a row of the table stands for.",

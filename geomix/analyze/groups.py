@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 
 By = Literal["layer", "module", "parameter"]
 
-Kind = Literal["layer", "module", "head", "parameter"]
+Kind = Literal["layer", "module", "layer-module", "head", "parameter"]
 """What the angles are grouped by; heads need the weights, as a record holds whole tensors."""
+
+NORMS = "norms"
+"""All norms of a layer."""
 
 
 class Laid(Protocol):
@@ -91,6 +94,8 @@ def grouped(laid: Laid, by: Kind) -> tuple[list[str], NDArray[np.int64]]:
     Returns:
         The g names, and `(p,)` the index of each parameter's group.
     """
+    if by == "layer-module":
+        return layer_modules(laid)
     names = [_group(laid, i, by) for i in range(len(laid.parameters))]
     depth = {name: int(layer) for name, layer in zip(names, laid.parameter_layers, strict=True)}
     order = list(depth)
@@ -129,3 +134,40 @@ def _group(laid: Laid, i: int, by: Kind) -> str:
         plain = "position embedding" if positions else "embedding norm" if norm else "embedding"
         return plain + ("+head" + tied if tied else "")
     return "final norm" if norm else "head" if "head" in module or "embed" in module else module
+
+
+def layer_modules(laid: Laid) -> tuple[list[str], NDArray[np.int64]]:
+    """Layers and modules crossed: `layer 3 · q_proj`; a layer's norms are one, `layer 3 · norms`.
+
+    What is outside of the layers keeps the name that it has by layer. A module goes by as much of
+    the end of its name as tells it from the others: GPT-2's are `attn.c_proj` and `mlp.c_proj`.
+
+    Returns:
+        As `grouped` does; a layer's modules are in the model's order, its norms behind them.
+    """
+    inside = [0 <= layer < laid.layers for layer in laid.parameter_layers]
+    modules = laid.parameter_modules
+    short = _shortest({m for m, within in zip(modules, inside, strict=True) if within})
+    names, depth = [], {}
+    for i, within in enumerate(inside):
+        name = _group(laid, i, "layer")
+        if within:
+            name += f" · {short[modules[i]]}"
+        names.append(name)
+        depth[name] = (int(laid.parameter_layers[i]), name.endswith(f" · {NORMS}"))
+    order = sorted(depth, key=lambda name: depth[name])
+    index = {name: i for i, name in enumerate(order)}
+    return order, np.array([index[name] for name in names], dtype=np.int64)
+
+
+def _shortest(modules: set[str]) -> dict[str, str]:
+    """What each module of a layer is called: the shortest end of its name that no other has."""
+    found = {}
+    for module in modules:
+        parts = module.split(".")
+        ends = [".".join(parts[-count:]) for count in range(1, len(parts) + 1)]
+        others = [f".{other}" for other in modules if other != module]
+        own = (end for end in ends if not any(other.endswith(f".{end}") for other in others))
+        norm = "norm" in module or parts[-1].startswith("ln")
+        found[module] = NORMS if norm else next(own, module)
+    return found

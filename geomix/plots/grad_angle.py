@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from numpy.typing import NDArray
 
 from geomix.geometry.cosine import Floats
-from geomix.plots.figure import COLOURS, LINES, MARKERS, new_figure, settle, style
+from geomix.plots.figure import COLOURS, MARKERS, new_figure, settle, style
+from geomix.plots.lines import FAINT, MANY, draw_band, draw_line, name_arms
+from geomix.plots.names import (
+    NULLS,
+    UPDATE,
+    WHOLE,
+    Row,
+    direction_symbol,
+    half_width,
+    is_undetermined,
+    moment_symbol,
+    ordered,
+    short_group,
+    unlike,
+)
 
 _ROW = 0.98
 """Inches for one moment."""
@@ -23,8 +37,8 @@ _POINTS = 380.0
 _NAME = 7.5
 """Width of an upright name, in points."""
 
-_MANY = 10
-"""More groups than this get smaller marks and fewer names."""
+_DIGIT = 5.5
+"""Distance of two numbers of one digit, in points."""
 
 _DECADES = 2
 """Shorter logarithmic axes are drawn over whole decades, or they might carry no number."""
@@ -33,10 +47,8 @@ _LEAST = 0.25
 """The cosines' axis reaches at least this far either way, so that noise is not blown up."""
 
 _FOCUS = "D_A"
-WHOLE = "all"
-"""The group of all parameters, in the table."""
-
-Row = Mapping[str, Any]
+_WIDE = 7
+"""More panels than this beside each other have smaller titles."""
 
 
 def draw(rows: Sequence[Row], moments: Sequence[str]) -> Figure:
@@ -44,16 +56,20 @@ def draw(rows: Sequence[Row], moments: Sequence[str]) -> Figure:
 
     One line an arm, through the layers; embedding, final norm and head stand apart as open markers,
     and so does the whole model, which is no mean of the others. By module or parameter every group
-    is an open marker, a parameter at its layer. A cosine that is not defined is left out.
+    is an open marker, a parameter at its layer. A cosine that is not defined is left out; one that
+    is undetermined is faint, its marker on a line open. Where the table has intervals they are
+    bands along the layers and bars elsewhere.
 
     Args:
-        rows: the tidy table of `geomix analyze grad-angle`; its CSV has the same columns.
+        rows: the tidy table of `geomix analyze grad-angle`, of one metric; its CSV has the same
+            columns.
         moments: labels of those to draw, in order.
     """
+    unlike(rows, "arm", "moment", "group", "first", "second")
     table = _Table(rows)
     columns = [(name, "cosine") for name in table.sets if name != _FOCUS]
     gap = len(columns)
-    columns += [(name, "norm") for name in table.sets if name != "held-out"]
+    columns += [(name, "norm") for name in table.sets if name not in (*NULLS, UPDATE)]
     axis = _Depth(table, _POINTS / len(columns))
     with style():
         figure = new_figure(0.35 + _ROW * len(moments) + axis.height)
@@ -72,28 +88,19 @@ def draw(rows: Sequence[Row], moments: Sequence[str]) -> Figure:
                 axes.margins(x=0.04)
                 axis.draw(axes, moment, name, measure)
                 line.append(axes)
-            line[0].set_ylabel(_symbol(moment), rotation=0, ha="right", va="center", size=9)
+            line[0].set_ylabel(moment_symbol(moment), rotation=0, ha="right", va="center", size=9)
             panels.append(line)
         for axes, (name, measure) in zip(panels[0], columns, strict=True):
-            one, other = _gradient(_FOCUS), _gradient(name)
-            axes.set_title(f"cos({one}, {other})" if measure == "cosine" else f"|{other}|")
+            one, other = direction_symbol(_FOCUS), direction_symbol(name)
+            title = f"cos({one}, {other})" if measure == "cosine" else f"|{other}|"
+            axes.set_title(title, size=8 if len(columns) <= _WIDE else 6.5)
         _finish_cosines([axes for line in panels for axes in line[:gap]])
         _finish_norms([axes for line in panels for axes in line[gap:]])
         for axes in panels[-1]:
             axis.name(axes)
-        _legend(figure, table.arms)
+        name_arms(figure, table.arms)
         settle(figure)
     return figure
-
-
-def _symbol(moment: str) -> str:
-    base, plus, step = moment.partition("+")
-    return rf"$\theta_{{{base.removeprefix('θ_')}}}$" + (f"+{step}" if plus else "")
-
-
-def _gradient(name: str) -> str:
-    index = "held" if name == "held-out" else name.removeprefix("D_")
-    return rf"$g_{{\mathrm{{{index}}}}}$"
 
 
 class _Depth:
@@ -105,7 +112,7 @@ class _Depth:
     """
 
     def __init__(self, table: _Table, points: float) -> None:
-        self.table = table
+        self.table, self.points = table, points
         self.groups, self.places = list(table.places), list(table.places.values())
         self.names = sorted(dict.fromkeys(self.places), key=lambda place: place == WHOLE)
         self.layers = [i for i, name in enumerate(self.names) if name.startswith("layer ")]
@@ -124,42 +131,51 @@ class _Depth:
     @property
     def height(self) -> float:
         """Inches that the longest upright name needs."""
-        return 0.15 + 0.062 * max(len(_short(name)) for name in self.names)
+        return 0.15 + 0.062 * max(len(short_group(name)) for name in self.names)
 
     def draw(self, axes: Axes, moment: str, name: str, measure: str) -> None:
         """One line or row of markers an arm."""
         arms, x, stack = self.table.arms, self.x, self.stack
-        size = 3.0 if len(self.groups) <= _MANY else 2.0
-        every = (
-            1 + int(stack.sum()) // _MANY
-        )  # in a deep model a marker on each layer hides the line
+        size = 3.0 if len(self.groups) <= MANY else 2.0
         for index, arm in enumerate(arms):
             y = self.table.values(arm, moment, name, measure)
+            low, high, clear = self.table.interval(arm, moment, name, measure)
             look: dict[str, Any] = {"color": COLOURS[index], "marker": MARKERS[index], "ms": size}
-            thinned = (index % every, every)
-            axes.plot(x[stack], y[stack], ls=LINES[index], lw=0.9, markevery=thinned, **look)
+            draw_line(axes, index, x[stack], y[stack], clear[stack], size)
+            draw_band(axes, index, x[stack], low[stack], high[stack])
             apart = 0.12 * self.wide if len(self.names) == len(self.groups) else 0.2
-            at = x[~stack] + (index - (len(arms) - 1) / 2) * apart
-            axes.plot(at, y[~stack], ls="none", mfc="white", mew=0.7, **look)
+            at = x + (index - (len(arms) - 1) / 2) * apart
+            for told, alpha in ((clear, 1.0), (~clear, FAINT)):
+                i = ~stack & told
+                if i.any():
+                    axes.plot(at[i], y[i], ls="none", mfc="white", mew=0.7, alpha=alpha, **look)
+                i &= np.isfinite(low)
+                axes.vlines(at[i], low[i], high[i], COLOURS[index], lw=0.6, alpha=alpha, zorder=1)
         axes.axvline(self.at[-1] - 0.55 * self.wide, color="0.8", lw=0.5, zorder=0)
 
+    def _numbered(self) -> list[int]:
+        """The layers whose numbers have room."""
+        if not self.layers:
+            return []
+        first, last = self.layers[0], self.layers[-1]
+        stretch = self.points * float((self.at[last] - self.at[first]) / np.ptp(self.at))
+        if len(self.layers) <= MANY and stretch >= _DIGIT * (last - first):
+            return self.layers
+        middle = (first + last + 1) // 2
+        return [first, last] if stretch < 4 * _DIGIT else [first, middle, last]
+
     def name(self, axes: Axes) -> None:
-        """Layers by number, of many only three; the other groups by name, upright."""
-        few = len(self.layers) <= _MANY
-        first, last = (self.layers[0], self.layers[-1]) if self.layers else (0, 0)
-        shown = [
-            i
-            for i in range(len(self.names))
-            if i not in self.layers or few or i in (first, (first + last + 1) // 2, last)
-        ]
-        axes.set_xticks(self.at[shown], [_short(self.names[i]) for i in shown])
+        """Layers by number, of many at most three; the other groups by name, upright."""
+        numbered = self._numbered()
+        shown = [i for i in range(len(self.names)) if i not in self.layers or i in numbered]
+        axes.set_xticks(self.at[shown], [short_group(self.names[i]) for i in shown])
         if self.layers:
             under = axes.get_xaxis_transform()
             middle = float(self.at[self.layers].mean())
             axes.text(middle, -0.23, "layer", size=7, transform=under, ha="center", va="top")
         for label in axes.get_xticklabels():
             if not label.get_text().isdigit():
-                label.set(rotation=90, size=6.5 if len(shown) <= _MANY else 5.5)
+                label.set(rotation=90, size=6.5 if len(shown) <= MANY else 5.5)
 
 
 class _Table:
@@ -179,14 +195,27 @@ class _Table:
             if _FOCUS in (first, second):
                 other = second if first == _FOCUS else first
                 self._values[*at, other, "cosine"] = row["cosine"]
-        last = {"D_M": 1, "held-out": 2}
-        self.sets = sorted(found, key=lambda name: (last.get(name, 0), name))
+                self._values[*at, other, "half_width"] = half_width(row)
+                self._values[*at, other, "unclear"] = is_undetermined(row)
+        self.sets = ordered(found)
 
     def values(self, arm: str, moment: str, name: str, measure: str) -> Floats:
         """One number a group; nan where there is none, or none to put on a logarithmic axis."""
         keys = ((arm, moment, group, name, measure) for group in self.places)
         found = np.array([self._values.get(key, np.nan) for key in keys])
         return np.where(found > 0, found, np.nan) if measure == "norm" else found
+
+    def interval(
+        self, arm: str, moment: str, name: str, measure: str
+    ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+        """Ends of each group's interval, nan where there is none, and whether it can be told."""
+        if measure != "cosine":
+            nothing = np.full(len(self.places), np.nan)
+            return nothing, nothing, np.ones(len(self.places), dtype=np.bool_)
+        y, half, unclear = (
+            self.values(arm, moment, name, key) for key in ("cosine", "half_width", "unclear")
+        )
+        return np.maximum(y - half, -1), np.minimum(y + half, 1), ~(unclear > 0)
 
 
 def _finish_cosines(panels: Sequence[Axes]) -> None:
@@ -208,24 +237,3 @@ def _finish_norms(panels: Sequence[Axes]) -> None:
         corner.set_ylim(10 ** np.floor(low), 10 ** np.ceil(high))
     corner.yaxis.set_major_locator(LogLocator(numticks=5))
     corner.yaxis.set_minor_locator(NullLocator())
-
-
-def _short(group: str) -> str:
-    if group == WHOLE:
-        return "whole"
-    return group.removeprefix("layer ").replace("embedding", "emb.").replace(" (tied)", "")
-
-
-def _legend(figure: Figure, arms: Sequence[str]) -> None:
-    handles = [
-        Line2D([], [], color=COLOURS[i], ls=LINES[i], marker=MARKERS[i], lw=0.9, markersize=3)
-        for i in range(len(arms))
-    ]
-    figure.legend(
-        handles,
-        list(arms),
-        loc="outside upper center",
-        ncols=len(arms),
-        frameon=False,
-        handlelength=3,
-    )

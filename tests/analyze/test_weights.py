@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,8 @@ def weights_of(arm: Run, label: str, model: Path) -> dict[str, Tensor]:
         folder = stages[index] / "weights" / f"step-{int(step):06d}"
     else:
         folder = stages[index - 1] / "checkpoints" / "final" if index else model
-    return load_file(folder / "model.safetensors")
+    found: dict[str, Tensor] = load_file(folder / "model.safetensors")
+    return found
 
 
 def gradient(arm: Run, weights: dict[str, Tensor], model: Path, name: str) -> dict[str, Tensor]:
@@ -305,7 +306,7 @@ record: RECORD
 
 
 @pytest.fixture
-def own(tmp_path: Path, tiny_model: Path) -> Iterator[Any]:
+def own(tmp_path: Path, tiny_model: Path) -> Callable[[str], Run]:
     """Trains on a file of the user's own, which is then gone."""
     data = tmp_path / "facts.jsonl"
 

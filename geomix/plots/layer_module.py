@@ -1,0 +1,227 @@
+"""Figure: the cosine of two gradients in every module of every layer, as a heat map."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+
+from geomix.plots.figure import COLUMN, WIDTH, new_figure, settle, style
+from geomix.plots.names import (
+    Row,
+    direction_symbol,
+    is_undetermined,
+    moment_symbol,
+    short_group,
+    unlike,
+)
+
+COLOURS = LinearSegmentedColormap.from_list(
+    "opposed to agreeing", ["#0b1f4d", "#31568c", "#a3a3a3", "#e3b95b", "#fff3b0"]
+)
+"""From dark blue through grey to pale yellow: the lightness alone tells the sign too, in grey."""
+
+CROSSED = " · "
+"""Between a layer and a module in a group's name."""
+
+_BESIDE = 3
+"""Most panels beside each other."""
+
+_LEAST = 0.25
+"""The colours reach at least this far either way, so that noise is not blown up."""
+
+_APART = 0.4
+"""Room between the layers and what is outside of them, in cells."""
+
+_NAMED = 0.11
+"""Inches that a row with a name of its own has at least."""
+
+_LARGEST, _SMALLEST = 6.0, 4.2
+"""Sizes of the numbers, in points; where not even the smallest fits there are none."""
+
+_DARK = 0.45
+"""On a darker cell than this the number is white."""
+
+_LABELS = 12
+"""Of more layers not every one is numbered."""
+
+
+def draw(
+    rows: Sequence[Row],
+    moment: str,
+    pair: tuple[str, str] = ("D_A", "D_B"),
+    difference: tuple[str, str] | None = None,
+) -> Figure:
+    """A panel an arm: layers upwards, modules across; what is outside the layers fills a row.
+
+    Each cell has its number where there is room; one that is undetermined is hatched and has none,
+    one that is not defined is empty.
+
+    Args:
+        rows: the tidy table of `geomix analyze grad-angle` by layer and module, of one metric.
+        moment: label of the one to draw.
+        pair: of directions.
+        difference: of two arms: one more panel, of the second one's cosine less the first one's;
+            undetermined where either is.
+    """
+    rows = [
+        row
+        for row in rows
+        if row["moment"] == moment and {row["first"], row["second"]} == set(pair)
+    ]
+    unlike(rows, "arm", "group")
+    cells = {(row["arm"], row["group"]): (row["cosine"], is_undetermined(row)) for row in rows}
+    names = list(dict.fromkeys(row["arm"] for row in rows))
+    panels = {arm: {g: cell for (a, g), cell in cells.items() if a == arm} for arm in names}
+    if difference:
+        less, more = (panels[arm] for arm in difference)
+        panels[f"{difference[1]} − {difference[0]}"] = {
+            g: (more[g][0] - less[g][0], more[g][1] or less[g][1]) for g in more if g in less
+        }
+    sheet = _Sheet.of(list(dict.fromkeys(row["group"] for row in rows)))
+    values = [abs(v) for cell in panels.values() for v, _ in cell.values() if not math.isnan(v)]
+    limit = max([_LEAST, *(math.ceil(10 * value) / 10 for value in values)])
+    scale = Normalize(-limit, limit)
+    beside = min(len(panels), _BESIDE)
+    width = COLUMN if beside == 1 else WIDTH
+    down = math.ceil(len(panels) / beside)
+    with style():
+        figure = new_figure(0.5 + down * (sheet.height + 0.75), width)
+        grid = figure.subplots(down, beside, squeeze=False, sharex=True, sharey=True)
+        for axes in grid.flat[len(panels) :]:
+            axes.remove()
+        used = list(grid.flat[: len(panels)])
+        for number, (axes, name) in enumerate(zip(used, panels, strict=True)):
+            sheet.prepare(axes, name, left=number % beside == 0)
+        unclear = [flag for cell in panels.values() for _, flag in cell.values()]
+        if any(unclear):
+            hatched = Patch(facecolor="0.75", edgecolor="0.2", hatch="/////", lw=0.3)
+            figure.legend(
+                [hatched], ["undetermined"], loc="outside upper right", frameon=False, fontsize=6.5
+            )
+        one, other = (direction_symbol(name) for name in pair)
+        bar = figure.colorbar(
+            ScalarMappable(scale, COLOURS), ax=used, shrink=0.8, aspect=28, pad=0.015
+        )
+        bar.set_label(f"cos({one}, {other}) at {moment_symbol(moment)}")
+        bar.outline.set_linewidth(0.4)
+        settle(figure)
+        for axes, cell in zip(used, panels.values(), strict=True):
+            sheet.fill(axes, cell, scale)
+    return figure
+
+
+@dataclass(frozen=True, slots=True)
+class _Sheet:
+    """Where each group's cell is.
+
+    Attributes:
+        layers: how many.
+        modules: of a layer, in order.
+        rows: the groups outside of the layers, by height.
+        cells: `(x, y, width, height)` of each group's cell; of a layer's, both are 1.
+        unit: inches of a cell's height.
+    """
+
+    layers: list[int]
+    modules: list[str]
+    rows: dict[str, float]
+    cells: dict[str, tuple[float, float, float, float]]
+    unit: float
+
+    @classmethod
+    def of(cls, groups: Sequence[str]) -> _Sheet:
+        crossed = {g: g.split(CROSSED, 1) for g in groups if CROSSED in g}
+        found = dict.fromkeys(module for _, module in crossed.values())
+        modules = sorted(found, key=lambda module: module == "norms")
+        layers = sorted({int(layer.removeprefix("layer ")) for layer, _ in crossed.values()})
+        outside = [g for g in groups if g not in crossed]
+        below = [g for g in outside if "embedding" in g]
+        above = sorted((g for g in outside if g not in below), key=lambda g: g == "all")
+        unit = min(0.14, max(0.05, 2.8 / max(1, len(layers))))
+        tall = max(1.0, _NAMED / unit)
+        apart = _APART * tall
+        rows = {g: tall * i for i, g in enumerate(below)}
+        start = tall * len(below) + apart * bool(below)
+        rows |= {g: start + len(layers) + apart + tall * i for i, g in enumerate(above)}
+        cells = {g: (0.0, at, float(max(1, len(modules))), tall) for g, at in rows.items()}
+        for group, (layer, module) in crossed.items():
+            up = layers.index(int(layer.removeprefix("layer ")))
+            cells[group] = (float(modules.index(module)), start + up, 1.0, 1.0)
+        return cls(layers, modules, rows, cells, unit)
+
+    @property
+    def top(self) -> float:
+        """Where the cells end."""
+        return max(y + height for _, y, _, height in self.cells.values())
+
+    @property
+    def height(self) -> float:
+        """Inches of a panel."""
+        return self.top * self.unit
+
+    def prepare(self, axes: Axes, name: str, *, left: bool) -> None:
+        """Names and limits, before the layout is made."""
+        axes.set(xlim=(0, max(1, len(self.modules))), ylim=(0, self.top), title=name)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0, pad=2, labelbottom=True, labelleft=left)
+        axes.set_xticks([i + 0.5 for i in range(len(self.modules))], self.modules)
+        axes.tick_params(axis="x", labelrotation=90, labelsize=6.5)
+        every = 1 if len(self.layers) <= _LABELS else 4 if len(self.layers) <= 4 * _LABELS else 8
+        ticks = {at + self.cells[g][3] / 2: short_group(g) for g, at in self.rows.items()}
+        first = min((cell[1] for g, cell in self.cells.items() if g not in self.rows), default=0.0)
+        ticks |= {
+            first + i + 0.5: str(layer) for i, layer in enumerate(self.layers) if i % every == 0
+        }
+        axes.set_yticks(list(ticks), list(ticks.values()))
+        axes.tick_params(axis="y", labelsize=6.5)
+        if left:
+            axes.set_ylabel("layer")
+
+    def fill(self, axes: Axes, cells: dict[str, tuple[float, bool]], scale: Normalize) -> None:
+        """The cells of one arm, once it is known how large they are."""
+        box = axes.get_window_extent()
+        points = 72 / axes.figure.dpi
+        wide, high = points * box.width / max(1, len(self.modules)), points * box.height / self.top
+        longest = max((len(_number(value)) for value, _ in cells.values()), default=1)
+        size = min(_LARGEST, wide / (0.2 + 0.63 * longest), high / 1.05)
+        for group, (value, unclear) in cells.items():
+            x, y, width, height = self.cells[group]
+            if math.isnan(value):
+                continue
+            face = COLOURS(scale(value))
+            dark = _lightness(face) < _DARK
+            look: dict[str, Any] = {
+                "facecolor": face,
+                "edgecolor": "white" if dark else "0.2",
+                "lw": 0.0,
+            }
+            patch = Rectangle((x, y), width, height, hatch="/////" if unclear else None, **look)
+            axes.add_patch(patch)
+            patch.set_gid(group)
+            if size >= _SMALLEST and not unclear:
+                at: dict[str, Any] = {"ha": "center", "va": "center_baseline", "size": size}
+                at |= {"color": "white" if dark else "black"}
+                axes.text(x + width / 2, y + height / 2, _number(value), **at)
+
+
+def _number(value: float) -> str:
+    """Two digits behind the point and no zero before it: `−.12`, `1.00`."""
+    text = f"{value:.2f}"
+    text = text.removeprefix("-") if float(text) == 0 else text
+    return (
+        text.replace("0.", ".", 1).replace("-", "−") if abs(value) < 1 else text.replace("-", "−")
+    )
+
+
+def _lightness(colour: tuple[float, ...]) -> float:
+    """Rec. 709 luma, between 0 and 1: how light a colour is in grey."""
+    red, green, blue = colour[:3]
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

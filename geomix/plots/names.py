@@ -1,0 +1,78 @@
+"""How figures write what the table of angles names, and read what it says of a number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+
+WHOLE = "all"
+"""The group of all parameters, in the table."""
+
+UPDATE = "update"
+"""Minus the displacement of the weights over a stage: a direction, and no gradient."""
+
+NULLS = ("held-out", "shuffled")
+"""Sets that a cosine is read against."""
+
+UNDETERMINED = "undetermined"
+
+
+def moment_symbol(moment: str) -> str:
+    """`θ_A+4` with a subscript."""
+    base, plus, step = moment.partition("+")
+    return rf"$\theta_{{{base.removeprefix('θ_')}}}$" + (f"+{step}" if plus else "")
+
+
+def direction_symbol(name: str) -> str:
+    """A set's gradient, or the update of the weights."""
+    if name == UPDATE:
+        return r"$-\Delta\theta$"
+    index = {"held-out": "held", "shuffled": "shuf"}.get(name, name.removeprefix("D_"))
+    return rf"$g_{{\mathrm{{{index}}}}}$"
+
+
+def short_group(group: str) -> str:
+    """A group as an axis names it."""
+    if group == WHOLE:
+        return "whole"
+    return group.removeprefix("layer ").replace("embedding", "emb.").replace(" (tied)", "")
+
+
+def ordered(names: set[str]) -> list[str]:
+    """D_A, D_B, …, then D_M, then the update, then the nulls."""
+    last = {"D_M": 1, UPDATE: 2, "held-out": 3, "shuffled": 4}
+    return sorted(names, key=lambda name: (last.get(name, 0), name))
+
+
+def is_undetermined(row: Row) -> bool:
+    """Whether the table says that the row's cosine cannot be told."""
+    return bool(row.get("told", "") == UNDETERMINED)
+
+
+def half_width(row: Row) -> float:
+    """Half of the 95 % interval of the row's number, in its unit; nan where there is none."""
+    return float(row.get("half_width", math.nan))
+
+
+def angle(cosine: float) -> float:
+    """Degrees; nan for nan. What an interval takes beyond [−1, 1] is cut."""
+    if math.isnan(cosine):
+        return math.nan
+    return math.degrees(math.acos(min(max(cosine, -1.0), 1.0)))
+
+
+def unlike(rows: Sequence[Row], *keys: str) -> None:
+    """Refuse rows that would be drawn over one another.
+
+    Raises:
+        ValueError: two rows have one value in all of the keys.
+    """
+    seen = set()
+    for row in rows:
+        place = tuple(row.get(key) for key in keys)
+        if place in seen:
+            raise ValueError(f"two rows for {place}: a figure takes one metric at a time")
+        seen.add(place)

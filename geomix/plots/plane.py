@@ -1,0 +1,256 @@
+"""Figure: the gradients as arrows in the plane of D_A's and D_B's (the paper's figure 3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.patches import Arc
+from scipy.optimize import isotonic_regression
+
+from geomix.geometry.plane import Plane, in_plane
+from geomix.plots.figure import COLOURS, COLUMN, WIDTH, new_figure, settle, style
+from geomix.plots.names import (
+    UPDATE,
+    WHOLE,
+    Row,
+    angle,
+    direction_symbol,
+    half_width,
+    is_undetermined,
+    moment_symbol,
+    unlike,
+)
+
+DIRECTIONS = ("D_A", "D_B", "D_M", UPDATE)
+"""The first two span the plane."""
+
+_LOOK = {
+    "D_A": COLOURS[0],
+    "D_B": COLOURS[1],
+    "D_M": COLOURS[2],
+    UPDATE: COLOURS[6],
+}
+
+_FEW = 3
+"""Up to this many panels beside each other stand in one column of a page."""
+
+_REACH = 1.7
+"""Half the side of a panel, where an arrow's length is 1."""
+
+_TIP = 1.42
+"""How far from the origin an arrow is named."""
+
+_FAINT = 0.4
+
+
+def draw(
+    rows: Sequence[Row],
+    moments: Sequence[str],
+    directions: Sequence[str] = DIRECTIONS,
+    group: str = WHOLE,
+) -> Figure:
+    """A panel an arm and moment: what points where in the plane of the first two directions.
+
+    Every arrow is of unit length, along its direction's shadow in the plane; as much of it is thick
+    as lies in the plane, and the share stands at the tip. A direction that is zero has no arrow.
+    Under a panel: the angle between the first two, with its interval, and the norms.
+
+    Args:
+        rows: the tidy table of `geomix analyze grad-angle`, of one metric.
+        moments: labels of those to draw, in order.
+        directions: what to draw, of what the table has.
+        group: of parameters.
+    """
+    wanted = set(directions)
+    rows = [
+        row for row in rows if row["group"] == group and {row["first"], row["second"]} <= wanted
+    ]
+    unlike(rows, "arm", "moment", "first", "second")
+    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    grid = [[(arm, moment) for arm in arms] for moment in moments]
+    if len(arms) == 1:
+        grid = [[cell for line in grid for cell in line]]
+    width = COLUMN if len(grid[0]) <= _FEW else WIDTH
+    with style():
+        side = min((width - 0.3) / len(grid[0]), 2.0)
+        figure = new_figure(0.5 + len(grid) * (side + 0.52), width)
+        panels = figure.subplots(len(grid), len(grid[0]), squeeze=False)
+        told = [
+            _panel(axes, _Cell(rows, arm, moment, directions))
+            for axes, (arm, moment) in zip(panels.flat, chain(*grid), strict=True)
+        ]
+        size = 8 if len(grid[0]) <= _FEW + 1 else 6.5
+        for axes, (arm, moment) in zip(panels[0], grid[0], strict=True):
+            axes.set_title(arm if len(arms) > 1 else moment_symbol(moment), size=size)
+        for line, cells in zip(panels, grid, strict=True):
+            if len(arms) > 1:
+                symbol = moment_symbol(cells[0][1])
+                line[0].set_ylabel(symbol, rotation=0, ha="right", va="center", size=9)
+        _legend(figure, any(told))
+        below = 0.06 / figure.get_figheight()  # the layout takes formulas for lower than they are
+        layout = figure.get_layout_engine()
+        assert isinstance(layout, ConstrainedLayoutEngine)
+        layout.set(rect=(0, below, 1, 1 - below))
+        settle(figure)
+    return figure
+
+
+class _Cell:
+    """One arm at one moment.
+
+    Args:
+        rows: of one group.
+        arm: its name.
+        moment: its label.
+        directions: to draw; those that the table has here are kept.
+    """
+
+    def __init__(
+        self, rows: Sequence[Row], arm: str, moment: str, directions: Sequence[str]
+    ) -> None:
+        here = [row for row in rows if (row["arm"], row["moment"]) == (arm, moment)]
+        self.pairs = {frozenset((row["first"], row["second"])): row for row in here}
+        self.norms = {row["first"]: row["norm_first"] for row in here}
+        self.norms |= {row["second"]: row["norm_second"] for row in here}
+        self.names = [name for name in directions if name in self.norms]
+        self.base = [name for name in directions[:2] if name in self.norms]
+
+    def plane(self) -> Plane | None:
+        """None where one of the first two directions is not in the table."""
+        if len(self.base) < len(DIRECTIONS[:2]):
+            return None
+        cosine = np.full((len(self.names), len(self.names)), np.nan)
+        for i, one in enumerate(self.names):
+            cosine[i, i] = 1.0 if self.norms[one] > 0 else np.nan
+            for j, other in enumerate(self.names):
+                row = self.pairs.get(frozenset((one, other)))
+                if i != j and row is not None:
+                    cosine[i, j] = row["cosine"]
+        return in_plane(cosine)
+
+    def undetermined(self, name: str) -> bool:
+        """Whether where a direction points in the plane cannot be told."""
+        pairs = [self.pairs.get(frozenset((name, base))) for base in self.base if base != name]
+        return name != self.base[0] and any(
+            row is not None and is_undetermined(row) for row in pairs
+        )
+
+
+def _panel(axes: Axes, cell: _Cell) -> bool:
+    """Draw a panel, and say whether anything in it is undetermined."""
+    axes.set(xlim=(-_REACH, _REACH), ylim=(-_REACH, _REACH), aspect="equal", xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    plane = cell.plane()
+    if plane is None:
+        axes.text(0, 0, "not recorded", ha="center", va="center", color="0.4", size=6.5)
+        return False
+    around = np.linspace(0, 2 * np.pi, 121)
+    axes.plot(np.cos(around), np.sin(around), color="0.85", lw=0.5, zorder=0)
+    shown = [i for i in range(len(cell.names)) if plane.shares[i] > 0]
+    towards = {i: math.atan2(plane.coordinates[i, 1], plane.coordinates[i, 0]) for i in shown}
+    weights = [3.0 if cell.names[i] in cell.base else 1.0 for i in shown]
+    named = dict(zip(shown, _apart([towards[i] for i in shown], weights), strict=True))
+    for i in shown:
+        name, share = cell.names[i], float(plane.shares[i])
+        faint = cell.undetermined(name)
+        _arrow(axes, name, towards[i], share, faint)
+        text = direction_symbol(name) + ("" if name in cell.base else f"\n{100 * share:.0f} %")
+        x, y = _TIP * math.cos(named[i]), _TIP * math.sin(named[i])
+        look: dict[str, Any] = {"ha": "center", "va": "center", "size": 6.5, "linespacing": 0.95}
+        axes.text(x, y, text, color=_LOOK.get(name, "0.3"), gid=f"name {name}", **look)
+    unclear = [name for name in cell.names[1:] if cell.undetermined(name)]
+    if 1 in towards:
+        dashed = "--" if cell.base[1] in unclear else "-"
+        swept = math.degrees(towards[1])
+        axes.add_patch(Arc((0, 0), 0.56, 0.56, theta1=0, theta2=swept, lw=0.7, ls=dashed, ec="0.3"))
+    axes.set_xlabel("\n".join(_caption(cell, plane)), size=6.5, linespacing=1.1)
+    return bool(unclear)
+
+
+def _arrow(axes: Axes, name: str, towards: float, share: float, faint: bool) -> None:
+    look: dict[str, Any] = {"color": _LOOK.get(name, "0.3"), "alpha": _FAINT if faint else 1.0}
+    tip = math.cos(towards), math.sin(towards)
+    thin = {"arrowstyle": "-|>", "lw": 0.7, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 6}
+    thin |= {"ls": "--" if faint else "-"}
+    axes.annotate("", tip, (0, 0), arrowprops={**thin, **look}, gid=f"arrow {name}")
+    inside = min(share, 0.93)  # the head of a whole arrow stays pointed
+    ends = [0, inside * tip[0]], [0, inside * tip[1]]
+    axes.plot(*ends, lw=1.9, solid_capstyle="butt", gid=f"share {name}", **look)
+
+
+def _apart(towards: Sequence[float], weights: Sequence[float], gap: float = 0.72) -> list[float]:
+    """Angles in radians, in the order of those given around the circle and at least `gap` apart.
+
+    Those of a larger weight stay nearer to where they were.
+    """
+    if not towards:
+        return []
+    turns = np.array(towards) % (2 * np.pi)
+    order = np.argsort(turns, kind="stable")
+    between = np.diff(turns[order], append=turns[order[0]] + 2 * np.pi)
+    start = (int(np.argmax(between)) + 1) % len(order)  # the circle is cut where most room is
+    order = np.roll(order, -start)
+    along = turns[order] + 2 * np.pi * (turns[order] < turns[order[0]])
+    steps = gap * np.arange(len(order))
+    spread = isotonic_regression(along - steps, weights=np.array(weights)[order]).x + steps
+    found = np.empty(len(order))
+    found[order] = spread
+    return [float(value) for value in found]
+
+
+def _caption(cell: _Cell, plane: Plane) -> list[str]:
+    row = cell.pairs[frozenset(cell.base)]
+    cosine, half = row["cosine"], half_width(row)
+    zero = [direction_symbol(name) for name in cell.names if not cell.norms[name] > 0]
+    if math.isnan(cosine):
+        lines = [f"no angle: {', '.join(zero) + ' is zero' if zero else 'not defined'}"]
+    else:
+        lines = [f"angle {angle(cosine):.0f}°"]
+        if not math.isnan(half):
+            lines[0] += f" ({angle(cosine + half):.0f}–{angle(cosine - half):.0f})"
+        if plane.dimensions == 1:
+            lines.append("one line, no plane")
+        if is_undetermined(row):
+            lines.append("undetermined")
+    symbols = [direction_symbol(name).replace("$-", "$") for name in cell.names]
+    sizes = [
+        f"|{symbol}| {_number(cell.norms[name])}"
+        for symbol, name in zip(symbols, cell.names, strict=True)
+    ]
+    return lines + ["  ".join(sizes[i : i + 2]) for i in range(0, len(sizes), 2)]
+
+
+def _number(value: float) -> str:
+    """Two digits; mathtext for a power of ten, which no font lacks."""
+    text = f"{value:.2g}"
+    mantissa, e, power = text.partition("e")
+    return rf"${mantissa}\cdot10^{{{int(power)}}}$" if e else text
+
+
+def _legend(figure: Figure, unclear: bool) -> None:
+    handles = [
+        Line2D([], [], color="0.3", lw=1.9),
+        Line2D([], [], color="0.3", lw=0.7),
+    ]
+    labels = ["part in the plane", "lengthened to 1"]
+    if unclear:
+        handles.append(Line2D([], [], color="0.3", lw=1.2, ls="--", alpha=_FAINT))
+        labels.append("undetermined")
+    figure.legend(
+        handles,
+        labels,
+        loc="outside upper center",
+        ncols=len(labels),
+        frameon=False,
+        fontsize=6.5,
+        handlelength=2,
+        columnspacing=1.2,
+    )
