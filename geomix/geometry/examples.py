@@ -71,6 +71,7 @@ def _reliability(block: Floats, share: float) -> Floats:
     if share == 1:
         return np.where(total > 0, 1.0, np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
+        total = np.where(total > 0, total, np.nan)
         alpha = (1 - squares / total) / (1 - 1 / np.float64(block.shape[-1]))
         return np.asarray(1 - (1 - share) * (1 - alpha))
 
@@ -207,11 +208,31 @@ class _Sample:
         return np.asarray((1 - self.share) * (self.n - 1) / self.n * spread)
 
 
+def example_cosines(gram: Floats) -> Floats:
+    """Cosines between the examples' gradients, `(..., N, N)` in [−1, 1]; nan of a gradient of zero.
+
+    Unlike `geomix.geometry.cosine.cosines` it takes products of single precision, in which two
+    gradients that are alike come out at more than 1.
+
+    Args:
+        gram: `(..., N, N)`.
+    """
+    length = _root(np.diagonal(gram, axis1=-2, axis2=-1))
+    product = length[..., :, None] * length[..., None, :]
+    found = np.divide(gram, product, out=np.full_like(product, np.nan), where=product > 0)
+    return np.clip(found, -1.0, 1.0)
+
+
+def _root(squares: Floats) -> Floats:
+    """Lengths; a square that rounding has made negative is none."""
+    return np.sqrt(np.maximum(squares, 0.0))
+
+
 def pair_values(matrix: Floats, owners: Indices, first: int, second: int) -> Floats:
     """What a symmetric matrix holds of all pairs of two sets, or of one set, each pair once.
 
     Args:
-        matrix: `(..., N, N)`, such as `cosines(gram)`.
+        matrix: `(..., N, N)`, such as `example_cosines(gram)`.
         owners: `(N,)`, the set of each example.
         first: a set.
         second: another, or the same: then without an example's pair with itself.
@@ -233,7 +254,7 @@ def conflicts(gram: Floats, owners: Indices, first: int, second: int, most: int)
         gram: `(N, N)`.
         owners: `(N,)`, the set of each example.
         first: the set of a pair's one example.
-        second: that of its other.
+        second: that of its other, or the same.
         most: pairs at most; those that do not conflict are left out.
 
     Returns:
@@ -241,6 +262,8 @@ def conflicts(gram: Floats, owners: Indices, first: int, second: int, most: int)
     """
     a, b = members(owners, first), members(owners, second)
     block = _block(gram, a, b)
+    if first == second:  # each pair once
+        block = np.triu(block, 1)
     ranked = np.argsort(block, axis=None, kind="stable")
     i, j = np.unravel_index(ranked[: min(most, int((block < 0).sum()))], block.shape)
     return np.stack([a[i], b[j]], axis=1)
@@ -272,7 +295,7 @@ def by_conflict(gram: Floats, owners: Indices, first: int, second: int) -> Indic
 def cosine_with_set(gram: Floats, owners: Indices, index: int) -> Floats:
     """Cosine of every example's gradient with a set's, `(N,)` of `(N, N)`; nan of a zero."""
     square = set_products(gram, owners)[index, index]
-    length = np.sqrt(np.diagonal(gram)) * np.sqrt(square)
+    length = _root(np.diagonal(gram)) * _root(square)
     found = np.full(len(owners), np.nan)
     np.divide(with_set(gram, owners, index), length, out=found, where=length > 0)
     return found

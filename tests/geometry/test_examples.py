@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from geomix.geometry.cosine import Floats, cosines
+from geomix.geometry.cosine import Floats
 from geomix.geometry.examples import (
     bounds,
     by_conflict,
     conflicts,
     cosine_with_set,
+    example_cosines,
     members,
     pair_values,
     reliability,
@@ -218,7 +219,7 @@ def test_the_interval_covers_the_cosine_of_finite_sets(n: int, true: float) -> N
 
 def test_values_of_pairs() -> None:
     x = vectors()
-    table = cosines(gram(x))
+    table = example_cosines(gram(x))
     found = pair_values(np.stack([table, 2 * table]), OWNERS, 0, 2)
     expected = [cosine(x[i], x[j]) for i in range(6) for j in (10, 11)]
     np.testing.assert_allclose(found, [expected, [2 * v for v in expected]], rtol=1e-12)
@@ -235,6 +236,10 @@ def test_the_worst_conflicts_come_first() -> None:
     assert len(worst) > 5
     assert conflicts(gram(x), OWNERS, 0, 1, 5).tolist() == [list(pair) for pair in worst[:5]]
     assert conflicts(gram(x), OWNERS, 0, 1, 99).tolist() == [list(pair) for pair in worst]
+    within = {(i, j): x[i] @ x[j] for i, j in combinations(range(6), 2) if x[i] @ x[j] < 0}
+    expected = [list(pair) for pair in sorted(within, key=within.__getitem__)]
+    assert len(expected) > 5
+    assert conflicts(gram(x), OWNERS, 0, 0, 99).tolist() == expected
     assert conflicts(gram(np.ones((12, 2))), OWNERS, 0, 1, 5).shape == (0, 2)
 
 
@@ -258,3 +263,12 @@ def test_no_cosine_with_a_gradient_of_zero() -> None:
     x = vectors()
     x[3] = 0
     assert np.flatnonzero(np.isnan(cosine_with_set(gram(x), OWNERS, 1))).tolist() == [3]
+    assert np.isnan(example_cosines(gram(x))[3]).all()
+
+
+def test_what_single_precision_makes_of_equal_gradients() -> None:
+    alike = np.array([[1.0, 1.0 + 1e-5], [1.0 + 1e-5, 1.0]])
+    assert example_cosines(alike)[0, 1] == 1.0
+    negative = np.array([[-1e-20, 0.0], [0.0, 1.0]])
+    assert np.isnan(example_cosines(negative)[0, 1])
+    assert np.isnan(reliability(-negative, np.array([0, 0]), (0.0,))[0])
