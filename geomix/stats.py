@@ -11,7 +11,9 @@ from scipy.stats import t as student
 def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
     """Mean over seeds with the half width of its Student's t interval.
 
-    With 3 to 20 seeds a percentile bootstrap covers 73 to 93 % where 95 is meant; this covers 95.
+    With 3 to 20 seeds a percentile bootstrap covers 73 to 93 % where 95 is meant; this covers 95,
+    of what is about normal. Of a quantity as skewed as an exponential it covers 88, 88, 90 and 92 %
+    with 3, 5, 10 and 20 seeds; of paired differences, where the skewness cancels, 95 to 97.
 
     Args:
         values: one number a seed, `(n,)`, n at least 2.

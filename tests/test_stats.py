@@ -21,6 +21,22 @@ def test_covers_as_often_as_it_says(seeds: int) -> None:
     assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
 
 
+@pytest.mark.parametrize(("seeds", "share"), [(3, 0.88), (5, 0.885), (10, 0.903), (20, 0.919)])
+def test_covers_less_of_a_skewed_quantity(seeds: int, share: float) -> None:
+    """Exponential, skewness 2: the docstring's numbers; the standard error is 0.5 points."""
+    draws = np.random.default_rng(0).exponential(1.0, (4_000, seeds))
+    covered = [abs(mean - 1.0) <= half for mean, half in map(t_interval, draws)]
+    assert np.mean(covered) == pytest.approx(share, abs=0.015)
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10, 20])
+def test_pairing_takes_the_skewness_away(seeds: int) -> None:
+    """Differences of two arms that are skewed alike are symmetric, whatever each of them is."""
+    one, other = np.random.default_rng(0).exponential(1.0, (2, 4_000, seeds))
+    covered = [abs(mean) <= half for mean, half in map(t_interval, one - other)]
+    assert 0.92 <= np.mean(covered) <= 0.98
+
+
 def test_one_seed_has_no_interval() -> None:
     with pytest.raises(ValueError, match="at least 2"):
         t_interval([1.0])

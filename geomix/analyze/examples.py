@@ -1,0 +1,188 @@
+"""The geometry of single examples at one moment of an arm, computed anew from its weights.
+
+The record holds inner products of whole sets; which fact of D_A conflicts with which example of D_B
+needs the gradient of every example, at weights that are still there (`geomix.revisit`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from geomix.analyze.groups import By, grouped
+from geomix.analyze.moments import TrainingMoment
+from geomix.data.chat import chat_format
+from geomix.data.example import Example
+from geomix.data.probes import HELD_OUT
+from geomix.data.template import tokenise_all
+from geomix.errors import UserError
+from geomix.geometry.cosine import Floats
+from geomix.model.gradient import batches_of
+from geomix.model.layers import decoder_layers, place_of, tied_head
+from geomix.record.gradients import trainable_parameters
+from geomix.record.per_example import PerExample
+from geomix.record.products import gram_matrices
+from geomix.record.snapshot import Snapshot
+from geomix.revisit import Point, Revisit
+from geomix.train.stage import Stage
+from geomix.train.step import autocast, row_width
+
+WHOLE = "all"
+"""The group of all parameters: the whole model."""
+
+_MOST_BYTES = 1 << 31
+"""Of all groups' Gram matrices together."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleGeometry:
+    """The Gram matrices of single examples' gradients at one moment of one arm.
+
+    An example's gradient is that of its share of its set's mean loss: the sum over a set's rows and
+    columns is the set's inner product.
+
+    Attributes:
+        arm: its name.
+        seed: its seed.
+        moment: `θ_0`, `θ_A`, `θ_A+4`, …
+        reduction: of the mean loss, `token` or `example`.
+        by: what the parameters are grouped by.
+        groups: g names: the whole model, then from the embedding to the head.
+        sizes: `(g,)` parameters in each.
+        sets: probe sets, length s.
+        owners: `(N,)`, the set of each example.
+        gram: `(g, N, N)` float64, nats² per squared unit of the parameters.
+        texts: of the N examples.
+        probes: for each set, how many examples are looked at, and of how many.
+    """
+
+    arm: str
+    seed: int
+    moment: str
+    reduction: str
+    by: By
+    groups: tuple[str, ...]
+    sizes: NDArray[np.int64]
+    sets: tuple[str, ...]
+    owners: NDArray[np.int64]
+    gram: Floats
+    texts: tuple[Example, ...]
+    probes: dict[str, tuple[int, int]]
+
+    @property
+    def sampled(self) -> tuple[float, ...]:
+        """Share of each set that is looked at: 1 is the whole set, whose gradient is exact.
+
+        The held-out set is a sample of its template however much of it is looked at: nothing is
+        trained on it, so that no gradient of it alone is meant.
+        """
+        return tuple(
+            0.0 if name == HELD_OUT else n / of
+            for name, (n, of) in ((name, self.probes[name]) for name in self.sets)
+        )
+
+
+def example_geometry(
+    past: Revisit, point: Point, stage: Stage, by: By, most: int
+) -> ExampleGeometry:
+    """Compute the Gram matrices of the probe sets' first examples, by group of parameters.
+
+    In the recorder's order, tokens, reduction and precision. A larger set is represented by its
+    first examples, as in the record.
+
+    Args:
+        past: the arm.
+        point: the moment.
+        stage: the stage of the point.
+        by: how the parameters are grouped.
+        most: examples of each set at most.
+
+    Raises:
+        UserError: the arm has no probe sets, the matrices would be too large, the checkpoint cannot
+            be used, or a parameter's gradient cannot be had by example.
+    """
+    whole, record, train = past.prepared.probes, past.config.record, past.config.stages[0].train
+    if record is None or not whole:
+        raise UserError(
+            f"{past.arm.path}: no probe sets, so that no examples can be looked at; "
+            "give the configuration a `record:` section"
+        )
+    probes = {name: examples[: min(most, record.probes)] for name, examples in whole.items()}
+    texts = [example for examples in probes.values() for example in examples]
+    loaded, moment = past.moment(point, stage)
+    names, index, sizes = _groups(loaded.model, by)
+    _check_size(past, len(names) + 1, len(texts))
+    chat = chat_format(past.config.chat_template, loaded.tokenizer)
+    batches = [
+        batch
+        for examples in probes.values()
+        for batch in batches_of(
+            tokenise_all(loaded.tokenizer, examples, chat),
+            train.loss,
+            record.batch_size,
+            loaded.pad_id,
+            loaded.device,
+            row_width(train, loaded),
+        )
+    ]
+    recorded = partial(autocast, train.precision, loaded.device)
+    examples = PerExample(loaded.model, capture="hooks", autocast=recorded)
+    gram = np.zeros((len(names) + 1, len(texts), len(texts)))
+    for place, (_, products) in zip(index, gram_matrices(examples, batches), strict=True):
+        gram[1 + place] += products.numpy()
+        gram[0] += products.numpy()
+    return ExampleGeometry(
+        arm=past.arm.name,
+        seed=past.config.seed,
+        moment=TrainingMoment(point.stage, point.step, moment.last, train.loss).label,
+        reduction=train.loss,
+        by=by,
+        groups=(WHOLE, *names),
+        sizes=np.array([sizes.sum(), *np.bincount(index, weights=sizes)], dtype=np.int64),
+        sets=tuple(probes),
+        owners=np.repeat(np.arange(len(probes)), [len(one) for one in probes.values()]),
+        gram=gram,
+        texts=tuple(texts),
+        probes={name: (len(one), len(whole[name])) for name, one in probes.items()},
+    )
+
+
+def _check_size(past: Revisit, groups: int, examples: int) -> None:
+    needed = 8 * groups * examples**2
+    if needed > _MOST_BYTES:
+        raise UserError(
+            f"{past.arm.path}: the products of {examples} examples in {groups} groups take "
+            f"{needed / 2**30:.0f} GiB; look at fewer examples, or group by layer"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Laid:
+    """How a model's parameters are laid out, under the names that a snapshot has for it."""
+
+    parameters: tuple[str, ...]
+    parameter_layers: NDArray[np.int64]
+    parameter_modules: tuple[str, ...]
+    layers: int
+    tied_head: bool
+
+
+def _groups(model: nn.Module, by: By) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
+    """Names of the groups, and of each trainable parameter its group and size."""
+    parameters = trainable_parameters(model)
+    layers = len(decoder_layers(model))
+    places = [place_of(name, layers) for name in parameters]
+    laid = _Laid(
+        tuple(parameters),
+        np.array([place.layer for place in places], dtype=np.int64),
+        tuple(place.module for place in places),
+        layers,
+        tied_head(model),
+    )
+    names, index = grouped(cast(Snapshot, laid), by)  # reads nothing else of a snapshot
+    return names, index, np.array([p.numel() for p in parameters.values()], dtype=np.int64)

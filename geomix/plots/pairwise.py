@@ -1,0 +1,94 @@
+"""Figure: the cosine between the gradients of every two examples, set by set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from geomix.geometry.cosine import Floats
+from geomix.plots.figure import COLUMN, new_figure, settle, style
+
+_MAP = "cividis"
+"""Blue below, grey at 0, yellow above; its lightness rises all the way, so that print in grey and
+colour-blind readers keep the sign, which maps with two dark ends lose."""
+
+_LEAST = 0.05
+"""The colours reach at least this far either way, so that noise is not blown up."""
+
+_HEIGHT = 3.05
+"""Inches: a square of the column's width, and the colour bar under it."""
+
+Row = Mapping[str, Any]
+
+
+def draw(rows: Sequence[Row]) -> Figure:
+    """One cell for every pair of examples, in the rows' order; lines part the sets.
+
+    Colours are symmetric about 0 and reach to the largest cosine of two different examples. The
+    diagonal, where each meets itself, and what is not defined are left white.
+
+    Args:
+        rows: tidy, each pair once, the examples in order: set, example, other_set, other_example,
+            cosine; the CSV has the same.
+    """
+    sets, table = _matrix(rows)
+    most = max(_LEAST, float(np.nanmax(np.abs(table), initial=0.0)))
+    with style():
+        figure = new_figure(_HEIGHT + 0.45, COLUMN)
+        axes = figure.add_subplot()
+        image = axes.imshow(
+            np.ma.masked_invalid(table),
+            cmap=_MAP,
+            vmin=-most,
+            vmax=most,
+            interpolation="none",
+            aspect="equal",
+        )
+        for side in axes.spines.values():
+            side.set_visible(True)
+        _part(axes, sets)
+        bar = figure.colorbar(image, ax=axes, location="bottom", shrink=0.75, aspect=26, pad=0.02)
+        bar.set_label("cosine of two examples' gradients")
+        bar.outline.set_linewidth(0.6)
+        ends = [-most, -most / 2, 0.0, most / 2, most]
+        bar.set_ticks(ends, labels=[_number(value) for value in ends])
+        settle(figure)
+    return figure
+
+
+def _matrix(rows: Sequence[Row]) -> tuple[list[str], Floats]:
+    """The set of each of the N examples, and `(N, N)`, nan on the diagonal."""
+    names = list(dict.fromkeys((row["set"], row["example"]) for row in rows))
+    at = {name: i for i, name in enumerate(names)}
+    table = np.full((len(names), len(names)), np.nan)
+    for row in rows:
+        i, j = at[row["set"], row["example"]], at[row["other_set"], row["other_example"]]
+        if i != j:
+            table[i, j] = table[j, i] = row["cosine"]
+    return [name for name, _ in names], table
+
+
+def _part(axes: Axes, sets: Sequence[str]) -> None:
+    """Lines between the sets, which are named and counted at their middles."""
+    names = list(dict.fromkeys(sets))
+    edges = np.cumsum([0, *(sets.count(name) for name in names)])
+    for edge in edges[1:-1]:
+        for line in (axes.axhline, axes.axvline):
+            line(float(edge) - 0.5, color="white", lw=1.6)
+            line(float(edge) - 0.5, color="black", lw=0.6)
+    middles = (edges[:-1] + edges[1:] - 1) / 2
+    axes.set_xticks(middles, [f"{_short(n)}\n{sets.count(n)}" for n in names])
+    axes.set_yticks(middles, [_short(name) for name in names])
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
+
+
+def _short(name: str) -> str:
+    return "held" if name == "held-out" else rf"$D_{{\mathrm{{{name.removeprefix('D_')}}}}}$"
+
+
+def _number(value: float) -> str:
+    return f"{value:+.2g}".replace("-", "−") if value else "0"
