@@ -55,10 +55,10 @@ def draw(rows: Sequence[Row], moments: Sequence[str]) -> Figure:
     """Rows: moments. Left columns: cosine of D_A with each other set. Right columns: norms.
 
     One line an arm, through the layers; embedding, final norm and head stand apart as open markers,
-    and so does the whole model, which is no mean of the others. By module or parameter every group
-    is an open marker, a parameter at its layer. A cosine that is not defined is left out; one that
-    is undetermined is faint, its marker on a line open. Where the table has intervals they are
-    bands along the layers and bars elsewhere.
+    and so does the whole model, which is no mean of the others. By module, head or parameter every
+    group is an open marker, a part of a layer at its layer. A cosine that is not defined is left
+    out; one that is undetermined is faint, its marker on a line open. Where the table has intervals
+    they are bands along the layers and bars elsewhere.
 
     Args:
         rows: the tidy table of `geomix analyze grad-angle`, of one metric; its CSV has the same
@@ -126,7 +126,8 @@ class _Depth:
         self.at = np.cumsum(steps)
         where = dict(zip(self.names, self.at, strict=True))
         self.x = np.array([where[place] for place in self.places])
-        self.stack = np.array([group.startswith("layer ") for group in self.groups])
+        # A line runs through whole layers: parts of one, such as its heads, share a place.
+        self.stack = np.array([g in self.names and g.startswith("layer ") for g in self.groups])
 
     @property
     def height(self) -> float:

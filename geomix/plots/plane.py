@@ -209,9 +209,9 @@ def _apart(towards: Sequence[float], weights: Sequence[float], gap: float = 0.72
 def _caption(cell: _Cell, plane: Plane) -> list[str]:
     row = cell.pairs[frozenset(cell.base)]
     cosine, half = row["cosine"], half_width(row)
-    zero = [direction_symbol(name) for name in cell.names if not cell.norms[name] > 0]
+    zero = [direction_symbol(name) for name in cell.base if cell.norms[name] == 0]
     if math.isnan(cosine):
-        lines = [f"no angle: {', '.join(zero) + ' is zero' if zero else 'not defined'}"]
+        lines = [f"no angle: {' = '.join([*zero, '0']) if zero else 'not defined'}"]
     else:
         lines = [f"angle {angle(cosine):.0f}°"]
         if not math.isnan(half):

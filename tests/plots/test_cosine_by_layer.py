@@ -113,6 +113,19 @@ def test_a_determined_layer_between_two_others_is_marked_in_a_deep_model(
     assert np.nanmax(np.asarray(line.get_ydata(), dtype=float)) == panel[17]["cosine"]
 
 
+def test_heads_stand_at_their_layer_and_no_line_runs_through_them(angle_table: Table) -> None:
+    heads = [f"layer {i} head {j}" for i in range(3) for j in range(2)]
+    rows = angle_table(1, ["all", *heads], ("D_A", "D_B"))
+    for row in rows:
+        row["place"] = row["group"].split(" head")[0]
+    axes = draw(rows, MOMENTS).axes[0]
+    mine = [line for line in axes.lines if line.get_color() == COLOURS[0]]
+    assert not any(np.size(line.get_xdata()) for line in mine if line.get_linestyle() != "None")
+    marks = [line for line in mine if line.get_linestyle() == "None"]
+    where = sorted(round(x) for line in marks for x in np.asarray(line.get_xdata()).tolist())
+    assert where == [1, 1, 2, 2, 3, 3, 4]
+
+
 def test_update_and_nulls_have_cosines_and_no_norms(angle_table: Table) -> None:
     titles = [axes.get_title() for axes in draw(angle_table(1, groups(2)), MOMENTS).axes[:8]]
     assert sum(title.startswith("cos(") for title in titles) == 5

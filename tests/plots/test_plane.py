@@ -108,7 +108,7 @@ def test_a_gradient_of_zero_has_no_arrow_and_a_word(angle_table: Table) -> None:
     rows = planted(angle_table(1, moments=["θ_0"]), KNOWN | {"D_A": [0.0, 0.0, 0.0]})
     (axes,) = draw(rows, ["θ_0"]).axes
     assert arrows(axes) == {}
-    assert axes.get_xlabel().startswith(r"no angle: $g_{\mathrm{A}}$ is zero")
+    assert axes.get_xlabel().startswith(r"no angle: $g_{\mathrm{A}}$ = 0")
     rows = planted(angle_table(1, moments=["θ_0"]), KNOWN | {"D_M": [0.0, 0.0, 0.0]})
     (axes,) = draw(rows, ["θ_0"]).axes
     assert set(arrows(axes)) == {"D_A", "D_B", "update"}
@@ -172,3 +172,13 @@ def test_the_same_table_gives_the_same_bytes(
 ) -> None:
     rows = angle_table(2, undetermined=0.2)
     check_files(lambda: draw(rows, ["θ_0", "θ_A"]), rows, tmp_path)
+
+
+def test_an_angle_that_is_not_defined_is_not_called_zero(angle_table: Table) -> None:
+    rows = angle_table(1, moments=["θ_0"])
+    for row in rows:
+        if row["first"] == "D_A":
+            row.update(cosine=math.nan, norm_first=math.inf)
+    (axes,) = draw(rows, ["θ_0"]).axes
+    assert axes.get_xlabel().startswith("no angle: not defined")
+    assert set(arrows(axes)) <= {"D_A"}
