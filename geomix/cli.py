@@ -190,6 +190,13 @@ def analyze() -> None:
     show_default=True,
     help="What it is taken from; auto: the weights where they are kept, else the record.",
 )
+@click.option(
+    "--examples",
+    type=click.IntRange(0),
+    default=64,
+    show_default=True,
+    help="Of each set, whose single gradients are compared where weights are kept; 0: none.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the whole table as JSON.")
 def grad_angle(
     runs: tuple[Path, ...],
@@ -197,6 +204,7 @@ def grad_angle(
     by: Kind,
     metric: MetricName,
     source: From,
+    examples: int,
     as_json: bool,
 ) -> None:
     """Cosines between the gradients of D_A, D_B, D_M and a held-out set, and with the update.
@@ -210,7 +218,7 @@ def grad_angle(
 
     opened = [open_run(run) for run in runs] or [newest_run()]
     moments = tuple(item for text in at for item in text.split(","))
-    analysis.command(opened, Asked(by, metric, moments, source), as_json)
+    analysis.command(opened, Asked(by, metric, moments, source, examples), as_json)
 
 
 @analyze.command("forgetting-path")

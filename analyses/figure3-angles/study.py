@@ -35,7 +35,7 @@ ARMS = (
 
 def train(seeds: list[int], jobs: int) -> None:
     """Train the first stages of all seeds, then every second stage, as many at once as `jobs`."""
-    runs = [(seed, second) for seed in seeds for second in SECOND]
+    runs = [(seed, second) for second in SECOND for seed in seeds]
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(_first, seeds))
         list(pool.map(lambda run: _second(*run), runs))

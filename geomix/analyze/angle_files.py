@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,16 @@ from geomix.hdf5 import put, scale, written_hdf5
 SCHEMA_VERSION = 2
 
 
-def to_json(result: GradAngle, notes: Sequence[str]) -> dict[str, Any]:
-    """The whole result and what must be said of it, as JSON values; nan becomes null."""
+def to_json(
+    result: GradAngle, notes: Sequence[str], examples: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The whole result and what must be said of it, as JSON values; nan becomes null.
+
+    Args:
+        result: the angles.
+        notes: what must be said of them.
+        examples: of each arm, the tables of its single examples.
+    """
     return {
         "analysis": "grad_angle",
         "schema_version": SCHEMA_VERSION,
@@ -43,6 +51,7 @@ def to_json(result: GradAngle, notes: Sequence[str]) -> dict[str, Any]:
         "rows": [_plain(asdict(row)) for row in result.rows()],
         "contrasts": [_plain(asdict(row)) for row in contrasts(result)],
         "secants": [_plain(row) for row in secant_rows(result)],
+        "examples": dict(examples or {}),
     }
 
 
@@ -56,13 +65,19 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def save(result: GradAngle, notes: Sequence[str], folder: Path) -> list[Path]:
+def save(
+    result: GradAngle,
+    notes: Sequence[str],
+    folder: Path,
+    examples: Mapping[str, Any] | None = None,
+) -> list[Path]:
     """Write the result as `grad_angle.h5` (arrays) and `grad_angle.json` (the tidy tables).
 
     Args:
         result: how it is grouped, its metric and several runs show in the names.
         notes: what must be said of the numbers.
         folder: the run's analysis folder.
+        examples: as in `to_json`.
     """
     arrays, table = (folder / f"{result.stem}.{ending}" for ending in ("h5", "json"))
     with written_hdf5(arrays) as file:
@@ -73,7 +88,7 @@ def save(result: GradAngle, notes: Sequence[str], folder: Path) -> list[Path]:
         file.attrs["metric"] = result.metric
         for arm in result.arms:
             _write_arm(file.create_group(arm.arm), arm, result)
-    write_json(table, to_json(result, notes))
+    write_json(table, to_json(result, notes, examples))
     return [arrays, table]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,33 +20,49 @@ from geomix.geometry.cosine import Floats
 from geomix.reading import read_json
 from geomix.run import Run
 
+if TYPE_CHECKING:
+    from geomix.revisit import Revisit
+
 
 def measure(
     runs: Sequence[Run], asked: Asked | None = None, say: Say = lambda _: None
 ) -> GradAngle:
+    """As `measured`, the angles alone."""
+    return measured(runs, asked or Asked(), say)[0]
+
+
+def measured(
+    runs: Sequence[Run], asked: Asked, say: Say
+) -> tuple[GradAngle, Mapping[Path, Revisit]]:
     """Measure the angles at every moment that is recorded, or whose weights are kept.
 
     Args:
         runs: with or without arms; what differs in nothing but the seed is one arm.
-        asked: how; None for the defaults.
+        asked: how.
         say: is told of what takes a while.
+
+    Returns:
+        The angles, and the arms of the first run whose weights can be looked at, by folder.
 
     Raises:
         UserError: nothing is recorded and no weights are kept, a needed probe set is missing, a
             file cannot be read, or the runs are not of one model.
     """
-    asked = asked or Asked()
     found = [(run, arm) for run in runs for arm in run.arms if arm.resolved_file.is_file()]
     check_tokenizers([arm for _, arm in found])
     replicates(runs, found)  # a seed that is given twice shows before anything is computed
     seen: dict[Path, Seen] = {}
     remarks: list[str] = []
+    first: Mapping[Path, Revisit] = {}
     for run in runs:
         pasts = pasts_of(run, asked, remarks)
+        first = pasts if run == runs[0] else first
         for _, arm in (pair for pair in found if pair[0] == run):
             one = seen_of(arm, pasts, asked, say)
             if one.sources:
                 seen[arm.path] = one
+        for past in pasts.values():
+            past.ready.loaded = None  # θ_0 is not kept beside the next run's
     if not seen:
         raise UserError(_nothing(runs[0], asked))
     _check_there(asked, list(seen.values()))
@@ -58,7 +75,8 @@ def measure(
     )
     missing = tuple(arm.name for run in runs for arm in run.arms if arm.path not in seen)
     names = tuple(str(run.path) for run in runs)
-    return GradAngle(names, asked.by, asked.metric, layout, arms, missing, tuple(remarks))
+    angles = GradAngle(names, asked.by, asked.metric, layout, arms, missing, tuple(remarks))
+    return angles, first
 
 
 def _check_there(asked: Asked, seen: Sequence[Seen]) -> None:

@@ -38,12 +38,14 @@ class Asked:
         metric: of the inner products.
         at: moments, see `geomix.analyze.moments.chosen`; empty for all.
         source: what it may be taken from.
+        examples: of each set, whose single gradients are compared; 0 for none.
     """
 
     by: Kind = "layer"
     metric: MetricName = "euclidean"
     at: tuple[str, ...] = ()
     source: From = "auto"
+    examples: int = 64
 
     @property
     def needs_weights(self) -> bool:

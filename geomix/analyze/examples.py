@@ -8,29 +8,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
-from geomix.analyze.groups import By, grouped
+from geomix.analyze.cut import Cut
+from geomix.analyze.groups import Kind, grouped
 from geomix.analyze.moments import TrainingMoment
-from geomix.data.chat import chat_format
+from geomix.analyze.pasts import probe_batches, probe_texts
 from geomix.data.example import Example
 from geomix.data.probes import HELD_OUT
-from geomix.data.template import tokenise_all
 from geomix.errors import UserError
 from geomix.geometry.cosine import Floats
-from geomix.model.gradient import batches_of
-from geomix.model.layers import decoder_layers, place_of, tied_head
 from geomix.record.gradients import trainable_parameters
 from geomix.record.per_example import PerExample
 from geomix.record.products import gram_matrices
-from geomix.record.snapshot import Snapshot
 from geomix.revisit import Point, Revisit
 from geomix.train.stage import Stage
-from geomix.train.step import autocast, row_width
+from geomix.train.step import autocast
 
 WHOLE = "all"
 """The group of all parameters: the whole model."""
@@ -65,7 +60,7 @@ class ExampleGeometry:
     seed: int
     moment: str
     reduction: str
-    by: By
+    by: Kind
     groups: tuple[str, ...]
     sizes: NDArray[np.int64]
     sets: tuple[str, ...]
@@ -88,7 +83,7 @@ class ExampleGeometry:
 
 
 def example_geometry(
-    past: Revisit, point: Point, stage: Stage, by: By, most: int
+    past: Revisit, point: Point, stage: Stage, by: Kind, most: int
 ) -> ExampleGeometry:
     """Compute the Gram matrices of the probe sets' first examples, by group of parameters.
 
@@ -106,30 +101,19 @@ def example_geometry(
         UserError: the arm has no probe sets, the matrices would be too large, the checkpoint cannot
             be used, or a parameter's gradient cannot be had by example.
     """
-    whole, record, train = past.prepared.probes, past.config.record, past.config.stages[0].train
-    if record is None or not whole:
+    whole, train = past.prepared.probes, past.config.stages[0].train
+    if past.config.record is None or not whole:
         raise UserError(
             f"{past.arm.path}: no probe sets, so that no examples can be looked at; "
             "give the configuration a `record:` section"
         )
-    probes = {name: examples[: min(most, record.probes)] for name, examples in whole.items()}
+    probes = probe_texts(past, most)
     texts = [example for examples in probes.values() for example in examples]
     loaded, moment = past.moment(point, stage)
-    names, index, sizes = _groups(loaded.model, by)
+    layout = Cut.of(loaded.model, trainable_parameters(loaded.model), heads=False).layout
+    names, index = grouped(layout, by)
     _check_size(past, len(names) + 1, len(texts))
-    chat = chat_format(past.config.chat_template, loaded.tokenizer)
-    batches = [
-        batch
-        for examples in probes.values()
-        for batch in batches_of(
-            tokenise_all(loaded.tokenizer, examples, chat),
-            train.loss,
-            record.batch_size,
-            loaded.pad_id,
-            loaded.device,
-            row_width(train, loaded),
-        )
-    ]
+    batches = [batch for one in probe_batches(past, loaded, most).values() for batch in one]
     recorded = partial(autocast, train.precision, loaded.device)
     examples = PerExample(loaded.model, capture="hooks", autocast=recorded)
     gram = np.zeros((len(names) + 1, len(texts), len(texts)))
@@ -143,7 +127,7 @@ def example_geometry(
         reduction=train.loss,
         by=by,
         groups=(WHOLE, *names),
-        sizes=np.array([sizes.sum(), *np.bincount(index, weights=sizes)], dtype=np.int64),
+        sizes=np.array([layout.sizes.sum(), *np.bincount(index, weights=layout.sizes)], np.int64),
         sets=tuple(probes),
         owners=np.repeat(np.arange(len(probes)), [len(one) for one in probes.values()]),
         gram=gram,
@@ -159,30 +143,3 @@ def _check_size(past: Revisit, groups: int, examples: int) -> None:
             f"{past.arm.path}: the products of {examples} examples in {groups} groups take "
             f"{needed / 2**30:.0f} GiB; look at fewer examples, or group by layer"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Laid:
-    """How a model's parameters are laid out, under the names that a snapshot has for it."""
-
-    parameters: tuple[str, ...]
-    parameter_layers: NDArray[np.int64]
-    parameter_modules: tuple[str, ...]
-    layers: int
-    tied_head: bool
-
-
-def _groups(model: nn.Module, by: By) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
-    """Names of the groups, and of each trainable parameter its group and size."""
-    parameters = trainable_parameters(model)
-    layers = len(decoder_layers(model))
-    places = [place_of(name, layers) for name in parameters]
-    laid = _Laid(
-        tuple(parameters),
-        np.array([place.layer for place in places], dtype=np.int64),
-        tuple(place.module for place in places),
-        layers,
-        tied_head(model),
-    )
-    names, index = grouped(cast(Snapshot, laid), by)  # reads nothing else of a snapshot
-    return names, index, np.array([p.numel() for p in parameters.values()], dtype=np.int64)

@@ -1,47 +1,123 @@
-"""`geomix analyze grad-angle`: angles between gradients, by depth and over training."""
+"""`geomix analyze grad-angle`: angles between gradients, by depth, along training, by example."""
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from geomix.analyze.angle_files import save, to_json
-from geomix.analyze.angle_measure import measure
+from geomix.analyze.angle_measure import measured
 from geomix.analyze.angle_notes import notes
 from geomix.analyze.angle_sources import Asked, Say
 from geomix.analyze.angle_table import render
 from geomix.analyze.angles import GradAngle
+from geomix.analyze.directions import UPDATE
 from geomix.analyze.moments import figure_moments
+from geomix.analyze.retention import retention_rows
+from geomix.analyze.single import Tables, single_examples, without_pairs
+from geomix.analyze.single import render as render_examples
+from geomix.atomic import written_file
+from geomix.plots import along, layer_module, pairwise, plane
+from geomix.plots import grad_angle as by_depth
 from geomix.plots.figure import save_figure
-from geomix.plots.grad_angle import draw
 from geomix.run import Run
+
+Drawn = tuple[str, Figure, list[dict[str, Any]]]
+"""Ending of a figure's name, the figure, and the table behind it."""
 
 
 def grad_angle(
     runs: Sequence[Run], asked: Asked | None = None, say: Say = lambda _: None
-) -> tuple[GradAngle, list[Path]]:
-    """Measure, save the arrays, the table and the figure, and say which files these are.
+) -> tuple[GradAngle, dict[str, Tables], list[Path]]:
+    """Measure, save the arrays, the tables and the figures, and say which files these are.
 
     Args:
         runs: with or without arms; those that differ in nothing but their seeds are put together,
-            and what comes of several is saved in the first one's folders.
+            and what comes of several is saved in the first one's folders. Single examples are
+            those of the first run.
         asked: how to group, which moments, in which metric; None for the defaults.
         say: is told of what takes a while.
+
+    Returns:
+        The angles, the tables of single examples by arm, and the files.
 
     Raises:
         UserError: there is nothing that can be compared.
     """
-    result = measure(runs, asked or Asked(), say)
-    rows = [asdict(row) for row in result.rows()]
-    files = save(result, notes(result), runs[0].analysis_folder)
-    figure = draw(rows, figure_moments([arm.moments for arm in result.arms]))
-    for row in rows:
-        row["values"] = " ".join(map(repr, row["values"]))
-    return result, files + save_figure(figure, rows, runs[0].figure_folder, result.stem)
+    asked = asked or Asked()
+    result, pasts = measured(runs, asked, say)
+    examples = single_examples(pasts, runs[0].arms, asked, say)
+    folder, figures = runs[0].analysis_folder, runs[0].figure_folder
+    files = save(result, notes(result), folder, without_pairs(examples))
+    if examples:
+        files.append(_conflicts(folder / f"{result.stem}_conflicts.csv", examples))
+    for ending, figure, rows in (*_figures(result), *_example_figures(examples)):
+        files += save_figure(figure, rows, figures, result.stem + ending)
+    return result, examples, files
+
+
+def _figures(result: GradAngle) -> Iterator[Drawn]:
+    """What the table of angles is drawn as."""
+    rows = [_flat(asdict(row)) for row in result.rows()]
+    moments = figure_moments([arm.moments for arm in result.arms])
+    yield "", by_depth.draw(rows, moments), rows
+    early = _early(result, moments)
+    shown = ("D_A", "D_B", "D_M", UPDATE)
+    whole = [row for row in rows if row["group"] == "all" and row["moment"] in early]
+    yield "_plane", plane.draw(whole, early, shown), whole
+    cells = [_flat(asdict(row)) for row in result.rows("layer-module")]
+    cells = [row for row in cells if row["moment"] == early[-1]]
+    names = list(dict.fromkeys(row["arm"] for row in cells))
+    difference = (names[0], names[1]) if len(names) > 1 else None
+    yield "_layer_module", layer_module.draw(cells, early[-1], difference=difference), cells
+    retention = retention_rows(result.arms)
+    if retention:
+        every = [row for row in rows if row["group"] == "all"]
+        yield "_along", along.draw(every, retention, "cosine", log=True), [*_wide(every, retention)]
+
+
+def _early(result: GradAngle, moments: Sequence[str]) -> list[str]:
+    """θ_A and the first step after it that all show, where there are any; else the last moment."""
+    shared = [label for label in moments if all(label in arm.labels for arm in result.arms)]
+    found = [label for label in shared if label == "θ_A"]
+    found += [label for label in shared if label.startswith("θ_A+")][:1]
+    return found or [shared[-1] if shared else moments[-1]]
+
+
+def _wide(
+    rows: Sequence[dict[str, Any]], retention: Sequence[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Both tables behind the figure in one: a row has the columns of the other empty."""
+    columns = dict.fromkeys([*rows[0], *retention[0]], "")
+    for row in (*rows, *retention):
+        yield {**columns, **row}
+
+
+def _example_figures(examples: dict[str, Tables]) -> Iterator[Drawn]:
+    for arm, tables in examples.items():
+        ending = f"_pairs_{arm}" if len(examples) > 1 else "_pairs"
+        yield ending, pairwise.draw(tables["pairs"]), tables["pairs"]
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "values": " ".join(map(repr, row["values"]))}
+
+
+def _conflicts(path: Path, examples: dict[str, Tables]) -> Path:
+    """The ranked list of conflicts, with the texts."""
+    rows = [row for tables in examples.values() for row in tables["conflicts"]]
+    with written_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+    return path
 
 
 def command(runs: Sequence[Run], asked: Asked, as_json: bool) -> None:
@@ -51,12 +127,13 @@ def command(runs: Sequence[Run], asked: Asked, as_json: bool) -> None:
     def say(line: str) -> None:
         hint.print(line, soft_wrap=True, markup=False)
 
-    result, files = grad_angle(runs, asked, say)
+    result, examples, files = grad_angle(runs, asked, say)
     if as_json:
-        print(json.dumps(to_json(result, notes(result)), allow_nan=False))
+        print(json.dumps(to_json(result, notes(result), without_pairs(examples)), allow_nan=False))
         return
     console = Console(highlight=False)
     console.print(render(result))
+    console.print(render_examples(examples))
     console.print()
     for file in files:
         console.print(str(file), soft_wrap=True)

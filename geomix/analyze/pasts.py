@@ -16,7 +16,7 @@ from geomix.arms import arm_of, prepared_arms
 from geomix.config_record import RecordConfig
 from geomix.data.batch import Batch
 from geomix.data.chat import chat_format
-from geomix.data.example import TokenisedExample
+from geomix.data.example import Example, TokenisedExample
 from geomix.data.stage import MIXED
 from geomix.data.template import tokenise_all
 from geomix.model.gradient import backward_over, batches_of, plain_forward
@@ -89,8 +89,16 @@ def gradients(
             yield SHUFFLED, _gradient(past, loaded, parameters, _shuffled(batches))
 
 
-def probe_batches(past: Revisit, loaded: LoadedModel) -> dict[str, list[Batch]]:
-    """The probe sets as they are recorded, in batches of the set's mean loss."""
+def probe_batches(
+    past: Revisit, loaded: LoadedModel, most: int | None = None
+) -> dict[str, list[Batch]]:
+    """The probe sets as they are recorded, in batches of the set's mean loss.
+
+    Args:
+        past: the arm.
+        loaded: its model.
+        most: examples of a set at most, its first ones; then the mean is over these.
+    """
     record, train = past.config.record, past.config.stages[0].train
     assert record is not None
     width = row_width(train, loaded)
@@ -98,19 +106,27 @@ def probe_batches(past: Revisit, loaded: LoadedModel) -> dict[str, list[Batch]]:
         name: list(
             batches_of(examples, train.loss, record.batch_size, loaded.pad_id, loaded.device, width)
         )
-        for name, examples in probe_examples(past, loaded).items()
+        for name, examples in probe_examples(past, loaded, most).items()
     }
 
 
-def probe_examples(past: Revisit, loaded: LoadedModel) -> dict[str, list[TokenisedExample]]:
-    """The examples of each probe set that are recorded, as tokens."""
-    record = past.config.record
-    assert record is not None
+def probe_examples(
+    past: Revisit, loaded: LoadedModel, most: int | None = None
+) -> dict[str, list[TokenisedExample]]:
+    """The examples of each probe set that are recorded, as tokens; `most` as in `probe_batches`."""
     chat = chat_format(past.config.chat_template, loaded.tokenizer)
     return {
-        name: tokenise_all(loaded.tokenizer, examples[: record.probes], chat)
-        for name, examples in past.prepared.probes.items()
+        name: tokenise_all(loaded.tokenizer, examples, chat)
+        for name, examples in probe_texts(past, most).items()
     }
+
+
+def probe_texts(past: Revisit, most: int | None = None) -> dict[str, list[Example]]:
+    """The examples of each probe set that are recorded; `most` as in `probe_batches`."""
+    record = past.config.record
+    assert record is not None
+    count = record.probes if most is None else min(most, record.probes)
+    return {name: examples[:count] for name, examples in past.prepared.probes.items()}
 
 
 def _gradient(

@@ -1,0 +1,183 @@
+"""Single examples: what `geomix analyze grad-angle` says of them, at one moment of every arm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from geomix.analyze.angle_notes import number, signed
+from geomix.analyze.angle_sources import Asked, Say
+from geomix.analyze.moments import TrainingMoment, chosen
+from geomix.run import Run
+
+if TYPE_CHECKING:
+    from geomix.revisit import Point, Revisit
+
+Tables = dict[str, list[dict[str, Any]]]
+"""Tidy tables by name: cosines, quantiles, ranks, principal_angles, conflicts, facts, pairs."""
+
+MOST_CONFLICTS = 100
+"""Pairs that the list holds."""
+
+_SHOWN = 5
+"""Conflicts that the terminal shows of an arm."""
+
+_FIRST, _SECOND = "D_A", "D_B"
+
+
+def single_examples(
+    pasts: Mapping[Path, Revisit], arms: Sequence[Run], asked: Asked, say: Say
+) -> dict[str, Tables]:
+    """Compare the gradients of single examples in each arm whose weights are at hand.
+
+    The moment is the first one after θ_A whose weights are kept, of those that are asked for; else
+    θ_A, else the first of all: at θ_A itself the gradients of D_A are nearly zero.
+
+    Args:
+        pasts: the arms whose weights can be looked at, by folder.
+        arms: of the run, in order.
+        asked: how parameters are grouped, which moments may be taken, and how many examples.
+        say: is told of what takes a while.
+
+    Returns:
+        The tables by the arm's name; empty where nothing is asked for or can be had.
+    """
+    if not asked.examples:
+        return {}
+    found: dict[str, Tables] = {}
+    for arm in arms:
+        past = pasts.get(arm.path)
+        point = None if past is None else _point(past, asked)
+        if past is not None and point is not None:
+            say(f"{arm.path}: single examples at {_label(past, point)}")
+            found[arm.name] = _tables(past, point, asked)
+            past.ready.loaded = None
+    return found
+
+
+def _point(past: Revisit, asked: Asked) -> Point | None:
+    from geomix.analyze.pasts import moment_of, unsaid
+
+    is_asked = chosen(asked.at)
+    points = {moment_of(past, p): p for p in past.points(unsaid)}
+    there = [moment for moment in points if is_asked(moment)]
+    ranked = sorted(there, key=_preferred)
+    return points[ranked[0]] if ranked else None
+
+
+def _preferred(moment: TrainingMoment) -> tuple[int, int, int]:
+    kind = 0 if moment.stage and not moment.is_boundary else 1 if moment.label == "θ_A" else 2
+    return kind, moment.stage, moment.step
+
+
+def _label(past: Revisit, point: Point) -> str:
+    from geomix.analyze.pasts import moment_of
+
+    return moment_of(past, point).label
+
+
+def _tables(past: Revisit, point: Point, asked: Asked) -> Tables:
+    from geomix.analyze import example_rows as rows
+    from geomix.analyze.examples import example_geometry
+
+    by = "layer" if asked.by == "head" else asked.by
+    stage = past.stages()[point.stage]
+    seen = example_geometry(past, point, stage, by, asked.examples)
+    return {
+        "cosines": list(rows.cosine_rows(seen)),
+        "quantiles": list(rows.quantile_rows(seen)),
+        "ranks": list(rows.rank_rows(seen)),
+        "principal_angles": list(rows.angle_rows(seen)),
+        "conflicts": list(rows.conflict_rows(seen, _FIRST, _SECOND, MOST_CONFLICTS)),
+        "facts": list(rows.fact_rows(seen, _FIRST, _SECOND)),
+        "pairs": list(rows.pairwise_rows(seen, _FIRST, _SECOND)),
+    }
+
+
+def without_pairs(found: Mapping[str, Tables]) -> dict[str, Tables]:
+    """All but the matrix of pairs, which the figure's CSV holds; nan becomes None."""
+    return {
+        arm: {name: [_plain(r) for r in rows] for name, rows in tables.items() if name != "pairs"}
+        for arm, tables in found.items()
+    }
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    bad = {key for key, v in row.items() if isinstance(v, float) and not math.isfinite(v)}
+    return {key: None if key in bad else value for key, value in row.items()}
+
+
+def render(found: Mapping[str, Tables]) -> RenderableType:
+    """For each arm the worst conflicts and how the sets' examples lie, in 80 columns."""
+    parts: list[RenderableType] = []
+    for arm, tables in found.items():
+        moment = tables["cosines"][0]["moment"]
+        parts += ["", _conflicts(arm, moment, tables), _sets(tables)]
+        parts += [Text(line) for line in _uncertain(tables)]
+    return Group(*parts)
+
+
+def _conflicts(arm: str, moment: str, tables: Tables) -> Table:
+    title = f"{arm} at {moment}: the examples of D_A and D_B that conflict most (cosine)"
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1))
+    for name, justify in (("cos", "right"), ("D_A", "left"), ("D_B", "left")):
+        table.add_column(name, justify="right" if justify == "right" else "left", no_wrap=True)
+    for row in tables["conflicts"][:_SHOWN]:
+        texts = (_text(row[f"{k}_prompt"], row[f"{k}_target"]) for k in ("first", "second"))
+        table.add_row(signed(row["cosine"]), *(Text(text) for text in texts))
+    return table
+
+
+def _text(prompt: str, target: str) -> str:
+    whole = " ".join(f"{prompt} → {target}".split())
+    return whole if len(whole) <= 34 else whole[:16] + "…" + whole[-17:]  # noqa: PLR2004
+
+
+def _sets(tables: Tables) -> Table:
+    """How much the examples of each set agree, and what space they and D_A's share."""
+    table = Table(box=None, padding=(0, 1))
+    names = ["set", "cos within\n5 % to 95 %", "cos with D_A\n5 % to 95 %", "effective\nrank of n"]
+    for name in [*names, "overlap\nwith D_A", "random\noverlap"]:
+        table.add_column(name, justify="left" if name == "set" else "right", no_wrap=True)
+    whole = [row for row in tables["quantiles"] if row["group"] == "all"]
+    pairs = {frozenset((row["first"], row["second"])): row for row in whole}
+    angles = {
+        row["second"]: row
+        for row in tables["principal_angles"]
+        if row["group"] == "all" and row["first"] == _FIRST
+    }
+    for row in (row for row in tables["ranks"] if row["group"] == "all"):
+        name = row["set"]
+        other = angles.get(name)
+        table.add_row(
+            name,
+            _spread(pairs[frozenset((name,))]),
+            _spread(pairs[frozenset((_FIRST, name))]) if name != _FIRST else "",
+            f"{row['effective_rank']:.1f} of {row['n']}",
+            f"{other['overlap']:.3f}" if other else "",
+            number(other["random_overlap"]) if other else "",
+        )
+    return table
+
+
+def _spread(row: Mapping[str, Any]) -> str:
+    return f"{signed(row['q5'])} to {signed(row['q95'])}"
+
+
+def _uncertain(tables: Tables) -> list[str]:
+    """What a subsample that stands for a set leaves open."""
+    lines = []
+    for row in tables["cosines"]:
+        if row["group"] != "all" or row["verdict"] == "exact" or row["first"] != _FIRST:
+            continue
+        what = f"cos(D_A, {row['second']}) of the sets: {signed(row['cosine'])}"
+        between = f"{signed(row['low'])} to {signed(row['high'])} over examples"
+        told = " undetermined;" if row["verdict"] == "undetermined" else ""
+        lines.append(f"{what},{told} {between}; reliability bound {number(row['bound'])}")
+    return lines
