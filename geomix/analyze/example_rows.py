@@ -18,6 +18,7 @@ from geomix.geometry.examples import (
     conflicts,
     cosine_with_set,
     example_cosines,
+    largest_share,
     members,
     pair_values,
     reliability,
@@ -96,7 +97,7 @@ def quantile_rows(found: ExampleGeometry) -> Rows:
 
 
 def rank_rows(found: ExampleGeometry) -> Rows:
-    """Every group and set: how many directions its examples' gradients fill."""
+    """Every group and set: how many directions its examples' gradients fill, and one's weight."""
     for s, name in enumerate(found.sets):
         at = members(found.owners, s)
         blocks = found.gram[:, at[:, None], at]
@@ -105,12 +106,14 @@ def rank_rows(found: ExampleGeometry) -> Rows:
             participation_ratio(blocks),
             spectrum(blocks),
         )
+        longest = largest_share(blocks)
         for g, where in enumerate(_groups(found)):
             yield where | {
                 "set": name,
                 "n": len(at),
                 "effective_rank": float(entropy[g]),
                 "participation_ratio": float(ratio[g]),
+                "largest_share": float(longest[g]),
                 f"directions_{100 * SHARE:g}": rank_of(values[g]),
             }
 

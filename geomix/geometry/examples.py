@@ -123,7 +123,11 @@ def set_cosine(
     This one covered 94 to 99 %, with gradients of unequal length that share directions 96 to 99 %,
     at reliability 0.7 96 to 99.7 %, of half of a finite set 91 to 99 %. It errs to the wide side as
     the jackknife counts noise times noise twice (Efron and Stein 1981); without that part, which
-    can be estimated, it covered down to 80 %.
+    can be estimated, it covered down to 80 %. No interval from a sample knows of a rare example
+    that outweighs the others: of real gradients, samples of 64 of 100 covered 92 to 96 %, one pair
+    of sets 85 %, but 75 % where one example had 86 % of its set's summed squared lengths
+    (`largest_share` tells). Where hardly any reliability is left, the samples that look determined
+    do so by luck and cover less: 63 to 90 % of those of 16.
 
     Args:
         gram: `(..., N, N)`.
@@ -206,6 +210,17 @@ class _Sample:
             return np.full(left.shape[:-1], np.nan)
         spread = ((left - left.mean(axis=-1, keepdims=True)) ** 2).sum(axis=-1)
         return np.asarray((1 - self.share) * (self.n - 1) / self.n * spread)
+
+
+def largest_share(block: Floats) -> Floats:
+    """Share of a set's summed squared lengths that its longest gradient has, `(...)`, 1/n to 1.
+
+    Args:
+        block: `(..., n, n)`, of the Gram matrix.
+    """
+    squares = np.maximum(np.diagonal(block, axis1=-2, axis2=-1), 0.0)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(squares.max(axis=-1) / squares.sum(axis=-1))
 
 
 def example_cosines(gram: Floats) -> Floats:

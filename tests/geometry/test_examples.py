@@ -15,6 +15,7 @@ from geomix.geometry.examples import (
     conflicts,
     cosine_with_set,
     example_cosines,
+    largest_share,
     members,
     pair_values,
     reliability,
@@ -257,6 +258,11 @@ def test_conflict_with_a_whole_set() -> None:
     ]
     assert order.tolist() == expected_order
     assert members(OWNERS, 1).tolist() == [6, 7, 8, 9]
+
+
+def test_the_longest_gradients_share() -> None:
+    found = largest_share(np.stack([gram(np.diag([1.0, 3.0, 2.0])), np.eye(3), np.zeros((3, 3))]))
+    np.testing.assert_allclose(found, [9 / 14, 1 / 3, np.nan])
 
 
 def test_no_cosine_with_a_gradient_of_zero() -> None:
