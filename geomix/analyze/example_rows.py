@@ -21,11 +21,10 @@ from geomix.geometry.examples import (
     largest_share,
     members,
     pair_values,
-    reliability,
-    set_cosine,
     set_products,
     with_set,
 )
+from geomix.geometry.sampling import reliability, set_cosine
 from geomix.geometry.subspace import (
     SHARE,
     effective_rank,
@@ -47,7 +46,7 @@ def cosine_rows(found: ExampleGeometry) -> Rows:
     """Every group and pair of sets: the cosine, what it is worth, and whether it can be read.
 
     `measured` is the cosine between the examples that were looked at, `cosine` the estimate for the
-    sets (`geomix.geometry.examples.set_cosine`), with its 95 % interval over examples.
+    sets (`geomix.geometry.sampling.set_cosine`), with its 95 % interval over examples.
     """
     inner = set_products(found.gram, found.owners)
     reliable = reliability(found.gram, found.owners, found.sampled)

@@ -10,7 +10,6 @@ from scipy.stats import t as student
 
 from geomix.geometry.cosine import Floats
 from geomix.geometry.examples import (
-    bounds,
     by_conflict,
     conflicts,
     cosine_with_set,
@@ -18,11 +17,10 @@ from geomix.geometry.examples import (
     largest_share,
     members,
     pair_values,
-    reliability,
-    set_cosine,
     set_products,
     with_set,
 )
+from geomix.geometry.sampling import bounds, reliability, set_cosine
 
 OWNERS = np.array([0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2])
 
