@@ -18,13 +18,13 @@ from geomix.geometry.examples import (
     conflicts,
     cosine_with_set,
     example_cosines,
+    largest_share,
     members,
     pair_values,
-    reliability,
-    set_cosine,
     set_products,
     with_set,
 )
+from geomix.geometry.sampling import reliability, set_cosine
 from geomix.geometry.subspace import (
     SHARE,
     effective_rank,
@@ -46,7 +46,7 @@ def cosine_rows(found: ExampleGeometry) -> Rows:
     """Every group and pair of sets: the cosine, what it is worth, and whether it can be read.
 
     `measured` is the cosine between the examples that were looked at, `cosine` the estimate for the
-    sets (`geomix.geometry.examples.set_cosine`), with its 95 % interval over examples.
+    sets (`geomix.geometry.sampling.set_cosine`), with its 95 % interval over examples.
     """
     inner = set_products(found.gram, found.owners)
     reliable = reliability(found.gram, found.owners, found.sampled)
@@ -96,7 +96,7 @@ def quantile_rows(found: ExampleGeometry) -> Rows:
 
 
 def rank_rows(found: ExampleGeometry) -> Rows:
-    """Every group and set: how many directions its examples' gradients fill."""
+    """Every group and set: how many directions its examples' gradients fill, and one's weight."""
     for s, name in enumerate(found.sets):
         at = members(found.owners, s)
         blocks = found.gram[:, at[:, None], at]
@@ -105,12 +105,14 @@ def rank_rows(found: ExampleGeometry) -> Rows:
             participation_ratio(blocks),
             spectrum(blocks),
         )
+        longest = largest_share(blocks)
         for g, where in enumerate(_groups(found)):
             yield where | {
                 "set": name,
                 "n": len(at),
                 "effective_rank": float(entropy[g]),
                 "participation_ratio": float(ratio[g]),
+                "largest_share": float(longest[g]),
                 f"directions_{100 * SHARE:g}": rank_of(values[g]),
             }
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import FuncNorm
 from matplotlib.figure import Figure
 
 from geomix.geometry.cosine import Floats
@@ -28,7 +29,8 @@ Row = Mapping[str, Any]
 def draw(rows: Sequence[Row]) -> Figure:
     """One cell for every pair of examples, in the rows' order; lines part the sets.
 
-    Colours are symmetric about 0 and reach to the largest cosine of two different examples. The
+    Colours are symmetric about 0, reach to the largest cosine of two different examples and go by
+    the signed root, as pairs of one set are often alike where those across sets hardly are. The
     diagonal, where each meets itself, and what is not defined are left white.
 
     Args:
@@ -43,8 +45,7 @@ def draw(rows: Sequence[Row]) -> Figure:
         image = axes.imshow(
             np.ma.masked_invalid(table),
             cmap=_MAP,
-            vmin=-most,
-            vmax=most,
+            norm=FuncNorm((_root, _square), vmin=-most, vmax=most),
             interpolation="none",
             aspect="equal",
         )
@@ -52,12 +53,20 @@ def draw(rows: Sequence[Row]) -> Figure:
             side.set_visible(True)
         _part(axes, sets)
         bar = figure.colorbar(image, ax=axes, location="bottom", shrink=0.75, aspect=26, pad=0.02)
-        bar.set_label("cosine of two examples' gradients")
+        bar.set_label("cosine of two examples' gradients (by signed root)")
         bar.outline.set_linewidth(0.6)
-        ends = [-most, -most / 2, 0.0, most / 2, most]
+        ends = [-most, -most / 4, 0.0, most / 4, most]
         bar.set_ticks(ends, labels=[_number(value) for value in ends])
         settle(figure)
     return figure
+
+
+def _root(values: Any) -> Any:
+    return np.sign(values) * np.sqrt(np.abs(values))
+
+
+def _square(values: Any) -> Any:
+    return np.sign(values) * np.square(values)
 
 
 def _matrix(rows: Sequence[Row]) -> tuple[list[str], Floats]:

@@ -196,6 +196,7 @@ def test_every_table_is_full(past: Revisit) -> None:
     ranks = list(rank_rows(found))
     assert len(ranks) == groups * sets
     assert all(1 <= row["participation_ratio"] <= 3 + 1e-9 for row in ranks)
+    assert all(1 / 3 <= row["largest_share"] <= 1 for row in ranks)
     assert all(1 <= row["directions_90"] <= 3 for row in ranks)
     angles = list(angle_rows(found))
     assert len(angles) == groups * pairs

@@ -10,18 +10,17 @@ from scipy.stats import t as student
 
 from geomix.geometry.cosine import Floats
 from geomix.geometry.examples import (
-    bounds,
     by_conflict,
     conflicts,
     cosine_with_set,
     example_cosines,
+    largest_share,
     members,
     pair_values,
-    reliability,
-    set_cosine,
     set_products,
     with_set,
 )
+from geomix.geometry.sampling import bounds, reliability, set_cosine
 
 OWNERS = np.array([0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2])
 
@@ -257,6 +256,11 @@ def test_conflict_with_a_whole_set() -> None:
     ]
     assert order.tolist() == expected_order
     assert members(OWNERS, 1).tolist() == [6, 7, 8, 9]
+
+
+def test_the_longest_gradients_share() -> None:
+    found = largest_share(np.stack([gram(np.diag([1.0, 3.0, 2.0])), np.eye(3), np.zeros((3, 3))]))
+    np.testing.assert_allclose(found, [9 / 14, 1 / 3, np.nan])
 
 
 def test_no_cosine_with_a_gradient_of_zero() -> None:

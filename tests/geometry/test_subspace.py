@@ -52,6 +52,7 @@ def test_how_many_directions_hold_a_share() -> None:
     assert [rank_of(values, share) for share in (0.4, 0.5, 0.51, 0.8, 0.81, 0.95, 1.0)] == [
         *(1, 1, 2, 2, 3, 4, 4)
     ]
+    assert rank_of(np.array([0.7, 0.2, 0.1]), 0.9) == 2  # though 0.7 + 0.2 is less in float64
     assert rank_of(np.zeros(3)) == 0
 
 

@@ -57,6 +57,8 @@ def test_colours_are_symmetric_about_zero_and_tell_the_sign_in_grey() -> None:
     drawn = image(draw(given))
     most = max(abs(r["cosine"]) for r in given if r["cosine"] != 1.0)
     assert drawn.get_clim() == (-most, most)
+    at = drawn.norm(most * np.array([-1, -0.25, 0, 0.25, 1])).tolist()
+    assert at == pytest.approx([0, 0.25, 0.5, 0.75, 1])
     colours = drawn.cmap(np.linspace(0, 1, 101))[:, :3]
     grey = colours @ [0.299, 0.587, 0.114]  # luma, as printers take it
     assert (np.diff(grey) > 0).all()
