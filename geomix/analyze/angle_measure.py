@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from geomix.analyze.angle_sources import Asked, Say, Seen, pasts_of, seen_of
+from geomix.analyze.angle_sources import Asked, Say, Seen, check_asked, pasts_of, seen_of
 from geomix.analyze.angles import ArmAngles, GradAngle, Secants
 from geomix.analyze.directions import rank
 from geomix.analyze.groups import Layout, same_parameters
@@ -48,6 +48,7 @@ def measured(
         UserError: nothing is recorded and no weights are kept, a needed probe set is missing, a
             file cannot be read, or the runs are not of one model.
     """
+    check_asked(asked)
     found = [(run, arm) for run in runs for arm in run.arms if arm.resolved_file.is_file()]
     check_tokenizers([arm for _, arm in found])
     replicates(runs, found)  # a seed that is given twice shows before anything is computed

@@ -68,6 +68,18 @@ class Seen:
     sources: dict[str, str]
 
 
+def check_asked(asked: Asked) -> None:
+    """Refuse what cannot be, before anything is loaded.
+
+    Raises:
+        UserError: a moment is none, or a record is to give what none holds.
+    """
+    chosen(asked.at)
+    if asked.source == "record" and asked.needs_weights:
+        what = "--by head" if asked.by == "head" else "--metric adam"
+        raise UserError(f"{what} --from record: a record does not hold it; leave out --from")
+
+
 def pasts_of(run: Run, asked: Asked, remarks: list[str]) -> dict[Path, Revisit]:
     """The arms of a run whose weights can be looked at, by folder.
 
@@ -84,9 +96,6 @@ def pasts_of(run: Run, asked: Asked, remarks: list[str]) -> dict[Path, Revisit]:
 
     quiet_libraries()
     if asked.source == "record":
-        if asked.needs_weights:
-            what = "--by head" if asked.by == "head" else "--metric adam"
-            raise UserError(f"{what} --from record: a record does not hold it; leave out --from")
         return {}
     if not asked.needs_weights and not any(_keeps_weights(arm) for arm in run.arms):
         return {}
