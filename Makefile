@@ -37,13 +37,14 @@ bench: $(READY)  ## speed and cost, as ratios in one run
 	$(BIN)/python benchmarks/recorder.py
 	$(BIN)/python benchmarks/per_example.py
 	$(BIN)/python benchmarks/path.py
-	$(BIN)/python benchmarks/per_example.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/tokenise.py
 	$(BIN)/python benchmarks/scoring.py
 	$(BIN)/python benchmarks/train.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/recording_growth.py
+	$(BIN)/python benchmarks/recording_memory.py
+	$(BIN)/python benchmarks/grad_angle.py
 
 base: $(READY)  ## make the built-in base model again (about an hour)
 	$(BIN)/python data/make_base.py --out data/base
