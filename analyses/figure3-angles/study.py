@@ -1,4 +1,7 @@
-"""Figure 3, measured: `study.py train` trains what is missing, `study.py verdict` says the rest."""
+"""Figure 3, measured: `study.py train` trains what is missing, `measure` measures, then `verdict`.
+
+What is measured goes into `angles-*.csv`, `retention.csv` and the figures beside this file.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from judged import verdicts
+from measured import measure_all
 
 from geomix.run import open_run
 
@@ -86,11 +91,27 @@ def _train(folder: Path, config: dict[str, Any], seed: int) -> None:
 def main() -> None:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["train"])
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
-    parser.add_argument("--jobs", type=int, default=2)
+    commands = parser.add_subparsers(dest="what", required=True)
+    training = commands.add_parser("train")
+    training.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    training.add_argument("--jobs", type=int, default=2)
+    measuring = commands.add_parser("measure")
+    measuring.add_argument("second", choices=list(SECOND), nargs="*", default=list(SECOND))
+    commands.add_parser("verdict")
     asked = parser.parse_args()
-    train(asked.seeds, asked.jobs)
+    if asked.what == "train":
+        train(asked.seeds, asked.jobs)
+    elif asked.what == "measure":
+        for second in asked.second:
+            seeds = [seed for seed in SEEDS if is_done(folder_of(seed, second))]
+            measure_all(second, [open_run(folder_of(seed, second)) for seed in seeds], HERE)
+    else:
+        print(verdicts(HERE, list(SECOND)))
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a run has ended."""
+    return folder.is_dir() and open_run(folder).status()["state"] == "done"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,168 @@
+"""From the tables to the verdicts, by the rule that was written before the runs."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import false_discovery_control, ttest_1samp
+
+from geomix.stats import t_interval
+
+LEVEL = 1 - 0.05 / 3
+"""Of the intervals: each claim is tested on three D_B."""
+
+SMALLEST = 0.05
+"""A smaller turn is none worth the name."""
+
+ENOUGH = 10
+"""Paired seeds that a verdict needs."""
+
+CLAIMS = {
+    "1: random words in stage 1, cos(g_A, g_B)": (
+        "D_B",
+        "random-none",
+        "none-none",
+        "control-none",
+    ),
+    "2: prose in stage 2, cos(g_A, u)": ("update", "none-generic", "none-none", "none-control"),
+}
+"""What is compared, the mixed arm, the plain one, the passage-free control."""
+
+Values = dict[tuple[str, str, str, str, str], dict[int, float]]
+"""(arm, moment, metric, one, other) → seed → cosine; `one` is D_A or held-out."""
+
+
+def verdicts(folder: Path, seconds: Sequence[str]) -> str:
+    """The whole table as text."""
+    lines: list[str] = []
+    for name, claim in CLAIMS.items():
+        lines += [f"Claim {name}, at θ_A+4", ""]
+        told: list[tuple[str, str]] = []
+        for second in seconds:
+            file = folder / f"angles-{second}.csv"
+            if not file.exists():
+                lines.append(f"  {second}: not measured yet")
+                continue
+            values = _read(file)
+            paper, passages, text = _judged(values, claim)
+            told.append((paper, passages))
+            lines += [f"  {second}: {line}" for line in text]
+        if len(told) == len(seconds):
+            for k, label in enumerate(("as the paper compares", "the passages")):
+                found = [both[k] for both in told]
+                one = found[0] if len(set(found)) == 1 else "mixed: " + ", ".join(found)
+                lines.append(f"  {label}: {one}")
+        lines.append("")
+    for second in seconds:
+        if (folder / f"angles-{second}.csv").exists():
+            lines += [*_beside(second, folder), ""]
+    return "\n".join(lines)
+
+
+def _judged(
+    values: Values,
+    claim: tuple[str, str, str, str],
+    moment: str = "θ_A+4",
+    metric: str = "euclidean",
+) -> tuple[str, str, list[str]]:
+    """Both verdicts of one D_B, and the lines that say why."""
+    other, mixed, plain, control = claim
+    e = _difference(values, mixed, plain, moment, metric, "D_A", other)
+    p = _difference(values, mixed, control, moment, metric, "D_A", other)
+    n = e - _difference(values, mixed, plain, moment, metric, "held-out", other)
+    intervals = {k: t_interval(list(v), LEVEL) for k, v in (("E", e), ("P", p), ("N", n))}
+    paper = _verdict(intervals["E"], intervals["N"], len(e))
+    passages = _verdict(intervals["P"], (1.0, 0.0), len(p))
+    text = ", ".join(f"{k} {m:+.3f} ± {h:.3f}" for k, (m, h) in intervals.items())
+    return (
+        paper,
+        passages,
+        [f"{text} (n = {len(e)}); as the paper compares: {paper}; the passages: {passages}"],
+    )
+
+
+def _verdict(effect: tuple[float, float], beyond: tuple[float, float], n: int) -> str:
+    if n < ENOUGH:
+        return f"undetermined (n = {n})"
+    if effect[0] - effect[1] > 0 and beyond[0] - beyond[1] > 0:
+        return "supported"
+    return "refuted" if effect[0] + effect[1] < SMALLEST else "undetermined"
+
+
+def _difference(
+    values: Values, one: str, other: str, moment: str, metric: str, first: str, second: str
+) -> np.ndarray:
+    """Of two arms' cosines, seed by seed."""
+    a = values[one, moment, metric, first, second]
+    b = values[other, moment, metric, first, second]
+    return np.array([a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())])
+
+
+def _read(file: Path) -> Values:
+    values: Values = defaultdict(dict)
+    with file.open(encoding="utf-8", newline="") as lines:
+        for row in csv.DictReader(lines):
+            pair = (row["first"], row["second_direction"])
+            first, second = pair[::-1] if pair == ("D_B", "held-out") else pair
+            key = (row["arm"], row["moment"], row["metric"], first, second)
+            values[key][int(row["seed"])] = float(row["cosine"])
+    return values
+
+
+def _beside(second: str, folder: Path) -> Iterator[str]:
+    """What is reported without a verdict: other moments, Adam's metric, layers, exact match."""
+    values = _read(folder / f"angles-{second}.csv")
+    yield f"{second}, reported beside (95 % intervals)"
+    for name, (other, mixed, plain, control) in CLAIMS.items():
+        moments = dict.fromkeys(
+            (m, metric) for arm, m, metric, a, b in values if (arm, a, b) == (mixed, "D_A", other)
+        )
+        for moment, metric in moments:
+            if (plain, moment, metric, "D_A", other) not in values:
+                continue
+            parts = []
+            for label, base in (("E", plain), ("P", control)):
+                if (base, moment, metric, "D_A", other) in values:
+                    found = _difference(values, mixed, base, moment, metric, "D_A", other)
+                    mean, half = t_interval(list(found))
+                    parts.append(f"{label} {mean:+.3f} ± {half:.3f}")
+            yield f"  {name[:1]}: {moment:6} {metric:9} {', '.join(parts)}"
+        yield from _by_layer(folder / f"layers-{second}.csv", name, (other, mixed, plain))
+    yield from _exact_match(folder / f"retention-{second}.csv")
+
+
+def _by_layer(file: Path, name: str, claim: tuple[str, str, str]) -> Iterator[str]:
+    other, mixed, plain = claim
+    found: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+    with file.open(encoding="utf-8", newline="") as lines:
+        for row in csv.DictReader(lines):
+            if row["second_direction"] == other and row["group"] != "all":
+                found[row["arm"], row["group"]][int(row["seed"])] = float(row["cosine"])
+    groups = list(dict.fromkeys(group for _, group in found))
+    differences = [
+        np.array([found[mixed, g][s] - found[plain, g][s] for s in sorted(found[plain, g])])
+        for g in groups
+    ]
+    q = false_discovery_control([ttest_1samp(d, 0).pvalue for d in differences])
+    cells = [
+        f"{g} {d.mean():+.3f} (q {v:.2g})" for g, d, v in zip(groups, differences, q, strict=True)
+    ]
+    yield f"  {name[:1]}: by layer, E at θ_A+4 (Benjamini–Hochberg): {'; '.join(cells)}"
+
+
+def _exact_match(file: Path) -> Iterator[str]:
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    with file.open(encoding="utf-8", newline="") as lines:
+        for row in csv.DictReader(lines):
+            if row["stage"] == "1" and row["set"] in ("D_A", "D_B"):
+                found[row["arm"], row["set"]].append(float(row["exact_match"]))
+    for arm in dict.fromkeys(arm for arm, _ in found):
+        cells = []
+        for name in ("D_A", "D_B"):
+            mean, half = t_interval(found[arm, name])
+            cells.append(f"{name} {mean:.0f} ± {half:.0f} %")
+        yield f"  exact match after stage 2, {arm:15} {', '.join(cells)}"
