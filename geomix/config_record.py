@@ -56,6 +56,7 @@ _LAID_UNDER: dict[str, dict[str, Any]] = {
         "pairs": True,
         "activations": 0,
         "lens": False,
+        "scratch": "disk",  # or it would hold the gradients of two moments
     },
 }
 
@@ -69,7 +70,8 @@ class RecordConfig(Strict):
     preset: Preset = "light"
     """What the keys that are not given are: `light` (small probes, few snapshots) has the defaults
     named here; `path`, for where the forgetting happens, has `at: [every:1]`, `midpoints: true`,
-    `pairs: true`, `activations: 0` and `lens: false`. `geomix config show` shows what it makes."""
+    `pairs: true`, `activations: 0`, `lens: false` and `scratch: disk`. `geomix config show` shows
+    what it makes."""
     at: Annotated[list[str | int], AfterValidator(_scheduled)] = Field(
         default=["boundaries", "log:4"]
     )

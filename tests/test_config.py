@@ -480,6 +480,7 @@ def test_a_preset_fills_the_recorders_keys_that_are_not_given(tmp_path: Path) ->
     path = recorded(tmp_path, "{preset: path}")
     assert (path.at, path.midpoints, path.activations, path.lens) == (["every:1"], True, 0, False)
     assert (path.probes, path.pairs, light.pairs) == (light.probes, True, False)
+    assert (path.scratch, light.scratch) == ("disk", "memory")
     assert recorded(tmp_path, "{preset: path, midpoints: false}").pairs is False
     (line,) = mistakes(tmp_path, f"{STAGES}record: {{pairs: true}}\n")
     assert "give record.midpoints: true" in line
