@@ -116,6 +116,8 @@ def _read(file: Path) -> Values:
 def _beside(second: str, folder: Path) -> Iterator[str]:
     """What is reported without a verdict: other moments, Adam's metric, layers, exact match."""
     values = _read(folder / f"angles-{second}.csv")
+    if (folder / f"adam-{second}.csv").exists():
+        values |= _read(folder / f"adam-{second}.csv")
     yield f"{second}, reported beside (95 % intervals)"
     for name, (other, mixed, plain, control) in CLAIMS.items():
         moments = dict.fromkeys(

@@ -17,7 +17,7 @@ from geomix.plots import along, grad_angle, plane
 from geomix.plots.figure import style
 from geomix.run import Run
 
-EARLY = ("A", "+1", "+4")
+EARLY = ("A", "+4")
 """Moments whose angle with the update is measured."""
 
 PAIRS = (("D_A", "D_B"), ("D_B", "held-out"), ("D_A", "update"), ("held-out", "update"))
@@ -31,22 +31,22 @@ def measure_all(second: str, runs: Sequence[Run], folder: Path) -> None:
         runs: one a seed, each with all arms.
         folder: where the files go.
     """
-    weights = measure(runs, Asked(at=EARLY, source="weights"), print)
-    adam = measure(runs, Asked(at=("+4",), metric="adam"), print)
     record = measure(runs, Asked(source="record"))
-    rows = [
-        {"second": second} | row
-        for result in (record, weights, adam)
-        for row in _cosines(result)
-        if result is not record or row["moment"] not in {m for a in weights.arms for m in a.labels}
-    ]
-    _write(folder / f"angles-{second}.csv", rows)
-    layers = [{"second": second} | row for row in _layers(weights)]
-    _write(folder / f"layers-{second}.csv", layers)
+    weights = measure(runs, Asked(at=EARLY, source="weights"), print)
+    seen = {moment for arm in weights.arms for moment in arm.labels}
+    rows = [row for row in _cosines(record) if row["moment"] not in seen]
+    _write(folder / f"angles-{second}.csv", second, [*rows, *_cosines(weights)])
+    _write(folder / f"layers-{second}.csv", second, list(_layers(weights)))
     secants = [row for row in secant_rows(weights) if row["group"] == "all"]
-    _write(folder / f"secants-{second}.csv", [{"second": second} | row for row in secants])
-    _write(folder / f"retention-{second}.csv", [{"second": second} | r for r in _ends(runs)])
+    _write(folder / f"secants-{second}.csv", second, secants)
+    _write(folder / f"retention-{second}.csv", second, list(_ends(runs)))
     _figures(second, weights, record, folder)
+
+
+def measure_adam(second: str, runs: Sequence[Run], folder: Path) -> None:
+    """The same cosines at θ_A+4 in Adam's metric; arguments as `measure_all` has them."""
+    adam = measure(runs, Asked(at=("+4",), metric="adam"), print)
+    _write(folder / f"adam-{second}.csv", second, list(_cosines(adam)))
 
 
 def _cosines(result: GradAngle) -> Iterator[dict[str, Any]]:
@@ -112,8 +112,8 @@ def _save(path: Path, figure: Any) -> None:
         figure.savefig(path, format="svg", metadata={"Date": None})
 
 
-def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+def _write(path: Path, second: str, rows: Sequence[dict[str, Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        table = csv.DictWriter(file, ["d_b", *rows[0]], lineterminator="\n")
         table.writeheader()
-        table.writerows(rows)
+        table.writerows({"d_b": second} | row for row in rows)

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 from judged import verdicts
-from measured import measure_all
+from measured import measure_adam, measure_all
 
 from geomix.run import open_run
 
@@ -97,6 +97,7 @@ def main() -> None:
     training.add_argument("--jobs", type=int, default=2)
     measuring = commands.add_parser("measure")
     measuring.add_argument("second", choices=list(SECOND), nargs="*", default=list(SECOND))
+    measuring.add_argument("--adam", action="store_true", help="in Adam's metric, at θ_A+4")
     commands.add_parser("verdict")
     asked = parser.parse_args()
     if asked.what == "train":
@@ -104,7 +105,8 @@ def main() -> None:
     elif asked.what == "measure":
         for second in asked.second:
             seeds = [seed for seed in SEEDS if is_done(folder_of(seed, second))]
-            measure_all(second, [open_run(folder_of(seed, second)) for seed in seeds], HERE)
+            runs = [open_run(folder_of(seed, second)) for seed in seeds]
+            (measure_adam if asked.adam else measure_all)(second, runs, HERE)
     else:
         print(verdicts(HERE, list(SECOND)))
 

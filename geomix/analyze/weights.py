@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -61,7 +62,7 @@ def looks(
         if point in chosen:
             yield seen.look(ways.of(ahead), start, heads=heads, metric=metric)
         if point.last or start is None:
-            start = _Start(seen.weights(), seen.gradients) if begins else None
+            start = seen.start() if begins else None
 
 
 def _begins(point: Point) -> bool:
@@ -104,16 +105,27 @@ class _Ways:
             return None
         if self._held is None or self._held[0] != stage:
             self._held = None
-            first = self._past.weights(begin)
-            last = self._past.weights(end)
-            self._held = stage, {name: first[name].float() - last[name].float() for name in last}
+            first, last = self._past.weights(begin), self._past.weights(end)
+            names = list(last)
+            way = [first.pop(name).float().sub_(last.pop(name)) for name in names]
+            self._held = stage, _kept(self._past, dict(zip(names, way, strict=True)))
         return self._held[1]
+
+
+def _kept(past: Revisit, tensors: Mapping[str, Tensor | None]) -> dict[str, Any]:
+    """The same numbers, on the disk where the arm's recorder had its gradients there."""
+    record = past.config.record
+    on_the_disk = record is not None and record.scratch == "disk"
+    keep = on_disk(past.arm.analysis_folder) if on_the_disk else in_memory
+    kept = keep(list(tensors.values()))
+    return dict(zip(tensors, kept, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
     """A model as it was, with the gradients of its sets by the parameter's name."""
 
+    past: Revisit
     moment: TrainingMoment
     model: nn.Module
     parameters: dict[str, nn.Parameter]
@@ -122,19 +134,19 @@ class _Seen:
     @classmethod
     def at(cls, past: Revisit, point: Point, stage: Stage) -> _Seen:
         loaded, moment = past.moment(point, stage)
-        record = past.config.record
-        on_the_disk = record is not None and record.scratch == "disk"
-        keep = on_disk(past.arm.analysis_folder) if on_the_disk else in_memory
         parameters = trainable_parameters(moment.model)
         with undisturbed(moment.model):
             found = {
-                name: dict(zip(parameters, keep(one), strict=True))
+                name: _kept(past, dict(zip(parameters, one, strict=True)))
                 for name, one in gradients(past, loaded, parameters)
             }
-        return cls(moment_of(past, point), moment.model, parameters, found)
+        return cls(past, moment_of(past, point), moment.model, parameters, found)
 
-    def weights(self) -> dict[str, Tensor]:
-        return {name: p.detach().float().cpu() for name, p in self.model.named_parameters()}
+    def start(self) -> _Start:
+        """What later moments of the stage that begins here are compared with."""
+        named = self.model.named_parameters()
+        weights = {name: p.detach().float().cpu() for name, p in named}
+        return _Start(_kept(self.past, weights), self.gradients)
 
     def look(
         self,
@@ -162,8 +174,10 @@ class _Seen:
     ) -> Secant | None:
         if any(name not in start.gradients[sets[0]] for name in self.parameters):
             return None  # the stage trains parameters that the one before did not
-        here = self.weights()
-        moved = {name: here[name] - start.weights[name] for name in self.parameters}
+        moved = {
+            name: p.detach().float().cpu() - start.weights[name]
+            for name, p in self.parameters.items()
+        }
         count = len(sets)
         everything = [
             *(cut.split(self.gradients[name]) for name in sets),

@@ -143,6 +143,16 @@ def test_gradients_updates_and_secants_against_plain_autograd(
             assert secants.moved[0, m, i] == pytest.approx(float(way.square().sum()), rel=1e-6)
 
 
+def test_gradients_may_lie_on_the_disk(tiny_model: Path, tmp_path: Path, seen: GradAngle) -> None:
+    config = CONFIG.replace("weights: true", "weights: true, scratch: disk")
+    run = train(tmp_path / "disk", tiny_model, config=config)
+    found = measure([run], Asked(by="parameter", source="weights"))
+    for one, other in zip(found.arms, seen.arms, strict=True):
+        np.testing.assert_array_equal(one.inner, other.inner)
+        np.testing.assert_array_equal(one.secants.here, other.secants.here)
+    assert not list(run.path.glob("arms/*/analysis/*"))
+
+
 def test_where_a_stage_begins_there_is_no_secant(seen: GradAngle) -> None:
     moments = {row["moment"] for row in secant_rows(seen)}
     assert "θ_0" not in moments
