@@ -133,8 +133,8 @@ def _nulls(result: GradAngle) -> Iterator[str]:
         yield "shuffled: D_M with the tokens to predict permuted over the set; the null of D_M."
     if UPDATE in directions:
         yield (
-            "update: minus the way of the weights over the stage (at its start, the one ahead); "
-            "a positive cosine with g_X is a step that lowers the loss of X to first order."
+            "update (u): minus the way of the weights over the stage (at its start, the one ahead)"
+            "; a positive cosine with g_X is a step that lowers the loss of X to first order."
         )
 
 

@@ -17,7 +17,7 @@ from geomix.analyze.angle_measure import measure
 from geomix.analyze.angle_notes import notes, number
 from geomix.analyze.angle_sources import Asked
 from geomix.analyze.cut import Cut
-from geomix.analyze.grad_angle import command, grad_angle
+from geomix.analyze.grad_angle import _conflicts, command, grad_angle
 from geomix.analyze.single import render
 from geomix.errors import UserError
 from geomix.model.load import LoadedModel
@@ -212,3 +212,9 @@ def test_markup_in_a_text_is_shown_as_it_is() -> None:
     title, _, line = _shown(_tables([row])).splitlines()[1:4]
     assert title.startswith("plain, seed 3, at θ_A+1: pairs of examples by inner product")
     assert line.split() == ["-0.500", "[red]a[/nope]", "→", "[/]", "[link=x]", "→", "\\["]
+
+
+def test_an_empty_list_of_conflicts_is_a_table_of_no_rows(tmp_path: Path) -> None:
+    file = _conflicts(tmp_path / "conflicts.csv", {"plain": _tables([])})
+    (head,) = file.read_text().splitlines()
+    assert head.startswith("arm,seed,moment,group,rank,inner_product,cosine,share_of_sets,first_")
