@@ -56,7 +56,7 @@ class Run:
     @property
     def name(self) -> str:
         """The folder's name; of an arm, the arm's name."""
-        return self.path.name
+        return self.path.name or self.path.absolute().name  # "." has no name of its own
 
     @property
     def config_file(self) -> Path:

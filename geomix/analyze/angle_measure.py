@@ -11,7 +11,7 @@ import numpy as np
 from geomix.analyze.angle_sources import Asked, Say, Seen, check_asked, pasts_of, seen_of
 from geomix.analyze.angles import ArmAngles, GradAngle, Secants
 from geomix.analyze.directions import rank
-from geomix.analyze.groups import Layout, same_parameters
+from geomix.analyze.groups import Layout
 from geomix.analyze.look import Look
 from geomix.analyze.moments import chosen
 from geomix.analyze.replicates import check_tokenizers, replicates, seed_of
@@ -55,20 +55,22 @@ def measured(
     seen: dict[Path, Seen] = {}
     remarks: list[str] = []
     first: Mapping[Path, Revisit] = {}
+    layout: Layout | None = None
     for run in runs:
         pasts = pasts_of(run, asked, remarks)
         first = pasts if run == runs[0] else first
         for _, arm in (pair for pair in found if pair[0] == run):
-            one = seen_of(arm, pasts, asked, say)
+            one = seen_of(arm, pasts, asked, say, layout)
             if one.sources:
                 seen[arm.path] = one
+            layout = next((look.layout for look in one.looks.values()), None) or layout
         for past in pasts.values():
             past.ready.loaded = None  # θ_0 is not kept beside the next run's
     if not seen:
         raise UserError(_nothing(runs[0], asked))
     _check_there(asked, list(seen.values()))
     seen = {path: one for path, one in seen.items() if one.looks}
-    layout = next(iter(next(iter(seen.values())).looks.values())).layout
+    assert layout is not None  # a moment that is asked for is there
     known = [(run, arm) for run, arm in found if arm.path in seen]
     arms = tuple(
         _together(label, [seen[arm.path] for arm in members], layout)
@@ -99,13 +101,6 @@ def _nothing(run: Run, asked: Asked) -> str:
 
 def _together(label: str, members: Sequence[Seen], layout: Layout) -> ArmAngles:
     """The seeds of an arm in one array, at the moments and in the directions that all have."""
-    for one in members:
-        for look in one.looks.values():
-            if not same_parameters(look.layout, layout):
-                raise UserError(
-                    f"{one.run.path}: its parameters are not those of the first arm's snapshots; "
-                    "arms that are compared must train one model"
-                )
     first = next(iter(members[0].looks.values()))
     for one in members:
         for look in one.looks.values():

@@ -47,7 +47,7 @@ def notes(result: GradAngle) -> list[str]:
     if result.metric == "adam":
         lines.append(
             "Adam's metric: every parameter weighed by 1 / (√v̂ + ε), with one v̂ for all arms of a "
-            "seed: the first arm's at θ_A."
+            "seed: the first arm's at θ_A. Single examples are compared in the Euclidean metric."
         )
     lines.extend(_probe_lines(result))
     lines.append(_sources(result))
@@ -90,7 +90,8 @@ def _sign(arm: ArmAngles, values: Floats, label: str) -> str:
 
 
 def _contrast_lines(found: Sequence[Contrast]) -> Iterator[str]:
-    within = [c for c in found if "+" in c.moment and c.second == "D_B"]
+    later = [c for c in found if "+" in c.moment and not c.moment.startswith("θ_0")]
+    within = [c for c in later if c.second == "D_B"]
     first = {c.arm: c for c in reversed(within)}
     updates = {c.arm: c for c in found if c.second == UPDATE and c.moment == "θ_A"}
     for c in [*first.values(), *updates.values()][:_MOST]:
@@ -132,8 +133,8 @@ def _nulls(result: GradAngle) -> Iterator[str]:
         yield "shuffled: D_M with the tokens to predict permuted over the set; the null of D_M."
     if UPDATE in directions:
         yield (
-            "update: minus the way of the weights over the stage (at its start, the one ahead); "
-            "a positive cosine with g_X is a step that lowers the loss of X to first order."
+            "update (u): minus the way of the weights over the stage (at its start, the one ahead)"
+            "; a positive cosine with g_X is a step that lowers the loss of X to first order."
         )
 
 
@@ -175,9 +176,15 @@ def _probe_lines(result: GradAngle) -> list[str]:
 
 def _probe_text(probes: dict[str, tuple[int, int]]) -> str:
     return ", ".join(
-        f"{name} {n} of {of} ({'the whole set: exact' if n == of else 'a subsample'})"
-        for name, (n, of) in probes.items()
+        f"{name} {n} of {of} ({_worth(name, n, of)})" for name, (n, of) in probes.items()
     )
+
+
+def _worth(name: str, n: int, of: int) -> str:
+    """How exact the gradient of a probe set is."""
+    if name == HELD_OUT:
+        return "a sample of D_A's template"
+    return "the whole set: exact" if n == of else "a subsample"
 
 
 def signed(value: float) -> str:
@@ -191,8 +198,8 @@ def with_interval(value: float, half: float) -> str:
 
 
 def number(value: float) -> str:
-    """A norm in at most seven characters."""
+    """A norm in at most seven characters; a secant, which has a sign, in eight."""
     if not math.isfinite(value):
         return "–"
     low, high = _PLAIN
-    return f"{value:.3g}" if value == 0 or low <= value < high else f"{value:.1e}"
+    return f"{value:.3g}" if value == 0 or low <= abs(value) < high else f"{value:.1e}"

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from geomix.analyze.angles import MetricName
-from geomix.analyze.groups import Kind, layout_of, same_parameters
+from geomix.analyze.groups import Kind, Layout, layout_of, same_parameters
 from geomix.analyze.look import Look
 from geomix.analyze.moments import TrainingMoment, chosen
 from geomix.errors import UserError
-from geomix.record.snapshot import Snapshot
 from geomix.record.store import read_snapshot
 from geomix.run import Run
 
@@ -115,7 +114,9 @@ def _keeps_weights(arm: Run) -> bool:
     )
 
 
-def seen_of(arm: Run, pasts: Mapping[Path, Revisit], asked: Asked, say: Say) -> Seen:
+def seen_of(
+    arm: Run, pasts: Mapping[Path, Revisit], asked: Asked, say: Say, layout: Layout | None = None
+) -> Seen:
     """What an arm shows at the moments that are asked for.
 
     Args:
@@ -123,6 +124,11 @@ def seen_of(arm: Run, pasts: Mapping[Path, Revisit], asked: Asked, say: Say) -> 
         pasts: the arms of its run whose weights can be looked at, by folder.
         asked: what is to be measured.
         say: is told of what takes a while.
+        layout: of the parameters of what it is compared with, where there is anything yet.
+
+    Raises:
+        UserError: a file is damaged, or its parameters are not those of its first moment or of
+            what it is compared with.
     """
     is_asked = chosen(asked.at)
     found: dict[str, Look] = {}
@@ -130,9 +136,11 @@ def seen_of(arm: Run, pasts: Mapping[Path, Revisit], asked: Asked, say: Say) -> 
     for look in () if asked.needs_weights else _recorded(arm):
         there[look.moment] = "record"
         if is_asked(look.moment):
+            _check_layout(arm, look, found.values(), layout)
             found[look.moment.label] = look
     for look in _from_weights(arm, pasts, asked, there):
         say(f"{arm.path}: {look.moment.label} is computed from its weights")
+        _check_layout(arm, look, found.values(), layout)
         found[look.moment.label] = look
     moments = sorted(there, key=lambda moment: (moment.stage, moment.step))
     kept = {m.label: found[m.label] for m in moments if m.label in found}
@@ -165,26 +173,42 @@ def _from_weights(
     for moment in (moment_of(past, point) for point in past.points(unsaid)):
         if wanted(moment) or moment not in there:
             there[moment] = "weights"
-    for look in looks(past, wanted, heads=asked.by == "head", metric=metric):
-        _check_sets(str(arm.path), look.sets)
-        yield look
+    try:
+        for look in looks(past, wanted, heads=asked.by == "head", metric=metric):
+            _check_sets(str(arm.path), look.sets)
+            yield look
+    except UserError as error:
+        if not recorded:
+            raise
+        raise UserError(f"{error}; --from record takes what the record holds") from None
 
 
 def _recorded(arm: Run) -> Iterable[Look]:
     """What the snapshots hold, as looks."""
-    first: Snapshot | None = None
+    first: Look | None = None
     for path in arm.snapshots():
         snapshot = read_snapshot(path, activations=False)
-        first = first or snapshot
         _check_sets(str(path), snapshot.sets)
-        if snapshot.sets != first.sets:
-            raise UserError(f"{path}: its probe sets differ from those of the snapshots before it")
-        if not same_parameters(snapshot, first):
-            raise UserError(_other_parameters(path, snapshot, first))
         ends = snapshot.step == snapshot.steps
         moment = TrainingMoment(snapshot.stage, snapshot.step, ends, snapshot.reduction)
         sets = snapshot.sets
-        yield Look(moment, layout_of(snapshot), sets, sets, snapshot.inner_products, None)
+        look = Look(moment, layout_of(snapshot), sets, sets, snapshot.inner_products, None)
+        first = first or look
+        if look.sets != first.sets:
+            raise UserError(f"{path}: its probe sets differ from those of the snapshots before it")
+        yield look
+
+
+def _check_layout(arm: Run, look: Look, before: Iterable[Look], compared: Layout | None) -> None:
+    """Refuse other parameters at once: what is behind the first such look takes long to compute."""
+    first = next(iter(before), None)
+    if first is not None and not same_parameters(look.layout, first.layout):
+        raise UserError(_other_parameters(arm.path, look, first))
+    if compared is not None and not same_parameters(look.layout, compared):
+        raise UserError(
+            f"{arm.path}: its parameters are not those of the first arm's snapshots; "
+            "arms that are compared must train one model"
+        )
 
 
 def _check_sets(where: str, sets: Sequence[str]) -> None:
@@ -197,10 +221,11 @@ def _check_sets(where: str, sets: Sequence[str]) -> None:
         )
 
 
-def _other_parameters(path: Path, snapshot: Snapshot, first: Snapshot) -> str:
+def _other_parameters(where: Path, here: Look, first: Look) -> str:
     return (
-        f"{path}: stage {snapshot.stage} trains other parameters ({len(snapshot.parameters)} "
-        f"tensors) than stage {first.stage} ({len(first.parameters)}), and angles over "
+        f"{where}: stage {here.moment.stage} trains other parameters "
+        f"({len(here.layout.parameters)} tensors) than stage {first.moment.stage} "
+        f"({len(first.layout.parameters)}), and angles over "
         "different parameters cannot be compared; train the same ones in every stage "
         "(train.trainable, train.lora), or take the parameters that both have from "
         "open_run(…).records.inner_products"

@@ -30,7 +30,9 @@ def render(result: GradAngle) -> RenderableType:
     for arm in result.arms:
         parts += ["", _by_group(result, arm)]
     if (table := _secants(result)) is not None:
-        parts += ["", table]
+        # Above it, not its title: that would be broken at the table's width.
+        title = "Secants from the stage's start: (g(θ) − g(θ_start))·(θ − θ_start), nats"
+        parts += ["", Text(title, style="bold"), table]
     parts.append("")
     for note in notes(result):
         bullet = Table.grid(padding=(0, 1))
@@ -130,13 +132,7 @@ def _secants(result: GradAngle) -> Table | None:
     if not rows:
         return None
     names = [name for name in ("D_A", "D_B", HELD_OUT) if any(r["set"] == name for r in rows)]
-    table = Table(
-        title="Secants from the stage's start: (g(θ) − g(θ_start))·(θ − θ_start), nats",
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        padding=(0, 1, 0, 0),
-    )
+    table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("", overflow="fold", min_width=8)
     for name in names:
         table.add_column(_short(name), justify="right", no_wrap=True, min_width=10)

@@ -45,7 +45,7 @@ class Cut:
             heads: whether attentions are cut into heads.
 
         Raises:
-            UserError: they are to be, and nothing of the model is known to have heads.
+            UserError: they are to be, and nothing that is trained is known to have heads.
         """
         layers = len(decoder_layers(model))
         places = {name: place_of(name, layers) for name in parameters}
@@ -57,8 +57,8 @@ class Cut:
         ]
         if heads and all(piece.head == "" for _, piece in pieces):
             raise UserError(
-                f"--by head: nothing of {type(model).__name__}'s attention is known to be cut into "
-                "heads; take --by module"
+                f"--by head: none of the parameters of {type(model).__name__} that are trained is "
+                "known to be cut into attention heads; take --by module"
             )
         layout = Layout(
             parameters=tuple(f"{name} {piece.head}".strip() for name, piece in pieces),

@@ -33,6 +33,14 @@ Drawn = tuple[str, Figure, list[dict[str, Any]]]
 """Ending of a figure's name, the figure, and the table behind it."""
 
 
+_PAIR = ("set", "example", "prompt", "target")
+_COLUMNS = [
+    *("arm", "seed", "moment", "group", "rank", "inner_product", "cosine", "share_of_sets"),
+    *(f"{which}_{what}" for which in ("first", "second") for what in _PAIR),
+]
+"""Of the list of conflicts, also where it is empty."""
+
+
 def grad_angle(
     runs: Sequence[Run], asked: Asked | None = None, say: Say = lambda _: None
 ) -> tuple[GradAngle, dict[str, Tables], list[Path]]:
@@ -114,7 +122,7 @@ def _conflicts(path: Path, examples: dict[str, Tables]) -> Path:
     """The ranked list of conflicts, with the texts."""
     rows = [row for tables in examples.values() for row in tables["conflicts"]]
     with written_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
+        table = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
     return path

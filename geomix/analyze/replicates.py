@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from geomix.errors import UserError
 from geomix.reading import read_json
@@ -20,10 +20,10 @@ def replicates(runs: Sequence[Run], arms: Sequence[tuple[Run, Run]]) -> list[tup
     Returns:
         A label and the runs of each, in the order in which they are first met: the arm's name; of
         several runs without arms the name of their configuration; with the run's folder behind it
-        where two configurations would share a label.
+        where two configurations would share a label, and a number where two folders share a name.
 
     Raises:
-        UserError: a seed is given twice.
+        UserError: a seed is given twice, or seeds began with other weights.
     """
     found: dict[tuple[str, str], list[Run]] = {}
     for run, arm in arms:
@@ -31,10 +31,19 @@ def replicates(runs: Sequence[Run], arms: Sequence[tuple[Run, Run]]) -> list[tup
     labels = [label for label, _ in found]
     for members in found.values():
         _check_seeds(members)
-    return [
-        (label if labels.count(label) == 1 else _own(label, members[0]), members)
+        _check_bases(members)
+    own = [
+        label if labels.count(label) == 1 else _own(label, members[0])
         for (label, _), members in found.items()
     ]
+    return list(zip(_numbered(own), found.values(), strict=True))
+
+
+def _numbered(labels: Sequence[str]) -> Iterator[str]:
+    """Labels of which none is another's: the second of a kind is called `… (2)`."""
+    for i, label in enumerate(labels):
+        before = labels[:i].count(label)
+        yield f"{label} ({before + 1})" if before else label
 
 
 def seed_of(run: Run) -> int:
@@ -72,13 +81,26 @@ def _check_seeds(members: Sequence[Run]) -> None:
         seeds[seed] = run
 
 
+def _check_bases(members: Sequence[Run]) -> None:
+    """Refuse seeds whose θ_0 differs, as where a model's folder was changed between two runs."""
+    known = [(run, read_json(run.base_file)) for run in members if run.base_file.is_file()]
+    for run, base in known:
+        first, begun = known[0]
+        if base.get("weights") != begun.get("weights"):
+            raise UserError(
+                f"{run.path}: its base model ({_model(run)}) has other weights than that of "
+                f"{first.path}; seeds of one arm begin with one model, so analyse them apart"
+            )
+
+
 def _label(run: Run, arm: Run, runs: int) -> str:
     """An arm's name; what several runs without arms share is the name of their configuration."""
     return str(arm.resolved().get("name") or arm.name) if arm == run and runs > 1 else arm.name
 
 
 def _own(label: str, arm: Run) -> str:
-    folder = arm.path.parent.parent.name if arm.path.parent.name == "arms" else arm.name
+    place = arm.path.absolute()
+    folder = place.parent.parent.name if place.parent.name == "arms" else arm.name
     return f"{label} of {folder}"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from geomix.analyze.angles import ArmAngles, over_seeds
+from geomix.reading import expect
 from geomix.run import Run
 
 
@@ -37,8 +38,14 @@ def retention_rows(arms: Sequence[ArmAngles], name: str = "D_A") -> list[dict[st
 def _measured(run: Run, name: str) -> dict[tuple[int, int], float]:
     if not run.metrics_file.is_file():
         return {}
-    return {
-        (line["stage"], line["step"]): float(line["exact_match"])
-        for line in run.metrics()
-        if line["event"] == "evaluation" and line["set"] == name
-    }
+    found = {}
+    for line in run.metrics():
+        if line.get("event") == "evaluation" and line.get("set") == name:
+            numbers: list[Any] = [line.get(key) for key in ("stage", "step", "exact_match")]
+            expect(run.metrics_file, "stage, step and exact_match, numbers", _are_numbers(numbers))
+            found[numbers[0], numbers[1]] = float(numbers[2])
+    return found
+
+
+def _are_numbers(values: list[Any]) -> bool:
+    return all(isinstance(value, int | float) for value in values)

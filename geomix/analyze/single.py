@@ -117,21 +117,25 @@ def render(found: Mapping[str, Tables]) -> RenderableType:
     """For each arm the worst conflicts and how the sets' examples lie, in 80 columns."""
     parts: list[RenderableType] = []
     for arm, tables in found.items():
-        moment = tables["cosines"][0]["moment"]
-        parts += ["", _conflicts(arm, moment, tables), _sets(tables)]
+        parts += ["", *_conflicts(arm, tables), _sets(tables)]
         parts += [Text(line) for line in _uncertain(tables)]
     return Group(*parts)
 
 
-def _conflicts(arm: str, moment: str, tables: Tables) -> Table:
-    title = f"{arm} at {moment}: the examples of D_A and D_B that conflict most (cosine)"
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1))
-    for name, justify in (("cos", "right"), ("D_A", "left"), ("D_B", "left")):
-        table.add_column(name, justify="right" if justify == "right" else "left", no_wrap=True)
-    for row in tables["conflicts"][:_SHOWN]:
+def _conflicts(arm: str, tables: Tables) -> list[RenderableType]:
+    """The title stands above the table, which may be narrower."""
+    at, rows = tables["cosines"][0], tables["conflicts"][:_SHOWN]
+    where = f"{arm}, seed {at['seed']}, at {at['moment']}: "
+    if not rows:
+        return [Text(where + "no example of D_A conflicts with one of D_B", style="bold")]
+    title = Text(where + "pairs of examples by inner product, lowest first", style="bold")
+    table = Table(box=None, padding=(0, 1))
+    for name in ("cos", "D_A", "D_B"):
+        table.add_column(name, justify="right" if name == "cos" else "left", no_wrap=True)
+    for row in rows:
         texts = (_text(row[f"{k}_prompt"], row[f"{k}_target"]) for k in ("first", "second"))
         table.add_row(signed(row["cosine"]), *(Text(text) for text in texts))
-    return table
+    return [title, table]
 
 
 def _text(prompt: str, target: str) -> str:

@@ -166,11 +166,15 @@ class _Depth:
         return [first, last] if stretch < 4 * _DIGIT else [first, middle, last]
 
     def name(self, axes: Axes) -> None:
-        """Layers by number, of many at most three; the other groups by name, upright."""
+        """Layers by number, of many at most three; parts of them and other groups by name."""
         numbered = self._numbered()
         shown = [i for i in range(len(self.names)) if i not in self.layers or i in numbered]
-        axes.set_xticks(self.at[shown], [short_group(self.names[i]) for i in shown])
-        if self.layers:
+        texts = {i: short_group(self.names[i]) for i in shown}
+        whole = all(texts[i].isdigit() for i in numbered)
+        if not whole:  # upright names of heads leave no room for a word below them
+            texts |= {i: self.names[i] for i in numbered}
+        axes.set_xticks(self.at[shown], list(texts.values()))
+        if self.layers and whole:
             under = axes.get_xaxis_transform()
             middle = float(self.at[self.layers].mean())
             axes.text(middle, -0.23, "layer", size=7, transform=under, ha="center", va="top")

@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from geomix.analyze.angle_measure import measure
-from geomix.analyze.angle_notes import notes
+from geomix.analyze.angle_notes import notes, number
 from geomix.analyze.angle_sources import Asked
-from geomix.analyze.grad_angle import command
+from geomix.analyze.cut import Cut
+from geomix.analyze.grad_angle import _conflicts, command, grad_angle
+from geomix.analyze.single import render
 from geomix.errors import UserError
+from geomix.model.load import LoadedModel
 from geomix.run import Run
 
 Make = Callable[..., Any]
@@ -84,3 +88,133 @@ except OSError as error:
     file = tmp_path / "analysis" / "grad_angle.h5"
     assert (done.returncode, done.stdout.strip()) == (0, str(file)), done.stderr
     assert list(file.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(-0.013, "-0.013"), (0.013, "0.013"), (-1e-4, "-1.0e-04"), (0.0, "0")]
+)
+def test_a_negative_number_is_written_as_a_positive_one(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+def test_a_run_that_one_stands_in_has_the_name_of_its_folder(
+    tmp_path: Path, random_gradients: Make, write_arm: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_arm(tmp_path / "here", random_gradients())
+    monkeypatch.chdir(tmp_path / "here")
+    result, _, _ = grad_angle([Run(Path())])
+    assert [arm.arm for arm in result.arms] == ["here"]
+
+
+def test_runs_whose_folders_share_a_name_are_told_apart(
+    tmp_path: Path, random_gradients: Make, write_arm: Make
+) -> None:
+    """They differ in more than the seed, so that they are not put together."""
+    runs = []
+    for rate, place in enumerate(("one", "two")):
+        run = Run(tmp_path / place / "same")
+        write_arm(run.path, random_gradients())
+        told = {"name": "", "hash": "0", "arms": None}
+        config = {"seed": 0, "stages": [], "lr": rate}
+        run.resolved_file.write_text(json.dumps({**told, "config": config}))
+        runs.append(run)
+    result, _, _ = grad_angle(runs)
+    assert [arm.arm for arm in result.arms] == ["same of same", "same of same (2)"]
+
+
+def test_seeds_of_another_base_model_are_not_put_together(
+    tmp_path: Path, random_gradients: Make, write_arm: Make, write_run: Make
+) -> None:
+    for seed in range(2):
+        folder = tmp_path / f"s{seed}"
+        write_arm(folder, random_gradients())
+        write_run(folder, seed=seed)
+        known = json.loads(Run(folder).resolved_file.read_text())
+        known["name"], known["config"]["model"] = "s", "base"
+        Run(folder).resolved_file.write_text(json.dumps(known))
+        base = {"model": "base", "tokenizer": "t", "weights": "w"}
+        Run(folder).base_file.write_text(json.dumps(base))
+    runs = [Run(tmp_path / "s0"), Run(tmp_path / "s1")]
+    assert [arm.seeds for arm in measure(runs).arms] == [(0, 1)]
+    runs[1].base_file.write_text(json.dumps({**base, "weights": "others"}))
+    with pytest.raises(UserError, match=r"s1: its base model \(base\) has other weights") as caught:
+        measure(runs)
+    assert len(caught.value.lines) == 1
+
+
+def test_moments_of_other_parameters_are_looked_at_apart(
+    tmp_path: Path, random_gradients: Make, write_arm: Make
+) -> None:
+    write_arm(tmp_path, random_gradients(4), layers=4, moments=[(0, 0, 1)])
+    write_arm(tmp_path, random_gradients(2), layers=2, moments=[(1, 1, 1)])
+    with pytest.raises(UserError, match="stage 1 trains other"):
+        measure([Run(tmp_path)])
+    assert measure([Run(tmp_path)], Asked(at=("B",))).arms[0].labels == ["θ_B"]
+
+
+@pytest.mark.parametrize("line", ['"step": 40', '"step": 40, "exact_match": "x"', '"step": null'])
+def test_an_evaluation_that_lacks_its_numbers_is_one_line(
+    tmp_path: Path, random_gradients: Make, write_arm: Make, line: str
+) -> None:
+    write_arm(tmp_path, random_gradients())
+    text = f'{{"event": "evaluation", "stage": 0, "set": "D_A", {line}}}\n'
+    Run(tmp_path).metrics_file.write_text(text)
+    with pytest.raises(UserError, match=r"metrics\.jsonl: .* exact_match, numbers") as caught:
+        grad_angle([Run(tmp_path)])
+    assert len(caught.value.lines) == 1
+
+
+def test_the_contrast_that_is_named_is_one_of_stage_2(
+    tmp_path: Path, random_gradients: Make, write_arm: Make, write_run: Make
+) -> None:
+    moments = ((0, 0, 40), (0, 1, 40), (0, 40, 40), (1, 2, 20), (1, 20, 20))
+    runs = []
+    for seed in range(2):
+        run = write_run(tmp_path / str(seed), ["one", "two"], seed)
+        for count, arm in enumerate(("one", "two")):
+            folder = run.path / "arms" / arm
+            write_arm(folder, random_gradients(seed=10 * seed + count), moments=moments)
+            write_run(folder, seed=seed)
+            known = json.loads(Run(folder).resolved_file.read_text())
+            known["config"]["arm"] = arm
+            Run(folder).resolved_file.write_text(json.dumps(known))
+        runs.append(run)
+    said = [line for line in notes(measure(runs)) if line.startswith("two against one")]
+    assert [line.split(":")[0] for line in said] == ["two against one at θ_A+2"]
+
+
+def test_heads_of_an_attention_that_is_not_trained(loaded: LoadedModel) -> None:
+    trained = {n: p for n, p in loaded.model.named_parameters() if "mlp" in n}
+    with pytest.raises(UserError, match=r"none of the parameters .* that are trained"):
+        Cut.of(loaded.model, trained, heads=True)
+
+
+def _shown(tables: dict[str, Any]) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=80, highlight=False).print(render({"plain": tables}))
+    return stream.getvalue()
+
+
+def _tables(conflicts: list[dict[str, Any]]) -> dict[str, Any]:
+    where = {"seed": 3, "moment": "θ_A+1", "group": "all", "first": "D_M", "verdict": "exact"}
+    found: dict[str, Any] = {"cosines": [where], "conflicts": conflicts}
+    return found | {key: [] for key in ("quantiles", "principal_angles", "ranks")}
+
+
+def test_no_conflict_is_said_in_a_line() -> None:
+    text = "plain, seed 3, at θ_A+1: no example of D_A conflicts with one of D_B"
+    assert text in _shown(_tables([])).splitlines()
+
+
+def test_markup_in_a_text_is_shown_as_it_is() -> None:
+    names = {"first_target": "[/]", "second_prompt": "[link=x]", "second_target": "\\["}
+    row = {"cosine": -0.5, "first_prompt": "[red]a[/nope]", **names}
+    title, _, line = _shown(_tables([row])).splitlines()[1:4]
+    assert title.startswith("plain, seed 3, at θ_A+1: pairs of examples by inner product")
+    assert line.split() == ["-0.500", "[red]a[/nope]", "→", "[/]", "[link=x]", "→", "\\["]
+
+
+def test_an_empty_list_of_conflicts_is_a_table_of_no_rows(tmp_path: Path) -> None:
+    file = _conflicts(tmp_path / "conflicts.csv", {"plain": _tables([])})
+    (head,) = file.read_text().splitlines()
+    assert head.startswith("arm,seed,moment,group,rank,inner_product,cosine,share_of_sets,first_")

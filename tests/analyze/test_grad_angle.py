@@ -25,6 +25,7 @@ from geomix.run import Run
 
 Make = Callable[..., Any]
 LAYERS = 3
+PROBES = {"D_A": (100, 100), "D_M": (9, 20), "held-out": (5, 5)}
 
 
 def rows_of(run: Run, by: Kind = "layer", **where: Any) -> list[AngleRow]:
@@ -141,9 +142,7 @@ def run(
     found: Run = write_run(tmp_path_factory.mktemp("runs") / "demo", ["plain", "mixed", "control"])
     for seed, arm in enumerate(("plain", "mixed")):
         folder = found.path / "arms" / arm
-        write_arm(
-            folder, random_gradients(LAYERS, seed), probes={"D_A": (100, 100), "D_M": (9, 20)}
-        )
+        write_arm(folder, random_gradients(LAYERS, seed), probes=PROBES)
     write_run(found.path / "arms" / "control")
     return found
 
@@ -234,7 +233,10 @@ def test_what_must_be_said_is_said(run: Run) -> None:
     assert f"{at['θ_0'].cosine:+.3f} at θ_0 and {at['θ_A+1'].cosine:+.3f} at θ_A+1" in said[0]
     text = " ".join(said)
     assert "One seed: no interval over seeds; nothing is claimed beyond this run." in said
-    assert "D_A 100 of 100 (the whole set: exact), D_M 9 of 20 (a subsample)" in text
+    assert (
+        "D_A 100 of 100 (the whole set: exact), D_M 9 of 20 (a subsample), "
+        "held-out 5 of 5 (a sample of D_A's template)" in text
+    )
     assert "left out: control" in text
     assert said[0].startswith("Verdict, plain: undetermined with one seed; the whole model's cos(")
     assert "held-out: unseen examples" in text
@@ -299,7 +301,7 @@ def test_users_mistakes_are_one_line_each(
 
     (unlike.path / "arms" / "small" / "records" / "probes.json").write_text('{"D_A": 3}')
     with pytest.raises(UserError, match=r"probes\.json: cannot be read"):
-        measure([unlike])
+        measure([Run(unlike.path / "arms" / "small")])
 
 
 def test_a_damaged_snapshot_is_named(

@@ -305,6 +305,19 @@ def test_other_tokenizers_are_refused(seeds: list[Run], tmp_path: Path) -> None:
     assert len(caught.value.lines) == 1
 
 
+def test_a_damaged_checkpoint_is_named_and_what_to_do(run: Run, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run.path, copy)
+    (file,) = copy.glob("arms/mixed/stages/1-*/weights/step-000001/model.safetensors")
+    file.write_bytes(file.read_bytes()[:-7])
+    with pytest.raises(UserError, match=r"step-000001: .* damaged; --from record takes") as caught:
+        measure([open_run(copy)])
+    assert len(caught.value.lines) == 1
+    assert "θ_A+1" in measure([open_run(copy)], Asked(source="record")).arms[1].labels
+    with pytest.raises(UserError, match=r"damaged$"):
+        measure([open_run(copy)], Asked(source="weights"))
+
+
 OWN_DATA = """stages:
   - data: {source: DATA, limit: 5}
     stop: {epochs: 2}

@@ -154,3 +154,14 @@ def test_the_same_table_gives_the_same_bytes(
 ) -> None:
     rows = angle_table(2, groups(3), undetermined=0.2)
     check_files(lambda: draw(rows, ["θ_0"]), rows, tmp_path)
+
+
+def test_heads_are_named_whole_and_layers_by_number(angle_table: Table) -> None:
+    """The word `layer` stands below numbers alone: upright names reach to where it would be."""
+    heads = ["all", *(f"layer {i} head {h}" for i in range(2) for h in range(4)), "no head"]
+    for names, word, first in ((heads, False, "layer 0 head 0"), (groups(4), True, "0")):
+        axes = draw(angle_table(1, names, ("D_A", "D_B")), MOMENTS).axes
+        texts = [text.get_text() for one in axes for text in one.texts]
+        named = [label.get_text() for one in axes for label in one.get_xticklabels()]
+        assert ("layer" in texts) == word
+        assert first in named
