@@ -78,7 +78,8 @@ def measured(
     )
     missing = tuple(arm.name for run in runs for arm in run.arms if arm.path not in seen)
     names = tuple(str(run.path) for run in runs)
-    angles = GradAngle(names, asked.by, asked.metric, layout, arms, missing, tuple(remarks))
+    how = (asked.by, asked.metric)
+    angles = GradAngle(names, *how, layout, arms, missing, tuple(remarks), asked.at)
     return angles, first
 
 

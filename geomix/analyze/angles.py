@@ -145,6 +145,7 @@ class GradAngle:
         arms: those that have anything to show.
         missing: names of the arms that have nothing.
         remarks: what could not be looked at, and why.
+        at: the moments that were asked for; empty for all.
     """
 
     runs: tuple[str, ...]
@@ -154,6 +155,7 @@ class GradAngle:
     arms: tuple[ArmAngles, ...]
     missing: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    at: tuple[str, ...] = ()
 
     @property
     def run(self) -> str:
@@ -166,6 +168,7 @@ class GradAngle:
         parts = ["grad_angle"]
         parts += [f"by_{self.by}"] if self.by != "layer" else []
         parts += [self.metric] if self.metric != "euclidean" else []
+        parts += [f"at_{'_'.join(item.strip() for item in self.at)}"] if self.at else []
         parts += [f"of_{len(self.runs)}_runs"] if len(self.runs) > 1 else []
         return "_".join(parts)
 

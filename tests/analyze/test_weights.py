@@ -251,6 +251,7 @@ def test_stage_1_is_not_computed_again_unasked(run: Run) -> None:
     asked = measure([run], Asked(at=("0", "+2")))
     assert asked.arms[0].labels == ["θ_0", "θ_A+2"]
     assert set(asked.arms[0].sources) == {"weights"}
+    assert (found.stem, asked.stem) == ("grad_angle", "grad_angle_at_0_+2")
 
 
 @pytest.fixture(scope="module")
