@@ -64,8 +64,8 @@ def _cosines(result: GradAngle) -> Iterator[dict[str, Any]]:
                 "first": row.first,
                 "second_direction": row.second,
                 "cosine": value,
-                "norm_first": row.norm_first,
-                "norm_second": row.norm_second,
+                "mean_norm_first": row.norm_first,
+                "mean_norm_second": row.norm_second,
             }
 
 

@@ -114,4 +114,11 @@ def _write_arm(group: h5py.Group, arm: ArmAngles, result: GradAngle) -> None:
     units = "nat^2 per squared unit of the parameters"
     put(group, "inner_product", inner, pair, units=units, text="in the metric of the file")
     units = "nat per unit of the parameters"
-    put(group, "norm", norms(inner), one, units=units, text="in the metric of the file")
+    put(
+        group,
+        "norm",
+        norms(inner),
+        one,
+        units=units,
+        text="in the metric of the file; of an update, units of the parameters",
+    )

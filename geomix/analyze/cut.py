@@ -86,6 +86,22 @@ class Cut:
             for name, piece in self.pieces
         ]
 
+    def lowered(self, way: Mapping[str, Tensor], second: SecondMoments) -> Gradient:
+        """A way of the weights as a gradient, for Adam's metric: each element times √v̂ + ε.
+
+        Its product with others in that metric is theirs with the way itself.
+
+        The metric is one of gradients; a way is none, and its length there is that of the gradient
+        by whose Adam step it would come about.
+        """
+        found = second.read()
+        return [
+            way[name][piece.index] * (found[name][piece.index].sqrt() + second.eps)
+            if name in found
+            else None
+            for name, piece in self.pieces
+        ]
+
 
 def _heads(model: Any, module: str, parameter: nn.Parameter) -> list[Piece] | None:
     config = model.config.get_text_config()

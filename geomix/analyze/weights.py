@@ -161,7 +161,7 @@ class _Seen:
         weights = None if metric is None else cut.metric(metric)
         named: dict[str, Gradient] = {n: cut.split(g) for n, g in self.gradients.items()}
         if way is not None:
-            named[UPDATE] = cut.split(way)
+            named[UPDATE] = cut.split(way) if metric is None else cut.lowered(way, metric)
         sets = tuple(name for name in self.gradients if name != SHUFFLED)
         inner = inner_products(list(named.values()), weights)
         secant = None

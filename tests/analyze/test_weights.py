@@ -194,6 +194,14 @@ def test_one_v_for_all_arms(run: Run, seen: GradAngle, tiny_model: Path) -> None
     for i, name in enumerate(adam.layout.parameters):
         expected = float((g[name].square() / (v[name].double().sqrt() + 1e-8)).sum())
         assert arm.inner[0, 0, i, a, a] == pytest.approx(expected, rel=1e-4)
+    u = arm.directions.index("update")
+    start, end = (weights_of(mixed, at, tiny_model) for at in ("θ_A", "θ_B"))
+    for i, name in enumerate(adam.layout.parameters):
+        down, root = (start[name] - end[name]).double(), v[name].double().sqrt() + 1e-8
+        loose = 1e-4 * float(g[name].norm() * down.norm())
+        pairing = float((g[name] * down).sum())  # that of a gradient with a step has no metric
+        assert arm.inner[0, 0, i, a, u] == pytest.approx(pairing, abs=loose)
+        assert arm.inner[0, 0, i, u, u] == pytest.approx(float((down**2 * root).sum()), rel=1e-4)
 
 
 def test_shuffled_labels_are_the_same_tokens_elsewhere(run: Run, seen: GradAngle) -> None:
