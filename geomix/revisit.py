@@ -98,37 +98,8 @@ class Revisit:
         return stages
 
     def points(self, say: Say) -> list[Point]:
-        """θ_0 and every checkpoint, in order.
-
-        Args:
-            say: is told of what cannot be looked at.
-
-        Raises:
-            UserError: the steps of a finished stage are not known.
-        """
-        points = [Point(0, 0)]
-        for index, stage in enumerate(self.config.stages):
-            stage_folder = self.arm.stage_folder(index, self.config.stage_name(index))
-            folder = stage_folder / "checkpoints"
-            found = [*steps_in(folder), *steps_in(stage_folder / KEPT)]
-            within = {int(path.name[_STEP:]): path for path in found}
-            points += [Point(index, step, within[step]) for step in sorted(within)]
-            if (folder / FINAL).is_dir():
-                if stage.train.lora is not None and stage.from_ is None:
-                    say(
-                        f"{folder / FINAL}: left out; its adapters are merged into the weights, so "
-                        "that their gradients can be recorded only while they train"
-                    )
-                else:
-                    points.append(Point(index, self._end(index), folder / FINAL))
-        return points
-
-    def _end(self, stage: int) -> int:
-        """Optimiser steps that a finished stage took."""
-        done = self.arm.steps_done()
-        if stage not in done:
-            raise UserError(f"{self.arm.metrics_file}: no steps of stage {stage}; restore the file")
-        return done[stage]
+        """θ_0 and every checkpoint, in order, see `points_of`."""
+        return points_of(self.arm, self.config, say)
 
     def moment(self, point: Point, stage: Stage) -> tuple[LoadedModel, Moment]:
         """The model as it was, made ready as training made it, and its moment.
@@ -174,3 +145,40 @@ class Revisit:
         if start is None:
             check_base(self.arm, name, base)
         return base
+
+
+def points_of(arm: Run, config: RunConfig, say: Say) -> list[Point]:
+    """θ_0 and every checkpoint of an arm, in order; nothing is loaded.
+
+    Args:
+        arm: its run.
+        config: its configuration.
+        say: is told of what cannot be looked at.
+
+    Raises:
+        UserError: the steps of a finished stage are not known.
+    """
+    points = [Point(0, 0)]
+    for index, stage in enumerate(config.stages):
+        stage_folder = arm.stage_folder(index, config.stage_name(index))
+        folder = stage_folder / "checkpoints"
+        found = [*steps_in(folder), *steps_in(stage_folder / KEPT)]
+        within = {int(path.name[_STEP:]): path for path in found}
+        points += [Point(index, step, within[step]) for step in sorted(within)]
+        if (folder / FINAL).is_dir():
+            if stage.train.lora is not None and stage.from_ is None:
+                say(
+                    f"{folder / FINAL}: left out; its adapters are merged into the weights, so "
+                    "that their gradients can be recorded only while they train"
+                )
+            else:
+                points.append(Point(index, _end(arm, index), folder / FINAL))
+    return points
+
+
+def _end(arm: Run, stage: int) -> int:
+    """Optimiser steps that a finished stage took."""
+    done = arm.steps_done()
+    if stage not in done:
+        raise UserError(f"{arm.metrics_file}: no steps of stage {stage}; restore the file")
+    return done[stage]

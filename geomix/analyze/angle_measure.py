@@ -8,12 +8,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from geomix.analyze.angle_sources import Asked, Say, Seen, check_asked, pasts_of, seen_of
+from geomix.analyze.angle_sources import (
+    Asked,
+    Say,
+    Seen,
+    check_asked,
+    known_moments,
+    pasts_of,
+    seen_of,
+)
 from geomix.analyze.angles import ArmAngles, GradAngle, Secants
 from geomix.analyze.directions import rank
 from geomix.analyze.groups import Layout
 from geomix.analyze.look import Look
-from geomix.analyze.moments import chosen
+from geomix.analyze.moments import TrainingMoment, chosen
 from geomix.analyze.replicates import check_tokenizers, replicates, seed_of
 from geomix.errors import UserError
 from geomix.geometry.cosine import Floats
@@ -52,6 +60,9 @@ def measured(
     found = [(run, arm) for run in runs for arm in run.arms if arm.resolved_file.is_file()]
     check_tokenizers([arm for _, arm in found])
     replicates(runs, found)  # a seed that is given twice shows before anything is computed
+    if asked.at:  # and so does a moment that nobody has
+        known = [moment for run in runs for moment in known_moments(run, asked)]
+        _check_there(asked, known, [moment.label for moment in known])
     seen: dict[Path, Seen] = {}
     remarks: list[str] = []
     first: Mapping[Path, Revisit] = {}
@@ -68,13 +79,14 @@ def measured(
             past.ready.loaded = None  # θ_0 is not kept beside the next run's
     if not seen:
         raise UserError(_nothing(runs[0], asked))
-    _check_there(asked, list(seen.values()))
+    looks = [look.moment for one in seen.values() for look in one.looks.values()]
+    _check_there(asked, looks, [label for one in seen.values() for label in one.sources])
     seen = {path: one for path, one in seen.items() if one.looks}
     assert layout is not None  # a moment that is asked for is there
-    known = [(run, arm) for run, arm in found if arm.path in seen]
+    there = [(run, arm) for run, arm in found if arm.path in seen]
     arms = tuple(
         _together(label, [seen[arm.path] for arm in members], layout)
-        for label, members in replicates(runs, known)
+        for label, members in replicates(runs, there)
     )
     missing = tuple(arm.name for run in runs for arm in run.arms if arm.path not in seen)
     names = tuple(str(run.path) for run in runs)
@@ -83,12 +95,11 @@ def measured(
     return angles, first
 
 
-def _check_there(asked: Asked, seen: Sequence[Seen]) -> None:
-    """Refuse a moment that no arm has."""
-    moments = [look.moment for one in seen for look in one.looks.values()]
+def _check_there(asked: Asked, moments: Sequence[TrainingMoment], known: Sequence[str]) -> None:
+    """Refuse a moment that no arm has, and say what there is."""
     for item in asked.at:
         if not any(map(chosen([item]), moments)):
-            there = ", ".join(dict.fromkeys(name for one in seen for name in one.sources))
+            there = ", ".join(dict.fromkeys(known)) or "none"
             raise UserError(
                 f"--at {item}: neither recorded nor are its weights kept; there are {there}"
             )

@@ -79,6 +79,28 @@ def check_asked(asked: Asked) -> None:
         raise UserError(f"{what} --from record: a record does not hold it; leave out --from")
 
 
+def known_moments(run: Run, asked: Asked) -> list[TrainingMoment]:
+    """The moments of a run's arms that are recorded or whose weights are kept; nothing is loaded.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    from geomix.analyze.pasts import moments_of
+    from geomix.arms import arm_of
+    from geomix.stored import stored_configs
+
+    arms = [arm for arm in run.arms if arm.resolved_file.is_file()]
+    found = [] if asked.needs_weights else [look.moment for arm in arms for look in _recorded(arm)]
+    try:
+        configs = {} if asked.source == "record" else stored_configs(run)
+        for name, config in configs.items():
+            if arm_of(run, name) in arms:
+                found += moments_of(arm_of(run, name), config)
+    except UserError:  # `pasts_of` says what is wrong, where the record alone will not do
+        pass
+    return sorted(set(found), key=lambda moment: (moment.stage, moment.step))
+
+
 def pasts_of(run: Run, asked: Asked, remarks: list[str]) -> dict[Path, Revisit]:
     """The arms of a run whose weights can be looked at, by folder.
 

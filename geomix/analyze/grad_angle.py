@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -68,6 +69,10 @@ def grad_angle(
         files.append(_conflicts(folder / f"{result.stem}_conflicts.csv", examples))
     for ending, figure, rows in (*_figures(result), *_example_figures(examples)):
         files += save_figure(figure, rows, figures, result.stem + ending)
+    for where, ending in ((folder, "conflicts.csv"), (figures, "pairs*"), (figures, "along.*")):
+        for file in where.glob(f"{glob.escape(result.stem)}_{ending}"):
+            if file not in files:  # of a call before, which asked for more
+                file.unlink(missing_ok=True)
     return result, examples, files
 
 

@@ -13,6 +13,7 @@ from geomix.analyze.cut import Gradient
 from geomix.analyze.directions import SHUFFLED
 from geomix.analyze.moments import TrainingMoment
 from geomix.arms import arm_of, prepared_arms
+from geomix.config import RunConfig
 from geomix.config_record import RecordConfig
 from geomix.data.batch import Batch
 from geomix.data.chat import chat_format
@@ -22,7 +23,7 @@ from geomix.data.template import tokenise_all
 from geomix.model.gradient import backward_over, batches_of, plain_forward
 from geomix.model.load import LoadedModel, default_device
 from geomix.record.gradients import take_gradients
-from geomix.revisit import Point, Revisit
+from geomix.revisit import Point, Revisit, points_of
 from geomix.run import Run
 from geomix.stored import stored_configs
 from geomix.train.checkpoint import check, saved_second_moments
@@ -67,9 +68,18 @@ def adams(past: Revisit) -> SecondMoments | None:
     return saved_second_moments(check(point.folder), point.stage, point.step)
 
 
+def moments_of(arm: Run, config: RunConfig) -> list[TrainingMoment]:
+    """The moments of an arm whose weights are there."""
+    return [_moment(config, point) for point in points_of(arm, config, unsaid)]
+
+
 def moment_of(past: Revisit, point: Point) -> TrainingMoment:
     """What a point is called."""
-    loss = past.config.stages[0].train.loss
+    return _moment(past.config, point)
+
+
+def _moment(config: RunConfig, point: Point) -> TrainingMoment:
+    loss = config.stages[0].train.loss
     return TrainingMoment(point.stage, point.step, point.last, loss)
 
 

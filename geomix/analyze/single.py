@@ -14,6 +14,7 @@ from rich.text import Text
 from geomix.analyze.angle_notes import number, signed
 from geomix.analyze.angle_sources import Asked, Say
 from geomix.analyze.moments import TrainingMoment, chosen
+from geomix.geometry.subspace import SHARE
 from geomix.run import Run
 
 if TYPE_CHECKING:
@@ -29,6 +30,12 @@ _SHOWN = 5
 """Conflicts that the terminal shows of an arm."""
 
 _FIRST, _SECOND = "D_A", "D_B"
+
+_OVERLAP = (
+    "overlap: mean squared cosine of the principal angles between the directions that hold "
+    f"{SHARE:.0%} of each set's squared lengths, 0 to 1; what D_A's is with others is read against "
+    "held-out's."
+)
 
 
 def single_examples(
@@ -119,6 +126,7 @@ def render(found: Mapping[str, Tables]) -> RenderableType:
     for arm, tables in found.items():
         parts += ["", *_conflicts(arm, tables), _sets(tables)]
         parts += [Text(line) for line in _uncertain(tables)]
+    parts += ["", Text(_OVERLAP)] if found else []
     return Group(*parts)
 
 
@@ -147,7 +155,7 @@ def _sets(tables: Tables) -> Table:
     """How much the examples of each set agree, and what space they and D_A's share."""
     table = Table(box=None, padding=(0, 1))
     names = ["set", "cos within\n5 % to 95 %", "cos with D_A\n5 % to 95 %", "effective\nrank of n"]
-    for name in [*names, "overlap\nwith D_A", "random\noverlap"]:
+    for name in [*names, "overlap\nwith D_A"]:
         table.add_column(name, justify="left" if name == "set" else "right", no_wrap=True)
     whole = [row for row in tables["quantiles"] if row["group"] == "all"]
     pairs = {frozenset((row["first"], row["second"])): row for row in whole}
@@ -165,7 +173,6 @@ def _sets(tables: Tables) -> Table:
             _spread(pairs[frozenset((_FIRST, name))]) if name != _FIRST else "",
             f"{row['effective_rank']:.1f} of {row['n']}",
             f"{other['overlap']:.3f}" if other else "",
-            number(other["random_overlap"]) if other else "",
         )
     return table
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from geomix.analyze.angle_measure import measure
 from geomix.analyze.angle_sources import Asked
 from geomix.analyze.angles import GradAngle
 from geomix.analyze.contrasts import contrasts, secant_rows
+from geomix.analyze.grad_angle import grad_angle
 from geomix.analyze.pasts import _shuffled, probe_batches, revisits
 from geomix.cli import main
 from geomix.errors import UserError
@@ -249,6 +250,33 @@ def test_a_run_without_weights_is_read_from_its_record(run: Run, tmp_path: Path)
     shutil.rmtree(copy / "arms" / "mixed" / "records")
     with pytest.raises(UserError, match="no snapshots, and no stage that has ended"):
         measure([open_run(copy)])
+
+
+@pytest.mark.parametrize("source", ["auto", "record", "weights"])
+def test_a_moment_that_nobody_has_shows_before_anything_is_computed(
+    run: Run, monkeypatch: pytest.MonkeyPatch, source: Any
+) -> None:
+    def never(*_: Any) -> None:
+        raise AssertionError("looked at")
+
+    monkeypatch.setattr("geomix.analyze.angle_measure.seen_of", never)
+    with pytest.raises(UserError, match=r"--at \+3: neither recorded nor .* θ_A\+2, .*θ_B$"):
+        measure([run], Asked(at=("A", "+3"), source=source))
+    with pytest.raises(AssertionError, match="looked at"):
+        measure([run], Asked(at=("A", "+4"), source=source))
+
+
+def test_files_of_an_earlier_call_that_asked_for_more_do_not_stay(run: Run) -> None:
+    asked = Asked(at=("A+1",), examples=2)
+    more = grad_angle([run], asked)[2]
+    rest = grad_angle([run], replace(asked, examples=0))[2]
+    gone = {path.name for path in set(more) - set(rest)}
+    assert {name.partition(".")[0] for name in gone} == {
+        *(f"grad_angle_at_A+1_pairs_{arm}" for arm in ("plain", "mixed")),
+        "grad_angle_at_A+1_conflicts",
+    }
+    assert all(path.is_file() for path in rest)
+    assert not any(path.exists() for path in set(more) - set(rest))
 
 
 def test_stage_1_is_not_computed_again_unasked(run: Run) -> None:
