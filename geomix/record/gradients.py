@@ -13,8 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-CHUNK = 1 << 20
-"""Elements of a gradient that are in float64 at a time (8 MiB a dataset)."""
+_CACHED, _LAUNCHED = 1 << 16, 1 << 20
+"""Elements of a gradient that are in float64 at a time: on a CPU as many as stay in its cache
+(512 KiB a dataset), elsewhere more, as each time is a launch."""
+
+
+def _chunk(device: torch.device) -> int:
+    return _CACHED if device.type == "cpu" else _LAUNCHED
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -108,8 +113,9 @@ def _gram(
     if not flat:
         return gram
     total = torch.zeros(len(flat), len(flat), dtype=torch.float64, device=flat[0].device)
-    for start in range(0, flat[0].numel(), CHUNK):
-        rows = torch.stack([g[start : start + CHUNK].to(total.device, torch.float64) for g in flat])
+    some = _chunk(total.device)
+    for start in range(0, flat[0].numel(), some):
+        rows = torch.stack([g[start : start + some].to(total.device, torch.float64) for g in flat])
         weight = weights(start, start + rows.shape[1]).to(rows.device)
         total += (rows * weight) @ rows.T
     upper = torch.triu(total)  # BLAS does not promise a symmetric product
@@ -130,12 +136,12 @@ def products_with(
     Returns:
         `(S, J)` float64.
     """
-    parts = len(updates(0, 0))
-    found = np.zeros((len(gradients), parts))
-    for start in range(0, size, CHUNK):
-        update = updates(start, min(size, start + CHUNK))
+    none = updates(0, 0)
+    found, some = np.zeros((len(gradients), len(none))), _chunk(none.device)
+    for start in range(0, size, some):
+        update = updates(start, min(size, start + some))
         for index, gradient in enumerate(gradients):
             if gradient is not None:
-                row = gradient.detach().reshape(-1)[start : start + CHUNK]
+                row = gradient.detach().reshape(-1)[start : start + some]
                 found[index] += (update @ row.to(update)).cpu().numpy()
     return found

@@ -106,7 +106,12 @@ class Piece:
         self.before = None
         between = {name: torch.lerp(self.weights[name], ends[name], 0.5) for name in ends}
         with weights_of(parameters, between) as own:
-            found = [_products((self,), own, [gradient]) for gradient in middle()]
+
+            def along(gradient: Gradient) -> NDArray[np.float64]:
+                return _products((self,), own, [gradient])
+
+            # `map` lets each gradient go before the next one is computed, a loop's variable not.
+            found = list(map(along, middle()))
         del between
 
         def record(gradients: Sequence[Gradient]) -> PathRecord:

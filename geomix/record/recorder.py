@@ -225,7 +225,7 @@ class Recorder:
         """A piece of the path begins where no snapshot is taken."""
         parameters = trainable_parameters(moment.model)
         with undisturbed(moment.model):
-            found = [self.keep(g) for g in self._gradients(moment.model, parameters)]
+            found = list(map(self.keep, self._gradients(moment.model, parameters)))
         self._piece = Piece.begin(moment, parameters, [*found], self.workers)
 
     def _gradients(

@@ -12,7 +12,7 @@ from geomix.record.gradients import adam_metric, inner_products, products_with
 
 @pytest.mark.parametrize("chunk", [1, 7, 24, 1000])
 def test_chunks_do_not_change_the_sum(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gradients, "CHUNK", chunk)
+    monkeypatch.setattr(gradients, "_CACHED", chunk)
     draw = np.random.default_rng(0)
     given = [[draw.normal(size=(4, 6)), draw.normal(size=5)] for _ in range(3)]
     found = inner_products([[torch.tensor(g) for g in one] for one in given])
@@ -24,7 +24,7 @@ def test_chunks_do_not_change_the_sum(chunk: int, monkeypatch: pytest.MonkeyPatc
 def test_chunks_do_not_change_adams_metric_or_the_products_with_updates(
     chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gradients, "CHUNK", chunk)
+    monkeypatch.setattr(gradients, "_CACHED", chunk)
     draw = np.random.default_rng(0)
     given, second, moves = draw.normal(size=(3, 24)), draw.random(24), draw.normal(size=(2, 24))
     tensors = [[torch.tensor(g)] for g in given]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -336,3 +337,30 @@ def test_there_is_no_path_to_another_stage_or_back(
     later = made.snapshot(Moment(model, stage, "kvr", 4, 4, 0, None)).path
     assert later is not None
     assert (later.from_step, later.to_step) == (step, 4)
+
+
+def test_on_disk_one_gradient_at_a_time_is_in_memory(
+    tmp_path: Path,
+    gpt2: Make,
+    probes: Probes,
+    examples: Examples,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At a stage's start, in the middle of a piece and at its end, also where no snapshot is."""
+    taken: list[weakref.ref[Tensor]] = []
+    take = Recorder._taken
+
+    def watched(self: Recorder, parameters: Any) -> Any:
+        alive = sum(one() is not None for one in taken)
+        assert alive == 0, f"{alive} gradients beside the one that was just computed"
+        found = take(self, parameters)
+        taken.extend(weakref.ref(tensor) for tensor in found if tensor is not None)
+        return found
+
+    monkeypatch.setattr(Recorder, "_taken", watched)
+    made = recorder(tmp_path, probes, [1, 3], scratch=True, pairs=True)
+    model = gpt2()
+    trajectory(model, examples(6, 3), [made])
+    tensors = len(list(model.parameters()))
+    sets, snapshots, middles, starts = 2, 2, 2, 1
+    assert len(taken) == tensors * sets * (snapshots + middles + starts)
