@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +18,10 @@ from geomix.atomic import written_file
 
 _BLOCK = 1 << 20  # bytes of a chunk: whole rows, so that one example is one short read
 _SPARE = 1 << 22  # bytes that HDF5 takes for its own trees
+_METADATA = ("v110", "v110")  # of HDF5 1.10 (2016), the first whose metadata carry checksums
+
+TEXTS = "texts_sha256"
+"""Attribute of a file: `text_hash` of it as it was written."""
 
 
 @contextmanager
@@ -35,11 +41,10 @@ def written_hdf5(
     Raises:
         OSError: it cannot be written, as on a full disk.
     """
-    with h5py.File(path, "w", driver="core", backing_store=False) as file:
+    with h5py.File(path, "w", driver="core", backing_store=False, libver=_METADATA) as file:
         yield file
         if large is None:
-            file.flush()
-            file.attrs["complete"] = True
+            _complete(file)
         file.flush()
         image = file.id.get_file_image()
     with written_file(path) as partial:
@@ -47,10 +52,51 @@ def written_hdf5(
         if large is not None:
             with partial.open("r+b") as raw:
                 os.posix_fallocate(raw.fileno(), len(image), room + room // 32 + _SPARE)
-            with h5py.File(partial, "r+") as file:
+            with h5py.File(partial, "r+", libver=_METADATA) as file:
                 large(file)
-                file.flush()
-                file.attrs["complete"] = True
+                _complete(file)
+
+
+def _complete(file: Any) -> None:
+    file.attrs[TEXTS] = text_hash(file)
+    file.flush()
+    file.attrs["complete"] = True
+
+
+def text_hash(file: Any) -> str:
+    """SHA-256 of all texts of a file, attributes too, and of which scale labels which axis.
+
+    HDF5 keeps what varies in length in a heap without checksums: one flipped bit there and a
+    parameter would have another name, or an axis the coordinates of another.
+
+    Args:
+        file: `h5py.File`.
+    """
+    names: list[str] = []
+    file.visit(names.append)
+    digest = hashlib.sha256()
+    for name in ("/", *sorted(names)):
+        item = file[name]
+        found = {key: _texts(file, item.attrs[key]) for key in item.attrs if key not in _LATER}
+        if isinstance(item, h5py.Dataset) and h5py.check_string_dtype(item.dtype):
+            found[""] = list(strings(item)) if item.ndim else [item.asstr()[()]]
+        known = {key: texts for key, texts in found.items() if texts}
+        digest.update(json.dumps([name, known], sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+_LATER = (TEXTS, "complete", "REFERENCE_LIST")
+"""Attributes that are no texts of the file's own; the last repeats what the axes say."""
+
+
+def _texts(file: Any, value: Any) -> list[str]:
+    """What of an attribute's value is text, references as the names that they lead to."""
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, np.ndarray) or value.dtype != object:
+        return []
+    items = [each for one in value.flat for each in (one if isinstance(one, np.ndarray) else [one])]
+    return [file[one].name if isinstance(one, h5py.Reference) else str(one) for one in items]
 
 
 @contextmanager
@@ -73,8 +119,7 @@ def reading(path: Path) -> Iterator[Any]:
 def scale(group: Any, name: str, values: NDArray[Any] | Sequence[str], description: str) -> None:
     """A dimension and its coordinate.
 
-    Numbers carry a checksum; texts, whose lengths vary, cannot: HDF5 keeps them in a heap that no
-    filter sees.
+    Numbers carry a checksum; for texts, see `text_hash`.
     """
     data = _storable(values)
     dataset = group.create_dataset(name, data=data, **_chunked(data))

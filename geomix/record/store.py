@@ -35,7 +35,8 @@
 
 Every dimension is an HDF5 dimension scale, so that `xarray.open_dataset(path, group="probes/d_a",
 engine="h5netcdf")` shows labelled axes. Numbers, coordinates too, carry a checksum (Fletcher-32)
-and no compression: gradients are noise. Texts carry none, as HDF5 has none for them.
+and no compression: gradients are noise. HDF5 has none for texts; their hash is an attribute of the
+file (`geomix.hdf5.text_hash`).
 
 Shapes are those of `geomix.record.snapshot`.
 """
@@ -50,7 +51,7 @@ from typing import Any
 import numpy as np
 
 from geomix.errors import UserError
-from geomix.hdf5 import strings, written_hdf5
+from geomix.hdf5 import TEXTS, strings, text_hash, written_hdf5
 from geomix.record.checks import check_shapes
 from geomix.record.damage import check_alone, told
 from geomix.record.groups import write_gradient, write_parameters, write_path, write_probes
@@ -66,7 +67,7 @@ from geomix.record.snapshot import (
 from geomix.run import snapshot_place
 
 FORMAT = "geomix snapshot"
-SCHEMA = 2
+SCHEMA = 3
 """Raised when a reader of the older schema would misread the file."""
 _HEADER = 1 << 14
 """Bytes that HDF5 takes to describe a dataset, at most."""
@@ -152,6 +153,11 @@ def _check(path: Path, file: Any) -> None:
             f"{path}: schema {file.attrs['schema']} is newer than the {SCHEMA} this version reads; "
             f"it was written by geomix {file.attrs['geomix_version']}, upgrade to that"
         )
+    if file.attrs["schema"] < SCHEMA:
+        raise UserError(
+            f"{path}: schema {file.attrs['schema']} is older than the {SCHEMA} this version reads; "
+            "record it again"
+        )
     if not file.attrs.get("complete"):
         raise UserError(f"{path}: incomplete, its writer was stopped; delete it and record again")
     covered, trainable = len(file["parameters/parameter"]), int(file.attrs["trainable"])
@@ -159,6 +165,11 @@ def _check(path: Path, file: Any) -> None:
         raise UserError(
             f"{path}: holds {covered} parameters, of {trainable} trainable ones "
             f"('{file.attrs['coverage']}'); its gradients are not whole, record it again"
+        )
+    if text_hash(file) != file.attrs[TEXTS]:
+        raise UserError(
+            f"{path}: damaged, its texts are not those that were written; "
+            "delete it and record it again"
         )
 
 

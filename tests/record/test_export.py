@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from geomix.cli import main
 from geomix.errors import UserError
-from geomix.hdf5 import put
+from geomix.hdf5 import TEXTS, put, text_hash
 from geomix.run import Run
 
 Arrays = Callable[[Path], dict[str, Any]]
@@ -106,6 +106,7 @@ def test_an_array_that_some_snapshots_lack_is_null_there(run: Run, tmp_path: Pat
         group, dims = file["parameters"], ("parameter", "set", "other_set")
         values = group["inner_products"][...] + 1
         put(group, "inner_products_more", values, dims, units="1", text="some")
+        file.attrs[TEXTS] = text_hash(file)
     run.records.export(tmp_path / "out")
     table = pd.read_parquet(tmp_path / "out" / "parameters.parameter-set-other_set.parquet")
     here = (table.stage == 0) & (table.step == 4)
@@ -118,6 +119,7 @@ def test_an_array_without_labels_is_a_row(run: Run, tmp_path: Path) -> None:
     values = np.arange(6, dtype=np.float32).reshape(2, 3)
     with h5py.File(path, "a") as file:
         file.create_group("more/D_A")["numbers"] = values
+        file.attrs[TEXTS] = text_hash(file)
     run.records.export(tmp_path / "out")
     rows = pq.read_table(tmp_path / "out" / "arrays.parquet").to_pylist()
     (row,) = [row for row in rows if row["path"] == "more/D_A/numbers"]

@@ -204,6 +204,41 @@ def test_a_flipped_bit_in_the_numbers_is_noticed(path: Path) -> None:
     assert "damaged" in complaint(path)
 
 
+@pytest.mark.parametrize("where", ["a name in a coordinate", "an attribute of text", "an axis"])
+def test_texts_that_are_not_those_that_were_written_are_noticed(path: Path, where: str) -> None:
+    """They lie in a heap of which HDF5 keeps no checksum."""
+    if where == "an attribute of text":
+        whole = bytearray(path.read_bytes())
+        whole[whole.rindex(snapshot().stage_name.encode())] ^= 1
+        path.write_bytes(whole)
+    else:
+        with h5py.File(path, "r+") as file:
+            if where == "an axis":
+                axis = file["parameters/inner_products"].dims[1]
+                axis.detach_scale(file["parameters/set"])
+                axis.attach_scale(file["parameters/other_set"])
+            else:
+                file["parameters/parameter"][0] = "another"
+    assert "damaged, its texts are not those that were written" in complaint(path)
+
+
+def test_no_flipped_bit_anywhere_is_read_as_if_nothing_were(path: Path) -> None:
+    """Either one line, or the very snapshot that was written."""
+    whole, draw = path.read_bytes(), np.random.default_rng(0)
+    written, noticed = read_snapshot(path), 0
+    for place in draw.integers(8 * len(whole), size=200):
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        try:
+            found = read_snapshot(path)
+        except UserError:
+            noticed += 1
+        else:
+            assert same(found, written), place
+    assert noticed > 50
+
+
 @pytest.mark.parametrize("reason", ["not asked for", "the stage begins here"])
 def test_a_missing_path_says_why(path: Path, reason: str) -> None:
     bare = snapshot(path=None, no_path=reason, adam=None)
@@ -226,6 +261,12 @@ def test_newer(path: Path) -> None:
     with h5py.File(path, "r+") as file:
         file.attrs["schema"] = SCHEMA + 1
     assert f"schema {SCHEMA + 1} is newer" in complaint(path)
+
+
+def test_older(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        file.attrs["schema"] = SCHEMA - 1
+    assert f"schema {SCHEMA - 1} is older" in complaint(path)
 
 
 def test_incomplete(path: Path) -> None:
