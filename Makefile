@@ -10,8 +10,8 @@ demo: $(READY)  ## the main job: train the demo's three arms offline, then measu
 	$(BIN)/geomix train
 	$(BIN)/geomix analyze grad-angle
 
-test: $(READY)  ## all tests
-	$(BIN)/python -m pytest
+test: $(READY)  ## all tests, a file at a time on each of up to four cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 slow: $(READY)  ## the tests that take longer than a minute
 	$(BIN)/python -m pytest -m slow

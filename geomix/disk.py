@@ -15,7 +15,7 @@ from geomix.record.schedule import snapshots, steps_to_record
 _LINE = 210
 """Bytes of a line of `metrics.jsonl`, and of what stands around the texts of a verdict."""
 
-_DATASET = 2_400
+_DATASET = 900
 """Bytes that HDF5 takes to describe a dataset."""
 
 

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from geomix.analyze.path_notes import location, verdict
 from geomix.analyze.path_split import measure
 from geomix.cli import main
+from geomix.hdf5 import TEXTS, text_hash
 from geomix.run import Run
 
 CONFIG = """name: small
@@ -176,6 +177,7 @@ def test_a_verdict_needs_both_checks(copy: Run) -> None:
         with h5py.File(file, "a") as shot:
             if "path" in shot and "pairs" in shot["path"]:
                 del shot["path/pairs"]
+                shot.attrs[TEXTS] = text_hash(shot)
     assert "is half checked" in verdict(measure([copy]).arms[0], "D_A")
     with h5py.File(copy.snapshots()[-1], "a") as shot:
         shot["path/products"][:] *= -9
@@ -195,6 +197,7 @@ def test_what_is_missing_is_one_line(copy: Run) -> None:
     with h5py.File(later[0], "a") as shot:
         del shot["path"]
         shot.attrs["path"] = "not asked for"
+        shot.attrs[TEXTS] = text_hash(shot)
     assert "recorded without `midpoints`" in refused(path)
     stage0[-1].unlink()
     assert "the loss at the start of stage 1 is not recorded" in refused(path)
