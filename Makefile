@@ -31,6 +31,7 @@ check: $(READY)  ## style, types and the one-way flow of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	for study in analyses/*/; do MYPYPATH=$$study:data $(BIN)/mypy $$study*.py || exit 1; done
 	$(BIN)/lint-imports
 
 bench: $(READY)  ## speed and cost, as ratios in one run

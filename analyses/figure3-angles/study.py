@@ -73,7 +73,7 @@ def _arm(seed: int, first: str, then: str) -> dict[str, Any]:
 
 
 def _train(folder: Path, config: dict[str, Any], seed: int) -> None:
-    command = [Path(sys.executable).with_name("geomix"), "train", "--quiet"]
+    command: list[str | Path] = [Path(sys.executable).with_name("geomix"), "train", "--quiet"]
     if not folder.is_dir():
         file = folder.with_suffix(".yaml")
         file.parent.mkdir(parents=True, exist_ok=True)
