@@ -33,8 +33,8 @@ _FIRST, _SECOND = "D_A", "D_B"
 
 _OVERLAP = (
     "overlap: mean squared cosine of the principal angles between the directions that hold "
-    f"{SHARE:.0%} of each set's squared lengths, 0 to 1; what D_A's is with others is read against "
-    "held-out's."
+    f"{100 * SHARE:g} % of each set's squared lengths, 0 to 1; what D_A's is with others is read "
+    "against held-out's."
 )
 
 
