@@ -50,7 +50,7 @@ def show_plan(experiment: Experiment, *, as_json: bool = False) -> None:
     console.print(cost_table(costs))
     free = shutil.disk_usage(Path.cwd()).free
     for line in in_words(costs, free):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
 
 
 def plan(experiment: Experiment) -> tuple[Experiment, dict[str, Planned]]:
