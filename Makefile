@@ -7,8 +7,8 @@ READY := $(VENV)/.ready
 .PHONY: demo test torture torture-record slurm check bench slow base clean
 
 demo: $(READY)  ## the main job: train the demo's three arms offline, then measure the angles
-	$(BIN)/geomix train
-	$(BIN)/geomix analyze grad-angle
+	run=runs/demo-$$(date +%Y-%m-%d-%H%M%S); \
+	$(BIN)/geomix train --out $$run && $(BIN)/geomix analyze grad-angle $$run
 
 test: $(READY)  ## all tests, a file at a time on each of up to four cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile

@@ -26,10 +26,10 @@ def test_example_configuration_is_valid(tmp_path: Path) -> None:
     assert train.stages[1].train.lora is not None
     assert [stage.from_ for stage in taken.stages] == ["runs/first", None]
     assert known.evaluate.sets["known"].familiar != known.stages[0].data.familiar
-    assert list(arms) == ["mixed", "plain"]
+    assert list(arms) == ["plain", "mixed"]
     assert arms["mixed"].stages[0].mix is not None
     assert arms["plain"].stages[0].mix is None
-    assert [stage.train.lr for stage in arms["plain"].stages] == [5e-5, 1e-5]
+    assert [stage.train.lr for stage in arms["plain"].stages] == [4e-3, 2e-3]
 
 
 def test_example_study_is_valid(tmp_path: Path) -> None:

@@ -1,7 +1,11 @@
-"""The demo over five seeds: `study.py run` trains what is missing, `study.py table` prints it."""
+"""The demo over five seeds.
+
+`study.py run` trains what is missing and writes `retention.csv`; `study.py table` prints that.
+"""
 
 from __future__ import annotations
 
+import argparse
 import csv
 import subprocess
 import sys
@@ -11,6 +15,7 @@ from geomix.run import Run, open_run
 from geomix.stats import t_interval
 
 HERE = Path(__file__).resolve().parent
+TABLE = HERE / "retention.csv"
 RUNS = Path("runs/demo-seeds")
 SEEDS = range(5)
 ARMS = ("plain", "mixed", "control")
@@ -19,7 +24,7 @@ COLUMNS = ("D_A after stage 1", "D_A after stage 2", "D_B after stage 2")
 
 
 def run() -> None:
-    """Train each seed that is not done yet."""
+    """Train each seed that is not done yet, and write the table beside this file."""
     geomix = Path(sys.executable).with_name("geomix")
     for seed in SEEDS:
         folder = RUNS / f"seed-{seed}"
@@ -29,6 +34,12 @@ def run() -> None:
             sys.exit(f"{folder}: not finished; remove it and start again")
         overrides = ["--set", f"seed={seed}", "--set", "record=null", "--set", "evaluate.epochs=0"]
         subprocess.run([geomix, "train", "--out", folder, *overrides], check=True)
+    with TABLE.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["seed", "arm", *COLUMNS])
+        for seed in SEEDS:
+            for arm in open_run(RUNS / f"seed-{seed}").arms:
+                rows.writerow([seed, arm.name, *scores(arm)])
 
 
 def scores(arm: Run) -> list[float]:
@@ -42,16 +53,12 @@ def scores(arm: Run) -> list[float]:
 
 
 def table() -> None:
-    """Print the table and write it beside this file."""
-    found = {
-        (seed, arm.name): scores(arm)
-        for seed in SEEDS
-        for arm in open_run(RUNS / f"seed-{seed}").arms
-    }
-    with (HERE / "retention.csv").open("w", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["seed", "arm", *COLUMNS])
-        rows.writerows([seed, arm, *values] for (seed, arm), values in found.items())
+    """Print the table and the differences between arms."""
+    with TABLE.open(encoding="utf-8", newline="") as file:
+        found = {
+            (int(row["seed"]), row["arm"]): [float(row[column]) for column in COLUMNS]
+            for row in csv.DictReader(file)
+        }
     print(f"{'exact match, %':10} " + "  ".join(f"{column:>18}" for column in COLUMNS))
     for arm in ARMS:
         values = [found[seed, arm] for seed in SEEDS]
@@ -66,4 +73,8 @@ def table() -> None:
 
 
 if __name__ == "__main__":
-    {"run": run, "table": table}[sys.argv[1] if len(sys.argv) > 1 else "table"]()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["run", "table"], nargs="?", default="table")
+    if parser.parse_args().what == "run":
+        run()
+    table()

@@ -144,11 +144,12 @@ def _sources(result: GradAngle) -> str:
         return "Taken from the record."
     if found == {"weights"}:
         return "Computed from the weights that are kept."
-    by = {
-        s: [m for a in result.arms for m, x in zip(a.labels, a.sources, strict=True) if x == s]
-        for s in found
+    pairs = {pair for arm in result.arms for pair in zip(arm.moments, arm.sources, strict=True)}
+    ranked = sorted(pairs, key=lambda pair: (pair[0].stage, pair[0].step, pair[1]))
+    known = {
+        source: ", ".join(dict.fromkeys(m.label for m, s in ranked if s == source))
+        for source in sorted(found)
     }
-    known = {source: ", ".join(dict.fromkeys(labels)) for source, labels in by.items()}
     weights = known.pop("weights", "")
     return f"Computed from weights: {weights}; from the record: {', '.join(known.values())}."
 

@@ -13,9 +13,10 @@ from typing import Literal
 
 import numpy as np
 
-from geomix.analyze.directions import rank
+from geomix.analyze.directions import HELD_OUT, rank
 from geomix.analyze.groups import Kind, Layout, grouped
 from geomix.analyze.moments import TrainingMoment
+from geomix.analyze.replicates import together
 from geomix.geometry.cosine import Floats, cosines, group_inner_products, norms
 from geomix.stats import t_interval
 
@@ -120,6 +121,11 @@ class ArmAngles:
         """What its moments are called."""
         return [moment.label for moment in self.moments]
 
+    @property
+    def whole_sets(self) -> list[str]:
+        """Sets of which every example was probed; held-out examples are a sample of a template."""
+        return [name for name, (n, of) in self.probes.items() if n == of and name != HELD_OUT]
+
     def cosine(self, label: str, first: str, second: str) -> Floats:
         """`(n,)` of the whole model at one moment, one a seed; nan where there is none.
 
@@ -169,8 +175,7 @@ class GradAngle:
         parts += [f"by_{self.by}"] if self.by != "layer" else []
         parts += [self.metric] if self.metric != "euclidean" else []
         parts += [f"at_{'_'.join(item.strip() for item in self.at)}"] if self.at else []
-        parts += [f"of_{len(self.runs)}_runs"] if len(self.runs) > 1 else []
-        return "_".join(parts)
+        return "_".join(parts) + together(self.runs)
 
     @cached_property
     def groups(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from geomix.analyze.groups import By
 from geomix.analyze.path_notes import notes
 from geomix.analyze.path_split import ArmSplit, ForgettingPath, measure, to_json
 from geomix.analyze.path_table import render
+from geomix.analyze.replicates import together
 from geomix.atomic import write_json
 from geomix.errors import UserError
 from geomix.hdf5 import put, scale, written_hdf5
@@ -40,8 +41,7 @@ def forgetting_path(
     for arm in result.arms:
         if name not in arm.sets:
             raise UserError(f"--set {name}: {arm.runs[0]} recorded {', '.join(arm.sets)}")
-    stem = f"forgetting_path_stage{result.stage}"
-    stem += f"_of_{len(runs)}_runs" if len(runs) > 1 else ""
+    stem = f"forgetting_path_stage{result.stage}" + together([str(run.path) for run in runs])
     table = f"{stem}_by_{by}" if by != "layer" else stem
     folder = runs[0].analysis_folder
     files = [folder / f"{table}.h5", folder / f"{table}.json"]

@@ -146,7 +146,9 @@ def command(runs: Sequence[Run], asked: Asked, as_json: bool) -> None:
         return
     console = Console(highlight=False)
     console.print(render(result))
-    console.print(render_examples(examples))
+    console.print(
+        render_examples(examples, {Path(arm.runs[0]).name: arm.whole_sets for arm in result.arms})
+    )
     console.print()
     for file in files:
         console.print(str(file), soft_wrap=True)

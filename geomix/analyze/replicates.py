@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from geomix.errors import UserError
 from geomix.reading import read_json
@@ -49,6 +51,18 @@ def _numbered(labels: Sequence[str]) -> Iterator[str]:
 def seed_of(run: Run) -> int:
     """The seed of a run or arm."""
     return int(run.resolved()["config"]["seed"])
+
+
+def together(runs: Sequence[str]) -> str:
+    """What the names of files say of several runs: how many, and which; "" of a single one.
+
+    Args:
+        runs: their folders.
+    """
+    if len(runs) == 1:
+        return ""
+    places = "\n".join(str(Path(run).absolute()) for run in runs)
+    return f"_of_{len(runs)}_runs_{hashlib.sha256(places.encode()).hexdigest()[:6]}"
 
 
 def check_tokenizers(arms: Sequence[Run]) -> None:

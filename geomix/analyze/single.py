@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,10 @@ MOST_CONFLICTS = 100
 _SHOWN = 5
 """Conflicts that the terminal shows of an arm."""
 
-_FIRST, _SECOND = "D_A", "D_B"
+_FIRST, _SECOND = _PAIR = "D_A", "D_B"
+
+_LONGEST = 28
+"""Characters of a text, its end: templates begin alike."""
 
 _OVERLAP = (
     "overlap: mean squared cosine of the principal angles between the directions that hold "
@@ -120,12 +123,20 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
     return {key: None if key in bad else value for key, value in row.items()}
 
 
-def render(found: Mapping[str, Tables]) -> RenderableType:
-    """For each arm the worst conflicts and how the sets' examples lie, in 80 columns."""
+def render(
+    found: Mapping[str, Tables], whole: Mapping[str, Collection[str]] | None = None
+) -> RenderableType:
+    """For each arm the worst conflicts and how the sets' examples lie, in 80 columns.
+
+    Args:
+        found: the tables of each arm.
+        whole: the sets of each arm whose angles are exact, as nothing of them was left out: no
+            sample speaks for these.
+    """
     parts: list[RenderableType] = []
     for arm, tables in found.items():
         parts += ["", *_conflicts(arm, tables), _sets(tables)]
-        parts += [Text(line) for line in _uncertain(tables)]
+        parts += [Text(line) for line in _uncertain(tables, (whole or {}).get(arm, ()))]
     parts += ["", Text(_OVERLAP)] if found else []
     return Group(*parts)
 
@@ -138,17 +149,18 @@ def _conflicts(arm: str, tables: Tables) -> list[RenderableType]:
         return [Text(where + "no example of D_A conflicts with one of D_B", style="bold")]
     title = Text(where + "pairs of examples by inner product, lowest first", style="bold")
     table = Table(box=None, padding=(0, 1))
-    for name in ("cos", "D_A", "D_B"):
-        table.add_column(name, justify="right" if name == "cos" else "left", no_wrap=True)
+    for name in ("product", "cos", "D_A", "D_B"):
+        table.add_column(name, justify="left" if name in _PAIR else "right", no_wrap=True)
     for row in rows:
         texts = (_text(row[f"{k}_prompt"], row[f"{k}_target"]) for k in ("first", "second"))
-        table.add_row(signed(row["cosine"]), *(Text(text) for text in texts))
+        numbers = number(row["inner_product"]), signed(row["cosine"])
+        table.add_row(*numbers, *(Text(text) for text in texts))
     return [title, table]
 
 
 def _text(prompt: str, target: str) -> str:
     whole = " ".join(f"{prompt} → {target}".split())
-    return whole if len(whole) <= 34 else whole[:16] + "…" + whole[-17:]  # noqa: PLR2004
+    return whole if len(whole) <= _LONGEST else "…" + whole[1 - _LONGEST :]
 
 
 def _sets(tables: Tables) -> Table:
@@ -181,13 +193,15 @@ def _spread(row: Mapping[str, Any]) -> str:
     return f"{signed(row['q5'])} to {signed(row['q95'])}"
 
 
-def _uncertain(tables: Tables) -> list[str]:
+def _uncertain(tables: Tables, whole: Collection[str]) -> list[str]:
     """What a subsample that stands for a set leaves open."""
     lines = []
     for row in tables["cosines"]:
         if row["group"] != "all" or row["verdict"] == "exact" or row["first"] != _FIRST:
             continue
-        what = f"cos(D_A, {row['second']}) of the sets: {signed(row['cosine'])}"
+        if {row["first"], row["second"]} <= {*whole}:
+            continue
+        what = f"cos(D_A, {row['second']}) of the sets, freed of noise: {signed(row['cosine'])}"
         between = f"{signed(row['low'])} to {signed(row['high'])} over examples"
         told = " undetermined;" if row["verdict"] == "undetermined" else ""
         lines.append(f"{what},{told} {between}; reliability bound {number(row['bound'])}")

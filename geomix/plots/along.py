@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -53,6 +53,7 @@ def draw(
 ) -> Figure:
     """Columns: stages. Rows: the angle of D_A with each other direction; last, its exact match.
 
+    A later stage begins, at step 0, with what was measured where the one before ended.
     One line an arm, with a band where there are intervals; what is undetermined is faint and open.
 
     Args:
@@ -72,6 +73,8 @@ def draw(
     unlike(rows, "arm", "stage", "step", "first", "second")
     retention = [row for row in retention if row["set"] == FOCUS]
     unlike(retention, "arm", "stage", "step")
+    ends = [row for row in rows if "+" not in row["moment"] and row["step"]]
+    rows, retention = _begun(rows, ends), _begun(retention, retention)
     arms = list(dict.fromkeys(row["arm"] for row in [*rows, *retention]))
     stages = sorted({row["stage"] for row in [*rows, *retention]})
     found = {pairs[frozenset((row["first"], row["second"]))] for row in rows}
@@ -100,6 +103,33 @@ def draw(
         name_arms(figure, arms)
         settle(figure)
     return figure
+
+
+def _begun(rows: Sequence[Row], ends: Sequence[Row]) -> list[Row]:
+    """The rows, and at step 0 of each later stage what was measured where the one before ended.
+
+    The update is there that of the stage which begins, so that it moves.
+
+    Args:
+        rows: of one table.
+        ends: those of them that may be the last of their stage.
+    """
+
+    def place(row: Row, stage: int) -> tuple[Any, ...]:
+        return row["arm"], stage, frozenset((row.get("first"), row.get("second")))
+
+    begun = {(row["arm"], row["stage"]) for row in rows}
+    last = {
+        place(row, row["stage"] + 1): row
+        for row in sorted(ends, key=lambda row: int(row["step"]))
+        if (row["arm"], row["stage"] + 1) in begun
+    }
+    known = {place(row, row["stage"]) for row in rows if row["step"] == 0}
+    starts = [
+        {**row, "stage": row["stage"] + 1, "step": 0} for at, row in last.items() if at not in known
+    ]
+    moved = {id(row) for (_, _, pair), row in last.items() if UPDATE in pair}
+    return [*(row for row in rows if id(row) not in moved), *starts]
 
 
 def _of_cosine(row: Row) -> tuple[float, float, float]:

@@ -208,10 +208,10 @@ def test_no_conflict_is_said_in_a_line() -> None:
 
 def test_markup_in_a_text_is_shown_as_it_is() -> None:
     names = {"first_target": "[/]", "second_prompt": "[link=x]", "second_target": "\\["}
-    row = {"cosine": -0.5, "first_prompt": "[red]a[/nope]", **names}
+    row = {"cosine": -0.5, "inner_product": -0.25, "first_prompt": "[red]a[/nope]", **names}
     title, _, line = _shown(_tables([row])).splitlines()[1:4]
     assert title.startswith("plain, seed 3, at θ_A+1: pairs of examples by inner product")
-    assert line.split() == ["-0.500", "[red]a[/nope]", "→", "[/]", "[link=x]", "→", "\\["]
+    assert line.split() == ["-0.25", "-0.500", "[red]a[/nope]", "→", "[/]", "[link=x]", "→", "\\["]
 
 
 def test_an_empty_list_of_conflicts_is_a_table_of_no_rows(tmp_path: Path) -> None:

@@ -35,7 +35,9 @@ def tables(arms: int = 2, stages: Sequence[int] = (0, 1), seed: int = 0) -> tupl
     for arm in ARMS[:arms]:
         for stage in stages:
             for step in STEPS[stage]:
-                at = {"arm": arm, "stage": stage, "step": step, "n": 10}
+                end = step == STEPS[stage][-1]
+                moment = "θ_" + "0AB"[stage + end] + (f"+{step}" if step and not end else "")
+                at = {"arm": arm, "stage": stage, "step": step, "moment": moment, "n": 10}
                 for other in OTHERS:
                     where = {"group": "all", "first": "D_A", "second": other, "told": ""}
                     cosine, half = float(rng.uniform(-0.9, 0.9)), float(rng.uniform(0.01, 0.3))
@@ -64,19 +66,30 @@ def test_every_line_is_the_tables(measure: Any, log: bool) -> None:
         for index, arm in enumerate(ARMS[:2]):
             for axes, other in zip(panels[:, stage], OTHERS, strict=False):
                 expected = {
-                    row["step"]: math.degrees(math.acos(row["cosine"]))
+                    shown_step(row, stage): math.degrees(math.acos(row["cosine"]))
                     if measure == "angle"
                     else row["cosine"]
                     for row in rows
-                    if (row["arm"], row["stage"], row["second"]) == (arm, stage, other)
+                    if (row["arm"], row["second"]) == (arm, other) and in_stage(row, stage, other)
                 }
                 assert points(axes, index) == pytest.approx(expected)
             known = {
-                row["step"]: row["exact_match"]
+                shown_step(row, stage): row["exact_match"]
                 for row in retention
-                if (row["arm"], row["stage"]) == (arm, stage)
+                if row["arm"] == arm and in_stage(row, stage)
             }
             assert points(panels[4, stage], index) == pytest.approx(known)
+
+
+def in_stage(row: dict[str, Any], stage: int, other: str = "") -> bool:
+    """A stage shows its own rows and θ_A where it begins; the update's θ_A is the next stage's."""
+    if row["moment"] == "θ_A":
+        return stage == 1 or other != "update"
+    return bool(row["stage"] == stage)
+
+
+def shown_step(row: dict[str, Any], stage: int) -> int:
+    return 0 if row["stage"] < stage else int(row["step"])
 
 
 def test_bands_are_the_intervals() -> None:
