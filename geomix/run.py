@@ -8,7 +8,7 @@ metrics.jsonl    one line a step or evaluation         lock      held while a pr
 stages/0-kvr/    data.json   examples.jsonl   eval/epoch-003.jsonl   checkpoints/final/
                  weights/step-000004/ where `record.weights` keeps them
 records/         probes.json   snapshots/stage0-step000120.h5
-analysis/  figures/            made by `geomix analyze`
+analysis/  figures/            made by `geomix analyze`; analysis/lock is held while it saves
 arms/plain/ …                  instead of stages and records where the configuration has arms:
 each arm is a whole run directory of its own
 """
@@ -19,7 +19,7 @@ import fcntl
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -234,6 +234,22 @@ class Run:
                 if time.monotonic() > deadline:
                     raise UserError(f"{self.path}: another process is writing this run")
                 time.sleep(_PATIENCE / 20)
+            yield
+
+    @contextmanager
+    def saving(self, say: Callable[[str], object] = lambda _: None) -> Iterator[None]:
+        """Hold the results of `geomix analyze`, whose files belong together; waits its turn.
+
+        Not the run's own lock: what is still being trained can be analysed.
+
+        Args:
+            say: is told where another process holds them.
+        """
+        self.analysis_folder.mkdir(parents=True, exist_ok=True)
+        with (self.analysis_folder / "lock").open("w") as handle:
+            if not _taken(handle):
+                say(f"{self.analysis_folder}: another process is writing there; waiting for it")
+                fcntl.flock(handle, fcntl.LOCK_EX)
             yield
 
     @contextmanager
