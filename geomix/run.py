@@ -299,9 +299,13 @@ def open_run(path: str | Path) -> Run:
         path: the run's folder.
 
     Raises:
-        UserError: there is no such folder, or it is not a run.
+        UserError: there is no such folder, it is not a run, or its name is no text.
     """
     run = Run(Path(path))
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # neither HDF5 nor JSON can hold it
+        raise UserError(f"{path}: a name that is not UTF-8; rename the folder") from None
     if not run.path.is_dir():
         raise UserError(f"{path}: no such folder; `geomix train` makes a run under {DEFAULT_ROOT}/")
     if not run.resolved_file.is_file():

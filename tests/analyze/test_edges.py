@@ -282,3 +282,17 @@ def test_what_a_user_puts_beside_the_figures_stays(
     there = {file.name for file in run.figure_folder.iterdir()}
     assert there.issuperset(f"grad_angle_{name}" for name in mine)
     assert there.isdisjoint(f"grad_angle_{name}" for name in left)
+
+
+def test_a_moment_within_the_first_stage_alone_is_drawn(
+    tmp_path: Path, random_gradients: Make, write_arm: Make
+) -> None:
+    write_arm(tmp_path, random_gradients(), moments=[(0, 0, 9), (0, 3, 9), (0, 9, 9)])
+    result, _, files = grad_angle([Run(tmp_path)], Asked(at=("0+3",)))
+    assert "θ_0+3" in str([arm.labels for arm in result.arms])
+    assert all(file.is_file() for file in files)
+
+
+def test_more_moments_than_a_name_can_hold_are_refused_before_anything_is_read() -> None:
+    with pytest.raises(UserError, match="--at: 99 moments; .* at most 120 characters"):
+        measure([], Asked(at=("A+1",) * 99))
