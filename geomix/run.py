@@ -8,7 +8,7 @@ metrics.jsonl    one line a step or evaluation         lock      held while a pr
 stages/0-kvr/    data.json   examples.jsonl   eval/epoch-003.jsonl   checkpoints/final/
                  weights/step-000004/ where `record.weights` keeps them
 records/         probes.json   snapshots/stage0-step000120.h5
-analysis/  figures/            made by `geomix analyze`; analysis/lock is held while it saves
+analysis/  figures/            made by `geomix analyze`; analysis.lock is held while it saves
 arms/plain/ …                  instead of stages and records where the configuration has arms:
 each arm is a whole run directory of its own
 """
@@ -245,10 +245,9 @@ class Run:
         Args:
             say: is told where another process holds them.
         """
-        self.analysis_folder.mkdir(parents=True, exist_ok=True)
-        with (self.analysis_folder / "lock").open("w") as handle:
+        with (self.path / "analysis.lock").open("w") as handle:
             if not _taken(handle):
-                say(f"{self.analysis_folder}: another process is writing there; waiting for it")
+                say(f"{self.path}: another process is saving an analysis; waiting for it")
                 fcntl.flock(handle, fcntl.LOCK_EX)
             yield
 
