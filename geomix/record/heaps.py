@@ -29,12 +29,17 @@ def check_heaps(path: Path, file: Any) -> None:
         UserError: there is one.
     """
     with path.open("rb") as raw:
-        for start, end in _between(_numbers(file), path.stat().st_size):
+        whole = path.stat().st_size
+        for start, end in _between(_numbers(file), whole):
             raw.seek(start)
             found = raw.read(end - start)
             at = found.find(_MAGIC)
             while at >= 0:
-                if not _ends(found[at:]):
+                raw.seek(
+                    start + at
+                )  # its size may be damaged: not `found`, which ends before numbers
+                size = int.from_bytes(found[at + 8 : at + _HEADER], "little")
+                if not _ends(raw.read(min(size, whole))):
                     raise UserError(
                         f"{path}: damaged, a heap of its texts at byte {start + at} does not end; "
                         "delete it and record it again"
@@ -68,9 +73,8 @@ def _between(held: Iterable[tuple[int, int]], size: int) -> Iterator[tuple[int, 
 
 def _ends(heap: bytes) -> bool:
     """Whether a walk from object to object, as HDF5 does it, comes to the heap's end."""
-    size = int.from_bytes(heap[8:16], "little")
     at = _HEADER
-    while at + _HEADER <= min(size, len(heap)):
+    while at + _HEADER <= len(heap):
         index = int.from_bytes(heap[at : at + 2], "little")
         length = int.from_bytes(heap[at + 8 : at + 16], "little")
         step = _HEADER + -(-length // 8) * 8 if index else length  # what is free has index 0

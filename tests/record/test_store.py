@@ -240,11 +240,17 @@ def test_no_flipped_bit_anywhere_is_read_as_if_nothing_were(path: Path) -> None:
     assert noticed > 50
 
 
-def test_a_heap_of_texts_at_which_hdf5_loops_for_ever_is_one_line(path: Path) -> None:
+@pytest.mark.parametrize("where", ["its first object", "its size"])
+def test_a_heap_of_texts_at_which_hdf5_loops_for_ever_is_one_line(path: Path, where: str) -> None:
     """In a process of its own, which can be ended."""
     whole = bytearray(path.read_bytes())
-    at = whole.index(b"GCOL\x01") + 16
-    whole[at : at + 16] = bytes(16)  # its first object: index, references, length
+    at = whole.index(b"GCOL\x01")
+    if where == "its size":  # so that it goes on, into 16 zeros wherever they stand
+        end = at + int.from_bytes(whole[at + 8 : at + 16], "little")
+        whole[at + 8 : at + 16] = (end - at + 32).to_bytes(8, "little")
+        whole[end : end + 32] = bytes(32)
+    else:
+        whole[at + 16 : at + 32] = bytes(16)  # index, references, length
     path.write_bytes(whole)
     code = """
 import sys
