@@ -8,7 +8,7 @@ metrics.jsonl    one line a step or evaluation         lock      held while a pr
 stages/0-kvr/    data.json   examples.jsonl   eval/epoch-003.jsonl   checkpoints/final/
                  weights/step-000004/ where `record.weights` keeps them
 records/         probes.json   snapshots/stage0-step000120.h5
-analysis/  figures/            made by `geomix analyze`
+analysis/  figures/            made by `geomix analyze`; analysis.lock is held while it saves
 arms/plain/ …                  instead of stages and records where the configuration has arms:
 each arm is a whole run directory of its own
 """
@@ -19,7 +19,7 @@ import fcntl
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -237,6 +237,21 @@ class Run:
             yield
 
     @contextmanager
+    def saving(self, say: Callable[[str], object] = lambda _: None) -> Iterator[None]:
+        """Hold the results of `geomix analyze`, whose files belong together; waits its turn.
+
+        Not the run's own lock: what is still being trained can be analysed.
+
+        Args:
+            say: is told where another process holds them.
+        """
+        with (self.path / "analysis.lock").open("w") as handle:
+            if not _taken(handle):
+                say(f"{self.path}: another process is saving an analysis; waiting for it")
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold a run's folder, and keep its status true however the block ends."""
         with self.locked(), self.reporting():
@@ -283,9 +298,13 @@ def open_run(path: str | Path) -> Run:
         path: the run's folder.
 
     Raises:
-        UserError: there is no such folder, or it is not a run.
+        UserError: there is no such folder, it is not a run, or its name is no text.
     """
     run = Run(Path(path))
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # neither HDF5 nor JSON can hold it
+        raise UserError(f"{path}: a name that is not UTF-8; rename the folder") from None
     if not run.path.is_dir():
         raise UserError(f"{path}: no such folder; `geomix train` makes a run under {DEFAULT_ROOT}/")
     if not run.resolved_file.is_file():

@@ -99,6 +99,14 @@ def test_what_is_no_run_is_one_line(tmp_path: Path) -> None:
         assert len(raised.value.lines) == 1
 
 
+def test_a_folder_whose_name_is_no_text_is_one_line(tmp_path: Path) -> None:
+    """HDF5 and JSON could not name it in a result, which shows after all is computed."""
+    run = make(tmp_path / "\udcffraw")
+    with pytest.raises(UserError, match="a name that is not UTF-8; rename the folder") as raised:
+        open_run(run.path)
+    assert len(raised.value.lines) == 1
+
+
 @pytest.mark.parametrize("text", ["", "{", "[1]", "3", "\udcff", "[" * 100000])
 def test_a_broken_manifest_is_one_line(tmp_path: Path, text: str) -> None:
     run = make(tmp_path / "run")

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 NEEDED = ("D_A", "D_B")
 """Probe sets without which there is no angle to speak of."""
 
+_LONGEST = 120
+"""Characters of all moments that are asked for: a file's name has 255 bytes."""
+
 From = Literal["auto", "record", "weights"]
 """`auto` takes the weights where they are kept, which say more, from the end of stage 1 on, and the
 record elsewhere."""
@@ -71,9 +74,15 @@ def check_asked(asked: Asked) -> None:
     """Refuse what cannot be, before anything is loaded.
 
     Raises:
-        UserError: a moment is none, or a record is to give what none holds.
+        UserError: a moment is none, there are more than a file's name can hold, or a record is to
+            give what none holds.
     """
     chosen(asked.at)
+    if len("_".join(asked.at)) > _LONGEST:
+        raise UserError(
+            f"--at: {len(asked.at)} moments; the files are called by them, so give at most "
+            f"{_LONGEST} characters, or leave out --at for all"
+        )
     if asked.source == "record" and asked.needs_weights:
         what = "--by head" if asked.by == "head" else "--metric adam"
         raise UserError(f"{what} --from record: a record does not hold it; leave out --from")

@@ -45,16 +45,18 @@ def forgetting_path(
     table = f"{stem}_by_{by}" if by != "layer" else stem
     folder = runs[0].analysis_folder
     files = [folder / f"{table}.h5", folder / f"{table}.json"]
-    with written_hdf5(files[0]) as file:
-        file.attrs["analysis"] = "forgetting_path"
-        file.attrs["schema_version"] = 1
-        file.attrs["stage"] = result.stage
-        file.attrs["by"] = by
-        for arm in result.arms:
-            _write_arm(file.create_group(arm.arm), arm, result.groups)
-    write_json(files[1], to_json(result, notes(result, name)))
     rows = list(result.cell_rows(name))
-    return result, files + save_figure(draw(rows), rows, runs[0].figure_folder, f"{stem}_{name}")
+    with runs[0].saving():
+        with written_hdf5(files[0]) as file:
+            file.attrs["analysis"] = "forgetting_path"
+            file.attrs["schema_version"] = 1
+            file.attrs["stage"] = result.stage
+            file.attrs["by"] = by
+            for arm in result.arms:
+                _write_arm(file.create_group(arm.arm), arm, result.groups)
+        write_json(files[1], to_json(result, notes(result, name)))
+        files += save_figure(draw(rows), rows, runs[0].figure_folder, f"{stem}_{name}")
+    return result, files
 
 
 def _write_arm(group: Any, arm: ArmSplit, groups: tuple[str, ...]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import glob
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -64,16 +63,24 @@ def grad_angle(
     result, pasts = measured(runs, asked, say)
     examples = single_examples(pasts, runs[0].arms, asked, say)
     folder, figures = runs[0].analysis_folder, runs[0].figure_folder
-    files = save(result, notes(result), folder, without_pairs(examples))
-    if examples:
-        files.append(_conflicts(folder / f"{result.stem}_conflicts.csv", examples))
-    for ending, figure, rows in (*_figures(result), *_example_figures(examples)):
-        files += save_figure(figure, rows, figures, result.stem + ending)
-    for where, ending in ((folder, "conflicts.csv"), (figures, "pairs*"), (figures, "along.*")):
-        for file in where.glob(f"{glob.escape(result.stem)}_{ending}"):
+    with runs[0].saving(say):
+        files = save(result, notes(result), folder, without_pairs(examples))
+        if examples:
+            files.append(_conflicts(folder / f"{result.stem}_conflicts.csv", examples))
+        for ending, figure, rows in (*_figures(result), *_example_figures(examples)):
+            files += save_figure(figure, rows, figures, result.stem + ending)
+        for file in _all_files(runs[0], result.stem):
             if file not in files:  # of a call before, which asked for more
                 file.unlink(missing_ok=True)
     return result, examples, files
+
+
+def _all_files(run: Run, stem: str) -> list[Path]:
+    """Those that not every call writes, by their whole names: what is beside them is the user's."""
+    endings = ["_along", "_pairs", *(f"_pairs_{arm.name}" for arm in run.arms)]
+    names = [f"{stem}{ending}.{form}" for ending in endings for form in ("pdf", "png", "csv")]
+    conflicts = run.analysis_folder / f"{stem}_conflicts.csv"
+    return [conflicts, *(run.figure_folder / name for name in names)]
 
 
 def _figures(result: GradAngle) -> Iterator[Drawn]:

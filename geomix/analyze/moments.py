@@ -48,7 +48,8 @@ def key_moments(runs: Sequence[Sequence[TrainingMoment]], middle: bool = True) -
     """Labels of the moments that a table or figure of these runs shows.
 
     The base model, the end of every stage, and of each later stage the first and the middle one of
-    the steps between that all runs which came so far have in common.
+    the steps between that all runs which came so far have in common. Where that leaves none, as of
+    moments within the first stage alone, the first and the last that there is.
 
     Args:
         runs: for each run, its moments in order.
@@ -65,7 +66,8 @@ def key_moments(runs: Sequence[Sequence[TrainingMoment]], middle: bool = True) -
         chosen = {steps[0], steps[len(steps) // 2 if middle else 0]} if steps else set()
         labels |= dict.fromkeys(f"{_boundary(stage)}+{step}" for step in sorted(chosen))
         labels |= dict.fromkeys(m.label for run in here for m in run if m.end)
-    return list(labels)
+    every = sorted((m for run in runs for m in run), key=lambda m: (m.stage, m.step))
+    return list(labels or dict.fromkeys(m.label for m in (every[:1] + every[-1:])))
 
 
 def figure_moments(runs: Sequence[Sequence[TrainingMoment]]) -> list[str]:

@@ -55,6 +55,7 @@ from geomix.hdf5 import TEXTS, strings, text_hash, written_hdf5
 from geomix.record.checks import check_shapes
 from geomix.record.damage import check_alone, told
 from geomix.record.groups import write_gradient, write_parameters, write_path, write_probes
+from geomix.record.heaps import check_heaps
 from geomix.record.snapshot import (
     ORIGIN,
     AdamProducts,
@@ -125,6 +126,7 @@ def read_snapshot(path: Path, activations: bool = True) -> Snapshot:
         raise UserError(f"{path}: no such snapshot")
     with told(path) as file:
         check_alone(path, file)
+        check_heaps(path, file)
         _check(path, file)
         check_shapes(file)
         _check_name(path, file)

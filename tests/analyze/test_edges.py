@@ -6,6 +6,8 @@ import io
 import json
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from geomix.analyze.angle_measure import measure
+from geomix.analyze.angle_files import save
+from geomix.analyze.angle_measure import measure, measured
 from geomix.analyze.angle_notes import notes, number
 from geomix.analyze.angle_sources import Asked
 from geomix.analyze.cut import Cut
@@ -73,7 +76,8 @@ def test_a_full_disk_while_saving_is_an_error_of_python(
 import resource, sys
 from pathlib import Path
 from geomix.analyze.angle_files import save
-from geomix.analyze.angle_measure import measure
+from geomix.analyze.angle_files import save
+from geomix.analyze.angle_measure import measure, measured
 from geomix.run import Run
 run = Run(Path(sys.argv[1]))
 result = measure([run])
@@ -218,3 +222,79 @@ def test_an_empty_list_of_conflicts_is_a_table_of_no_rows(tmp_path: Path) -> Non
     file = _conflicts(tmp_path / "conflicts.csv", {"plain": _tables([])})
     (head,) = file.read_text().splitlines()
     assert head.startswith("arm,seed,moment,group,rank,inner_product,cosine,share_of_sets,first_")
+
+
+def test_two_calls_at_once_save_one_after_the_other(
+    tmp_path: Path, random_gradients: Make, write_arm: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one renames, or removes, what the other is in the middle of writing."""
+    write_arm(tmp_path, random_gradients())
+    told: list[str] = []
+    both = threading.Barrier(2)
+    events: list[str] = []
+
+    def slow_save(*arguments: Any) -> list[Path]:
+        events.append("begins")
+        time.sleep(0.3)
+        events.append("ends")
+        return save(*arguments)
+
+    def measured_together(*arguments: Any) -> Any:
+        found = measured(*arguments)
+        both.wait(20)
+        return found
+
+    monkeypatch.setattr("geomix.analyze.grad_angle.save", slow_save)
+    monkeypatch.setattr("geomix.analyze.grad_angle.measured", measured_together)
+    for name in ("_figures", "_example_figures"):
+        monkeypatch.setattr(f"geomix.analyze.grad_angle.{name}", lambda _: ())
+    calls = [
+        threading.Thread(target=grad_angle, args=([Run(tmp_path)], None, told.append))
+        for _ in range(2)
+    ]
+    for call in calls:
+        call.start()
+    for call in calls:
+        call.join(20)
+    assert events == ["begins", "ends"] * 2
+    assert told == [f"{tmp_path}: another process is saving an analysis; waiting for it"]
+    results = sorted(file.name for file in Run(tmp_path).analysis_folder.iterdir())
+    assert results == ["grad_angle.h5", "grad_angle.json"]  # as `geomix show` lists them
+
+
+def test_what_a_user_puts_beside_the_figures_stays(
+    tmp_path: Path, random_gradients: Make, write_arm: Make, write_run: Make
+) -> None:
+    """Files of an earlier call go by their whole names."""
+    run = write_run(tmp_path, ["a", "b"])
+    for arm in run.arms:
+        write_arm(arm.path, random_gradients())
+    mine = [
+        "pairs_for the talk.pdf",
+        "pairs_a.svg",
+        "pairs.pptx",
+        "along.svg",
+        "by_module_along.csv",
+    ]
+    left = ["along.pdf", "pairs.png", "pairs_a.csv", "pairs_b.pdf"]
+    run.figure_folder.mkdir()
+    for name in mine + left:
+        (run.figure_folder / f"grad_angle_{name}").touch()
+    grad_angle([run])
+    there = {file.name for file in run.figure_folder.iterdir()}
+    assert there.issuperset(f"grad_angle_{name}" for name in mine)
+    assert there.isdisjoint(f"grad_angle_{name}" for name in left)
+
+
+def test_a_moment_within_the_first_stage_alone_is_drawn(
+    tmp_path: Path, random_gradients: Make, write_arm: Make
+) -> None:
+    write_arm(tmp_path, random_gradients(), moments=[(0, 0, 9), (0, 3, 9), (0, 9, 9)])
+    result, _, files = grad_angle([Run(tmp_path)], Asked(at=("0+3",)))
+    assert "θ_0+3" in str([arm.labels for arm in result.arms])
+    assert all(file.is_file() for file in files)
+
+
+def test_more_moments_than_a_name_can_hold_are_refused_before_anything_is_read() -> None:
+    with pytest.raises(UserError, match=r"--at: 99 moments; .* at most 120"):
+        measure([], Asked(at=("A+1",) * 99))

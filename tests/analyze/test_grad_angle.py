@@ -312,3 +312,17 @@ def test_a_damaged_snapshot_is_named(
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(UserError, match=path.stem):
         measure([Run(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("steps", "labels"), [([[[1, 2, 3]]], ["θ_0+1", "θ_0+3"]), ([[[], [2]], [[], [3]]], None)]
+)
+def test_there_is_always_a_moment_to_show(
+    steps: list[list[list[int]]], labels: list[str] | None
+) -> None:
+    """Also of the first stage's inside alone, and of arms that have none in common."""
+    between = [
+        [TrainingMoment(i, s, end=False, reduction="token") for i, at in enumerate(run) for s in at]
+        for run in steps
+    ]
+    assert key_moments(between) == figure_moments(between) == (labels or ["θ_A+2", "θ_A+3"])

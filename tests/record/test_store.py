@@ -14,6 +14,7 @@ import pytest
 
 from geomix.errors import UserError
 from geomix.hdf5 import put, scale
+from geomix.record.heaps import _between, _numbers
 from geomix.record.snapshot import AdamProducts, ModuleRecord, PathRecord, ProbeRecord, Snapshot
 from geomix.record.store import (
     SCHEMA,
@@ -237,6 +238,49 @@ def test_no_flipped_bit_anywhere_is_read_as_if_nothing_were(path: Path) -> None:
         else:
             assert same(found, written), place
     assert noticed > 50
+
+
+@pytest.mark.parametrize("where", ["its first object", "its size"])
+def test_a_heap_of_texts_at_which_hdf5_loops_for_ever_is_one_line(path: Path, where: str) -> None:
+    """In a process of its own, which can be ended."""
+    whole = bytearray(path.read_bytes())
+    at = whole.index(b"GCOL\x01")
+    if where == "its size":  # so that it goes on, into 16 zeros wherever they stand
+        end = at + int.from_bytes(whole[at + 8 : at + 16], "little")
+        whole[at + 8 : at + 16] = (end - at + 32).to_bytes(8, "little")
+        whole[end : end + 32] = bytes(32)
+    else:
+        whole[at + 16 : at + 32] = bytes(16)  # index, references, length
+    path.write_bytes(whole)
+    code = """
+import sys
+from pathlib import Path
+from geomix.errors import UserError
+from geomix.record.store import read_snapshot
+try:
+    read_snapshot(Path(sys.argv[1]))
+except UserError as error:
+    print(*error.lines, sep="\\n")
+"""
+    reader = [sys.executable, "-c", code, str(path)]
+    done = subprocess.run(reader, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.startswith(f"{path}: damaged, a heap of its texts at byte ")
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_texts_are_looked_for_between_the_numbers(path: Path) -> None:
+    """Whole gradients are not read, however many there are."""
+    with h5py.File(path) as file:
+        held = _numbers(file)
+        inside = {
+            file[name].id.get_chunk_info(0).byte_offset
+            for name in (f"gradients/{SETS[0]}/embed.weight", "parameters/size", "path/products")
+        }
+    assert inside < {first for first, _ in held}
+    size = path.stat().st_size
+    between = list(_between(held, size))
+    assert sum(b - a for a, b in between) + sum(length for _, length in held) == size
+    assert not any(a <= first < b for a, b in between for first in inside)
 
 
 @pytest.mark.parametrize("reason", ["not asked for", "the stage begins here"])

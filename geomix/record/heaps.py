@@ -1,0 +1,84 @@
+"""Whether HDF5 comes to an end with the texts of a file: in one damaged heap it loops for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from geomix.errors import UserError
+
+_MAGIC = b"GCOL\x01\0\0\0"
+_HEADER = 16  # bytes before a heap's first object, and of each object before its own
+
+
+def check_heaps(path: Path, file: Any) -> None:
+    """Refuse a heap with a free object of no bytes, at which HDF5 (seen in 2.0) never gets on.
+
+    Heaps hold texts, have no checksum, and are read with the first text. Where they lie HDF5 does
+    not say, so that they are looked for wherever no numbers are. Layout: section III.E, "Global
+    Heap", of the HDF5 file format specification.
+
+    Args:
+        path: the file.
+        file: it, opened.
+
+    Raises:
+        UserError: there is one.
+    """
+    with path.open("rb") as raw:
+        whole = path.stat().st_size
+        for start, end in _between(_numbers(file), whole):
+            raw.seek(start)
+            found = raw.read(end - start)
+            at = found.find(_MAGIC)
+            while at >= 0:
+                raw.seek(
+                    start + at
+                )  # its size may be damaged: not `found`, which ends before numbers
+                size = int.from_bytes(found[at + 8 : at + _HEADER], "little")
+                if not _ends(raw.read(min(size, whole))):
+                    raise UserError(
+                        f"{path}: damaged, a heap of its texts at byte {start + at} does not end; "
+                        "delete it and record it again"
+                    )
+                at = found.find(_MAGIC, at + 1)
+
+
+def _numbers(file: Any) -> list[tuple[int, int]]:
+    """First byte and length of everything that datasets hold in chunks."""
+    found: list[tuple[int, int]] = []
+    names: list[bytes] = []
+    file.id.links.visit(names.append)
+    for name in names:
+        item = h5py.h5o.open(file.id, name)
+        numbers = isinstance(item, h5py.h5d.DatasetID)
+        if numbers and item.get_create_plist().get_layout() == h5py.h5d.CHUNKED:
+            item.chunk_iter(lambda chunk: found.append((chunk.byte_offset, chunk.size)))
+    return found
+
+
+def _between(held: Iterable[tuple[int, int]], size: int) -> Iterator[tuple[int, int]]:
+    """What of a file's bytes is not held, as `(start, end)`."""
+    start = 0
+    for first, length in sorted(held):
+        if first > start:
+            yield start, first
+        start = max(start, first + length)
+    if start < size:
+        yield start, size
+
+
+def _ends(heap: bytes) -> bool:
+    """Whether a walk from object to object, as HDF5 does it, comes to the heap's end."""
+    at = _HEADER
+    while at + _HEADER <= len(heap):
+        index = int.from_bytes(heap[at : at + 2], "little")
+        length = int.from_bytes(heap[at + 8 : at + 16], "little")
+        step = _HEADER + -(-length // 8) * 8 if index else length  # what is free has index 0
+        if not step:
+            return False
+        at += step
+    return True
