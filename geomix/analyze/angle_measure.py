@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from geomix.analyze.angles import ArmAngles, GradAngle, Secants
 from geomix.analyze.directions import rank
 from geomix.analyze.groups import Layout
 from geomix.analyze.look import Look
-from geomix.analyze.moments import TrainingMoment, chosen
+from geomix.analyze.moments import TrainingMoment, as_asked, chosen
 from geomix.analyze.replicates import check_tokenizers, replicates, seed_of
 from geomix.errors import UserError
 from geomix.geometry.cosine import Floats
@@ -57,6 +58,7 @@ def measured(
             file cannot be read, or the runs are not of one model.
     """
     check_asked(asked)
+    asked = replace(asked, at=as_asked(asked.at))  # files are called by it
     found = [(run, arm) for run in runs for arm in run.arms if arm.resolved_file.is_file()]
     check_tokenizers([arm for _, arm in found])
     replicates(runs, found)  # a seed that is given twice shows before anything is computed

@@ -97,6 +97,20 @@ def chosen(at: Sequence[str]) -> Callable[[TrainingMoment], bool]:
     return is_chosen
 
 
+def as_asked(at: Sequence[str]) -> tuple[str, ...]:
+    """What is asked for, each moment once and in one spelling: `A`, `A+4`, `+4`.
+
+    Args:
+        at: as `chosen` takes them.
+
+    Raises:
+        UserError: an item is no moment.
+    """
+    parsed = [_asked(item) for item in at]
+    named = (start + (f"+{step}" if step or not start else "") for start, step in parsed)
+    return tuple(dict.fromkeys(named))
+
+
 def _asked(item: str) -> tuple[str, int]:
     found = _ASKED.fullmatch(item.strip())
     if found is None or not item.strip():

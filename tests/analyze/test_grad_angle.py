@@ -19,7 +19,7 @@ from geomix.analyze.angle_sources import Asked
 from geomix.analyze.angles import AngleRow, GradAngle
 from geomix.analyze.grad_angle import command, grad_angle
 from geomix.analyze.groups import Kind
-from geomix.analyze.moments import TrainingMoment, figure_moments, key_moments
+from geomix.analyze.moments import TrainingMoment, as_asked, chosen, figure_moments, key_moments
 from geomix.errors import UserError
 from geomix.run import Run
 
@@ -254,6 +254,17 @@ def moments(stages: list[list[int]]) -> list[TrainingMoment]:
 def test_moments_have_the_names_of_the_paper() -> None:
     labels = [m.label for m in moments([[0, 2, 9], [1, 9], [4, 9]])]
     assert labels == ["θ_0", "θ_0+2", "θ_A", "θ_A+1", "θ_B", "θ_B+4", "θ_C"]
+
+
+def test_a_moment_has_one_name_however_it_is_asked_for() -> None:
+    """So that its files have one."""
+    given = ("θ_A", "A", "A+0", " theta_A+4", "A+4", "+04", "+4", "0", "+0")
+    assert as_asked(given) == ("A", "A+4", "+4", "0", "+0")
+    assert as_asked(()) == ()
+    moments = [TrainingMoment(*m, "token") for m in ((0, 0, False), (0, 9, True), (1, 4, False))]
+    for item in given:
+        mine = [chosen([item])(moment) for moment in moments]
+        assert mine == [chosen(as_asked([item]))(moment) for moment in moments]
 
 
 def test_key_moments_are_common_to_the_arms() -> None:
