@@ -193,9 +193,11 @@ def test_heads_of_an_attention_that_is_not_trained(loaded: LoadedModel) -> None:
         Cut.of(loaded.model, trained, heads=True)
 
 
-def _shown(tables: dict[str, Any]) -> str:
+def _shown(
+    tables: dict[str, Any], whole: dict[str, list[str]] | None = None, width: int = 80
+) -> str:
     stream = io.StringIO()
-    Console(file=stream, width=80, highlight=False).print(render({"plain": tables}))
+    Console(file=stream, width=width, highlight=False).print(render({"plain": tables}, whole))
     return stream.getvalue()
 
 
@@ -208,6 +210,22 @@ def _tables(conflicts: list[dict[str, Any]]) -> dict[str, Any]:
 def test_no_conflict_is_said_in_a_line() -> None:
     text = "plain, seed 3, at θ_A+1: no example of D_A conflicts with one of D_B"
     assert text in _shown(_tables([])).splitlines()
+
+
+def test_no_sample_speaks_for_a_set_that_was_probed_whole() -> None:
+    """Of such sets the table of angles has the exact cosine."""
+    tables = _tables([])
+    numbers = {"cosine": -0.2, "low": -0.3, "high": -0.1, "bound": 0.8, "verdict": "interval"}
+    tables["cosines"] = [
+        tables["cosines"][0] | numbers | {"first": "D_A", "second": second}
+        for second in ("D_B", "held-out")
+    ]
+    text = "cos(D_A, {}) of the sets, freed of noise: -0.200, -0.300 to -0.100 over examples"
+    shown = _shown(tables, width=200)
+    assert all(text.format(second) in shown for second in ("D_B", "held-out"))
+    shown = _shown(tables, {"plain": ["D_A", "D_B"]}, width=200)
+    assert text.format("D_B") not in shown
+    assert text.format("held-out") in shown
 
 
 def test_markup_in_a_text_is_shown_as_it_is() -> None:
