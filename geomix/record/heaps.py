@@ -35,9 +35,7 @@ def check_heaps(path: Path, file: Any) -> None:
             found = raw.read(end - start)
             at = found.find(_MAGIC)
             while at >= 0:
-                raw.seek(
-                    start + at
-                )  # its size may be damaged: not `found`, which ends before numbers
+                raw.seek(start + at)  # a damaged size leads beyond `found`, into the numbers
                 size = int.from_bytes(found[at + 8 : at + _HEADER], "little")
                 if not _ends(raw.read(min(size, whole))):
                     raise UserError(
