@@ -11,6 +11,7 @@ import numpy as np
 from scipy.stats import false_discovery_control, ttest_1samp
 
 from geomix.stats import t_interval
+from geomix.verdict import verdict
 
 LEVEL = 1 - 0.05 / 3
 """Of the intervals: each claim is tested on three D_B."""
@@ -50,7 +51,7 @@ def verdicts(folder: Path, seconds: Sequence[str]) -> str:
             values = _read(file)
             paper, passages, text = _judged(values, claim)
             told.append((paper, passages))
-            lines += [f"  {second}: {line}" for line in text]
+            lines += [f"  {second}: {text[0]}", *text[1:]]
         if len(told) == len(seconds):
             for k, label in enumerate(("as the paper compares", "the passages")):
                 found = [both[k] for both in told]
@@ -78,10 +79,18 @@ def _judged(
     paper = _verdict(intervals["E"], intervals["N"], len(e))
     passages = _verdict(intervals["P"], (1.0, 0.0), len(p))
     text = ", ".join(f"{k} {m:+.3f} ± {h:.3f}" for k, (m, h) in intervals.items())
+    one_rule = ", ".join(
+        f"{k} {verdict(m - h, m + h, smallest=SMALLEST, pairs=len(e), planned=ENOUGH)}"
+        for k, (m, h) in intervals.items()
+    )
     return (
         paper,
         passages,
-        [f"{text} (n = {len(e)}); as the paper compares: {paper}; the passages: {passages}"],
+        [
+            f"{text} (n = {len(e)})",
+            f"    by the plan's rule: as the paper compares {paper}; the passages {passages}",
+            f"    by geomix's rule: {one_rule}",
+        ],
     )
 
 
@@ -157,14 +166,19 @@ def _by_layer(file: Path, name: str, claim: tuple[str, str, str]) -> Iterator[st
 
 
 def _exact_match(file: Path) -> Iterator[str]:
-    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    found: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
     with file.open(encoding="utf-8", newline="") as lines:
         for row in csv.DictReader(lines):
             if row["stage"] == "1" and row["set"] in ("D_A", "D_B"):
-                found[row["arm"], row["set"]].append(float(row["exact_match"]))
+                found[row["arm"], row["set"]][int(row["seed"])] = float(row["exact_match"])
     for arm in dict.fromkeys(arm for arm, _ in found):
         cells = []
         for name in ("D_A", "D_B"):
-            mean, half = t_interval(found[arm, name])
+            mean, half = t_interval(list(found[arm, name].values()))
             cells.append(f"{name} {mean:.0f} ± {half:.0f} %")
         yield f"  exact match after stage 2, {arm:15} {', '.join(cells)}"
+    yield "  D_A after stage 2, differences in points"
+    for one, other in (("random-none", "control-none"), ("none-generic", "none-control")):
+        a, b = found[one, "D_A"], found[other, "D_A"]
+        mean, half = t_interval([a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())])
+        yield f"    {one} − {other}: {mean:+.1f} ± {half:.1f}"

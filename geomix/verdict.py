@@ -1,0 +1,39 @@
+"""The rule by which an interval becomes a verdict (pure maths)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Verdict = Literal["supported", "negligible", "refuted", "undetermined"]
+
+
+def verdict(low: float, high: float, *, smallest: float, pairs: int, planned: int) -> Verdict:
+    """Judge an effect by its interval, in the direction that a claim states.
+
+    The rule, in this order, after equivalence testing with a smallest effect of interest (Lakens,
+    *Equivalence tests*, 2017): too few pairs are `undetermined`; an interval within ±`smallest` is
+    `negligible`, even where it excludes 0; one that ends below `smallest` is `refuted`; one above 0
+    is `supported`; any other is `undetermined`. Swapping the arms of a negligible effect leaves it
+    negligible.
+
+    Args:
+        low: lower end of the interval, in the effect's unit, at the level that the plan states.
+        high: upper end.
+        smallest: smallest effect of interest, above 0, declared before the runs.
+        pairs: paired seeds that were measured.
+        planned: paired seeds that the plan asks for.
+
+    Raises:
+        ValueError: `smallest` is not above 0, or the interval's ends are not in order.
+    """
+    if not smallest > 0:
+        raise ValueError(f"the smallest effect of interest must be above 0, not {smallest}")
+    if not low <= high:
+        raise ValueError(f"no interval: from {low} to {high}")
+    if pairs < planned:
+        return "undetermined"
+    if -smallest < low and high < smallest:
+        return "negligible"
+    if high < smallest:
+        return "refuted"
+    return "supported" if low > 0 else "undetermined"
