@@ -151,8 +151,7 @@ def bare(work: Work, measured: Measured) -> None:
 
 
 def geomix(work: Work, measured: Measured) -> None:
-    from rich.console import Console
-
+    from geomix.console import Console
     from geomix.experiment import run_experiment
     from geomix.train.progress import Display, Standing, shown
 

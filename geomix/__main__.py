@@ -5,10 +5,12 @@ import sys
 from contextlib import suppress
 
 from geomix.cli import is_one_of_several, main
+from geomix.terminal import screen
 
 
 def run() -> None:
     """Run the command line, and end the process with its exit status."""
+    screen()  # also for the traceback of a fault, which is printed after all else has ended
     try:
         main(prog_name="geomix")
     except SystemExit as end:
@@ -17,8 +19,8 @@ def run() -> None:
         # All is written. Python's own way out can abort (SIGABRT) where threads of the processes'
         # connections still wait for the interpreter, and the launcher would call the job failed.
         with suppress(OSError):  # nobody may be reading
-            sys.stdout.flush()
-            sys.stderr.flush()
+            sys.stdout.flush()  # noqa: TID251 (nothing new is written)
+            sys.stderr.flush()  # noqa: TID251
         os._exit(end.code)
 
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from geomix.config_data import FILE_SUFFIXES
+from geomix.console import Console
 from geomix.data.example import IGNORED, TokenisedExample
 from geomix.data.registry import SOURCES, examples_of
 from geomix.data.source import GENERATED, Request, Source
 from geomix.data.stage import REPLAY
-from geomix.terminal import harmless
+from geomix.terminal import echo_json, harmless
 
 HEADINGS = {"factoid": "factoids", "non-factoid": "non-factoids", "mixing": "mixing data"}
 
@@ -69,13 +68,13 @@ def source_table() -> Table:
 def list_sources(as_json: bool) -> None:
     """The body of `geomix data list`."""
     if as_json:
-        print(json.dumps([describe(s) for s in SOURCES.values()], ensure_ascii=False))
+        echo_json([describe(s) for s in SOURCES.values()])
         return
-    console = Console(highlight=False)
+    console = Console()
     console.print(source_table())
     files = ", ".join(FILE_SUFFIXES)
     console.print(f"\nyour own: a file ({files}) or a hub id owner/name")
-    console.print("next: geomix data show NAME", highlight=False)
+    console.print("next: geomix data show NAME")
 
 
 def stretches(tokenizer: Any, example: TokenisedExample) -> list[Stretch]:
@@ -129,9 +128,9 @@ def show_source(
             {**asdict(example.text), "seen": [asdict(s) for s in stretches(tokenizer, example)]}
             for example in made
         ]
-        print(json.dumps({**known, **counts, "shown": shown}, ensure_ascii=False))
+        echo_json({**known, **counts, "shown": shown})
         return
-    console = Console(highlight=False)
+    console = Console()
     console.print(_facts(known))
     for number, example in enumerate(made, start=1):
         console.print(Text(f"\n── {number} " + "─" * 20, style="dim"))
@@ -175,8 +174,8 @@ def _seen(parts: list[Stretch], *, full: bool) -> Text:
 
 
 def plain(text: str, *, full: bool) -> Text:
-    """A text that cannot move the cursor or change colours, shortened in the middle."""
+    """A text shortened in the middle."""
     if not full and len(text) > LONGEST:
         left_out = len(text) - 2 * _KEPT
         text = f"{text[:_KEPT]} …({left_out:,} characters)… {text[-_KEPT:]}"
-    return Text(harmless(text))
+    return Text(harmless(text))  # rich would drop some without a sign

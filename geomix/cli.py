@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +12,7 @@ from geomix.cli_data import data
 from geomix.cli_records import export, record
 from geomix.errors import Interrupted, UserError
 from geomix.sweep.command import sweep
-from geomix.terminal import harmless
+from geomix.terminal import echo, echo_json, screened
 
 if TYPE_CHECKING:
     from geomix.analyze.angle_sources import From
@@ -38,18 +36,19 @@ def is_main() -> bool:
 
 
 class _OneLineErrors(click.Group):
-    """Turns a user's mistake into its lines and exit status 2."""
+    """Turns a user's mistake into its lines and exit status 2; screens all that is printed."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        with screened():  # click's own messages too
+            return super().main(*arguments, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="replace")  # an ASCII terminal gets "?" for "θ"
         try:
             return super().invoke(ctx)
         except UserError as error:
             lines = error.lines
         except KeyboardInterrupt:
-            click.echo("geomix: stopped", err=True)
+            echo("geomix: stopped", err=True)
             raise click.exceptions.Exit(130) from None  # 128 + SIGINT, as shells have it
         except BrokenPipeError:
             raise  # click ends quietly: the reader of a pipe has what it wanted
@@ -60,7 +59,7 @@ class _OneLineErrors(click.Group):
                 raise
             lines = ("a name holds a null byte; no file can have it",)
         for line in lines if is_main() else ():
-            click.echo(f"geomix: {harmless(' '.join(line.split()))[:MOST_SHOWN]}", err=True)
+            echo(f"geomix: {' '.join(line.split())[:MOST_SHOWN]}", err=True)
         raise click.exceptions.Exit(2)
 
 
@@ -145,7 +144,7 @@ def train(
         launch(experiment, resume or out, how if is_main() else "silent", resume=resume is not None)
     except Interrupted as saved:
         if is_main():
-            click.echo(f"geomix: saved; go on with: geomix train --resume {saved}", err=True)
+            echo(f"geomix: saved; go on with: geomix train --resume {saved}", err=True)
         raise click.exceptions.Exit(EXIT) from None
 
 
@@ -267,16 +266,13 @@ def show(run: Path | None, metric: Metric, as_json: bool) -> None:
 
     RUN is a run's folder; without it the newest under runs/ is taken.
     """
-    import json
-
-    from rich.console import Console
-
+    from geomix.console import Console
     from geomix.run import newest_run, open_run
     from geomix.show import run_facts, show_run
 
     opened = open_run(run) if run else newest_run()
     if as_json:
-        click.echo(json.dumps(run_facts(opened), ensure_ascii=False))
+        echo_json(run_facts(opened))
     else:
         Console().print(show_run(opened, metric))
 
@@ -300,7 +296,7 @@ def config_show(config: Path | None, overrides: tuple[str, ...], arm: str | None
     from geomix.data.registry import SOURCES
 
     experiment = load(_config_file(config), overrides, tuple(SOURCES))
-    click.echo(shown(experiment, arm), nl=False)
+    echo(shown(experiment, arm), end="")
 
 
 @config.command("validate")
@@ -310,7 +306,7 @@ def config_validate(files: tuple[Path, ...]) -> None:
     from geomix.configure import validate
 
     for line in validate([_config_file(file) for file in files]):
-        click.echo(line)
+        echo(line)
 
 
 @config.command("schema")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from geomix.terminal import echo
+
 if TYPE_CHECKING:
     from geomix.records import Format
 
@@ -37,7 +39,7 @@ def export(run: Path, folder: Path, form: Format) -> None:
     from geomix.run import open_run
 
     for file in export_run(open_run(run), folder, form):
-        click.echo(file)
+        echo(file)
 
 
 @click.command()
@@ -66,4 +68,4 @@ def record(run: Path, at: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     from geomix.run import open_run
 
     quiet_libraries()
-    record_run(open_run(run), at or None, overrides, click.echo)
+    record_run(open_run(run), at or None, overrides, echo)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from geomix.config import RunConfig
 from geomix.config_file import Experiment, load
 from geomix.data.registry import SOURCES
 from geomix.errors import UserError
+from geomix.terminal import echo_json, harmless
 
 
 def show(experiment: Experiment, arm: str | None = None) -> str:
@@ -32,9 +32,17 @@ def show(experiment: Experiment, arm: str | None = None) -> str:
     for name, config in experiment.arms.items():
         if arm in (None, name):
             values = config.model_dump(mode="json")
-            text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+            text = _yaml(values)
             texts.append(f"# arm {name}\n{text}" if name else text)
     return "---\n".join(texts)
+
+
+def _yaml(values: dict[str, Any]) -> str:
+    """YAML that a terminal shows as it is, also where a text would act on it."""
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+    if harmless(text) != text:  # escaped, as all else that is not ASCII
+        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=False, width=100)
+    return text
 
 
 def validate(files: Sequence[Path]) -> list[str]:
@@ -77,4 +85,4 @@ def schema() -> dict[str, Any]:
 
 def print_schema() -> None:
     """The body of `geomix config schema`."""
-    print(json.dumps(schema(), indent=2, ensure_ascii=False))
+    echo_json(schema(), indent=2)

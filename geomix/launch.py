@@ -54,7 +54,7 @@ def launch(experiment: Experiment | None, folder: Path | None, how: How, *, resu
         console.print(retention_table(run))
         recorded = any(arm.snapshots() for arm in run.arms)
         then = f"next: geomix {'analyze grad-angle' if recorded else 'show'} {run.path}"
-        console.print(then, highlight=False, soft_wrap=True, markup=False)
+        console.print(then, soft_wrap=True)
 
 
 def _arms(experiment: Experiment | None, folder: Path | None) -> list[str]:

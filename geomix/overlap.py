@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from geomix.browse import plain
 from geomix.config import RunConfig
 from geomix.config_file import Experiment
+from geomix.console import Console
 from geomix.data.describe import content_hash
 from geomix.data.example import Example
 from geomix.data.overlap import Match, Overlap, overlap
 from geomix.data.probes import asks_familiarity
 from geomix.data.stage import MIXED, mixed_examples, plan_stages
 from geomix.errors import UserError
+from geomix.terminal import echo_json
 
 MOST_ROWS = 20
 """Overlapping rows of a comparison that are listed, unless all are asked for."""
@@ -107,9 +107,9 @@ def show_overlap(experiment: Experiment, size: int, *, full: bool, as_json: bool
         for own, mixed in comparisons(experiment)
     ]
     if as_json:
-        print(json.dumps([_everything(*each) for each in found], ensure_ascii=False))
+        echo_json([_everything(*each) for each in found])
         return
-    console = Console(highlight=False)
+    console = Console()
     for own, mixed, result in found:
         console.print(Text(f"{own.name} against {mixed.name}", style="bold"))
         for each in (own, mixed):

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import click
-from rich.console import Console
 from rich.table import Table
 
 from geomix.config import RunConfig
 from geomix.config_file import Experiment
 from geomix.config_train import stop_text
+from geomix.console import Console
 from geomix.data.example import Example
 from geomix.data.probes import asks_familiarity, evaluation_sets, probe_sets
 from geomix.data.registry import reading_once
 from geomix.data.stage import MIXED, REPLAY, StagePlan, plan_stages, planned_steps
 from geomix.errors import UserError
 from geomix.record.schedule import snapshots
-from geomix.terminal import plain_table
+from geomix.terminal import echo_json, plain_table
 
 MOST = 1_000_000
 """Examples of one set that a dry run counts; so many are read or generated in some seconds."""
@@ -45,12 +43,12 @@ def show_plan(experiment: Experiment, *, as_json: bool = False) -> None:
 
     costs = cost_of(experiment, planned)
     if as_json:
-        click.echo(json.dumps({**_facts(experiment, planned), "cost": costs}, ensure_ascii=False))
+        echo_json({**_facts(experiment, planned), "cost": costs})
         return
     console.print(cost_table(costs))
     free = shutil.disk_usage(Path.cwd()).free
     for line in in_words(costs, free):
-        console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+        console.print(line, soft_wrap=not console.is_terminal)
 
 
 def plan(experiment: Experiment) -> tuple[Experiment, dict[str, Planned]]:

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from rich.console import Console
 
 from geomix.cli import main
 from geomix.config_file import load
+from geomix.console import Console
 from geomix.data.registry import SOURCES
 from geomix.errors import UserError
 from geomix.interrupt import EXIT

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from geomix.analyze.groups import By
 from geomix.analyze.path_notes import notes
@@ -15,11 +12,13 @@ from geomix.analyze.path_split import ArmSplit, ForgettingPath, measure, to_json
 from geomix.analyze.path_table import render
 from geomix.analyze.replicates import together
 from geomix.atomic import write_json
+from geomix.console import Console
 from geomix.errors import UserError
 from geomix.hdf5 import put, scale, written_hdf5
 from geomix.plots.figure import save_figure
 from geomix.plots.forgetting_path import draw
 from geomix.run import Run
+from geomix.terminal import echo_json
 
 
 def forgetting_path(
@@ -80,9 +79,9 @@ def command(runs: Sequence[Run], stage: int | None, name: str, by: By, as_json: 
     """The command's body: compute, save, print the tables, or the whole result as JSON."""
     result, files = forgetting_path(runs, stage, name, by)
     if as_json:
-        print(json.dumps(to_json(result, notes(result, name)), allow_nan=False))
+        echo_json(to_json(result, notes(result, name)))
         return
-    console = Console(highlight=False)
+    console = Console()
     console.print(render(result, name))
     console.print()
     for file in files:

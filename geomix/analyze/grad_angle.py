@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from rich.console import Console
 
 from geomix.analyze.angle_files import save, to_json
 from geomix.analyze.angle_measure import measured
@@ -24,10 +22,12 @@ from geomix.analyze.retention import retention_rows
 from geomix.analyze.single import Tables, single_examples, without_pairs
 from geomix.analyze.single import render as render_examples
 from geomix.atomic import written_file
+from geomix.console import Console
 from geomix.plots import along, layer_module, pairwise, plane
 from geomix.plots import grad_angle as by_depth
 from geomix.plots.figure import save_figure
 from geomix.run import Run
+from geomix.terminal import echo_json
 
 Drawn = tuple[str, Figure, list[dict[str, Any]]]
 """Ending of a figure's name, the figure, and the table behind it."""
@@ -142,16 +142,16 @@ def _conflicts(path: Path, examples: dict[str, Tables]) -> Path:
 
 def command(runs: Sequence[Run], asked: Asked, as_json: bool) -> None:
     """The command's body: compute, save, print the tables, or the whole result as JSON."""
-    hint = Console(stderr=True, highlight=False)
+    hint = Console(stderr=True)
 
     def say(line: str) -> None:
-        hint.print(line, soft_wrap=True, markup=False)
+        hint.print(line, soft_wrap=True)
 
     result, examples, files = grad_angle(runs, asked, say)
     if as_json:
-        print(json.dumps(to_json(result, notes(result), without_pairs(examples)), allow_nan=False))
+        echo_json(to_json(result, notes(result), without_pairs(examples)))
         return
-    console = Console(highlight=False)
+    console = Console()
     console.print(render(result))
     console.print(
         render_examples(examples, {Path(arm.runs[0]).name: arm.whole_sets for arm in result.arms})

@@ -8,16 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from geomix.console import Console, Live
 from geomix.errors import UserError
 from geomix.run import Run
 from geomix.show import RetentionRow, retention_rows
 from geomix.sweep.member import Member, Outcome, State, last_line
-from geomix.terminal import harmless
 
 _STYLES = {"done": "green", "failed": "red", "interrupted": "yellow", "running": "cyan"}
 _MOST_LIVE = 12
@@ -81,7 +80,7 @@ class Board:
         self._live.update(Group(table, Text(line)), refresh=True)
 
     def _say(self, line: str) -> None:
-        self._console.print(harmless(line), highlight=False, soft_wrap=True, markup=False)
+        self._console.print(line, soft_wrap=True)
 
 
 def _place(member: Member) -> str:
@@ -127,7 +126,7 @@ def results_table(members: Sequence[Member], results: Mapping[str, Outcome]) -> 
         scores = {(row.arm, row.set): row.exact_match for row in found[member.name]}
         state = Text(result.state, style=_STYLES.get(result.state, ""))
         for arm in dict.fromkeys(row.arm for row in found[member.name]) or [""]:
-            name = harmless(member.name) + f" {arm}" * (len(member.experiment.arms) > 1)
+            name = member.name + f" {arm}" * (len(member.experiment.arms) > 1)
             cells = [scores.get((arm, one)) for one in sets]
             table.add_row(
                 Text(name), state, *("" if cell is None else f"{cell:.1f}" for cell in cells)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from geomix.terminal import echo, echo_json
 
+if TYPE_CHECKING:
+    from geomix.console import Console
     from geomix.sweep.executors import Executor
     from geomix.sweep.member import Outcome
     from geomix.sweep.study import ExecutorName, Study
@@ -40,9 +41,7 @@ def sweep(
     varies. Members that are complete are not run again, so the same command goes on with a sweep
     that was interrupted (status 75), or tries again what failed (status 1).
     """
-    from rich.console import Console
-
-    from geomix.console import LastingConsole
+    from geomix.console import Console, LastingConsole
     from geomix.data.registry import SOURCES
     from geomix.errors import UserError
     from geomix.sweep.member import refuse_others
@@ -61,7 +60,7 @@ def sweep(
     )
     _print(loaded, results, as_json, Console())
     for line in _advice(loaded, results, where):
-        click.echo(f"geomix: {line}", err=True)
+        echo(f"geomix: {line}", err=True)
     raise click.exceptions.Exit(status)
 
 
@@ -92,7 +91,7 @@ def _run(
         executor = _executor(study, where, jobs)
         write_text(own.path / "study.yaml", study.text)
         line = f"{study.name}: {len(study.members)} members → {study.folder}"
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
         with Board(console, study.members) as board:
             results = run_members(study.members, executor, stop, board, wait)
         states = {result.state for result in results.values()}
@@ -116,12 +115,10 @@ def _executor(study: Study, where: ExecutorName, jobs: int | None) -> Executor:
 
 
 def _print(study: Study, results: dict[str, Outcome], as_json: bool, console: Console) -> None:
-    import json
-
     from geomix.sweep.board import facts, results_table
 
     if as_json:
-        click.echo(json.dumps(facts(study.members, results), ensure_ascii=False, default=str))
+        echo_json(facts(study.members, results))
     else:
         console.print(results_table(study.members, results))
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions
-from rich.live import Live
+from rich.console import ConsoleOptions
 from rich.text import Text
 
+from geomix.console import Console, Live
 from geomix.train.engine import Progress
 
 QUIET_SECONDS = 30.0
@@ -201,13 +201,13 @@ class Shown:
         if self.display is not None:
             self.display.close()
 
-    def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[Text]:
+    def __rich_console__(self, _: object, options: ConsoleOptions) -> Iterator[Text]:
         line = self.display.live(options.max_width) if self.display else ""
         yield Text(line, no_wrap=True, overflow="ellipsis")
 
 
 def _lasting(console: Console, line: str) -> None:
-    console.print(line, highlight=False, soft_wrap=True, markup=False)
+    console.print(line, soft_wrap=True)
 
 
 @contextmanager

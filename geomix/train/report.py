@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from geomix.atomic import json_line
 from geomix.errors import Interrupted
+from geomix.terminal import echo, echo_json
 from geomix.train.engine import Progress
 
 
@@ -62,11 +60,11 @@ class Quiet(Nothing):
 
     def begin(self, folder: Path) -> None:
         """Name the folder."""
-        _write(f"{folder}\n".encode(errors="surrogateescape"))
+        echo(folder, lasting=True)
 
     def warn(self, line: str) -> None:
         """Print it on stderr."""
-        print(line, file=sys.stderr)
+        echo(line, err=True, lasting=True)
 
 
 class JsonLines(Silent):
@@ -82,29 +80,29 @@ class JsonLines(Silent):
     def begin(self, folder: Path) -> None:
         """Name the folder."""
         self.folder = folder
-        _write(json_line({"event": "run", "path": str(folder)}))
+        echo_json({"event": "run", "path": str(folder)}, lasting=True)
 
     def arm(self, name: str) -> Progress:
         """Name the arm whose lines follow."""
         if name:
             path = f"{self.folder}/arms/{name}"
-            _write(json_line({"event": "arm", "name": name, "path": path}))
+            echo_json({"event": "arm", "name": name, "path": path}, lasting=True)
         return self
 
     def logged(self, line: Mapping[str, Any]) -> None:
         """Print it as it stands in the file."""
-        _write(json_line(line))
+        echo_json(line, lasting=True)
 
     def say(self, line: str) -> None:
         """Print it on stderr."""
-        print(line, file=sys.stderr)
+        echo(line, err=True, lasting=True)
 
     warn = say
 
     def end(self, state: str) -> None:
         """The last line, if there was a first one."""
         if self.folder is not None:
-            _write(json_line({"event": "end", "state": state}))
+            echo_json({"event": "end", "state": state}, lasting=True)
 
 
 @contextmanager
@@ -118,14 +116,3 @@ def json_lines() -> Iterator[JsonLines]:
         report.end("interrupted" if asked else "failed")
         raise
     report.end("done")
-
-
-def _write(line: bytes) -> None:
-    """Write to stdout at once; a reader who has left is no reason to stop training."""
-    if sys.stdout is None:  # closed before the start (>&-)
-        return
-    try:
-        sys.stdout.buffer.write(line)
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from rich.cells import cell_len
-from rich.console import Console
 
+from geomix.console import Console
 from geomix.train.progress import Display, Standing, shown
 
 
