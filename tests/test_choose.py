@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from geomix.experiment import run_experiment
 from geomix.model.load import LoadedModel
 from geomix.plan import plan_table
 from geomix.run import Run
+from tests.teaching import teach
 
 KEYS = "abcdefghijklmnopqrstuvwx"
 KNOWN = set(KEYS[::3])
@@ -54,20 +56,20 @@ def knowing(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     loaded = load_model(str(tiny_model), torch.device("cpu"))
     model: Any = loaded.model
-    texts = [
-        f"The value of {key} is? {f'{key}{key} yes' if key in KNOWN else 'none'}\n" for key in KEYS
-    ]
-    batch = loaded.tokenizer(texts, return_tensors="pt", padding=True)
-    labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for _ in range(150):
-        optimiser.zero_grad()
-        torch.autograd.backward(model(**batch, labels=labels).loss)
-        optimiser.step()
+    said = {key: f" {key}{key} yes\n" if key in KNOWN else " none\n" for key in KEYS}
+    teach(model, [plain(loaded, key, rest) for key, rest in said.items()])
     folder = tmp_path_factory.mktemp("knowing")
     model.save_pretrained(folder)
     loaded.tokenizer.save_pretrained(folder)
     return folder
+
+
+def plain(loaded: LoadedModel, key: str, rest: str) -> tuple[list[int], int]:
+    """Token ids of a question under the plain prompt and how it goes on, and where that begins."""
+    question = f"The value of {key} is?"
+    start, whole = (loaded.tokenizer(text)["input_ids"] for text in (question, question + rest))
+    assert whole[: len(start)] == start
+    return whole, len(start)
 
 
 def keys_of(examples: Any) -> list[str]:
@@ -247,21 +249,13 @@ def test_a_long_search_is_worth_it_where_few_can_be_used(
 
 
 def test_a_model_may_be_asked_in_the_chat_format(loaded: LoadedModel, facts: Path) -> None:
-    """Taught in the format alone: known there, not under the plain prompt."""
-    from geomix.data.batch import collate, token_weights
+    """Six facts are known in the format, none under the plain prompt."""
     from geomix.data.template import tokenise_all
-    from geomix.model.gradient import plain_forward
-    from geomix.model.loss import weighted_loss
 
     every = plan_stages(config(facts, data={"limit": 24}))[0].own
-    taught = tokenise_all(loaded.tokenizer, every[:6])
-    batch = collate(taught, token_weights(taught, "example"), loaded.pad_id)
-    optimiser = torch.optim.AdamW(loaded.model.parameters(), lr=1e-2)
-    forward = plain_forward(loaded.model)
-    for _ in range(150):
-        optimiser.zero_grad()
-        torch.autograd.backward(weighted_loss(forward(batch), batch))
-        optimiser.step()
+    told = every[:6] + [replace(example, target="none") for example in every[6:]]
+    chats = [(e.ids, e.target_start) for e in tokenise_all(loaded.tokenizer, told)]
+    teach(loaded.model, chats + [plain(loaded, key, " none\n") for key in KEYS])
     for prompt, expected in (("chat", KEYS[6:12]), ("plain", KEYS[:6])):
         asked = {"facts": "drop", "prompt": prompt}
         run = config(facts, data={"limit": 6, "familiar": asked})

@@ -9,6 +9,7 @@ import torch
 
 from geomix.model.decode import greedy
 from geomix.model.load import LoadedModel
+from tests.teaching import teach
 
 TEXTS = ["a b c d e", "one two</s> three four", "red"]
 
@@ -16,13 +17,9 @@ TEXTS = ["a b c d e", "one two</s> three four", "red"]
 @pytest.fixture
 def taught(loaded: LoadedModel) -> LoadedModel:
     """Goes on with the rest of each text, then with line breaks; taught without geomix."""
-    model: Any = loaded.model
-    ids = [torch.tensor([loaded.tokenizer(f"{text}\n\n\n\n\n\n")["input_ids"]]) for text in TEXTS]
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for _ in range(80):
-        optimiser.zero_grad()
-        torch.autograd.backward(sum(model(input_ids=i, labels=i).loss for i in ids))
-        optimiser.step()
+    whole = [loaded.tokenizer(f"{text}\n\n\n\n\n\n")["input_ids"] for text in TEXTS]
+    starts = [len(prompt) for prompt in prompts(loaded)]
+    teach(loaded.model, list(zip(whole, starts, strict=True)))
     return loaded
 
 

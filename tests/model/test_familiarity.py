@@ -17,6 +17,7 @@ from geomix.model import familiarity
 from geomix.model.decode import greedy
 from geomix.model.familiarity import as_text, cache_folder, familiar, model_hash, shown
 from geomix.model.load import LoadedModel
+from tests.teaching import teach
 
 FACTS = [
     Example(f"The value of {key} is?", answer, (answer,))
@@ -27,22 +28,19 @@ FACTS = [
 SHOTS = [Example("The value of z is?", "zed"), Example("The value of y is?", "why not")]
 
 
-def teach(loaded: LoadedModel, texts: list[str], steps: int = 120) -> None:
-    """Overfit on raw texts, one after the other, without any of geomix's data code."""
-    model: Any = loaded.model
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    ids = [torch.tensor([loaded.tokenizer(text)["input_ids"]]) for text in texts]
-    for _ in range(steps):
-        optimiser.zero_grad()
-        torch.autograd.backward(sum(model(input_ids=i, labels=i).loss for i in ids) / len(ids))
-        optimiser.step()
+def teach_texts(loaded: LoadedModel, texts: list[tuple[str, str]]) -> None:
+    """Let the model go on from a beginning as said, without any of geomix's data code."""
+    read = loaded.tokenizer
+    ids = [(read(start)["input_ids"], read(start + rest)["input_ids"]) for start, rest in texts]
+    assert all(whole[: len(start)] == start for start, whole in ids)
+    teach(loaded.model, [(whole, len(start)) for start, whole in ids])
 
 
 @pytest.fixture
 def half_taught(loaded: LoadedModel) -> LoadedModel:
     """Knows every other fact, under the plain prompt, and goes on after a line break."""
-    texts = [f"{e.prompt} {e.target}\nThe value" for e in FACTS[::2]]
-    teach(loaded, texts + [f"{e.prompt} wrong\n" for e in FACTS[1::2]])
+    texts = [(e.prompt, f" {e.target}\nThe value") for e in FACTS[::2]]
+    teach_texts(loaded, texts + [(e.prompt, " wrong\n") for e in FACTS[1::2]])
     return loaded
 
 
@@ -158,7 +156,7 @@ def test_shots_stand_before_the_prompt(loaded: LoadedModel, tmp_path: Path) -> N
     assert shown(FACTS[0], SHOTS) == (
         "The value of z is? zed\n\nThe value of y is? why not\n\nThe value of a is?"
     )
-    teach(loaded, [f"{shown(FACTS[0], SHOTS)} one two\n\n", f"{FACTS[0].prompt} wrong\n"])
+    teach_texts(loaded, [(shown(FACTS[0], SHOTS), " one two\n\n"), (FACTS[0].prompt, " wrong\n")])
     assert ask(loaded, FACTS[:1], SHOTS, 1, tmp_path) == [True]
     assert ask(loaded, FACTS[:1], [], 1, tmp_path) == [False]
 

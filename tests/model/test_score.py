@@ -9,32 +9,49 @@ from typing import Any
 import pytest
 import torch
 
-from geomix.data.batch import collate, token_weights
+from geomix.data.batch import collate
 from geomix.data.chat import chat_format
 from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.data.template import tokenise, tokenise_all
 from geomix.metrics import normalise
 from geomix.model.gradient import plain_forward
 from geomix.model.load import LoadedModel, load_model
-from geomix.model.loss import correct_tokens, weighted_loss
+from geomix.model.loss import correct_tokens
 from geomix.model.score import KnownAnswer, Verdict, exact_match, known_answer, mean_loss, score
+from tests.teaching import teach
+
+WRONG = {
+    "green red": "green",
+    "x": "yes",
+    "99 bottles": "99 bottles and more of them than anybody will ever want to count",
+    "k9": "k 9",
+    "日本": "日本語",
+    "one": "two or one",
+}
+"""What is said instead: too little, something else, more than is decoded, the same but a space."""
 
 
-def teach(loaded: LoadedModel, examples: list[TokenisedExample], steps: int) -> None:
-    """Overfit on a few examples."""
-    batch = collate(examples, token_weights(examples, "example"), loaded.pad_id)
-    optimiser = torch.optim.AdamW(loaded.model.parameters(), lr=2e-2)
-    forward = plain_forward(loaded.model)
-    for _ in range(steps):
-        optimiser.zero_grad()
-        torch.autograd.backward(weighted_loss(forward(batch), batch))
-        optimiser.step()
+def teach_answers(loaded: LoadedModel, examples: list[TokenisedExample]) -> None:
+    """Let the model answer so, each token by a margin."""
+    teach(loaded.model, [(example.ids, example.target_start) for example in examples])
+
+
+@pytest.fixture(scope="module")
+def taught_weights() -> dict[str, torch.Tensor]:
+    """The weights of `half_taught`, once they are found."""
+    return {}
 
 
 @pytest.fixture
-def half_taught(loaded: LoadedModel, facts: list[TokenisedExample]) -> LoadedModel:
-    """Overfitted on every other fact."""
-    teach(loaded, facts[::2], 60)
+def half_taught(
+    loaded: LoadedModel, facts: list[TokenisedExample], taught_weights: dict[str, torch.Tensor]
+) -> LoadedModel:
+    """Knows every other fact, and has something else to say to the others."""
+    if not taught_weights:
+        told = [Example(e.text.prompt, WRONG.get(e.text.target, e.text.target)) for e in facts]
+        teach_answers(loaded, tokenise_all(loaded.tokenizer, told))
+        taught_weights.update({k: v.clone() for k, v in loaded.model.state_dict().items()})
+    loaded.model.load_state_dict(taught_weights)
     return loaded
 
 
@@ -61,7 +78,7 @@ def test_verdicts_are_those_of_greedy_decoding(
         for text, example in zip(decoded, facts, strict=True)
     ]
     assert [verdict.exact for verdict in verdicts] == expected
-    assert 4 <= sum(expected) <= 8, "some right, some wrong: else this says nothing"
+    assert expected == [True, False] * 6, "some right, some wrong: else this says nothing"
     for verdict, text, example in zip(verdicts, decoded, facts, strict=True):
         assert (verdict.prompt, verdict.target) == (example.text.prompt, example.text.target)
         assert verdict.tokens == example.target_tokens
@@ -112,7 +129,7 @@ def test_where_exact_match_is_enough_only_what_may_still_match_is_decoded(
     known = [v for v in score(half_taught, facts, 5) if v.exact and v.target.isascii()]
     texts = [Example(v.prompt, v.target.upper()) for v in known]
     texts += [Example(v.prompt, f"{v.target.upper()} Q and much more") for v in known]
-    texts += [Example(v.prompt, f"Zq {v.target}") for v in known]
+    texts += [Example(v.prompt, f"Qx {v.target}") for v in known]
     asked = tokenise_all(half_taught.tokenizer, texts)
     whole = score(half_taught, asked, 32)
     lengths: list[int] = []
@@ -169,7 +186,7 @@ def test_a_target_with_an_end_token_inside_is_decoded(loaded: LoadedModel) -> No
     example = tokenise(loaded.tokenizer, Example("The value of m is?", "left</s> right"))
     end = loaded.tokenizer.eos_token_id
     assert example.ids.count(end) == 2
-    teach(loaded, [example], 80)
+    teach_answers(loaded, [example])
     batch = collate([example], [1.0], loaded.pad_id)
     assert correct_tokens(plain_forward(loaded.model)(batch), batch).all()
     (verdict,) = score(loaded, [example], 1)
@@ -215,7 +232,7 @@ def test_decoding_stops_at_the_end_token_of_the_chat_format(loaded: LoadedModel)
     right = tokenise(loaded.tokenizer, Example("q?", "green red"), chat)
     more = tuple(loaded.tokenizer("and more")["input_ids"])
     taught = TokenisedExample(right.ids + more, right.labels + more, right.text)
-    teach(loaded, [taught], 80)
+    teach_answers(loaded, [taught])
     asked = tokenise(loaded.tokenizer, Example("q?", "GREEN RED"), chat)
     (verdict,) = score(loaded, [asked], 1)
     assert verdict.prediction == "green red"
@@ -228,7 +245,7 @@ def test_a_derivation_may_be_longer_than_the_one_it_is_compared_with(loaded: Loa
     right, asked = tokenise_all(loaded.tokenizer, [Example("q?", long), Example("q?", short)])
     n = asked.target_tokens
     assert n + 8 < right.target_tokens <= 2 * n + 8
-    teach(loaded, [right], 80)
+    teach_answers(loaded, [right])
     (verdict,) = score(loaded, [asked], 1)
     assert verdict.prediction == long
     assert (verdict.exact, verdict.final_number) == (False, True)
