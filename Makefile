@@ -42,6 +42,7 @@ bench: $(READY)  ## speed and cost, as ratios in one run
 	$(BIN)/python benchmarks/per_example.py
 	$(BIN)/python benchmarks/path.py
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/threads.py
 	$(BIN)/python benchmarks/tokenise.py
 	$(BIN)/python benchmarks/scoring.py
 	$(BIN)/python benchmarks/train.py

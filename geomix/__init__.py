@@ -1,5 +1,9 @@
 """How language models memorise and forget: staged fine-tuning and the geometry of its gradients."""
 
-from geomix.run import Run, open_run
+from geomix.threads import let_waiting_threads_sleep
+
+let_waiting_threads_sleep()  # before anything loads torch
+
+from geomix.run import Run, open_run  # noqa: E402
 
 __all__ = ["Run", "open_run"]

@@ -113,8 +113,8 @@ class Local:
 def member_environment(slot: int, jobs: int) -> dict[str, str]:
     """What a member finds: its share of the cores, and one GPU where members run side by side.
 
-    Threads that wait for each other spin, so members must not have the same cores; what the user
-    set in OMP_NUM_THREADS stands. A member's process trains on the first GPU that it sees.
+    Members with the same cores would wait for each other, the longer where threads spin; what the
+    user set in OMP_NUM_THREADS stands. A member's process trains on the first GPU that it sees.
 
     Args:
         slot: which of those side by side it is, from 0.
