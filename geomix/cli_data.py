@@ -33,6 +33,8 @@ def data_list(as_json: bool) -> None:
 @click.option("--vocabulary", type=click.Choice(["generated", "nltk"]), default="generated")
 @click.option("--prompt", default="prompt", help="Column of the prompt, in your own files.")
 @click.option("--target", default="target", help="Column of the target, in your own files.")
+@click.option("--aliases", help="Column that lists further right answers, in your own files.")
+@click.option("--subject", help="Column of the subject, which fills {} in your own prompts.")
 @click.option("--template", help="Prompt of your own rows, columns in braces.")
 @click.option("--model", default="builtin", help="Whose tokenizer [builtin].")
 @click.option(
@@ -50,19 +52,21 @@ def data_show(
     as_json: bool,
     prompt: str,
     target: str,
+    aliases: str | None,
+    subject: str | None,
     **asked: Any,
 ) -> None:
     """Show examples of a source as the model will see them, loss tokens in ⟦ ⟧.
 
-    NAME is a source of `geomix data list`, a file of your own, or a hub id owner/name.
+    NAME is a source of `geomix data list`, a file or folder of your own, or a hub id owner/name.
     """
     from geomix.browse import show_source
     from geomix.config_data import Columns
     from geomix.data.source import Request
 
-    named = (prompt, target) != ("prompt", "target")
-    columns = Columns(prompt=prompt, target=target) if named else None
-    request = Request(count=asked.pop("limit"), columns=columns, **asked)
+    columns = Columns(prompt=prompt, target=target, aliases=aliases, subject=subject)
+    named = None if columns == Columns() else columns
+    request = Request(count=asked.pop("limit"), columns=named, **asked)
     show_source(name, request, model, chat_template, full=full, as_json=as_json)
 
 

@@ -18,7 +18,6 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from geomix.config_data import (
-    FILE_SUFFIXES,
     Count,
     CountOrNone,
     Data,
@@ -27,8 +26,8 @@ from geomix.config_data import (
     Replay,
     Seed,
     Strict,
-    is_file,
     known_chat_template,
+    without_suffix,
 )
 from geomix.config_record import RecordConfig
 from geomix.config_train import StopConfig, TrainConfig
@@ -244,10 +243,7 @@ class RunConfig(Strict):
     def stage_name(self, index: int) -> str:
         """The stage's own name, else its source's (of a file, the file's name)."""
         stage = self.stages[index]
-        name = stage.name or stage.data.source.rsplit("/", 1)[-1]
-        for suffix in FILE_SUFFIXES if is_file(name) and not stage.name else ():
-            name = name.removesuffix(suffix)
-        return name
+        return stage.name or without_suffix(stage.data.source.rstrip("/").rsplit("/", 1)[-1])
 
     def content_hash(self, *without: str) -> str:
         """Hash of everything that decides the run's outcome: not its name and the like.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -15,6 +17,8 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
+
+from geomix.nearby import close_to
 
 
 class Strict(BaseModel):
@@ -44,29 +48,69 @@ def _numeric(annotation: Any) -> bool:
     return annotation in (int, float) or any(map(_numeric, get_args(annotation)))
 
 
-FILE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-"""What the name of a file of the user's own examples ends in."""
+FILE_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
+"""What the name of a file of the user's own examples ends in, in small or capital letters; those of
+texts may have `.gz` behind them."""
 
 
-def is_file(source: str) -> bool:
-    """Whether a source is the path of a file of the user's own examples."""
-    return source.endswith(FILE_SUFFIXES)
+def file_suffix(name: str) -> str:
+    """The ending of a file's name that says its format, in small letters; else empty.
+
+    `FACTS.CSV` and `facts.csv.gz` are both `.csv`.
+    """
+    name = name.lower().removesuffix(".gz")
+    return next((suffix for suffix in FILE_SUFFIXES if name.endswith(suffix)), "")
+
+
+def without_suffix(name: str) -> str:
+    """A file's name without the endings that say its format."""
+    suffix = file_suffix(name)
+    if not suffix:
+        return name
+    bare = name[: -len(".gz")] if name.lower().endswith(".gz") else name
+    return bare[: -len(suffix)]
+
+
+def is_path(source: str) -> bool:
+    """Whether a source is the path of a file or folder: by its form, or since it is there.
+
+    What is here is never asked of the hub, whatever its name.
+    """
+    if file_suffix(source) or source.startswith(("/", "./", "../", "~")):
+        return True
+    try:
+        return os.path.lexists(source)
+    except ValueError:  # a NUL character
+        return False
 
 
 def is_hub_id(source: str) -> bool:
-    """Whether a source has the form of a hub id, `owner/name`."""
-    return not is_file(source) and bool(re.fullmatch(r"[\w.-]{1,96}/[\w.-]{1,96}", source))
+    """Whether a source has the form of a hub id, `owner/name`, and is nothing that is here."""
+    part = r"[A-Za-z0-9_][\w.-]{0,95}"
+    return not is_path(source) and bool(re.fullmatch(f"{part}/{part}", source))
+
+
+def is_own(source: str) -> bool:
+    """Whether a source is the user's own, a file, a folder or a hub id: no registered name."""
+    return "/" in source or bool(file_suffix(source)) or is_path(source)
 
 
 def _known_source(name: str, info: ValidationInfo) -> str:
     """Refuse what is no registered source, file or hub id; the caller says what is registered."""
     known = (info.context or {}).get("sources")
-    if known is None or name in known or is_file(name) or is_hub_id(name):
+    if known is None or name in known or is_path(name) or is_hub_id(name):
         return name
+    near = close_to(Path(name)) if "\0" not in name else None
+    if "/" in name or "." in name:
+        raise ValueError("no such file" + f"; did you mean '{near}'?" * bool(near))
     if close := difflib.get_close_matches(name.lower(), known, n=1):
         raise ValueError(f"unknown source; did you mean '{close[0]}'?")
+    if near and file_suffix(near):
+        raise ValueError(f"unknown source; did you mean '{near}'?")
     files = ", ".join(FILE_SUFFIXES)
-    raise ValueError(f"unknown source; known: {', '.join(known)}, a file ({files}) or owner/name")
+    raise ValueError(
+        f"unknown source; known: {', '.join(known)}, a file ({files}), a folder or owner/name"
+    )
 
 
 JINJA_SUFFIX = ".jinja"
@@ -117,7 +161,11 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Columns(Strict):
-    """Which columns of the user's own rows are meant."""
+    """Which columns of the user's own rows are meant.
+
+    A name with dots is a path into fields of fields, `requested_rewrite.target_new.str`, unless a
+    column has that very name; a number in it is an index into a list, from 0: `answers.0`.
+    """
 
     prompt: str = "prompt"
     """Column of the prompt; not looked at where `template` is given."""
@@ -125,13 +173,17 @@ class Columns(Strict):
     """Column of the target."""
     aliases: str | None = None
     """Column that lists every accepted answer; null where only the target is one."""
+    subject: str | None = None
+    """Column of the entity that the fact is about; it fills every `{}` of the prompt (CounterFact).
+    Null where none is named."""
 
 
 class SourceConfig(Strict):
     """Where examples come from."""
 
     source: Annotated[str, AfterValidator(_known_source)]
-    """A source of `geomix data list`, a file (JSON, JSONL, CSV, TSV, Parquet), or a hub id."""
+    """A source of `geomix data list`, a file (JSON, JSON Lines, CSV, TSV, Parquet, Arrow), a folder
+    of them, or a hub id."""
     seed: Seed | None = None
     """Seed of a generated source, and of the order in which a finite one's rows are taken; null
     takes the run's."""

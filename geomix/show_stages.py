@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from geomix.config_data import is_file
+from geomix.config_data import is_own
 from geomix.config_train import StopConfig, TrainConfig, stop_text
 from geomix.errors import UserError
 from geomix.run import Run
@@ -114,7 +114,7 @@ def _stage_cells(index: int, stage: dict[str, Any]) -> Row:
     added = []
     if mix and mix["ratio"]:
         mixed = f"{mix['source']} 1:{mix['ratio']:g}"
-        mixed += "" if is_file(mix["source"]) else f", {mix['words']} words"
+        mixed += "" if is_own(mix["source"]) else f", {mix['words']} words"
         added.append(mixed + ", passage-free" * mix["passage_free"])
     if stage.get("replay"):
         added.append(f"replay {stage['replay']['ratio']:g}")

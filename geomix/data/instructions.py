@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from geomix.data.example import Example
+from geomix.data.row import Row
 from geomix.data.rows import Convert, RowError, text_in, texts_in
 from geomix.data.source import Found, Hub, Request, Source
-from geomix.data.table import Row, rows
+from geomix.data.table import rows
 from geomix.data.upstream import published, read
 
 OWN = "the set's own instructions, as in the paper"

@@ -1,23 +1,42 @@
-"""The user's own examples: a file, or any dataset of the hub, with a column mapping."""
+"""The user's own examples: a file, a folder, or a dataset of the hub, with a column mapping."""
 
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geomix.config_data import Columns, is_file
+from geomix.config_data import Columns, is_path
 from geomix.data.example import Example
+from geomix.data.folder import folder_rows
 from geomix.data.hub import hub_rows
-from geomix.data.rows import Convert, RowError, answered, field_in, in_order, text_in, texts_in
+from geomix.data.row import Row
+from geomix.data.rows import (
+    Convert,
+    RowError,
+    answered,
+    field_in,
+    in_order,
+    number_in,
+    text_in,
+    texts_in,
+)
 from geomix.data.source import Found, Hub, Request
-from geomix.data.table import Row, rows
+from geomix.data.table import rows
 from geomix.errors import UserError
+from geomix.nearby import close_to
+
+LONGEST_TEXT = 1_000_000
+"""Characters of a prompt or target at most: a million are more tokens than any model takes."""
+
+SLOT = "{}"
+"""Stands in the prompts of sets of edits (CounterFact) where the subject belongs."""
 
 
 def found_in(source: str, request: Request) -> Found:
-    """Rows of a file or of a dataset of the hub, in order: `count`, or all if they are fewer.
+    """Rows of a file, folder or dataset of the hub, in order: `count`, or all if they are fewer.
 
     Raises:
         UserError: they cannot be read, or are not as they should be.
@@ -25,11 +44,30 @@ def found_in(source: str, request: Request) -> Found:
     if request.path or request.vocabulary != "generated":
         raise UserError(f"{source}: 'path' and 'vocabulary' are for named sources only")
     columns = request.columns or Columns()
-    if is_file(source) and request.subset:
+    template = None if request.template is None else Template.of(source, request.template)
+    prompt = [columns.prompt] if template is None else template.names
+    others = (columns.target, columns.aliases, columns.subject)
+    wanted = [*prompt, *(name for name in others if name is not None)]
+    found = _rows(source, request.subset, wanted)
+    return in_order(source, found, _convert(columns, template), request)
+
+
+def _rows(source: str, subset: str | None, wanted: Sequence[str]) -> Iterator[Row]:
+    """Rows of what is here, else of the hub."""
+    if not is_path(source):
+        near = close_to(Path(source)) if Path(source).parent.is_dir() else None
+        if near is not None:
+            raise UserError(
+                f"{source}: no such file; did you mean '{near}'? (for the hub's dataset of this "
+                f"name start geomix where no folder '{Path(source).parent}' is)"
+            )
+        return _hub_rows(source, subset or "")
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return folder_rows(path, subset, wanted)
+    if subset:
         raise UserError(f"{source}: a file has no subsets")
-    convert = _convert(source, columns, request.template)
-    found = rows(Path(source)) if is_file(source) else _hub_rows(source, request.subset or "")
-    return in_order(source, found, convert, request)
+    return rows(path, wanted)
 
 
 def _hub_rows(source: str, subset: str) -> Iterator[Row]:
@@ -38,53 +76,102 @@ def _hub_rows(source: str, subset: str) -> Iterator[Row]:
     return hub_rows(source, Hub(source, config or None, part or "train", streaming=True))
 
 
-def _convert(origin: str, columns: Columns, template: str | None) -> Convert:
-    names = None if template is None else _names(origin, template)
+def _convert(columns: Columns, template: Template | None) -> Convert:
+    """The reading of a row by its columns."""
 
     def convert(row: Mapping[str, Any]) -> Example:
-        if template is None or names is None:
-            prompt = _column(row, columns.prompt, "prompt")
-        else:
-            prompt = template.format_map({name: _filled(row, name) for name in names})
-            if not prompt.strip():
-                raise RowError("the template gives an empty prompt")
+        subject = "" if columns.subject is None else _column(row, columns.subject, "subject")
+        prompt = _column(row, columns.prompt, "prompt") if template is None else template.fill(row)
+        if subject and template is None:
+            prompt = prompt.replace(SLOT, subject)
         target = _column(row, columns.target, "target")
-        if columns.aliases is None:
+        _check_length(prompt, target)
+        if columns.aliases is None and not subject:
             return Example(prompt, target)
-        return answered(prompt, target, texts_in(row, columns.aliases))
+        return answered(prompt, target, _aliases(row, columns.aliases), subject)
 
     return convert
 
 
-def _names(origin: str, template: str) -> list[str]:
-    """The columns that a template names; nothing but plain names may stand in its braces."""
-    try:
-        parts = list(string.Formatter().parse(template))
-    except ValueError as error:
-        raise UserError(f"{origin}: template: {error}; write {{{{ for a brace") from None
-    names = []
-    for _, name, form, conversion in parts:
-        if name is None:
-            continue
-        if not name or form or conversion or any(c in name for c in ".[]"):
-            raise UserError(f"{origin}: template: '{{{name}}}' is not a column's plain name")
-        names.append(name)
-    if not names:
-        raise UserError(f"{origin}: template: it names no column, so all prompts would be the same")
-    return names
+def _check_length(prompt: str, target: str) -> None:
+    """Refuse texts that no model takes and no tokenizer cuts in reasonable time."""
+    for name, text in (("prompt", prompt), ("target", target)):
+        if len(text) > LONGEST_TEXT:
+            what = f"the {name} has {len(text):,} characters, more than {LONGEST_TEXT:,}"
+            raise RowError(f"{what}; shorten it, or leave the row out")
+
+
+def _aliases(row: Mapping[str, Any], name: str | None) -> tuple[str, ...]:
+    """Further right answers; a null and an empty cell are none."""
+    if name is None:
+        return ()
+    value = field_in(row, name)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return ()
+    return texts_in(row, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A prompt made of columns.
+
+    Attributes:
+        parts: texts, each followed by the column whose value comes next; None at the end.
+    """
+
+    parts: tuple[tuple[str, str | None], ...]
+
+    @classmethod
+    def of(cls, origin: str, template: str) -> Template:
+        """Read a template: texts with columns, or paths of columns, in braces.
+
+        Raises:
+            UserError: something else stands in its braces, or it names no column.
+        """
+        try:
+            parts = list(string.Formatter().parse(template))
+        except ValueError as error:
+            raise UserError(f"{origin}: template: {error}; write {{{{ for a brace") from None
+        for _, name, form, conversion in parts:
+            if name is not None and (not name or form or conversion or set(name) & set("[]")):
+                raise UserError(f"{origin}: template: '{{{name}}}' is not a column's plain name")
+        if not any(name for _, name, _, _ in parts):
+            raise UserError(
+                f"{origin}: template: it names no column, so all prompts would be the same"
+            )
+        return cls(tuple((text, name) for text, name, _, _ in parts))
+
+    @property
+    def names(self) -> list[str]:
+        """The columns that it names."""
+        return [name for _, name in self.parts if name is not None]
+
+    def fill(self, row: Mapping[str, Any]) -> str:
+        """The prompt of a row.
+
+        Raises:
+            RowError: a column is missing, or its value is neither a text nor a number.
+        """
+        prompt = "".join(
+            text + ("" if name is None else _filled(row, name)) for text, name in self.parts
+        )
+        if not prompt.strip():
+            raise RowError("the template gives an empty prompt")
+        return prompt
 
 
 def _column(row: Mapping[str, Any], name: str, role: str) -> str:
     try:
         return text_in(row, name)
     except RowError as error:
-        if name in row:
+        if not str(error).startswith(f"'{name}' is missing"):
             raise
         raise RowError(f"{error}; name yours with columns.{role}, or --{role}") from None
 
 
 def _filled(row: Mapping[str, Any], name: str) -> str:
-    value = field_in(row, name)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
-    return text_in(row, name)
+    try:
+        number = number_in(field_in(row, name), name)
+        return text_in(row, name) if number is None else number
+    except RowError as error:
+        raise RowError(f"template: {error}") from None

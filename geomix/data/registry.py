@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import cycle, islice
 from typing import Any, Literal
 
-from geomix.config_data import is_file, is_hub_id
+from geomix.config_data import is_hub_id, is_path
 from geomix.data import (
     arithmetic,
     factoids,
@@ -167,7 +167,7 @@ def found_in(source: str, request: Request) -> Found:
 
 
 def _found_in(source: str, request: Request) -> Found:
-    if source not in SOURCES and (is_file(source) or is_hub_id(source)):
+    if source not in SOURCES and (is_path(source) or is_hub_id(source)):
         return own.found_in(source, request)
     found = source_named(source)
     _check(found, request)

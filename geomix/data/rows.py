@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import reprlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from geomix.data.example import Example
+from geomix.data.row import LONGEST, Row
 from geomix.data.source import Found, Request
 from geomix.data.split import Split
-from geomix.data.table import LONGEST, Row
 from geomix.errors import UserError
 
 SHOWN = 5
@@ -48,9 +49,7 @@ def text_in(row: Mapping[str, Any], key: str) -> str:
     """
     value = field_in(row, key)
     if not isinstance(value, str) or not value.strip():
-        advice = "; put it in quotes" if type(value) in (int, float) else ""
-        given = reprlib.repr(value)
-        raise RowError(f"'{key}' is not a text with at least one character (it is {given}{advice})")
+        raise RowError(f"'{key}' is not a text with at least one character (it is {_given(value)})")
     if len(value) > LONGEST:
         raise RowError(f"'{key}' has more than {LONGEST:,} characters")
     if any("\ud800" <= character <= "\udfff" for character in value):
@@ -58,17 +57,70 @@ def text_in(row: Mapping[str, Any], key: str) -> str:
     return value
 
 
+def _given(value: Any) -> str:
+    """A value that is no text, and what to do about it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{_not_finite(value)}, no value at all; leave the row out, or fill it in"
+    advice = "; put it in quotes" if type(value) in (int, float) else ""
+    missing = "; the value is missing: leave the row out, or fill it in" * (value is None)
+    return f"{reprlib.repr(value)}{advice}{missing}"
+
+
+def _not_finite(value: float) -> str:
+    """As JSON writes it."""
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def number_in(value: Any, key: str) -> str | None:
+    """A field that is a number, as it is written in a prompt; None where it is none.
+
+    Raises:
+        RowError: it is NaN or infinite.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if not math.isfinite(value):
+        raise RowError(f"'{key}' is {_not_finite(value)}, no value at all; leave the row out")
+    return str(value)
+
+
 def field_in(row: Mapping[str, Any], key: str) -> Any:
-    """A field of any type.
+    """A field of any type, by its name or by a path of names with dots between them.
+
+    A column of that very name counts first, so that `a.b` may be a name. In a path a number
+    is an index into a list, from 0.
 
     Raises:
         RowError: it is missing.
     """
-    if key not in row:
-        found = ", ".join(f"'{name}'" for name in row) or "nothing"
-        found = found if len(found) <= _LISTED else found[:_LISTED] + " …"
-        raise RowError(f"'{key}' is missing (found: {found})")
-    return row[key]
+    if key in row:
+        return row[key]
+    value: Any = row
+    passed: list[str] = []
+    for part in key.split("."):
+        if isinstance(value, Mapping) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            raise RowError(_missing(key, passed, value))
+        passed.append(part)
+    return value
+
+
+def _missing(key: str, passed: Sequence[str], value: Any) -> str:
+    """How far the path of a missing field was found, and what is there."""
+    if isinstance(value, list):
+        what = f"a list of {len(value)}, from 0"
+    elif isinstance(value, Mapping):
+        names = ", ".join(f"'{name}'" for name in value) or "nothing"
+        what = names if len(names) <= _LISTED else names[:_LISTED] + " …"
+        if any(name != key and str(name).strip() == key for name in value):
+            what += "; a name has a space beside it, remove that"
+    else:
+        what = f"{reprlib.repr(value)}, which has no fields"
+    where = f" in '{'.'.join(passed)}'" if passed else ""
+    return f"'{key}' is missing (found{where}: {what})"
 
 
 def texts_in(row: Mapping[str, Any], key: str) -> tuple[str, ...]:
@@ -77,14 +129,20 @@ def texts_in(row: Mapping[str, Any], key: str) -> tuple[str, ...]:
     Raises:
         RowError: it is missing or something else.
     """
-    value = field_in(row, key)
+    given = value = field_in(row, key)
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
             value = None
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise RowError(f"'{key}' is not a list of texts")
+    if not isinstance(value, list):
+        what = "a text that is no JSON list" if isinstance(given, str) else "no list"
+        advice = """write '["one", "two"]'""" if isinstance(given, str) else "write a list"
+        shown = f"it is {reprlib.repr(given)}, {what}; {advice}"
+        raise RowError(f"'{key}' is not a list of texts ({shown})")
+    if odd := [item for item in value if not isinstance(item, str)]:
+        shown = f"one of them is {reprlib.repr(odd[0])}; leave it out, or put it in quotes"
+        raise RowError(f"'{key}' is not a list of texts ({shown})")
     return tuple(item for item in value if item.strip())
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from geomix.data.folder import SPLITS, folder_rows, is_saved
 from geomix.data.hub import hub_rows
+from geomix.data.row import Row
 from geomix.data.rows import POOL, Convert, by_share
 from geomix.data.source import Found, Loader, Request, Source
-from geomix.data.table import Row, files_below, rows
+from geomix.data.table import files_below, rows
 from geomix.errors import UserError
 
 
@@ -55,14 +57,20 @@ def upstream_rows(source: Source, request: Request, files: Sequence[str]) -> Ite
 
     Args:
         source: the dataset.
-        request: its `path` is a file, or a folder in which the files of the first pattern that
+        request: its `path` is a file, a dataset of `save_to_disk`, of whose splits the one is read
+            that is read of the hub, or a folder in which the files of the first pattern that
             matches any are read; without one the hub is.
         files: the patterns.
 
     Raises:
         UserError: there is nothing to read.
     """
-    if request.path is not None:
+    if request.path is not None and is_saved(Path(request.path)):
+        split = (
+            f":{source.hub.split}" if source.hub and (Path(request.path) / SPLITS).exists() else ""
+        )
+        yield from folder_rows(Path(request.path), split)
+    elif request.path is not None:
         for file in files_below(Path(request.path), *files):
             yield from rows(file)
     elif source.hub is None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import json
+import lzma
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -191,7 +191,7 @@ def test_a_template_holds_plain_names_only(tmp_path: Path, template: str) -> Non
 
 
 def test_a_packed_file_is_to_be_unpacked(tmp_path: Path) -> None:
-    file = tmp_path / "popQA.tsv.gz"
-    file.write_bytes(gzip.compress(b"a\tb\n" * 50))
-    with pytest.raises(UserError, match=r"popQA.tsv.gz: packed; unpack it first"):
+    file = tmp_path / "popQA.tsv.xz"
+    file.write_bytes(lzma.compress(b"a\tb\n" * 50))
+    with pytest.raises(UserError, match=r"popQA.tsv.xz: packed; unpack it first"):
         examples_of("popqa", Request(1, 0, path=str(file)))
