@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from geomix.analyze.path_notes import location, verdict
-from geomix.analyze.path_split import measure
+from geomix.analyze.path_split import ArmSplit, measure
 from geomix.cli import main
 from geomix.hdf5 import TEXTS, text_hash
 from geomix.run import Run
@@ -171,16 +172,28 @@ def test_runs_of_several_seeds_have_an_interval(run: Run, tmp_path: Path, tiny_m
     assert asked(str(run.path), str(other.path)).exit_code == 0
 
 
+def holding(arm: ArmSplit) -> ArmSplit:
+    """An arm whose total is what was measured, wherever its training went."""
+    return replace(arm, measured=arm.simpson[:, 0, :, 0])
+
+
 def test_a_verdict_needs_both_checks(copy: Run) -> None:
-    assert "can be trusted" in verdict(measure([copy]).arms[0], "D_A")
+    found = holding(measure([copy]).arms[0])
+    stable = replace(found, coarser=1.05 * found.trapezoid)
+    assert "can be trusted" in verdict(stable, "D_A")
+    elsewhere = replace(found, coarser=1.15 * found.trapezoid)
+    assert "is not to be trusted" in verdict(elsewhere, "D_A")
+    assert "is not to be trusted" in verdict(replace(stable, measured=found.measured / 1.02), "D_A")
     for file in copy.snapshots():
         with h5py.File(file, "a") as shot:
             if "path" in shot and "pairs" in shot["path"]:
                 del shot["path/pairs"]
                 shot.attrs[TEXTS] = text_hash(shot)
-    assert "is half checked" in verdict(measure([copy]).arms[0], "D_A")
-    with h5py.File(copy.snapshots()[-1], "a") as shot:
-        shot["path/products"][:] *= -9
+    assert "is half checked" in verdict(holding(measure([copy]).arms[0]), "D_A")
+    for file in copy.snapshots():
+        with h5py.File(file, "a") as shot:
+            if "path" in shot:
+                shot["path/products"][:] *= -9
     assert "is not to be trusted" in verdict(measure([copy]).arms[0], "D_A")
 
 
