@@ -11,6 +11,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -28,6 +29,26 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
 """Marker and line repeat what the colour says, for print in grey."""
+
+SIGNED = LinearSegmentedColormap.from_list(
+    "signed", ["#08306b", "#4a86c5", "#f7f7f7", "#f7ad5c", "#dd7412"]
+)
+"""Diverging, for values on both sides of 0: blue below, near white at 0, orange above.
+
+Blue and orange are told apart by colour-blind readers. The blue arm is the darker one, so that in
+grey print values of one size still differ by their sign; where it matters a figure prints it."""
+
+
+def arm_look(index: int) -> tuple[str, str, Any]:
+    """Colour, marker and dashes of an arm; no two of the first 49 share all three.
+
+    Args:
+        index: of the arm, from 0.
+    """
+    turn = index // len(COLOURS)
+    shifted = (index + turn) % len(COLOURS)
+    return COLOURS[index % len(COLOURS)], MARKERS[shifted], LINES[shifted]
+
 
 _STYLE: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine draws the same

@@ -9,11 +9,11 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from geomix.plots.figure import COLUMN, WIDTH, new_figure, settle, style
+from geomix.plots.figure import COLUMN, SIGNED, WIDTH, new_figure, settle, style
 from geomix.plots.names import (
     Row,
     direction_symbol,
@@ -22,11 +22,6 @@ from geomix.plots.names import (
     short_group,
     unlike,
 )
-
-COLOURS = LinearSegmentedColormap.from_list(
-    "opposed to agreeing", ["#0b1f4d", "#31568c", "#a3a3a3", "#e3b95b", "#fff3b0"]
-)
-"""From dark blue through grey to pale yellow: the lightness alone tells the sign too, in grey."""
 
 CROSSED = " · "
 """Between a layer and a module in a group's name."""
@@ -108,7 +103,7 @@ def draw(
             )
         one, other = (direction_symbol(name) for name in pair)
         bar = figure.colorbar(
-            ScalarMappable(scale, COLOURS), ax=used, shrink=0.8, aspect=28, pad=0.015
+            ScalarMappable(scale, SIGNED), ax=used, shrink=0.8, aspect=28, pad=0.015
         )
         bar.set_label(f"cos({one}, {other}) at {moment_symbol(moment)}")
         bar.outline.set_linewidth(0.4)
@@ -196,7 +191,7 @@ class _Sheet:
             x, y, width, height = self.cells[group]
             if math.isnan(value):
                 continue
-            face = COLOURS(scale(value))
+            face = SIGNED(scale(value))
             dark = _lightness(face) < _DARK
             look: dict[str, Any] = {
                 "facecolor": face,

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from geomix.geometry.cosine import Floats
-from geomix.plots.figure import COLOURS, LINES, MARKERS
+from geomix.plots.figure import arm_look
 
 FAINT = 0.35
 """How opaque what is undetermined is."""
@@ -41,14 +41,15 @@ def draw_line(
     """
     every = 1 + len(x) // MANY
     marked = np.arange(len(x)) % every == arm % every
-    look: dict[str, Any] = {"color": COLOURS[arm], "marker": MARKERS[arm], "ms": size}
-    dashes = {"ls": LINES[arm], "lw": 0.9}
+    colour, marker, line = arm_look(arm)
+    look: dict[str, Any] = {"color": colour, "marker": marker, "ms": size}
+    dashes = {"ls": line, "lw": 0.9}
     if clear.all():
         axes.plot(x, y, markevery=np.flatnonzero(marked).tolist(), **dashes, **look)
         return
     beside = np.concatenate([[False], clear, [False]])
     alone = clear & ~beside[:-2] & ~beside[2:]  # no piece of a line shows these
-    axes.plot(x, y, alpha=FAINT, color=COLOURS[arm], **dashes)
+    axes.plot(x, y, alpha=FAINT, color=colour, **dashes)
     told = np.flatnonzero(clear & (marked | alone)).tolist()
     axes.plot(x, np.where(clear, y, np.nan), markevery=told, **dashes, **look)
     unclear = ~clear & marked
@@ -58,15 +59,13 @@ def draw_line(
 def draw_band(axes: Axes, arm: int, x: Floats, low: Floats, high: Floats) -> None:
     """An arm's interval between two lines, where it is known."""
     if np.isfinite(low).any():
-        axes.fill_between(x, low, high, color=COLOURS[arm], alpha=0.18, lw=0, zorder=1)
+        axes.fill_between(x, low, high, color=arm_look(arm)[0], alpha=0.18, lw=0, zorder=1)
 
 
 def name_arms(figure: Figure, arms: Sequence[str]) -> None:
     """A legend above the figure, in as many rows as the names need."""
-    handles = [
-        Line2D([], [], color=COLOURS[i], ls=LINES[i], marker=MARKERS[i], lw=0.9, markersize=3)
-        for i in range(len(arms))
-    ]
+    looks = map(arm_look, range(len(arms)))
+    handles = [Line2D([], [], color=c, ls=ls, marker=m, lw=0.9, markersize=3) for c, m, ls in looks]
     widest = 42 + 4.6 * max(len(arm) for arm in arms)  # points: handle, gaps and letters
     room = int(72 * figure.get_figwidth() // widest)
     figure.legend(

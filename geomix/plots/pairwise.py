@@ -11,11 +11,7 @@ from matplotlib.colors import FuncNorm
 from matplotlib.figure import Figure
 
 from geomix.geometry.cosine import Floats
-from geomix.plots.figure import COLUMN, new_figure, settle, style
-
-_MAP = "cividis"
-"""Blue below, grey at 0, yellow above; its lightness rises all the way, so that print in grey and
-colour-blind readers keep the sign, which maps with two dark ends lose."""
+from geomix.plots.figure import COLUMN, SIGNED, new_figure, settle, style
 
 _LEAST = 0.05
 """The colours reach at least this far either way, so that noise is not blown up."""
@@ -44,7 +40,7 @@ def draw(rows: Sequence[Row]) -> Figure:
         axes = figure.add_subplot()
         image = axes.imshow(
             np.ma.masked_invalid(table),
-            cmap=_MAP,
+            cmap=SIGNED,
             norm=FuncNorm((_root, _square), vmin=-most, vmax=most),
             interpolation="none",
             aspect="equal",

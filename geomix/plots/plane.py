@@ -50,6 +50,12 @@ _TIP = 1.42
 
 _FAINT = 0.4
 
+_STRIP = 0.85
+"""Height of the strip of norms below the arrows, where an arrow's length is 1."""
+
+_MOVED = 0.12
+"""A name that is further than this (radians) from its arrow is tied to it by a line."""
+
 
 def draw(
     rows: Sequence[Row],
@@ -61,7 +67,9 @@ def draw(
 
     Every arrow is of unit length, along its direction's shadow in the plane; as much of it is thick
     as lies in the plane, and the share stands at the tip. A direction that is zero has no arrow.
-    Under a panel: the angle between the first two, with its interval, and the norms.
+    Under a panel: the norms of the gradients as stems on one logarithmic axis for all panels, since
+    the arrows do not show them; the angle between the first two, with its interval, and the norms
+    as numbers (the update's too, which is in units of the parameters and has no stem).
 
     Args:
         rows: the tidy table of `geomix analyze grad-angle`, of one metric.
@@ -81,18 +89,18 @@ def draw(
     width = COLUMN if len(grid[0]) <= _FEW else WIDTH
     with style():
         side = min((width - 0.3) / len(grid[0]), 2.0)
-        figure = new_figure(0.5 + len(grid) * (side + 0.52), width)
+        tall = side * (1 + _STRIP / (2 * _REACH))
+        figure = new_figure(0.62 + len(grid) * (tall + 0.52), width)
         panels = figure.subplots(len(grid), len(grid[0]), squeeze=False)
-        told = [
-            _panel(axes, _Cell(rows, arm, moment, directions))
-            for axes, (arm, moment) in zip(panels.flat, chain(*grid), strict=True)
-        ]
+        cells = [_Cell(rows, arm, moment, directions) for arm, moment in chain(*grid)]
+        decades = _decades([value for cell in cells for value in cell.gradients().values()])
+        told = [_panel(axes, cell, decades) for axes, cell in zip(panels.flat, cells, strict=True)]
         size = 8 if len(grid[0]) <= _FEW + 1 else 6.5
         for axes, (arm, moment) in zip(panels[0], grid[0], strict=True):
             axes.set_title(arm if len(arms) > 1 else moment_symbol(moment), size=size)
-        for line, cells in zip(panels, grid, strict=True):
+        for line, places in zip(panels, grid, strict=True):
             if len(arms) > 1:
-                symbol = moment_symbol(cells[0][1])
+                symbol = moment_symbol(places[0][1])
                 line[0].set_ylabel(symbol, rotation=0, ha="right", va="center", size=9)
         _legend(figure, any(told))
         below = 0.06 / figure.get_figheight()  # the layout takes formulas for lower than they are
@@ -136,6 +144,10 @@ class _Cell:
                     cosine[i, j] = row["cosine"]
         return in_plane(cosine)
 
+    def gradients(self) -> dict[str, float]:
+        """Norms of the gradients that are not zero."""
+        return {n: self.norms[n] for n in self.names if n != UPDATE and 0 < self.norms[n] < np.inf}
+
     def undetermined(self, name: str) -> bool:
         """Whether where a direction points in the plane cannot be told."""
         pairs = [self.pairs.get(frozenset((name, base))) for base in self.base if base != name]
@@ -144,9 +156,10 @@ class _Cell:
         )
 
 
-def _panel(axes: Axes, cell: _Cell) -> bool:
+def _panel(axes: Axes, cell: _Cell, decades: tuple[int, int]) -> bool:
     """Draw a panel, and say whether anything in it is undetermined."""
-    axes.set(xlim=(-_REACH, _REACH), ylim=(-_REACH, _REACH), aspect="equal", xticks=[], yticks=[])
+    bottom = -_REACH - _STRIP
+    axes.set(xlim=(-_REACH, _REACH), ylim=(bottom, _REACH), aspect="equal", xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     plane = cell.plane()
     if plane is None:
@@ -165,14 +178,46 @@ def _panel(axes: Axes, cell: _Cell) -> bool:
         text = direction_symbol(name) + ("" if name in cell.base else f"\n{100 * share:.0f} %")
         x, y = _TIP * math.cos(named[i]), _TIP * math.sin(named[i])
         look: dict[str, Any] = {"ha": "center", "va": "center", "size": 6.5, "linespacing": 0.95}
-        axes.text(x, y, text, color=_LOOK.get(name, "0.3"), gid=f"name {name}", **look)
+        colour = _LOOK.get(name, "0.3")
+        axes.text(x, y, text, color=colour, gid=f"name {name}", **look)
+        if abs(math.remainder(named[i] - towards[i], 2 * math.pi)) > _MOVED:
+            tie = 1.1  # short of the name
+            ends = [(math.cos(towards[i]), tie * math.cos(named[i]))]
+            ends += [(math.sin(towards[i]), tie * math.sin(named[i]))]
+            axes.plot(*ends, color=colour, lw=0.4, gid=f"tie {name}")
     unclear = [name for name in cell.names[1:] if cell.undetermined(name)]
     if 1 in towards:
         dashed = "--" if cell.base[1] in unclear else "-"
         swept = math.degrees(towards[1])
         axes.add_patch(Arc((0, 0), 0.56, 0.56, theta1=0, theta2=swept, lw=0.7, ls=dashed, ec="0.3"))
+    _strip(axes, cell.gradients(), decades)
     axes.set_xlabel("\n".join(_caption(cell, plane)), size=6.5, linespacing=1.1)
     return bool(unclear)
+
+
+def _decades(norms: Sequence[float]) -> tuple[int, int]:
+    """Powers of ten between which all norms are."""
+    logs = [math.log10(norm) for norm in norms] or [0.0]
+    low, high = math.floor(min(logs)), math.ceil(max(logs))
+    return (low, high) if high > low else (low - 1, low + 1)
+
+
+def _strip(axes: Axes, norms: dict[str, float], decades: tuple[int, int]) -> None:
+    """Norms as stems along a logarithmic axis below the arrows."""
+    left, right, top = -1.2, 1.2, -_REACH + 0.1
+    low, high = decades
+    floor = top - 0.13 * (len(DIRECTIONS) - 1)
+    ticks = [left + (right - left) * k / (high - low) for k in range(high - low + 1)]
+    axes.plot([left, right], [floor, floor], color="0.6", lw=0.5, gid="scale")
+    axes.vlines(ticks, floor - 0.05, floor, color="0.6", lw=0.5)
+    for x, power in ((left, low), (right, high)):
+        look: dict[str, Any] = {"ha": "center", "va": "top", "size": 5.5, "color": "0.4"}
+        axes.text(x, floor - 0.09, rf"$10^{{{power}}}$", **look)
+    for row, (name, norm) in enumerate(norms.items()):
+        y = top - 0.13 * row
+        x = left + (right - left) * (math.log10(norm) - low) / (high - low)
+        look = {"color": _LOOK.get(name, "0.3"), "marker": "o", "ms": 2.2, "lw": 0.8}
+        axes.plot([left, x], [y, y], markevery=[1], gid=f"norm {name}", **look)
 
 
 def _arrow(axes: Axes, name: str, towards: float, share: float, faint: bool) -> None:
@@ -239,8 +284,9 @@ def _legend(figure: Figure, unclear: bool) -> None:
     handles = [
         Line2D([], [], color="0.3", lw=1.9),
         Line2D([], [], color="0.3", lw=0.7),
+        Line2D([0, 1], [0, 0], color="0.3", lw=0.8, marker="o", ms=2.2, markevery=[1]),
     ]
-    labels = ["part in the plane", "lengthened to 1"]
+    labels = ["part in the plane", "lengthened to 1", "norm (log)"]
     if unclear:
         handles.append(Line2D([], [], color="0.3", lw=1.2, ls="--", alpha=_FAINT))
         labels.append("undetermined")
@@ -248,7 +294,7 @@ def _legend(figure: Figure, unclear: bool) -> None:
         handles,
         labels,
         loc="outside upper center",
-        ncols=len(labels),
+        ncols=len(labels) if len(labels) <= _FEW else 2,
         frameon=False,
         fontsize=6.5,
         handlelength=2,

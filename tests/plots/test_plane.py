@@ -142,7 +142,7 @@ def test_what_is_undetermined_is_faint_and_said(angle_table: Table) -> None:
     assert ["undetermined" in axes.get_xlabel() for axes in figure.axes] == [True, False]
     assert [t.get_text() for t in figure.legends[0].get_texts()][-1] == "undetermined"
     clear = draw(angle_table(2), ["θ_0"])
-    assert len(clear.legends[0].get_texts()) == 2
+    assert len(clear.legends[0].get_texts()) == 3
 
 
 def test_an_arm_without_a_moment_says_so(angle_table: Table) -> None:
@@ -182,3 +182,46 @@ def test_an_angle_that_is_not_defined_is_not_called_zero(angle_table: Table) -> 
     (axes,) = draw(rows, ["θ_0"]).axes
     assert axes.get_xlabel().startswith("no angle: not defined")
     assert set(arrows(axes)) <= {"D_A"}
+
+
+def stems(axes: Axes) -> dict[str, float]:
+    """Where each norm's stem ends on the axis of its panel, as a share of that axis."""
+    lines = {str(line.get_gid()): np.asarray(line.get_xydata()) for line in axes.lines}
+    (left, _), (right, _) = lines["scale"]
+    return {
+        gid.removeprefix("norm "): float((ends[-1, 0] - left) / (right - left))
+        for gid, ends in lines.items()
+        if gid.startswith("norm ")
+    }
+
+
+def test_norms_are_seen_on_one_logarithmic_axis_for_all_panels(angle_table: Table) -> None:
+    """Of norms 2, 2 and 5 beside 0.02, 2 and 5 the axis is from 0.01 to 10: three decades."""
+    rows = planted(angle_table(2, moments=["θ_0"]), KNOWN)
+    for row in rows:
+        if row["arm"] == "random/none" and row["first"] == "D_A":
+            row["norm_first"] = 0.02
+    plain, mixed = draw(rows, ["θ_0"]).axes
+    two, five = (np.log10(x / 0.01) / 3 for x in (2, 5))
+    assert stems(plain) == pytest.approx({"D_A": two, "D_B": two, "D_M": five})
+    assert stems(mixed) == pytest.approx({"D_A": np.log10(2) / 3, "D_B": two, "D_M": five})
+    said = [text.get_text() for text in plain.texts]
+    assert {r"$10^{-2}$", r"$10^{1}$"} <= set(said)
+
+
+def test_a_name_that_makes_room_is_tied_to_its_arrow(angle_table: Table) -> None:
+    beside = [math.cos(0.1), math.sin(0.1), 0.0]
+    apart = [0.0, -1.0, 0.0]
+    tied = {}
+    for key, vector in (("beside", beside), ("apart", apart)):
+        rows = planted(
+            angle_table(1, moments=["θ_0"]), KNOWN | {"D_M": vector, "update": [-1.0, -0.1, 0.0]}
+        )
+        (axes,) = draw(rows, ["θ_0"]).axes
+        ends = {str(line.get_gid()): np.asarray(line.get_xydata()) for line in axes.lines}
+        tied[key] = {gid.removeprefix("tie ") for gid in ends if gid.startswith("tie ")}
+        for gid, points in ends.items():
+            if gid.startswith("tie "):
+                assert points[0] == pytest.approx(arrows(axes)[gid.removeprefix("tie ")])
+    assert "D_M" in tied["beside"]
+    assert tied["apart"] == set()
