@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geomix.cli_data import data
+from geomix.cli_figures import figure
 from geomix.cli_records import export, record
 from geomix.errors import Interrupted, UserError
 from geomix.sweep.command import sweep
@@ -152,6 +153,7 @@ main.add_command(sweep)
 main.add_command(data)
 main.add_command(export)
 main.add_command(record)
+main.add_command(figure)
 
 
 @main.group()

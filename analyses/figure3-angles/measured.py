@@ -103,7 +103,8 @@ def _figures(second: str, weights: GradAngle, record: GradAngle, folder: Path) -
     _save(folder / f"layers-{second}.svg", grad_angle.draw(early, labels))
     every = [asdict(row) for row in record.rows() if row.group == "all"]
     shown = ("D_B", "held-out")
-    drawn = along.draw(every, retention_rows(record.arms), "cosine", log=True, others=shown)
+    runs = [(arm.arm, [Run(Path(run)) for run in arm.runs]) for arm in record.arms]
+    drawn = along.draw(every, retention_rows(runs), "cosine", log=True, others=shown)
     _save(folder / f"along-{second}.svg", drawn)
 
 

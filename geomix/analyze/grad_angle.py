@@ -23,7 +23,7 @@ from geomix.analyze.single import Tables, single_examples, without_pairs
 from geomix.analyze.single import render as render_examples
 from geomix.atomic import written_file
 from geomix.console import Console
-from geomix.plots import along, layer_module, pairwise, plane
+from geomix.plots import along, angle_row, layer_module, pairwise, plane
 from geomix.plots import grad_angle as by_depth
 from geomix.plots.figure import save_figure
 from geomix.run import Run
@@ -77,7 +77,7 @@ def grad_angle(
 
 def _all_files(run: Run, stem: str) -> list[Path]:
     """Those that not every call writes, by their whole names: what is beside them is the user's."""
-    endings = ["_along", "_pairs", *(f"_pairs_{arm.name}" for arm in run.arms)]
+    endings = ["_along", "_row", "_pairs", *(f"_pairs_{arm.name}" for arm in run.arms)]
     names = [f"{stem}{ending}.{form}" for ending in endings for form in ("pdf", "png", "csv")]
     conflicts = run.analysis_folder / f"{stem}_conflicts.csv"
     return [conflicts, *(run.figure_folder / name for name in names)]
@@ -89,6 +89,11 @@ def _figures(result: GradAngle) -> Iterator[Drawn]:
     moments = figure_moments([arm.moments for arm in result.arms])
     yield "", by_depth.draw(rows, moments), rows
     early = _early(result, moments)
+    few = list(dict.fromkeys((*early, moments[-1])))
+    pair = [row for row in rows if (row["first"], row["second"]) == ("D_A", "D_B")]
+    pair = [row for row in pair if row["moment"] in few]
+    if result.by == "layer" and pair:
+        yield "_row", angle_row.draw(pair, few), pair
     shown = ("D_A", "D_B", "D_M", UPDATE)
     whole = [row for row in rows if row["group"] == "all" and row["moment"] in early]
     yield "_plane", plane.draw(whole, early, shown), whole
@@ -97,7 +102,8 @@ def _figures(result: GradAngle) -> Iterator[Drawn]:
     names = list(dict.fromkeys(row["arm"] for row in cells))
     difference = (names[0], names[1]) if len(names) > 1 else None
     yield "_layer_module", layer_module.draw(cells, early[-1], difference=difference), cells
-    retention = retention_rows(result.arms)
+    runs = [(arm.arm, [Run(Path(run)) for run in arm.runs]) for arm in result.arms]
+    retention = retention_rows(runs)
     if retention:
         every = [row for row in rows if row["group"] == "all"]
         yield "_along", along.draw(every, retention, "cosine", log=True), [*_wide(every, retention)]

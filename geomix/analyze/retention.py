@@ -1,51 +1,129 @@
-"""How much of D_A is still known along training, beside its angles."""
+"""How well sets are known along training, put together over seeds; `geomix figure retention`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from geomix.analyze.angles import ArmAngles, over_seeds
+from geomix.analyze.angles import over_seeds
+from geomix.analyze.replicates import replicates, together
+from geomix.errors import UserError
+from geomix.plots import retention as figure
+from geomix.plots.figure import save_figure
 from geomix.reading import expect
 from geomix.run import Run
 
+Rows = list[dict[str, Any]]
 
-def retention_rows(arms: Sequence[ArmAngles], name: str = "D_A") -> list[dict[str, Any]]:
-    """Exact match of a set, %: every arm and step at which all its runs have measured it.
+_ALWAYS = ("exact_match", "loss")
+"""Scores of every evaluation; the others are measured where a set is scored whole."""
+
+
+def retention_rows(
+    arms: Iterable[tuple[str, Sequence[Run]]],
+    sets: Sequence[str] = ("D_A",),
+    score: str = "exact_match",
+) -> Rows:
+    """A score of each set at every arm and step at which all the arm's runs have measured it.
 
     Args:
-        arms: their runs' `metrics.jsonl` are read.
-        name: of the set.
+        arms: label and runs, one a seed; their `metrics.jsonl` are read.
+        sets: names.
+        score: a column of an evaluation: `exact_match` and its like in %, `loss` in nats.
 
     Returns:
-        Tidy rows: arm, stage, step, set, exact_match (mean over seeds), half_width (Student's 95 %,
-        nan with one seed), n.
+        Tidy rows: arm, stage (index), stage_name, step, set, examples (how many were scored; of
+        several seeds the fewest), the score (mean over seeds), half_width (Student's 95 %, nan with
+        one seed), n (seeds).
     """
     rows = []
-    for arm in arms:
-        found = [_measured(Run(Path(run)), name) for run in arm.runs]
-        shared = [place for place in found[0] if all(place in one for one in found)]
-        for stage, step in sorted(shared):
-            mean, half = over_seeds(np.array([one[stage, step] for one in found]))
-            at = {"arm": arm.arm, "stage": stage, "step": step, "set": name}
-            rows.append({**at, "exact_match": mean, "half_width": half, "n": len(found)})
+    for label, runs in arms:
+        names = stage_names(runs[0])
+        for name in sets:
+            found = [_measured(run, name, score) for run in runs]
+            shared = [place for place in found[0] if all(place in one for one in found)]
+            for stage, step in sorted(shared):
+                values = np.array([one[stage, step][0] for one in found])
+                mean, half = over_seeds(values)
+                at = {"arm": label, "stage": stage, "stage_name": names.get(stage, "")}
+                examples = min(one[stage, step][1] for one in found)
+                at |= {"step": step, "set": name, "examples": examples}
+                rows.append({**at, score: mean, "half_width": half, "n": len(found)})
     return rows
 
 
-def _measured(run: Run, name: str) -> dict[tuple[int, int], float]:
+def stage_names(run: Run) -> dict[int, str]:
+    """Names of a run's stages by their indices, as its folders of stages have them."""
+    folders = [path.name for path in run.path.glob("stages/*-*")]
+    split = [name.split("-", 1) for name in folders]
+    return {int(number): name for number, name in split if number.isdigit()}
+
+
+def trained_sets(run: Run) -> list[str]:
+    """The sets that an arm's evaluations measured, in their order."""
+    lines = run.metrics() if run.metrics_file.is_file() else []
+    return list(dict.fromkeys(str(x["set"]) for x in lines if x.get("event") == "evaluation"))
+
+
+def retention_figure(
+    runs: Sequence[Run], sets: Sequence[str] = (), score: str = "exact_match", *, log: bool = False
+) -> list[Path]:
+    """Draw a score of sets along training, an arm a line, and save the figure and its table.
+
+    Args:
+        runs: with or without arms; those that differ in nothing but their seeds give one line with
+            Student's 95 % interval. What comes of several is saved in the first one's folder.
+        sets: names; none means all that a stage trains on (D_A, D_B, …).
+        score: as in `retention_rows`.
+        log: whether steps are drawn on a logarithmic scale.
+
+    Returns:
+        The PDF, the PNG and the CSV.
+
+    Raises:
+        UserError: no evaluation has one of the sets, or the score.
+    """
+    arms = replicates(runs, [(run, arm) for run in runs for arm in run.arms])
+    known = dict.fromkeys(name for _, found in arms for run in found for name in trained_sets(run))
+    for name in sets:
+        if name not in known:
+            there = ", ".join(known) or "none yet"
+            raise UserError(f"{runs[0].path}: no evaluation of {name}; there are: {there}")
+    shown = list(sets) or [name for name in known if _is_stage_set(name)]
+    rows = retention_rows(arms, shown, score)
+    if not rows:
+        raise UserError(
+            f"{runs[0].path}: no evaluation has {score} of {', '.join(shown) or 'a set'}"
+        )
+    stem = "retention" + ("" if score == "exact_match" else f"_{score}")
+    name = stem + together([str(run.path) for run in runs])
+    drawn = figure.draw(rows, score, log=log)
+    with runs[0].saving():
+        return save_figure(drawn, rows, runs[0].figure_folder, name)
+
+
+def _is_stage_set(name: str) -> bool:
+    return name.startswith("D_") and not name.startswith("D_M")
+
+
+def _measured(run: Run, name: str, score: str) -> dict[tuple[int, int], tuple[float, int]]:
+    """(stage, step) → the score and how many examples it is of."""
     if not run.metrics_file.is_file():
         return {}
     found = {}
     for line in run.metrics():
         if line.get("event") == "evaluation" and line.get("set") == name:
-            numbers: list[Any] = [line.get(key) for key in ("stage", "step", "exact_match")]
-            expect(run.metrics_file, "stage, step and exact_match, numbers", _are_numbers(numbers))
-            found[numbers[0], numbers[1]] = float(numbers[2])
+            if line.get(score) is None and score not in _ALWAYS:
+                continue
+            numbers: list[Any] = [line.get(key) for key in ("stage", "step", score, "n")]
+            expect(run.metrics_file, f"stage, step, n and {score}, numbers", _are_numbers(numbers))
+            found[numbers[0], numbers[1]] = float(numbers[2]), int(numbers[3])
     return found
 
 
 def _are_numbers(values: list[Any]) -> bool:
-    return all(isinstance(value, int | float) for value in values)
+    return all(isinstance(value, int | float) and math.isfinite(value) for value in values)

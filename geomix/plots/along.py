@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from geomix.geometry.cosine import Floats
 from geomix.plots.figure import COLUMN, WIDTH, new_figure, settle, style
-from geomix.plots.lines import draw_band, draw_line, name_arms
+from geomix.plots.lines import name_arms
 from geomix.plots.names import (
     UPDATE,
     WHOLE,
@@ -20,9 +19,9 @@ from geomix.plots.names import (
     angle,
     direction_symbol,
     half_width,
-    is_undetermined,
     unlike,
 )
+from geomix.plots.stages import begun, draw_row, finish_percent, finish_steps, percent
 
 Measure = Literal["angle", "cosine"]
 
@@ -34,12 +33,6 @@ _ROW = 0.92
 
 _LEAST = {"angle": 20.0, "cosine": 0.3}
 """What an axis spans at least, so that noise is not blown up."""
-
-_BELOW = 0.4
-"""Length of an axis from 0 to 1, in decades, where it is logarithmic from there on."""
-
-_SLACK = 0.06
-"""Room at the ends of an axis, as a share of it."""
 
 
 def draw(
@@ -74,7 +67,7 @@ def draw(
     retention = [row for row in retention if row["set"] == FOCUS]
     unlike(retention, "arm", "stage", "step")
     ends = [row for row in rows if "+" not in row["moment"] and row["step"]]
-    rows, retention = _begun(rows, ends), _begun(retention, retention)
+    rows, retention = begun(rows, ends), begun(retention, retention)
     arms = list(dict.fromkeys(row["arm"] for row in [*rows, *retention]))
     stages = sorted({row["stage"] for row in [*rows, *retention]})
     found = {pairs[frozenset((row["first"], row["second"]))] for row in rows}
@@ -89,47 +82,20 @@ def draw(
             len(shown) + 1, len(stages), squeeze=False, sharex="col", sharey="row"
         )
         for line, other in zip(grid, shown, strict=False):
-            _draw_row(line, stages, arms, columns[other], _ENDS[measure])
+            draw_row(line, stages, arms, columns[other], _ENDS[measure])
             _finish_angles(line, other, measure)
-        _draw_row(grid[-1], stages, arms, retention, _of_retention)
-        grid[-1][0].set(ylim=(-100 * _SLACK, 100 * (1 + _SLACK)), yticks=[0, 50, 100])
+        draw_row(grid[-1], stages, arms, retention, percent)
+        finish_percent(grid[-1][0])
         grid[-1][0].set_ylabel(f"exact match\non {FOCUS} (%)")
         for axes, stage in zip(grid[0], stages, strict=True):
             axes.set_title(f"stage {stage + 1}")
         for line_of_stage, stage in zip(grid.T, stages, strict=True):
             steps = {row["step"] for row in [*rows, *retention] if row["stage"] == stage}
-            _finish_steps(line_of_stage[-1], sorted(steps), log=log)
+            finish_steps(line_of_stage[-1], sorted(steps), log=log)
         figure.align_ylabels(grid[:, 0])
         name_arms(figure, arms)
         settle(figure)
     return figure
-
-
-def _begun(rows: Sequence[Row], ends: Sequence[Row]) -> list[Row]:
-    """The rows, and at step 0 of each later stage what was measured where the one before ended.
-
-    The update is there that of the stage which begins, so that it moves.
-
-    Args:
-        rows: of one table.
-        ends: those of them that may be the last of their stage.
-    """
-
-    def place(row: Row, stage: int) -> tuple[Any, ...]:
-        return row["arm"], stage, frozenset((row.get("first"), row.get("second")))
-
-    begun = {(row["arm"], row["stage"]) for row in rows}
-    last = {
-        place(row, row["stage"] + 1): row
-        for row in sorted(ends, key=lambda row: int(row["step"]))
-        if (row["arm"], row["stage"] + 1) in begun
-    }
-    known = {place(row, row["stage"]) for row in rows if row["step"] == 0}
-    starts = [
-        {**row, "stage": row["stage"] + 1, "step": 0} for at, row in last.items() if at not in known
-    ]
-    moved = {id(row) for (_, _, pair), row in last.items() if UPDATE in pair}
-    return [*(row for row in rows if id(row) not in moved), *starts]
 
 
 def _of_cosine(row: Row) -> tuple[float, float, float]:
@@ -143,34 +109,10 @@ def _of_angle(row: Row) -> tuple[float, float, float]:
     return angle(cosine), angle(high), angle(low)
 
 
-def _of_retention(row: Row) -> tuple[float, float, float]:
-    value, half = row["exact_match"], half_width(row)
-    return value, float(np.maximum(value - half, 0)), float(np.minimum(value + half, 100))
-
-
 _ENDS: Mapping[Measure, Callable[[Row], tuple[float, float, float]]] = {
     "angle": _of_angle,
     "cosine": _of_cosine,
 }
-
-
-def _draw_row(
-    line: Sequence[Axes],
-    stages: Sequence[int],
-    arms: Sequence[str],
-    rows: Sequence[Row],
-    ends: Callable[[Row], tuple[float, float, float]],
-) -> None:
-    for axes, stage in zip(line, stages, strict=True):
-        for index, arm in enumerate(arms):
-            mine = [row for row in rows if (row["arm"], row["stage"]) == (arm, stage)]
-            mine.sort(key=lambda row: row["step"])
-            if mine:
-                x: Floats = np.array([row["step"] for row in mine], dtype=np.float64)
-                y, low, high = (np.array(part) for part in zip(*map(ends, mine), strict=True))
-                clear = np.array([not is_undetermined(row) for row in mine])
-                draw_line(axes, index, x, y, clear, 2.4)
-                draw_band(axes, index, x, low, high)
 
 
 def _finish_angles(line: Sequence[Axes], other: str, measure: Measure) -> None:
@@ -189,24 +131,3 @@ def _finish_angles(line: Sequence[Axes], other: str, measure: Measure) -> None:
         corner.set_ylabel(f"cos({one}, {two})")
         corner.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         corner.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}".replace("-", "−")))
-
-
-def _finish_steps(axes: Axes, steps: Sequence[int], *, log: bool) -> None:
-    last = max(steps)
-    axes.set_xlabel("optimiser steps of the stage")
-    if not log:
-        axes.set_xlim(-_SLACK * last, (1 + _SLACK) * last)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        return
-    length = np.log10(max(last, 1))  # decades
-    ticks = [10**k for k in range(len(str(last)))]
-    if min(steps) >= 1:
-        axes.set_xscale("log")
-        axes.set_xlim(min(steps) * 10 ** (-_SLACK * length), last * 10 ** (_SLACK * length))
-    else:
-        axes.set_xscale("symlog", linthresh=1, linscale=_BELOW)
-        axes.set_xlim(-_SLACK * (length + _BELOW) / _BELOW, last * 10 ** (_SLACK * length))
-        ticks = [0, *ticks]
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    axes.xaxis.set_minor_locator(NullLocator())

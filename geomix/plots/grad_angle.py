@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from numpy.typing import NDArray
 
 from geomix.geometry.cosine import Floats
-from geomix.plots.figure import COLOURS, MARKERS, new_figure, settle, style
+from geomix.plots.figure import arm_look, new_figure, settle, style
 from geomix.plots.lines import FAINT, MANY, draw_band, draw_line, name_arms
 from geomix.plots.names import (
     NULLS,
@@ -66,11 +67,11 @@ def draw(rows: Sequence[Row], moments: Sequence[str]) -> Figure:
         moments: labels of those to draw, in order.
     """
     unlike(rows, "arm", "moment", "group", "first", "second")
-    table = _Table(rows)
+    table = Table(rows)
     columns = [(name, "cosine") for name in table.sets if name != _FOCUS]
     gap = len(columns)
     columns += [(name, "norm") for name in table.sets if name not in (*NULLS, UPDATE)]
-    axis = _Depth(table, _POINTS / len(columns))
+    axis = Depth(table, _POINTS / len(columns))
     with style():
         figure = new_figure(0.35 + _ROW * len(moments) + axis.height)
         ratios = [1.0] * len(columns)
@@ -94,7 +95,7 @@ def draw(rows: Sequence[Row], moments: Sequence[str]) -> Figure:
             one, other = direction_symbol(_FOCUS), direction_symbol(name)
             title = f"cos({one}, {other})" if measure == "cosine" else f"|{other}|"
             axes.set_title(title, size=8 if len(columns) <= _WIDE else 6.5)
-        _finish_cosines([axes for line in panels for axes in line[:gap]])
+        finish_cosines([axes for line in panels for axes in line[:gap]])
         _finish_norms([axes for line in panels for axes in line[gap:]])
         for axes in panels[-1]:
             axis.name(axes)
@@ -103,7 +104,7 @@ def draw(rows: Sequence[Row], moments: Sequence[str]) -> Figure:
     return figure
 
 
-class _Depth:
+class Depth:
     """The horizontal axis: where each group stands, and how the arms are drawn along it.
 
     Args:
@@ -111,7 +112,7 @@ class _Depth:
         points: width of a panel, in points.
     """
 
-    def __init__(self, table: _Table, points: float) -> None:
+    def __init__(self, table: Table, points: float) -> None:
         self.table, self.points = table, points
         self.groups, self.places = list(table.places), list(table.places.values())
         self.names = sorted(dict.fromkeys(self.places), key=lambda place: place == WHOLE)
@@ -141,7 +142,8 @@ class _Depth:
         for index, arm in enumerate(arms):
             y = self.table.values(arm, moment, name, measure)
             low, high, clear = self.table.interval(arm, moment, name, measure)
-            look: dict[str, Any] = {"color": COLOURS[index], "marker": MARKERS[index], "ms": size}
+            colour, marker, _ = arm_look(index)
+            look: dict[str, Any] = {"color": colour, "marker": marker, "ms": size}
             draw_line(axes, index, x[stack], y[stack], clear[stack], size)
             draw_band(axes, index, x[stack], low[stack], high[stack])
             apart = 0.12 * self.wide if len(self.names) == len(self.groups) else 0.2
@@ -151,7 +153,7 @@ class _Depth:
                 if i.any():
                     axes.plot(at[i], y[i], ls="none", mfc="white", mew=0.7, alpha=alpha, **look)
                 i &= np.isfinite(low)
-                axes.vlines(at[i], low[i], high[i], COLOURS[index], lw=0.6, alpha=alpha, zorder=1)
+                axes.vlines(at[i], low[i], high[i], colour, lw=0.6, alpha=alpha, zorder=1)
         axes.axvline(self.at[-1] - 0.55 * self.wide, color="0.8", lw=0.5, zorder=0)
 
     def _numbered(self) -> list[int]:
@@ -183,7 +185,7 @@ class _Depth:
                 label.set(rotation=90, size=6.5 if len(shown) <= MANY else 5.5)
 
 
-class _Table:
+class Table:
     """The tidy table by what it is about, everything in the order of its first row."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
@@ -204,10 +206,13 @@ class _Table:
                 self._values[*at, other, "unclear"] = is_undetermined(row)
         self.sets = ordered(found)
 
+    def value(self, arm: str, moment: str, group: str, name: str, measure: str) -> float:
+        """One number; nan where there is none."""
+        return self._values.get((arm, moment, group, name, measure), math.nan)
+
     def values(self, arm: str, moment: str, name: str, measure: str) -> Floats:
         """One number a group; nan where there is none, or none to put on a logarithmic axis."""
-        keys = ((arm, moment, group, name, measure) for group in self.places)
-        found = np.array([self._values.get(key, np.nan) for key in keys])
+        found = np.array([self.value(arm, moment, group, name, measure) for group in self.places])
         return np.where(found > 0, found, np.nan) if measure == "norm" else found
 
     def interval(
@@ -223,7 +228,8 @@ class _Table:
         return np.maximum(y - half, -1), np.minimum(y + half, 1), ~(unclear > 0)
 
 
-def _finish_cosines(panels: Sequence[Axes]) -> None:
+def finish_cosines(panels: Sequence[Axes]) -> None:
+    """Let the panels show 0 and at least as much around it as noise needs."""
     for axes in panels:
         axes.axhline(0, color="0.6", lw=0.6, zorder=0)
     corner = panels[0]

@@ -156,7 +156,12 @@ def saved(run: Run) -> tuple[GradAngle, list[Path]]:
 def test_the_files_that_are_written(run: Run, saved: tuple[GradAngle, list[Path]]) -> None:
     result, files = saved
     written = sorted(str(p.relative_to(run.path)) for p in run.path.glob("*/grad_angle*"))
-    figures = ("", "_layer_module", "_plane")  # no metrics, so that nothing goes along training
+    figures = (
+        "",
+        "_layer_module",
+        "_plane",
+        "_row",
+    )  # no metrics, so that nothing goes along training
     assert written == sorted(
         ["analysis/grad_angle.h5", "analysis/grad_angle.json"]
         + [f"figures/grad_angle{name}.{end}" for name in figures for end in ("csv", "pdf", "png")]

@@ -1,0 +1,77 @@
+"""Figure: how well each set is known along training, for the arms of one run or of several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from geomix.plots.figure import COLUMN, WIDTH, new_figure, settle, style
+from geomix.plots.lines import name_arms
+from geomix.plots.names import Row, half_width, unlike
+from geomix.plots.stages import begun, draw_row, finish_percent, finish_steps, percent
+
+HEADINGS = {
+    "exact_match": "exact match (%)",
+    "alias_match": "alias match (%)",
+    "token_f1": "token F1 (%)",
+    "rouge_l": "ROUGE-L (0–100)",
+    "final_number": "final number (%)",
+    "loss": "loss (nats)",
+}
+"""The scores that can be drawn, as their axis names them."""
+
+_ROW = 1.05
+"""Inches for a set."""
+
+
+def draw(rows: Sequence[Row], score: str = "exact_match", *, log: bool = False) -> Figure:
+    """Columns: stages. Rows: sets. One line an arm, with a band where there are intervals.
+
+    A later stage begins, at step 0, with what was measured where the one before ended.
+    A line joins evaluations of the same examples; those of another number of them, such as the
+    whole set at a stage's boundary beside a sample after each epoch, are rings.
+
+    Args:
+        rows: tidy: arm, stage, stage_name, step, set, examples, the score's column, half_width;
+            the CSV has the same.
+        score: a key of `HEADINGS`.
+        log: whether steps are drawn on a logarithmic scale (linear between 0 and 1).
+    """
+    unlike(rows, "arm", "set", "stage", "step")
+    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    sets = list(dict.fromkeys(row["set"] for row in rows))
+    stages = {row["stage"]: row["stage_name"] for row in rows}
+    order = sorted(stages)
+    with style():
+        width = WIDTH if len(stages) > 1 else COLUMN
+        figure = new_figure(0.75 + _ROW * len(sets), width)
+        grid = figure.subplots(
+            len(sets),
+            len(stages),
+            squeeze=False,
+            sharex="col",
+            sharey="row" if score != "loss" else False,
+        )
+        for line, name in zip(grid, sets, strict=True):
+            mine = [row for row in rows if row["set"] == name]
+            mine = begun(mine, mine)
+            draw_row(line, order, arms, mine, lambda row: _ends(row, score))
+            if score != "loss":
+                finish_percent(line[0])
+            line[0].set_ylabel(f"{name}\n{HEADINGS[score]}")
+        for axes, stage in zip(grid[0], order, strict=True):
+            axes.set_title(f"stage {stage + 1}" + (f": {stages[stage]}" if stages[stage] else ""))
+        for column, stage in zip(grid.T, order, strict=True):
+            steps = {row["step"] for row in rows if row["stage"] == stage}
+            finish_steps(column[-1], sorted(steps), log=log)
+        figure.align_ylabels(grid[:, 0])
+        name_arms(figure, arms)
+        settle(figure)
+    return figure
+
+
+def _ends(row: Row, score: str) -> tuple[float, float, float]:
+    if score != "loss":
+        return percent(row, score)
+    return row[score], row[score] - half_width(row), row[score] + half_width(row)

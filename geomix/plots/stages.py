@@ -1,0 +1,126 @@
+"""Panels of a training: stages across, quantities down, one line an arm along the steps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from geomix.geometry.cosine import Floats
+from geomix.plots.figure import arm_look
+from geomix.plots.lines import draw_band, draw_line
+from geomix.plots.names import UPDATE, Row, half_width, is_undetermined
+
+_BELOW = 0.4
+"""Length of an axis from 0 to 1, in decades, where it is logarithmic from there on."""
+
+_SLACK = 0.06
+"""Room at the ends of an axis, as a share of it."""
+
+Ends = Callable[[Row], tuple[float, float, float]]
+"""Value of a row and both ends of its interval."""
+
+
+def begun(rows: Sequence[Row], ends: Sequence[Row]) -> list[Row]:
+    """The rows, and at step 0 of each later stage what was measured where the one before ended.
+
+    The update is there that of the stage which begins, so that it moves.
+
+    Args:
+        rows: of one table.
+        ends: those of them that may be the last of their stage.
+    """
+
+    def place(row: Row, stage: int) -> tuple[Any, ...]:
+        return row["arm"], stage, frozenset((row.get("first"), row.get("second")))
+
+    begun = {(row["arm"], row["stage"]) for row in rows}
+    last = {
+        place(row, row["stage"] + 1): row
+        for row in sorted(ends, key=lambda row: int(row["step"]))
+        if (row["arm"], row["stage"] + 1) in begun
+    }
+    known = {place(row, row["stage"]) for row in rows if row["step"] == 0}
+    starts = [
+        {**row, "stage": row["stage"] + 1, "step": 0} for at, row in last.items() if at not in known
+    ]
+    moved = {id(row) for (_, _, pair), row in last.items() if UPDATE in pair}
+    return [*(row for row in rows if id(row) not in moved), *starts]
+
+
+def draw_row(
+    line: Sequence[Axes],
+    stages: Sequence[int],
+    arms: Sequence[str],
+    rows: Sequence[Row],
+    ends: Ends,
+) -> None:
+    """Draw one quantity: a panel a stage, a line with its band an arm.
+
+    A line joins measurements of one kind only: where rows say on how many examples they were made
+    (`examples`), those of another number than most are rings beside the line.
+
+    Args:
+        line: panels, one a stage.
+        stages: their indices, in order.
+        arms: names; their order gives colours and markers.
+        rows: tidy: arm, stage, step, and what `ends` reads.
+        ends: value and interval of a row.
+    """
+    for axes, stage in zip(line, stages, strict=True):
+        for index, arm in enumerate(arms):
+            mine = [row for row in rows if (row["arm"], row["stage"]) == (arm, stage)]
+            mine.sort(key=lambda row: row["step"])
+            counts = Counter(row.get("examples") for row in mine).most_common(1)
+            usual = counts[0][0] if counts else None
+            same = [row for row in mine if row.get("examples") == usual]
+            if same:
+                x: Floats = np.array([row["step"] for row in same], dtype=np.float64)
+                y, low, high = (np.array(part) for part in zip(*map(ends, same), strict=True))
+                clear = np.array([not is_undetermined(row) for row in same])
+                draw_line(axes, index, x, y, clear, 2.4)
+                draw_band(axes, index, x, low, high)
+            colour, marker, _ = arm_look(index)
+            for row in mine:
+                if row.get("examples") != usual:
+                    value, below, above = ends(row)
+                    look = {"color": colour, "marker": marker, "mfc": "none", "mew": 0.7}
+                    axes.plot(row["step"], value, ls="none", ms=4.5, **look)
+                    axes.vlines(row["step"], below, above, colour, lw=0.6)
+
+
+def percent(row: Row, name: str = "exact_match") -> tuple[float, float, float]:
+    """Value of a score from 0 to 100, and its interval cut to that range."""
+    value, half = row[name], half_width(row)
+    return value, float(np.maximum(value - half, 0)), float(np.minimum(value + half, 100))
+
+
+def finish_percent(axes: Axes) -> None:
+    """Let an axis show 0 to 100."""
+    axes.set(ylim=(-100 * _SLACK, 100 * (1 + _SLACK)), yticks=[0, 50, 100])
+
+
+def finish_steps(axes: Axes, steps: Sequence[int], *, log: bool) -> None:
+    """Name the axis of steps, on a linear scale or a logarithmic one (linear from 0 to 1)."""
+    last = max(steps)
+    axes.set_xlabel("optimiser steps of the stage")
+    if not log:
+        axes.set_xlim(-_SLACK * last, (1 + _SLACK) * last)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        return
+    length = np.log10(max(last, 1))  # decades
+    ticks = [10**k for k in range(len(str(last)))]
+    if min(steps) >= 1:
+        axes.set_xscale("log")
+        axes.set_xlim(min(steps) * 10 ** (-_SLACK * length), last * 10 ** (_SLACK * length))
+    else:
+        axes.set_xscale("symlog", linthresh=1, linscale=_BELOW)
+        axes.set_xlim(-_SLACK * (length + _BELOW) / _BELOW, last * 10 ** (_SLACK * length))
+        ticks = [0, *ticks]
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
