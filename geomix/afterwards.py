@@ -20,8 +20,10 @@ from geomix.atomic import write_json
 from geomix.config import RunConfig
 from geomix.config_document import Document, apply_text
 from geomix.config_file import mistakes_of
+from geomix.environment import describe_environment
 from geomix.errors import UserError
 from geomix.model.load import default_device
+from geomix.parts import keep_recorded, parts_of, warning
 from geomix.reading import read_json
 from geomix.record.schedule import Schedule, parse
 from geomix.record.store import file_name, read_snapshot, write_snapshot
@@ -161,8 +163,17 @@ class _Recording:
             arm.probes_file.unlink(missing_ok=True)  # of other settings, if of any
         if left:
             write_json(_settings_file(arm), _settings(self.past.config))
+            self._keep_environment([self._file(point).name for point in left])
         for point in left:
             self._snapshot(point, stages[point.stage])
+
+    def _keep_environment(self, snapshots: Sequence[str]) -> None:
+        """Note where snapshots are made, and say so where that is not where the run was trained."""
+        arm, now = self.past.arm, describe_environment(default_device(), 1)
+        told = [warning(f"{arm.path}: recorded", part, now) for part in parts_of(arm)]
+        for line in dict.fromkeys(filter(None, told)):
+            self.say(line)
+        keep_recorded(arm.probes_file.with_name("env.json"), now, snapshots)
 
     def _there(self, point: Point) -> bool:
         """Whether a point is recorded already, which is said."""

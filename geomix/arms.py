@@ -20,9 +20,9 @@ from geomix.data.probes import evaluation_sets, probe_sets
 from geomix.data.registry import reading_once
 from geomix.data.stage import Choose, StagePlan, plan_stages, use_all
 from geomix.data.template import tokenise_all
-from geomix.environment import describe_environment
 from geomix.errors import Interrupted, UserError
 from geomix.model.load import LoadedModel, load_model
+from geomix.parts import Environment, keep_part, warning
 from geomix.reading import read_json
 from geomix.record.recorder import Recorder
 from geomix.record.weights import WeightsKeeper
@@ -115,12 +115,16 @@ class Training:
         display: gives the progress display of an arm, by its name ("" for a run without arms).
         stop: whether the process was asked to end.
         workers: the processes that share the training.
+        environment: the present one.
+        warn: is told of stages that are taken from a run of another environment.
     """
 
     run: Run
     display: Callable[[str], Progress]
     stop: Callable[[], bool]
     workers: Workers
+    environment: Environment
+    warn: Callable[[str], object]
 
     def arms(
         self,
@@ -141,12 +145,14 @@ class Training:
             if not name:
                 self._train(self.run, config, prepared, loaded, self.display(name), start)
             else:
-                with self._writing(arm, name, config):
+                with self._writing(arm, name, config, start):
                     self._train(arm, config, prepared, loaded, self.display(name), start)
             loaded = None  # every arm starts from θ_0
 
     @contextmanager
-    def _writing(self, arm: Run, name: str, config: RunConfig) -> Iterator[None]:
+    def _writing(
+        self, arm: Run, name: str, config: RunConfig, start: Checkpoint | None
+    ) -> Iterator[None]:
         """Hold an arm's folder and say what it is, in the process that writes."""
         if not self.workers.main:
             yield
@@ -154,10 +160,8 @@ class Training:
         self.run.set_status("running", arm=name)
         with arm.writing():
             write_text(arm.config_file, f"# arm {name} of ../../config.yaml\n")
-            write_json(
-                arm.environment_file, describe_environment(self.workers.device, self.workers.world)
-            )
             resolve(arm, name, {"": config})
+            keep_part(arm, self.environment, place_of(start))
             yield
 
     def _train(
@@ -183,6 +187,7 @@ class Training:
         }
         known = {arm.name: arm for arm in self.run.arms if arm != self.run}
         found = self.workers.first(lambda: settle(config, run, known))
+        self._compare_taken(found)
         engine = Engine(
             config,
             loaded,
@@ -199,6 +204,21 @@ class Training:
             engine.train(prepared.plans, start)
         except Interrupted:
             raise Interrupted(self.run.path) from None  # that is what can be gone on with
+
+    def _compare_taken(self, settled: Mapping[str, Any]) -> None:
+        """Say which stages that are still to be taken were trained in another environment."""
+        for index, taken in settled["taken"].items() if self.workers.main else ():
+            what = f"stages[{index}].from {taken['folder']}: taken into a run"
+            found = [warning(what, part, self.environment) for part in taken["environment"]]
+            for line in dict.fromkeys(filter(None, found)):
+                self.warn(line)
+
+
+def place_of(start: Checkpoint | None) -> dict[str, int]:
+    """The stage, from 0, and the steps in it from which training goes on."""
+    if start is None:
+        return {"stage": 0, "step": 0}
+    return {"stage": start.position.stage, "step": start.position.step}
 
 
 def arm_of(run: Run, name: str) -> Run:

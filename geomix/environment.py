@@ -1,4 +1,4 @@
-"""Where a run was made: versions, device, commit."""
+"""The present environment: versions, device, commit. `geomix.parts` keeps it with a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PACKAGES = ("geomix", "torch", "transformers", "tokenizers", "nnsight", "numpy",
 
 
 def describe_environment(device: torch.device, processes: int) -> dict[str, Any]:
-    """`env.json`: what another machine needs in order to get the same numbers."""
+    """What another machine needs in order to get the same numbers."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "versions": {name: _version(name) for name in PACKAGES},
@@ -23,6 +23,7 @@ def describe_environment(device: torch.device, processes: int) -> dict[str, Any]
         "commit": _commit(),
         "device": str(device),
         "gpu": gpu,
+        "cpu": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "processes": processes,
     }

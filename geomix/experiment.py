@@ -8,12 +8,13 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from geomix.arms import Ready, Training, arm_of, prepared_arms, resolve
-from geomix.atomic import write_json, write_text
+from geomix.arms import Ready, Training, arm_of, place_of, prepared_arms, resolve
+from geomix.atomic import write_text
 from geomix.config import RunConfig
 from geomix.config_file import Experiment
 from geomix.environment import describe_environment
 from geomix.errors import UserError
+from geomix.parts import Environment, keep_part, parts_before, warning
 from geomix.run import DEFAULT_ROOT, Run, open_run
 from geomix.stored import differences, stored_configs
 from geomix.train.checkpoint import Checkpoint, checkpoint_of, described_checkpoint
@@ -85,11 +86,13 @@ def run_experiment(
         check_elsewhere(experiment.arms)
         ready = prepared_arms(experiment.arms, workers.device, fresh=True)
         run = Run(Path(path))
-        with _begun(run, experiment, workers, say):
+        environment = describe_environment(workers.device, workers.world)
+        with _begun(run, experiment, workers, environment, say):
             workers.first(lambda: True)  # the folder is there
             begun(run.path)
             with tracked(display, _with_runs(run, experiment.arms, workers), warn or say) as shown:
-                Training(run, shown, stop, workers).arms(experiment.arms, ready, {})
+                training = Training(run, shown, stop, workers, environment, warn or say)
+                training.arms(experiment.arms, ready, {})
     return run
 
 
@@ -103,7 +106,11 @@ def _free(folder: Path | None, name: str) -> str:
 
 @contextmanager
 def _begun(
-    run: Run, experiment: Experiment, workers: Workers, say: Callable[[str], object]
+    run: Run,
+    experiment: Experiment,
+    workers: Workers,
+    environment: Environment,
+    say: Callable[[str], object],
 ) -> Iterator[None]:
     """Make a run's folder and hold it, in the process that writes."""
     if not workers.main:
@@ -119,8 +126,8 @@ def _begun(
         with run.reporting():
             say(f"{experiment.name} → {run.path}")
             write_text(run.config_file, experiment.text)
-            write_json(run.environment_file, describe_environment(workers.device, workers.world))
             resolve(run, experiment.name, experiment.arms)
+            keep_part(run, environment, _place_in(experiment.arms, {}))
             yield
 
 
@@ -184,10 +191,16 @@ def resume_experiment(
         left = {name: arms[name] for name in starts}
         if not left and _done(run):
             return run
+        environment = describe_environment(workers.device, workers.world)
+        for line in _elsewhere(run, starts, environment) if workers.main else ():
+            (warn or say)(line)
         ready = prepared_arms(left, workers.device) if left else Ready({})
         traced = tracked(display, _with_runs(run, left, workers), warn or say)
         with run.reporting() if workers.main else nullcontext(), traced as shown:
-            Training(run, shown, stop, workers).arms(left, ready, starts)
+            if left and workers.main:
+                keep_part(run, environment, _place_in(arms, starts))
+            training = Training(run, shown, stop, workers, environment, warn or say)
+            training.arms(left, ready, starts)
     return run
 
 
@@ -204,6 +217,32 @@ def _places(
     left = [name for name in arms if not _done(arm_of(run, name))]
     starts = {name: _start(arm_of(run, name), arms[name], say, warn) for name in left}
     return {name: described_checkpoint(start) for name, start in starts.items()}
+
+
+def _place_in(
+    arms: Mapping[str, RunConfig], starts: Mapping[str, Checkpoint | None]
+) -> dict[str, Any]:
+    """The place in a run from which on its first arm that is left is trained."""
+    name = next(iter(starts or arms))
+    return ({"arm": name} if name else {}) | place_of(starts.get(name))
+
+
+def _elsewhere(
+    run: Run, starts: Mapping[str, Checkpoint | None], environment: Environment
+) -> list[str]:
+    """A line for each way in which what is kept was computed in another environment."""
+    if not starts:
+        return []
+    found: dict[str, str] = {}
+    places = [(run, _place_in({}, starts))]
+    places += [(arm_of(run, name), place_of(start)) for name, start in starts.items() if name]
+    for one, place in places:
+        known = one.resolved_file.is_file() and one.environment_file.is_file()
+        parts = parts_before(one, place) if known else []
+        line = warning(f"{one.path}: goes on", parts[-1], environment) if parts else None
+        if line is not None:
+            found.setdefault(line.partition(": ")[2], line)  # the arms seldom differ from the run
+    return [f"{line}; {run.environment_file.name} keeps both" for line in found.values()]
 
 
 def _done(run: Run) -> bool:

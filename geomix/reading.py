@@ -15,24 +15,43 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it is missing, cannot be read or is not a JSON object.
     """
+    return parse_json(str(path), _bytes_of(path))
+
+
+def read_objects(path: Path) -> list[dict[str, Any]]:
+    """One of a run's JSON files that holds an object or a list of objects.
+
+    Raises:
+        UserError: it is missing, cannot be read or holds something else.
+    """
+    value = _parse(str(path), _bytes_of(path))
+    objects = value if isinstance(value, list) else [value]
+    expect(path, "objects", all_of(objects, dict))
+    return objects
+
+
+def _bytes_of(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: not there; is {path.parent} a run of geomix?") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
-    return parse_json(str(path), data)
 
 
 def parse_json(where: str, data: bytes) -> dict[str, Any]:
     """A JSON object from its bytes; `where` is named if it is none."""
-    try:
-        value: Any = json.loads(data.decode())
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: cannot be read ({error})") from None
+    value = _parse(where, data)
     if not isinstance(value, dict):
         raise UserError(f"{where}: cannot be read (not a JSON object)")
     return value
+
+
+def _parse(where: str, data: bytes) -> Any:
+    try:
+        return json.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: cannot be read ({error})") from None
 
 
 def all_of(values: Any, kind: type) -> bool:

@@ -2,7 +2,7 @@
 
 runs/2026-11-20-demo/
 config.yaml      as given             resolved.json   every default filled in, and its hash
-env.json         versions, device     status.json     running | done | failed, stage, step
+env.json         versions, device …   status.json     running | done | failed, stage, step
 base.json        θ_0 and its hash
 metrics.jsonl    one line a step or evaluation         lock      held while a process writes
 stages/0-kvr/    data.json   examples.jsonl   eval/epoch-003.jsonl   checkpoints/final/

@@ -465,6 +465,12 @@ def test_what_is_complete_is_not_run_again_and_a_failure_stops_nobody(desk: Path
     assert (desk / "runs/study/good.log").read_text() == log
     assert len((desk / "runs/study/bad.log").read_text().split("$ ")) == 3
 
+    environment = desk / "runs/study/good/env.json"
+    assert "different environments" not in result.stderr
+    environment.write_text(json.dumps({**json.loads(environment.read_text()), "threads": 99}))
+    line = "runs/study: members computed in different environments: threads"
+    assert f"{line} 1 (bad), 99 (good)" in sweep().stderr
+
     metrics = (desk / "runs/study/good/metrics.jsonl").read_bytes()
     result = sweep("--set", "train.lr=1")
     assert result.exit_code == 2

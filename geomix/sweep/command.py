@@ -59,7 +59,7 @@ def sweep(
         loaded, where, jobs or loaded.config.jobs, not no_wait, LastingConsole(stderr=as_json)
     )
     _print(loaded, results, as_json, Console())
-    for line in _advice(loaded, results, where):
+    for line in (*_environments(loaded), *_advice(loaded, results, where)):
         echo(f"geomix: {line}", err=True)
     raise click.exceptions.Exit(status)
 
@@ -121,6 +121,15 @@ def _print(study: Study, results: dict[str, Outcome], as_json: bool, console: Co
         echo_json(facts(study.members, results))
     else:
         console.print(results_table(study.members, results))
+
+
+def _environments(study: Study) -> list[str]:
+    """A line where members that are compared were not computed in one environment."""
+    from geomix.parts import mixture, parts_of
+
+    begun = [member for member in study.members if member.begun]
+    line = mixture({member.name: parts_of(member.run) for member in begun})
+    return [] if line is None else [f"{study.folder}: members {line}"]
 
 
 def _advice(study: Study, results: dict[str, Outcome], where: ExecutorName) -> list[str]:

@@ -14,6 +14,7 @@ from geomix.data.stage import StagePlan, planned_steps
 from geomix.errors import UserError
 from geomix.model.load import LoadedModel, load_tokenizer
 from geomix.model.shape import local_config
+from geomix.parts import FROM, parts_of
 from geomix.reading import read_json
 from geomix.run import Run, open_run
 from geomix.train.checkpoint import FINAL, MANIFEST, Checkpoint, Position, check
@@ -67,17 +68,21 @@ def settle(config: RunConfig, run: Run, arms: Mapping[str, Run]) -> dict[str, An
     file = run.path / FILE
     if not file.exists():
         steps = steps_elsewhere(config, arms)
-        taken = {index: _described(found) for index, found in taken_stages(config).items()}
+        taken = {
+            index: {**_described(found), "environment": environments(found.folder)}
+            for index, found in taken_stages(config).items()
+        }
         found: dict[str, Any] = {"steps": steps, "taken": taken}
         if steps or taken:
             write_json(file, found)
         return found
     found = read_json(file)
     for index, known in list(found["taken"].items()):
+        known.setdefault("environment", [])  # geomix did not keep it before
         name = config.stage_name(int(index))
         if (run.stage_folder(int(index), name) / "checkpoints" / FINAL).is_dir():
             del found["taken"][index]  # it is this run's own by now
-        elif _described(taken_stages(config)[int(index)]) != known:
+        elif not _described(taken_stages(config)[int(index)]).items() <= known.items():
             raise UserError(
                 f"stages[{index}].from {known['folder']}: not what it was when the run began; "
                 "restore it or begin a new run"
@@ -92,6 +97,21 @@ def _described(taken: Taken) -> dict[str, Any]:
         "steps": taken.steps,
         "sha256": hashlib.sha256(manifest).hexdigest(),
     }
+
+
+def environments(folder: Path) -> list[dict[str, Any]]:
+    """The environments in which a stage and those before it were trained, as far as is known.
+
+    Args:
+        folder: of the stage; its run may have taken it from a third.
+    """
+    run, number = Run(folder.parents[1]), folder.name.split("-")[0]
+    index = int(number) if number.isdecimal() else 0
+    elsewhere = read_json(run.path / FILE) if (run.path / FILE).is_file() else {}
+    taken = elsewhere.get("taken", {}).get(str(index))
+    if taken is not None:
+        return list(taken.get("environment", []))
+    return [part for part in parts_of(run) if part[FROM]["stage"] <= index]
 
 
 def taken_of(settled: Mapping[str, Any]) -> dict[int, Taken]:
