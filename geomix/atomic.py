@@ -16,7 +16,8 @@ PARTIAL = ".partial"
 """Ending of what is still being written; a reader never looks at it, a rerun may delete it."""
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Bring a file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -43,9 +44,9 @@ def written_file(path: Path) -> Iterator[Path]:
     try:
         with _named(path):
             yield partial
-        _sync(partial)
+        sync(partial)
         partial.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -66,9 +67,9 @@ def written_folder(path: Path) -> Iterator[Path]:
         with _named(path):
             yield partial
         for file in [*sorted(partial.rglob("*")), partial]:
-            _sync(file)
+            sync(file)
         partial.rename(path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

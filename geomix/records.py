@@ -193,12 +193,12 @@ class Records:
         Raises:
             UserError: the folder is there already, nothing is recorded, or a file is damaged.
         """
-        from geomix.record.export import export
+        from geomix.record.export import Source, export
 
         if not (places := self.snapshots):
             raise UserError(f"{self.run.path}: nothing is recorded yet")
-        paths = [place.path for place in places]
-        return export(paths, Path(folder), format, self.run.probes_file)
+        source = Source([place.path for place in places], self.run.probes_file)
+        return export({"": source}, Path(folder), format)
 
     def _arrays(self, place: Place) -> SnapshotArrays:
         from geomix.record.labelled import SnapshotArrays
@@ -240,6 +240,8 @@ class Records:
 def export_run(run: Run, folder: Path, form: Format) -> list[Path]:
     """Export a run; of one with arms, each arm that has records into a folder of its name.
 
+    The folder is there once all of it is written; killed, the same command makes it again.
+
     Raises:
         UserError: as in `Records.export`.
     """
@@ -251,7 +253,13 @@ def export_run(run: Run, folder: Path, form: Format) -> list[Path]:
     recorded = [arm for arm in arms if arm.snapshots()]
     if not recorded:
         raise UserError(f"{run.path}: nothing is recorded yet")
-    return [file for arm in recorded for file in Records(arm).export(folder / arm.name, form)]
+    from geomix.record.export import Source, export
+
+    sources = {
+        arm.name: Source([place.path for place in Records(arm).snapshots], arm.probes_file)
+        for arm in recorded
+    }
+    return export(sources, folder, form)
 
 
 def _listed(names: Iterable[str]) -> str:

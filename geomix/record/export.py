@@ -7,30 +7,44 @@ pickle; `attributes` is a text of JSON. Parquet: see `geomix.record.parquet`.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 
-from geomix.atomic import written_folder
 from geomix.errors import UserError
 from geomix.record.labelled import attributes_of, datasets_of, json_value, opened, read
+from geomix.record.new_folder import make_folder
 from geomix.record.parquet import write_parquet
 
 Format = Literal["parquet", "numpy"]
 
 
-def export(snapshots: Sequence[Path], folder: Path, form: str, beside: Path) -> list[Path]:
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What goes into one folder.
+
+    Attributes:
+        snapshots: their files, in order.
+        beside: a file that is copied as it is, if it is there: the texts of the probe sets.
+    """
+
+    snapshots: Sequence[Path]
+    beside: Path
+
+
+def export(sources: Mapping[str, Source], folder: Path, form: str) -> list[Path]:
     """Write snapshots into a new folder, which is there once all of it is written.
 
+    Killed and repeated, the same export ends as if nothing had happened.
+
     Args:
-        snapshots: their files, in order.
+        sources: each goes into the folder of its name within the new one, "" into that itself.
         folder: a new one.
         form: `parquet` or `numpy`.
-        beside: a file that is copied as it is, if it is there: the texts of the probe sets.
 
     Returns:
         The files in it.
@@ -40,13 +54,18 @@ def export(snapshots: Sequence[Path], folder: Path, form: str, beside: Path) -> 
     """
     if form not in _WRITERS:
         raise UserError(f"format '{form}': one of {', '.join(get_args(Format))}")
-    if os.path.lexists(folder):  # a link to what is not there, too
-        raise UserError(f"{folder}: there already; name a folder that is not there yet")
-    with written_folder(folder) as partial:
-        _WRITERS[form](snapshots, partial)
-        if beside.is_file():
-            shutil.copyfile(beside, partial / beside.name)
-    return sorted(folder.iterdir())
+
+    def fill(partial: Path) -> None:
+        for name, source in sources.items():
+            place = partial / name
+            place.mkdir(exist_ok=True)
+            _WRITERS[form](source.snapshots, place)
+            if source.beside.is_file():
+                shutil.copyfile(source.beside, place / source.beside.name)
+
+    files = [file.absolute() for source in sources.values() for file in source.snapshots]
+    make_folder(folder, {"format": form, "snapshots": [*map(str, files)]}, fill)
+    return [file for name in sources for file in sorted((folder / name).iterdir())]
 
 
 def _write_numpy(snapshots: Sequence[Path], folder: Path) -> None:

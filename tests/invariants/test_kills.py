@@ -2,7 +2,8 @@
 
 `make torture` kills it at every step, before every single change that it makes to a file, in the
 middle of every file that it writes, several times in a row and at moments of the clock; and it
-damages every file of a checkpoint in every way. The ordinary tests do a dozen of these.
+damages every file of a checkpoint in every way. So it does with an export, which the same command
+makes again. The ordinary tests do a dozen of these.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import itertools
 import random
 import shutil
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -345,6 +347,40 @@ def test_arms_survive_too(geomix: Any, tally: Counter[str]) -> None:
         arms.kill(number)
     assert arms.kills == len(numbers)
     arms.nothing_is_lost()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["parquet", "numpy"])
+def test_a_killed_export_is_made_by_the_same_command(
+    geomix: Any, tally: Counter[str], form: str
+) -> None:
+    """Of two arms: before any change, in the middle of any file, and at moments of the clock."""
+    run, out = Killed(geomix, f"for-{form}", tally, str(geomix.model)).alone(ARMS), "exported"
+    command = ["export", run.whole, "--format", form, "--to"]
+    began = time.monotonic()
+    undisturbed = geomix(*command, "undisturbed")
+    took = time.monotonic() - began
+    assert undisturbed.status == 0, undisturbed.err
+    expected = geomix.tree("undisturbed")
+    draw = random.Random(0)
+    hows: list[dict[str, Any]] = [{"after": draw.uniform(0.01, took)} for _ in range(30)]
+    for number in range(1, len(undisturbed.changes) + 1):
+        hows += [{"at": [(".", number, signal.SIGKILL)]}]
+        hows += [{"torn": (".", number, size)} for size in (7, 2_000)]
+    for how in hows:
+        if geomix(*command, out, **how).status in KILLS:
+            run.kills += 1
+            tally["kills"] += 1
+            done = geomix(*command, out)
+            if done.status or geomix.tree(out) != expected:
+                run.losses.append(f"{form} {how}: {done.status} {done.err}")
+        if [*geomix.folder.glob(f"{out}*")] != [geomix.folder / out]:
+            run.losses.append(f"{form} {how}: something is left over")
+        shutil.rmtree(geomix.folder / out)
+    shutil.rmtree(geomix.folder / "undisturbed")
+    tally["losses"] += len(run.losses)
+    assert run.kills > len(undisturbed.changes)
+    run.nothing_is_lost()
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from click.testing import CliRunner
 from geomix.cli import main
 from geomix.errors import UserError
 from geomix.hdf5 import TEXTS, put, text_hash
+from geomix.record.new_folder import MARKER
+from geomix.records import export_run
 from geomix.run import Run
 
 Arrays = Callable[[Path], dict[str, Any]]
@@ -144,6 +147,123 @@ def test_the_command_exports_each_arm(run: Run, resolved: Any, tmp_path: Path) -
     again = CliRunner().invoke(main, arguments)
     assert again.exit_code == 2
     assert "there already; name a folder that is not there yet" in again.stderr
+
+
+class Killed(BaseException):
+    """What a test ends an export with, so that it cannot tidy up."""
+
+
+@pytest.fixture
+def arms(run: Run, resolved: Any, tmp_path: Path) -> Run:
+    """A run of two arms with a snapshot each."""
+    whole: Run = resolved(tmp_path / "whole", ["one", "two"])
+    for arm in whole.arms:
+        shutil.copytree(run.path, arm.path)
+        arm.probes_file.write_text("{}")
+        for path in arm.snapshots()[1:]:
+            path.unlink()
+    return whole
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def killed(run: Run, out: Path, form: Any, monkeypatch: pytest.MonkeyPatch, at: int) -> int:
+    """Export, and end as a kill does before the at-th change; how many changes there were."""
+    changes = 0
+
+    def before(act: Callable[..., Any]) -> Callable[..., Any]:
+        def acted(*arguments: Any, **named: Any) -> Any:
+            nonlocal changes
+            changes += 1
+            if changes >= at:
+                raise Killed
+            return act(*arguments, **named)
+
+        return acted
+
+    with monkeypatch.context() as patch:
+        for name in ("mkdir", "rename", "unlink", "rmdir"):
+            patch.setattr(Path, name, before(getattr(Path, name)))
+        for owner, name in ((shutil, "copyfile"), (np, "savez")):
+            patch.setattr(owner, name, before(getattr(owner, name)))
+        try:
+            export_run(run, out, form)
+        except Killed:
+            return changes
+    return changes
+
+
+@pytest.mark.parametrize("form", ["parquet", "numpy"])
+def test_a_killed_export_can_be_given_again(
+    arms: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: Any
+) -> None:
+    """Before any change, in what is removed after the last one too."""
+    whole = export_run(arms, tmp_path / "undisturbed", form)
+    names = [str(file.relative_to(tmp_path / "undisturbed")) for file in whole]
+    expected = files_of(tmp_path / "undisturbed")
+    place = tmp_path / "place"
+    place.mkdir()
+    changes = killed(arms, tmp_path / "counted", form, monkeypatch, 10**6)
+    places = [*range(1, changes + 1)] if form == "numpy" else [2, changes - 1, changes]
+    assert changes >= 7
+    for at in places:
+        out = place / "out"
+        assert killed(arms, out, form, monkeypatch, at) >= at
+        found = export_run(arms, out, form)
+        assert [str(file.relative_to(out)) for file in found] == names, at
+        assert files_of(out) == expected, at
+        assert list(place.iterdir()) == [out], at
+        with pytest.raises(UserError, match="there already"):
+            export_run(arms, out, form)
+        shutil.rmtree(out)
+
+
+def test_another_export_does_not_take_what_a_killed_one_finished(
+    arms: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    changes = killed(arms, tmp_path / "counted", "numpy", monkeypatch, 10**6)
+    killed(arms, out, "numpy", monkeypatch, changes)  # all but the marker's removal
+    assert (out / MARKER).is_file()
+    with pytest.raises(UserError, match="there already"):
+        export_run(arms, out, "parquet")
+    with pytest.raises(UserError, match="there already"):
+        export_run(arms.arms[0], out, "numpy")
+    assert export_run(arms, out, "numpy")
+
+
+def test_a_folder_of_the_users_is_never_taken(arms: Run, tmp_path: Path) -> None:
+    partial = tmp_path / "out.partial"
+    partial.mkdir()
+    (partial / "thesis.tex").write_text("mine")
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match=r"out\.partial: in the way, and not geomix's own; move it"):
+        export_run(arms, tmp_path / "out", "numpy")
+    with pytest.raises(UserError, match="there: there already"):
+        export_run(arms, tmp_path / "there", "numpy")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / MARKER).write_text("{}")
+    (tmp_path / "linked.partial").symlink_to(elsewhere)
+    with pytest.raises(UserError, match="in the way"):
+        export_run(arms, tmp_path / "linked", "numpy")
+    assert files_of(partial) == {"thesis.tex": b"mine"}
+    assert files_of(elsewhere) == {MARKER: b"{}"}
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_exports_at_once_do_not_meet(arms: Run, tmp_path: Path) -> None:
+    partial = tmp_path / "out.partial"
+    partial.mkdir()
+    with (partial / MARKER).open("w") as marker:
+        fcntl.flock(marker, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="out: another process is writing it"):
+            export_run(arms, tmp_path / "out", "numpy")
+    assert export_run(arms, tmp_path / "out", "numpy")
 
 
 def test_a_link_to_nowhere_is_refused(run: Run, resolved: Any, tmp_path: Path) -> None:

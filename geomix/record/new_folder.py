@@ -1,0 +1,93 @@
+"""A folder that appears once all of it is written; after a kill the same command makes it again.
+
+It is filled under `NAME.partial`, which holds a marker from its first moment on: by that geomix
+knows its own, and leaves alone what a user calls so. The marker goes when the folder has its name.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from geomix.atomic import PARTIAL, sync
+from geomix.errors import UserError
+
+MARKER = ".geomix-unfinished"
+"""Name of the file by which an unfinished folder is known; it holds what the folder is for."""
+
+
+def make_folder(folder: Path, purpose: Mapping[str, Any], fill: Callable[[Path], object]) -> None:
+    """Fill a new folder, or finish one that a killed process of the same purpose left.
+
+    Args:
+        folder: the new one.
+        purpose: what decides its contents, as JSON can hold it.
+        fill: is given the empty folder under the name that it has until it is complete.
+
+    Raises:
+        UserError: the folder is there already, or something of a user's is in the way.
+    """
+    if os.path.lexists(folder):  # a link to what is not there, too
+        if not _is_complete(folder, purpose):
+            raise UserError(f"{folder}: there already; name a folder that is not there yet")
+        (folder / MARKER).unlink()
+        return
+    partial = folder.with_name(folder.name + PARTIAL)
+    if os.path.lexists(partial) and not _is_own(partial):
+        raise UserError(
+            f"{partial}: in the way, and not geomix's own; move it, or name another folder"
+        )
+    partial.mkdir(parents=True, exist_ok=True)
+    with (partial / MARKER).open("a+", encoding="utf-8") as marker:
+        try:
+            fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder}: another process is writing it") from None
+        try:
+            _empty(partial)
+            marker.truncate(0)
+            marker.write(json.dumps(purpose))
+            marker.flush()
+            fill(partial)
+            for file in [*sorted(partial.rglob("*")), partial]:
+                sync(file)
+            partial.rename(folder)
+        except BaseException:
+            _empty(partial)
+            (partial / MARKER).unlink()
+            partial.rmdir()
+            raise
+    sync(folder.parent)
+    (folder / MARKER).unlink()
+
+
+def _is_complete(folder: Path, purpose: Mapping[str, Any]) -> bool:
+    """Whether it is all there but for the marker's removal."""
+    try:
+        return not folder.is_symlink() and bool(
+            json.loads((folder / MARKER).read_bytes()) == json.loads(json.dumps(purpose))
+        )
+    except (OSError, ValueError):
+        return False
+
+
+def _is_own(partial: Path) -> bool:
+    """Whether geomix began it; one that is empty holds nothing to lose."""
+    if partial.is_symlink() or not partial.is_dir():
+        return False
+    marker = partial / MARKER
+    return not any(partial.iterdir()) or (marker.is_file() and not marker.is_symlink())
+
+
+def _empty(folder: Path) -> None:
+    """Remove all but the marker, without which nobody would know whose the rest is."""
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != MARKER:
+            entry.unlink()
