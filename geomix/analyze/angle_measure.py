@@ -24,6 +24,7 @@ from geomix.analyze.groups import Layout
 from geomix.analyze.look import Look
 from geomix.analyze.moments import TrainingMoment, as_asked, chosen
 from geomix.analyze.replicates import check_tokenizers, replicates, seed_of
+from geomix.analyze.unfinished import Unfinished
 from geomix.errors import UserError
 from geomix.geometry.cosine import Floats
 from geomix.reading import read_json
@@ -41,7 +42,7 @@ def measure(
 
 
 def measured(
-    runs: Sequence[Run], asked: Asked, say: Say
+    runs: Sequence[Run], asked: Asked, say: Say, kept: Unfinished | None = None
 ) -> tuple[GradAngle, Mapping[Path, Revisit]]:
     """Measure the angles at every moment that is recorded, or whose weights are kept.
 
@@ -49,6 +50,7 @@ def measured(
         runs: with or without arms; what differs in nothing but the seed is one arm.
         asked: how.
         say: is told of what takes a while.
+        kept: what the same command computed before it was killed.
 
     Returns:
         The angles, and the arms of the first run whose weights can be looked at, by folder.
@@ -73,7 +75,7 @@ def measured(
         pasts = pasts_of(run, asked, remarks)
         first = pasts if run == runs[0] else first
         for _, arm in (pair for pair in found if pair[0] == run):
-            one = seen_of(arm, pasts, asked, say, layout)
+            one = seen_of(arm, pasts, asked, say, layout, kept)
             if one.sources:
                 seen[arm.path] = one
             layout = next((look.layout for look in one.looks.values()), None) or layout

@@ -11,6 +11,7 @@ from geomix.analyze.angles import MetricName
 from geomix.analyze.groups import Kind, Layout, layout_of, same_parameters
 from geomix.analyze.look import Look
 from geomix.analyze.moments import TrainingMoment, chosen
+from geomix.analyze.unfinished import Unfinished, arm_results
 from geomix.errors import UserError
 from geomix.record.store import read_snapshot
 from geomix.run import Run
@@ -146,7 +147,12 @@ def _keeps_weights(arm: Run) -> bool:
 
 
 def seen_of(
-    arm: Run, pasts: Mapping[Path, Revisit], asked: Asked, say: Say, layout: Layout | None = None
+    arm: Run,
+    pasts: Mapping[Path, Revisit],
+    asked: Asked,
+    say: Say,
+    layout: Layout | None = None,
+    kept: Unfinished | None = None,
 ) -> Seen:
     """What an arm shows at the moments that are asked for.
 
@@ -156,6 +162,7 @@ def seen_of(
         asked: what is to be measured.
         say: is told of what takes a while.
         layout: of the parameters of what it is compared with, where there is anything yet.
+        kept: what the same command computed before it was killed.
 
     Raises:
         UserError: a file is damaged, or its parameters are not those of its first moment or of
@@ -169,17 +176,21 @@ def seen_of(
         if is_asked(look.moment):
             _check_layout(arm, look, found.values(), layout)
             found[look.moment.label] = look
-    for look in _from_weights(arm, pasts, asked, there):
+    for look in _from_weights(arm, pasts, asked, there, kept or Unfinished()):
         say(f"{arm.path}: {look.moment.label} is computed from its weights")
         _check_layout(arm, look, found.values(), layout)
         found[look.moment.label] = look
     moments = sorted(there, key=lambda moment: (moment.stage, moment.step))
-    kept = {m.label: found[m.label] for m in moments if m.label in found}
-    return Seen(arm, kept, {m.label: there[m] for m in moments})
+    in_order = {m.label: found[m.label] for m in moments if m.label in found}
+    return Seen(arm, in_order, {m.label: there[m] for m in moments})
 
 
 def _from_weights(
-    arm: Run, pasts: Mapping[Path, Revisit], asked: Asked, there: dict[TrainingMoment, str]
+    arm: Run,
+    pasts: Mapping[Path, Revisit],
+    asked: Asked,
+    there: dict[TrainingMoment, str],
+    kept: Unfinished,
 ) -> Iterable[Look]:
     """Looks at what is asked for and kept; all that is kept goes into `there`."""
     if arm.path not in pasts:
@@ -188,11 +199,12 @@ def _from_weights(
     from geomix.analyze.weights import looks
 
     past = pasts[arm.path]
-    metric = None
+    metric, of = None, []
     if asked.metric == "adam":
-        metric = next((v for one in pasts.values() if (v := adams(one)) is not None), None)
-        if metric is None:
+        found = next((v for one in pasts.values() if (v := adams(one)) is not None), None)
+        if found is None:
             raise UserError(f"{arm.path}: no stage has ended, so there is no v̂ for --metric adam")
+        metric, of = found[0], [found[1]]
     recorded = bool(there)
     is_asked = chosen(asked.at)
 
@@ -205,7 +217,9 @@ def _from_weights(
         if wanted(moment) or moment not in there:
             there[moment] = "weights"
     try:
-        for look in looks(past, wanted, heads=asked.by == "head", metric=metric):
+        heads = asked.by == "head"
+        results = arm_results(kept, past, {"heads": heads, "metric": asked.metric}, of)
+        for look in looks(past, wanted, results, heads=heads, metric=metric):
             _check_sets(str(arm.path), look.sets)
             yield look
     except UserError as error:

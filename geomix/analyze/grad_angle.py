@@ -21,6 +21,7 @@ from geomix.analyze.moments import figure_moments
 from geomix.analyze.retention import retention_rows
 from geomix.analyze.single import Tables, single_examples, without_pairs
 from geomix.analyze.single import render as render_examples
+from geomix.analyze.unfinished import unfinished
 from geomix.atomic import written_file
 from geomix.console import Console
 from geomix.plots import along, angle_row, layer_module, pairwise, plane
@@ -60,19 +61,30 @@ def grad_angle(
         UserError: there is nothing that can be compared.
     """
     asked = asked or Asked()
-    result, pasts = measured(runs, asked, say)
-    examples = single_examples(pasts, runs[0].arms, asked, say)
-    folder, figures = runs[0].analysis_folder, runs[0].figure_folder
-    with runs[0].saving(say):
+    command = {"analysis": "grad_angle", "asked": asdict(asked), "runs": [*map(_place, runs)]}
+    with unfinished(runs[0], command) as kept:
+        result, pasts = measured(runs, asked, say, kept)
+        examples = single_examples(pasts, runs[0].arms, asked, say, kept)
+        return result, examples, _saved(runs[0], result, examples, say)
+
+
+def _place(run: Run) -> str:
+    return str(run.path.absolute())
+
+
+def _saved(run: Run, result: GradAngle, examples: dict[str, Tables], say: Say) -> list[Path]:
+    """Save everything in a run's folders; its files."""
+    folder, figures = run.analysis_folder, run.figure_folder
+    with run.saving(say):
         files = save(result, notes(result), folder, without_pairs(examples))
         if examples:
             files.append(_conflicts(folder / f"{result.stem}_conflicts.csv", examples))
         for ending, figure, rows in (*_figures(result), *_example_figures(examples)):
             files += save_figure(figure, rows, figures, result.stem + ending)
-        for file in _all_files(runs[0], result.stem):
+        for file in _all_files(run, result.stem):
             if file not in files:  # of a call before, which asked for more
                 file.unlink(missing_ok=True)
-    return result, examples, files
+    return files
 
 
 def _all_files(run: Run, stem: str) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -60,12 +61,16 @@ def revisits(run: Run) -> dict[str, Revisit]:
     }
 
 
-def adams(past: Revisit) -> SecondMoments | None:
-    """v̂ at the end of an arm's first stage, the one metric for all that it is compared with."""
+def adams(past: Revisit) -> tuple[SecondMoments, Path] | None:
+    """v̂ at the end of an arm's first stage, the one metric for all that it is compared with.
+
+    Returns:
+        It, and the checkpoint that holds it; None where no stage has ended.
+    """
     point = next((p for p in past.points(unsaid) if p.last), None)
     if point is None or point.folder is None:
         return None
-    return saved_second_moments(check(point.folder), point.stage, point.step)
+    return saved_second_moments(check(point.folder), point.stage, point.step), point.folder
 
 
 def moments_of(arm: Run, config: RunConfig) -> list[TrainingMoment]:

@@ -14,6 +14,7 @@ from rich.text import Text
 from geomix.analyze.angle_notes import number, signed
 from geomix.analyze.angle_sources import Asked, Say
 from geomix.analyze.moments import TrainingMoment, chosen
+from geomix.analyze.unfinished import Unfinished, arm_results
 from geomix.geometry.subspace import SHARE
 from geomix.run import Run
 
@@ -42,7 +43,11 @@ _OVERLAP = (
 
 
 def single_examples(
-    pasts: Mapping[Path, Revisit], arms: Sequence[Run], asked: Asked, say: Say
+    pasts: Mapping[Path, Revisit],
+    arms: Sequence[Run],
+    asked: Asked,
+    say: Say,
+    kept: Unfinished | None = None,
 ) -> dict[str, Tables]:
     """Compare the gradients of single examples in each arm whose weights are at hand.
 
@@ -54,6 +59,7 @@ def single_examples(
         arms: of the run, in order.
         asked: how parameters are grouped, which moments may be taken, and how many examples.
         say: is told of what takes a while.
+        kept: what the same command computed before it was killed.
 
     Returns:
         The tables by the arm's name; empty where nothing is asked for or can be had.
@@ -66,7 +72,13 @@ def single_examples(
         point = None if past is None else _point(past, asked)
         if past is not None and point is not None:
             say(f"{arm.path}: single examples at {_label(past, point)}")
-            found[arm.name] = _tables(past, point, asked)
+            settings = {"by": asked.by, "examples": asked.examples}
+            results = arm_results(kept or Unfinished(), past, settings, [])
+            tables = results.tables(point)
+            if tables is None:
+                tables = _tables(past, point, asked)
+                results.keep_tables(point, tables)
+            found[arm.name] = tables
             past.ready.loaded = None
     return found
 

@@ -22,6 +22,7 @@ from geomix.analyze.directions import SHUFFLED, UPDATE
 from geomix.analyze.look import Look, Secant
 from geomix.analyze.moments import TrainingMoment
 from geomix.analyze.pasts import gradients, moment_of, unsaid
+from geomix.analyze.unfinished import ArmResults, Unfinished
 from geomix.record.gradients import inner_products, trainable_parameters, undisturbed
 from geomix.record.scratch import in_memory, on_disk
 from geomix.revisit import Point, Revisit
@@ -32,6 +33,7 @@ from geomix.train.stage import Stage
 def looks(
     past: Revisit,
     wanted: Callable[[TrainingMoment], bool],
+    kept: ArmResults | None = None,
     *,
     heads: bool = False,
     metric: SecondMoments | None = None,
@@ -41,6 +43,7 @@ def looks(
     Args:
         past: the arm.
         wanted: which of those whose weights are there.
+        kept: what is computed already, and takes in what is computed now.
         heads: whether parameters of attentions are cut into heads.
         metric: v̂ of Adam's metric; None is the Euclidean one.
 
@@ -51,16 +54,22 @@ def looks(
     stages = past.stages()
     points = past.points(unsaid)
     chosen = [point for point in points if wanted(moment_of(past, point))]
+    kept = kept or ArmResults(Unfinished(), "")
+    known = {point: look for point in chosen if (look := kept.look(point)) is not None}
     ways = _Ways(past, points)
     start: _Start | None = None
     for point in points:
         ahead = _stage_ahead(point, points)
-        begins = _begins(point) and any(_looks_back(p, ahead) for p in chosen)
-        if point not in chosen and not begins:
+        begins = _begins(point) and any(_looks_back(p, ahead) for p in chosen if p not in known)
+        if point in known:
+            yield known[point]
+        if (point not in chosen or point in known) and not begins:
             continue
         seen = _Seen.at(past, point, stages[point.stage])
-        if point in chosen:
-            yield seen.look(ways.of(ahead), start, heads=heads, metric=metric)
+        if point in chosen and point not in known:
+            look = seen.look(ways.of(ahead), start, heads=heads, metric=metric)
+            kept.keep_look(point, look)
+            yield look
         if point.last or start is None:
             start = seen.start() if begins else None
 

@@ -1,0 +1,248 @@
+"""What an analysis has computed when it is killed; the same command goes on from there.
+
+`RUN/analysis.partial/grad_angle-HASH/` holds a file for each checkpoint that is computed, and is
+removed once the results are saved. A file's name is the hash of all that decides its numbers, and
+its first bytes are the hash of the rest: what was computed of something else, or is damaged, is
+computed again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, astuple, dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import geomix
+from geomix.analyze.groups import Layout
+from geomix.analyze.look import Look, Secant
+from geomix.analyze.moments import TrainingMoment
+from geomix.atomic import written_file
+from geomix.run import Run
+
+if TYPE_CHECKING:
+    from geomix.revisit import Point, Revisit
+
+SCHEMA = 1
+
+_DIGEST = hashlib.sha256().digest_size
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """The results of a command so far.
+
+    Attributes:
+        folder: holds them; None keeps nothing.
+    """
+
+    folder: Path | None = None
+
+    def find(self, key: str) -> bytes | None:
+        """What was kept under a key; None where that is nothing, or damaged."""
+        if self.folder is None:
+            return None
+        try:
+            content = (self.folder / key).read_bytes()
+        except OSError:
+            return None
+        digest, found = content[:_DIGEST], content[_DIGEST:]
+        return found if hashlib.sha256(found).digest() == digest else None
+
+    def keep(self, key: str, content: bytes) -> None:
+        """Keep a result, which is there whole or not at all."""
+        if self.folder is not None:
+            with written_file(self.folder / key) as partial:
+                partial.write_bytes(hashlib.sha256(content).digest() + content)
+
+
+@contextmanager
+def unfinished(run: Run, command: Mapping[str, Any]) -> Iterator[Unfinished]:
+    """Give what a command has computed so far; it is removed when the block ends without an error.
+
+    A second process of the same command keeps nothing.
+
+    Args:
+        run: in whose folder the results will be saved.
+        command: what distinguishes it from others, as JSON can hold it.
+    """
+    place = run.path / "analysis.partial"
+    folder = place / f"{command['analysis']}-{_hash(command)[:16]}"
+    if place.is_symlink() or folder.is_symlink():  # a foreign run's; nothing is written elsewhere
+        yield Unfinished()
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (place / f"{folder.name}.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield Unfinished()
+            return
+        complete = False
+        try:
+            yield Unfinished(folder)
+            complete = True
+        finally:
+            if complete or not any(folder.iterdir()):
+                shutil.rmtree(folder, ignore_errors=True)
+                Path(lock.name).unlink(missing_ok=True)
+                with suppress(OSError):  # another command's results are in it
+                    place.rmdir()
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class ArmResults:
+    """The results of one arm so far.
+
+    Attributes:
+        kept: those of the command.
+        decides: the hash of all that decides the numbers of every point.
+    """
+
+    kept: Unfinished
+    decides: str
+
+    def look(self, point: Point) -> Look | None:
+        """What was computed at a point, if it was."""
+        found = self.kept.find(self._key(point, "look"))
+        return None if found is None else _look_of(found)
+
+    def keep_look(self, point: Point, look: Look) -> None:
+        """Keep what is computed at a point."""
+        self.kept.keep(self._key(point, "look"), _bytes_of(look))
+
+    def tables(self, point: Point) -> Any:
+        """The tables of single examples at a point, if they were computed."""
+        found = self.kept.find(self._key(point, "tables"))
+        return None if found is None else json.loads(found)
+
+    def keep_tables(self, point: Point, tables: Any) -> None:
+        """Keep the tables of single examples at a point."""
+        found = json.dumps(tables, default=lambda number: number.item())
+        self.kept.keep(self._key(point, "tables"), found.encode())
+
+    def _key(self, point: Point, what: str) -> str:
+        return f"{_hash([self.decides, point.stage, point.step, point.last, what])}.{what}"
+
+
+def arm_results(
+    kept: Unfinished, past: Revisit, settings: Mapping[str, Any], of: Sequence[Path]
+) -> ArmResults:
+    """The results of an arm so far.
+
+    Args:
+        kept: those of the command.
+        past: the arm.
+        settings: what else decides its numbers, as JSON can hold it.
+        of: other checkpoints from which something is taken.
+    """
+    if kept.folder is None or not past.arm.base_file.is_file():  # nothing would identify θ_0
+        return ArmResults(Unfinished(), "")
+    from geomix.analyze.pasts import unsaid
+    from geomix.environment import describe_environment
+    from geomix.model.load import default_device
+
+    points = past.points(unsaid)
+    decides = {
+        "schema": SCHEMA,
+        "geomix": _code(),
+        "environment": describe_environment(default_device(), 1),
+        "arm": str(past.arm.path.absolute()),
+        "config": past.config.model_dump(mode="json"),
+        "base": past.arm.base_file.read_text(encoding="utf-8"),
+        "points": [[p.stage, p.step, p.last, p.folder and _manifest(p.folder)] for p in points],
+        "of": [_manifest(folder) for folder in of],
+        "probes": _probes(past),
+        "settings": dict(settings),
+    }
+    return ArmResults(kept, _hash(decides))
+
+
+@cache
+def _code() -> str:
+    """The hash of geomix itself: in a checkout the version says little."""
+    folder = Path(geomix.__file__).parent
+    whole = hashlib.sha256()
+    for file in sorted(folder.rglob("*.py")):
+        whole.update(f"{file.relative_to(folder)}\n".encode() + file.read_bytes())
+    return whole.hexdigest()
+
+
+def _manifest(checkpoint: Path) -> str:
+    """The hash of a checkpoint's manifest, which has those of its files."""
+    from geomix.train.checkpoint import MANIFEST
+
+    return hashlib.sha256((checkpoint / MANIFEST).read_bytes()).hexdigest()
+
+
+def _probes(past: Revisit) -> str:
+    """The hash of the tokens and loss positions of all probe sets that are looked at."""
+    from geomix.analyze.pasts import probe_texts
+    from geomix.data.chat import chat_format
+    from geomix.data.template import tokenise_all
+    from geomix.model.load import load_tokenizer
+
+    tokenizer = load_tokenizer(past.config.model)
+    chat = chat_format(past.config.chat_template, tokenizer)
+    sets = {
+        name: [(e.ids, e.labels, astuple(e.text)) for e in tokenise_all(tokenizer, examples, chat)]
+        for name, examples in probe_texts(past).items()
+    }
+    return _hash([sets, {name: len(whole) for name, whole in past.prepared.probes.items()}])
+
+
+def _bytes_of(look: Look) -> bytes:
+    layout = look.layout
+    about = {
+        "moment": asdict(look.moment),
+        "sets": look.sets,
+        "directions": look.directions,
+        "parameters": layout.parameters,
+        "modules": layout.parameter_modules,
+        "layers": layout.layers,
+        "tied_head": layout.tied_head,
+        "heads": layout.heads,
+    }
+    arrays = {"inner": look.inner, "sizes": layout.sizes, "places": layout.parameter_layers}
+    if look.secant is not None:
+        arrays |= {f"secant_{name}": value for name, value in asdict(look.secant).items()}
+    file = io.BytesIO()
+    np.savez(file, about=np.array(json.dumps(about)), **arrays)  # type: ignore[arg-type]
+    return file.getvalue()
+
+
+def _look_of(content: bytes) -> Look:
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        about: dict[str, Any] = json.loads(str(file["about"]))
+        arrays = {name: file[name] for name in file.files if name != "about"}
+    layout = Layout(
+        tuple(about["parameters"]),
+        arrays["sizes"],
+        arrays["places"],
+        tuple(about["modules"]),
+        about["layers"],
+        about["tied_head"],
+        tuple(about["heads"]),
+    )
+    secant = {k.removeprefix("secant_"): v for k, v in arrays.items() if k.startswith("secant_")}
+    return Look(
+        TrainingMoment(**about["moment"]),
+        layout,
+        tuple(about["sets"]),
+        tuple(about["directions"]),
+        arrays["inner"],
+        Secant(**secant) if secant else None,
+    )
