@@ -14,7 +14,10 @@ from itertools import islice, pairwise
 from typing import Any
 
 from geomix.data.chat import ChatFormat, Literals, chat_format
+from geomix.data.ends import Beginning, check_ends
 from geomix.data.example import IGNORED, Example, TokenisedExample
+from geomix.data.foreign import check_tokenizer, where_of
+from geomix.errors import one_line
 
 BATCH = 1_000
 """Texts in one call of the tokenizer; more gains no speed and holds more offsets in memory."""
@@ -54,19 +57,26 @@ def tokenise_all(
         chat: the format; Tulu v2 where none is given.
 
     Raises:
-        UserError: the format's template cannot write a conversation of that many exchanges.
+        UserError: the format's template cannot write a conversation of that many exchanges, an
+            example would begin or end twice, or the tokenizer fails.
         ValueError: the tokenizer has no end token.
     """
     chat = chat or chat_format("tulu", tokenizer)
-    begin = _begin_tokens(tokenizer) if chat.begins else []
     waiting, made = iter(examples), list[TokenisedExample]()
-    with _exact_offsets(tokenizer):
-        while part := list(islice(waiting, BATCH)):
-            texts = [_laid_out(e, chat.literals(len(e.earlier) + 1)) for e in part]
-            tokens = _tokens_and_labels(tokenizer, texts)
-            for example, (ids, labels) in zip(part, tokens, strict=True):
-                none = (IGNORED,) * len(begin)
-                made.append(TokenisedExample((*begin, *ids), (*none, *labels), example))
+    begin: Beginning | None = None
+    while part := list(islice(waiting, BATCH)):
+        chat.prepare({len(e.earlier) + 1 for e in part})
+        texts = [_laid_out(e, chat.literals(len(e.earlier) + 1)) for e in part]
+        check_tokenizer(tokenizer, [text.text for text in texts])
+        with one_line(where_of(tokenizer)):
+            begin = begin or Beginning.of(tokenizer, chat)
+            with _exact_offsets(tokenizer):
+                tokens = _tokens_and_labels(tokenizer, texts)
+        for example, (ids, labels) in zip(part, tokens, strict=True):
+            added = begin.before(ids, example)
+            check_ends(ids, labels, example, chat)
+            none = (IGNORED,) * len(added)
+            made.append(TokenisedExample((*added, *ids), (*none, *labels), example))
     return made
 
 
@@ -171,13 +181,6 @@ def _alone(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
             if not guard or (start and spans[start - 1][1] == len(guard)):
                 found[i] = ids[start:]
     return [ids for ids in found if ids is not None]
-
-
-def _begin_tokens(tokenizer: Any) -> list[int]:
-    """What the tokenizer puts before any text: a begin token, or nothing."""
-    encoded = tokenizer("a", return_special_tokens_mask=True)
-    mask = [*encoded["special_tokens_mask"], 0]
-    return list(encoded["input_ids"][: mask.index(0)])
 
 
 def _tokens_before_spaces(tokenizer: Any) -> frozenset[int]:
