@@ -231,7 +231,8 @@ def saved_second_moments(checkpoint: Checkpoint, stage: int, steps: int) -> Seco
 
 def _tensors(file: Path) -> dict[str, Tensor]:
     with one_line(f"{file}: cannot be read"):
-        return load_file(file)
+        found: dict[str, Tensor] = load_file(file)
+    return found
 
 
 def training_state(
