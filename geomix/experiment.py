@@ -12,10 +12,12 @@ from geomix.arms import Ready, Training, arm_of, prepared_arms, resolve
 from geomix.atomic import write_json, write_text
 from geomix.config import RunConfig
 from geomix.config_file import Experiment
+from geomix.data.chat import moment
 from geomix.environment import describe_environment
 from geomix.errors import UserError
 from geomix.run import DEFAULT_ROOT, Run, open_run
 from geomix.stored import differences, stored_configs
+from geomix.templates import edited, kept_templates
 from geomix.train.checkpoint import Checkpoint, checkpoint_of, described_checkpoint
 from geomix.train.elsewhere import check_elsewhere
 from geomix.train.engine import Progress
@@ -83,9 +85,9 @@ def run_experiment(
     with _together(experiment.arms) as workers:
         path = workers.first(lambda: _free(folder, experiment.name))
         check_elsewhere(experiment.arms)
-        ready = prepared_arms(experiment.arms, workers.device, fresh=True)
+        ready = prepared_arms(experiment.arms, workers.device, begins=workers.first(moment))
         run = Run(Path(path))
-        with _begun(run, experiment, workers, say):
+        with _begun(run, experiment, ready, workers, say):
             workers.first(lambda: True)  # the folder is there
             begun(run.path)
             with tracked(display, _with_runs(run, experiment.arms, workers), warn or say) as shown:
@@ -103,7 +105,7 @@ def _free(folder: Path | None, name: str) -> str:
 
 @contextmanager
 def _begun(
-    run: Run, experiment: Experiment, workers: Workers, say: Callable[[str], object]
+    run: Run, experiment: Experiment, ready: Ready, workers: Workers, say: Callable[[str], object]
 ) -> Iterator[None]:
     """Make a run's folder and hold it, in the process that writes."""
     if not workers.main:
@@ -120,7 +122,7 @@ def _begun(
             say(f"{experiment.name} → {run.path}")
             write_text(run.config_file, experiment.text)
             write_json(run.environment_file, describe_environment(workers.device, workers.world))
-            resolve(run, experiment.name, experiment.arms)
+            resolve(run, experiment.name, experiment.arms, ready.chats)
             yield
 
 
@@ -184,7 +186,8 @@ def resume_experiment(
         left = {name: arms[name] for name in starts}
         if not left and _done(run):
             return run
-        ready = prepared_arms(left, workers.device) if left else Ready({})
+        templates = kept_templates(run)
+        ready = prepared_arms(left, workers.device, templates=templates) if left else Ready({})
         traced = tracked(display, _with_runs(run, left, workers), warn or say)
         with run.reporting() if workers.main else nullcontext(), traced as shown:
             Training(run, shown, stop, workers).arms(left, ready, starts)
@@ -201,6 +204,8 @@ def _places(
     if _done(run):
         say(f"{run.path}: done already, nothing is left to train")
         return {}
+    for line in edited(run, arms):
+        warn(line)
     left = [name for name in arms if not _done(arm_of(run, name))]
     starts = {name: _start(arm_of(run, name), arms[name], say, warn) for name in left}
     return {name: described_checkpoint(start) for name, start in starts.items()}

@@ -12,7 +12,7 @@ from typing import Any
 
 from geomix.config import RunConfig, StageConfig
 from geomix.data.chat import ChatFormat
-from geomix.data.describe import content_hash, describe
+from geomix.data.describe import content_hash, describe, tokens_hash
 from geomix.data.example import TokenisedExample
 from geomix.data.stage import MIXED, StagePlan, planned_steps
 from geomix.data.template import tokenise_all
@@ -86,7 +86,11 @@ class Stage:
         """What `data.json` says: counts, sources and hashes."""
         found = describe(self.plan, self.tokenised)
         found["evaluated"] = {
-            name: {"examples": len(sets), "sha256": content_hash([e.text for e in sets])}
+            name: {
+                "examples": len(sets),
+                "sha256": content_hash([e.text for e in sets]),
+                "tokens_sha256": tokens_hash(sets),
+            }
             for name, sets in evaluated.items()
         }
         found["chat"] = asdict(chat.literals(1))
@@ -147,13 +151,29 @@ def check_unchanged(file: Path, described: dict[str, Any]) -> None:
     known = read_json(file) if file.exists() else {}
     for part in ("sets", "evaluated") if known else ():
         for name, found in described[part].items():
-            if known.get(part, {}).get(name, {}).get("sha256") != found["sha256"]:
+            before = known.get(part, {}).get(name, {})
+            if before.get("sha256") != found["sha256"]:
                 source = found.get("source", {})
                 where = source.get("path") or source.get("name") or "the source"
                 raise UserError(
                     f"{file}: {name} is not what it was when the run began; restore "
                     f"{where} or begin a new run"
                 )
+            if before.get("tokens_sha256", found["tokens_sha256"]) != found["tokens_sha256"]:
+                raise other_tokens(file, name)
+    if known and known.get("chat", found_chat := _as_json(described["chat"])) != found_chat:
+        raise UserError(
+            f"{file}: the chat template writes another text than when the run began; restore it "
+            "or begin a new run"
+        )
+
+
+def other_tokens(file: Path, name: str) -> UserError:
+    """The line for a set of which a run would make other tokens than when it began."""
+    return UserError(
+        f"{file}: {name} becomes other tokens than when the run began, as the model's tokenizer "
+        "or the chat template is another; restore it or begin a new run"
+    )
 
 
 def check_described(file: Path) -> None:
@@ -190,7 +210,18 @@ def check_taken(file: Path, described: dict[str, Any], stage: Stage) -> None:
     key = f"stages[{stage.index}].from"
     if theirs != described["sets"][name]["sha256"]:
         raise UserError(f"{key}: {file}: trained on other examples than this run's {name}")
-    if known.get("chat") != json.loads(json.dumps(described["chat"])):  # tuples are lists there
+    if known.get("chat") != _as_json(described["chat"]):
         raise UserError(
             f"{key}: {file}: trained in another chat format; set chat_template as there"
         )
+    mine = described["sets"][name]["tokens_sha256"]
+    if known["sets"][name].get("tokens_sha256", mine) != mine:
+        raise UserError(
+            f"{key}: {file}: trained on other tokens than this run's {name}; is its tokenizer "
+            "another?"
+        )
+
+
+def _as_json(value: Any) -> Any:
+    """A value as JSON gives it back: tuples are lists there."""
+    return json.loads(json.dumps(value))
