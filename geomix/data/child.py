@@ -178,16 +178,23 @@ def encode(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield {"tokens": len(tokenizer.encode(text, add_special_tokens=False).ids)}
 
 
+def say(answer: dict[str, Any]) -> None:
+    """Write an answer as a line that has arrived, whatever becomes of this process."""
+    out = sys.stdout  # noqa: TID251 (a pipe to the parent, and no terminal)
+    out.write(json.dumps(answer) + "\n")
+    out.flush()
+
+
 def main() -> None:
     """Answer the request on stdin."""
     request = json.loads(sys.stdin.buffer.read())
     work = {"render": render, "encode": encode}[request["work"]]
     try:
         for answer in work(request):
-            print(json.dumps(answer), flush=True)
+            say(answer)
     except BaseException as error:  # a panic of a library in Rust is no Exception
         reason = " ".join(str(error).split()) or type(error).__name__
-        print(json.dumps({"failed": reason[:LONGEST]}), flush=True)
+        say({"failed": reason[:LONGEST]})
 
 
 if __name__ == "__main__":
