@@ -64,7 +64,8 @@ def format_of(
     if template is None:
         now = _taken_moment(config) or now
         template = template_of(config.chat_template, tokenizer, now)
-    return chat_format(config.chat_template, tokenizer, template)
+    newline_loss = "newline-loss" in config.paper_literal
+    return chat_format(config.chat_template, tokenizer, template, newline_loss=newline_loss)
 
 
 def _taken_moment(config: RunConfig) -> str | None:

@@ -63,6 +63,8 @@ class ChatFormat:
         begins: whether the tokenizer puts its own begin token first; a Jinja template writes its
             own (the convention of transformers).
         template: what it is made of.
+        newline_loss: whether the line break after the end token of an inner answer carries loss, as
+            in the paper's published code.
         prepare: makes the texts around several numbers of exchanges known at once.
     """
 
@@ -70,6 +72,7 @@ class ChatFormat:
     literals: Callable[[int], Literals]
     begins: bool
     template: Template
+    newline_loss: bool = False
     prepare: Callable[[Collection[int]], None] = _nothing
 
 
@@ -110,7 +113,9 @@ def template_of(name: str, tokenizer: Any, now: str | None = None) -> Template:
         raise UserError(f"chat template 'tokenizer': {' '.join(str(error).split())}") from None
 
 
-def chat_format(name: str, tokenizer: Any, template: Template | None = None) -> ChatFormat:
+def chat_format(
+    name: str, tokenizer: Any, template: Template | None = None, *, newline_loss: bool = False
+) -> ChatFormat:
     r"""The format that a `chat_template` of the configuration means.
 
     Args:
@@ -118,6 +123,7 @@ def chat_format(name: str, tokenizer: Any, template: Template | None = None) -> 
             `"Q: {prompt}\nA: {target}"`, whose end token follows the target directly.
         tokenizer: of transformers, with an end token.
         template: what a run kept of it; None reads the file or the tokenizer as it is now.
+        newline_loss: as in `ChatFormat`.
 
     Raises:
         UserError: there is no such format, or its template cannot be used.
@@ -129,10 +135,10 @@ def chat_format(name: str, tokenizer: Any, template: Template | None = None) -> 
     if template.text is None:
         plain = TULU if name == "tulu" else name
         literals = partial(_plain, plain, tokenizer.eos_token)
-        return ChatFormat(name, literals, begins=True, template=template)
+        return ChatFormat(name, literals, True, template, newline_loss)
     rendered = _Jinja(name, template, tokenizer)
     rendered.literals(1)  # an unusable template is an error now, not at the first example
-    return ChatFormat(name, rendered.literals, False, template, rendered.prepare)
+    return ChatFormat(name, rendered.literals, False, template, newline_loss, rendered.prepare)
 
 
 def _plain(text: str, end: str, n: int) -> Literals:

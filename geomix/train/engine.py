@@ -11,7 +11,6 @@ from torch import Tensor
 
 from geomix.atomic import append_json_line, write_json, write_text
 from geomix.config import RunConfig
-from geomix.data.batch import with_padding_loss
 from geomix.data.chat import ChatFormat, chat_format
 from geomix.data.describe import listed
 from geomix.data.example import TokenisedExample
@@ -96,7 +95,8 @@ class Engine:
         """
         check_workers(self.config, self.workers)
         tokenizer = self.loaded.tokenizer
-        chat = self.chat or chat_format(self.config.chat_template, tokenizer)
+        again = "newline-loss" in self.config.paper_literal
+        chat = self.chat or chat_format(self.config.chat_template, tokenizer, newline_loss=again)
         stages = stages_of(self.config, plans, tokenizer, chat, self.known_steps)
         if self.workers.main:
             self._keep_data(stages, chat)
@@ -211,10 +211,7 @@ class Engine:
         rate = stage.rate(step)
         for group in setup.stepper.optimiser.param_groups:
             group["lr"] = rate
-        sources = stage.batch(indices)
-        if "padding-loss" in self.config.paper_literal:
-            sources = with_padding_loss(sources)
-        result = setup.stepper.step(sources)
+        result = setup.stepper.step(stage.batch(indices))
         check_finite(stage.name, step + 1, loss=result.loss, gradient_norm=result.gradient_norm)
         at = {"event": "step", "stage": stage.index, "step": step + 1, "lr": rate}
         asked = {key: value for key, value in asdict(result).items() if value is not None}

@@ -6,11 +6,13 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from geomix.config import RunConfig, StageConfig
+from geomix.config import Quirk, RunConfig, StageConfig
+from geomix.data.batch import with_padding_loss
 from geomix.data.chat import ChatFormat
 from geomix.data.describe import content_hash, describe, tokens_hash
 from geomix.data.example import TokenisedExample
@@ -21,7 +23,7 @@ from geomix.reading import all_of, read_json
 from geomix.train.optimiser import learning_rate
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Stage:
     """One stage of a run.
 
@@ -34,6 +36,7 @@ class Stage:
         steps: optimiser steps, unless a rule ends it earlier.
         before: steps of the stages before it.
         all_steps: steps of the whole run.
+        literal: what it does as the paper's published code (`paper_literal`).
     """
 
     index: int
@@ -44,6 +47,7 @@ class Stage:
     steps: int
     before: int
     all_steps: int
+    literal: tuple[Quirk, ...] = ()
 
     @property
     def own(self) -> list[TokenisedExample]:
@@ -62,10 +66,11 @@ class Stage:
 
     def rate(self, step: int) -> float:
         """Learning rate of a step of the stage, from 0."""
-        train = self.config.train
+        train, from_zero = self.config.train, "zero-warmup" in self.literal
         if train.schedule_over == "run":
-            return learning_rate(self.before + step, self.all_steps, train)
-        return learning_rate(step, self.steps, train)
+            at = self.before + step
+            return learning_rate(at, self.all_steps, train, from_zero=from_zero)
+        return learning_rate(step, self.steps, train, from_zero=from_zero)
 
     @property
     def mean_batch(self) -> float:
@@ -74,11 +79,20 @@ class Stage:
         return trained / self.plan.steps(1, self.config.train.batch_size)
 
     def batch(self, indices: Sequence[int]) -> dict[str, list[TokenisedExample]]:
-        """The examples of one step by source."""
-        return {
+        """The examples of one step by source, padded where padding carries loss."""
+        found = {
             name: [self.tokenised[name][i] for i in places]
             for name, places in self.plan.by_set(indices).items()
         }
+        if "padding-loss" not in self.literal:
+            return found
+        return with_padding_loss(found, self._longest if "pad-to-set" in self.literal else None)
+
+    @cached_property
+    def _longest(self) -> int:
+        """Tokens of the longest example that the stage trains on."""
+        trained = [self.tokenised[name] for name, part in self.plan.sets.items() if part.trained]
+        return max(len(example.ids) for examples in trained for example in examples)
 
     def described(
         self, evaluated: dict[str, Sequence[TokenisedExample]], chat: ChatFormat
@@ -124,6 +138,7 @@ def stages_of(
             steps[index],
             sum(steps[:index]),
             sum(steps),
+            config.paper_literal,
         )
         for index, plan in enumerate(plans)
     ]
