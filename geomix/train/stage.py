@@ -174,9 +174,11 @@ def check_unchanged(file: Path, described: dict[str, Any]) -> None:
                     f"{file}: {name} is not what it was when the run began; restore "
                     f"{where} or begin a new run"
                 )
-            if before.get("tokens_sha256", found["tokens_sha256"]) != found["tokens_sha256"]:
+            tokens = found.get("tokens_sha256")
+            if before.get("tokens_sha256", tokens) != tokens:
                 raise other_tokens(file, name)
-    if known and known.get("chat", found_chat := _as_json(described["chat"])) != found_chat:
+    chat = _as_json(described.get("chat"))
+    if known.get("chat", chat) != chat:
         raise UserError(
             f"{file}: the chat template writes another text than when the run began; restore it "
             "or begin a new run"
