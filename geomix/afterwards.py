@@ -30,6 +30,7 @@ from geomix.record.store import file_name, read_snapshot, write_snapshot
 from geomix.revisit import Point, Revisit, Say
 from geomix.run import Run
 from geomix.stored import stored_configs
+from geomix.templates import edited, kept_templates
 from geomix.train.stage import Stage
 
 _SAME_RECORD = {"at", "preset", "scratch", "weights"}
@@ -67,11 +68,13 @@ def record_run(
                 continue
             arms[name] = _with(own, overrides)
             _check_settings(arm, arms[name], own)
-        ready = prepared_arms(arms, default_device())
+        for line in edited(run, arms):
+            say(line)
+        ready = prepared_arms(arms, default_device(), templates=kept_templates(run))
         for name, config in arms.items():
             arm = arm_of(run, name)
             with arm.locked() if name else nullcontext():
-                past = Revisit(arm, config, ready, ready.prepared[name])
+                past = Revisit(arm, config, ready, ready.prepared[name], ready.chats[name])
                 _Recording(past, say).record(schedule)
             ready.loaded = None  # the first arm's θ_0
 
@@ -188,7 +191,7 @@ class _Recording:
         """Make the model what it was, and write what the recorder sees."""
         past, path = self.past, self._file(point)
         loaded, moment = past.moment(point, stage)
-        recorder = recorder_of(past.arm, past.config, past.prepared.probes, loaded)
+        recorder = recorder_of(past.arm, past.config, past.prepared.probes, past.chat, loaded)
         write_snapshot(path, recorder.snapshot(moment))
         self.say(str(path))
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ import torch
 from geomix.atomic import write_json, write_text
 from geomix.choose import chooser
 from geomix.config import RunConfig
-from geomix.data.chat import chat_format
+from geomix.data.chat import ChatFormat, Template
+from geomix.data.describe import tokens_hash
 from geomix.data.example import Example
 from geomix.data.probes import evaluation_sets, probe_sets
 from geomix.data.registry import reading_once
@@ -27,6 +29,9 @@ from geomix.reading import read_json
 from geomix.record.recorder import Recorder
 from geomix.record.weights import WeightsKeeper
 from geomix.run import Run
+from geomix.templates import KEY as CHAT
+from geomix.templates import described as described_templates
+from geomix.templates import format_of
 from geomix.train.base import keep_base
 from geomix.train.checkpoint import Checkpoint
 from geomix.train.elsewhere import check_fits, settle, taken_of
@@ -34,6 +39,7 @@ from geomix.train.engine import Engine, Progress
 from geomix.train.events import Observer
 from geomix.train.parallel import ALONE, Workers
 from geomix.train.setup import check_setup, weights_dtype
+from geomix.train.stage import other_tokens
 from geomix.train.step import autocast, row_width
 
 
@@ -69,23 +75,31 @@ class Ready:
 
     Attributes:
         prepared: the examples of each arm.
+        chats: the chat format of each.
         loaded: the first arm's θ_0; whoever trains it takes it, so that it is not kept beside the
             next arm's.
     """
 
     prepared: dict[str, Prepared]
+    chats: dict[str, ChatFormat] = field(default_factory=dict)
     loaded: LoadedModel | None = None
 
 
 def prepared_arms(
-    arms: Mapping[str, RunConfig], device: torch.device, *, fresh: bool = False
+    arms: Mapping[str, RunConfig],
+    device: torch.device,
+    *,
+    templates: Mapping[str, Template] = MappingProxyType({}),
+    begins: str | None = None,
 ) -> Ready:
     """The examples of each arm, and the first arm's θ_0.
 
     Args:
         arms: their configurations.
         device: where θ_0 goes.
-        fresh: whether they begin, so that the stages that they take must fit their models.
+        templates: the chat templates that their run has kept.
+        begins: the moment at which they begin, where they do: then the stages that they take must
+            fit their models.
 
     Raises:
         UserError: a source cannot give what a configuration asks for, or a model cannot be used.
@@ -99,10 +113,13 @@ def prepared_arms(
             ready.loaded = load_base(base, device)
             for name, config in arms.items():
                 if base_of(config) == base:
-                    if fresh:
+                    if begins is not None:
                         check_fits(config, ready.loaded)
                         check_setup(config, ready.loaded)
-                    ready.prepared[name] = prepare(config, chooser(config, ready.loaded))
+                    tokenizer, kept = ready.loaded.tokenizer, templates.get(name)
+                    chat = format_of(config, tokenizer, kept, begins)
+                    ready.chats[name] = chat
+                    ready.prepared[name] = prepare(config, chooser(config, ready.loaded, chat))
     return ready
 
 
@@ -139,19 +156,19 @@ class Training:
             if start is not None:
                 loaded, base = None, (str(start.path), base[1])
             loaded = loaded or load_base(base, self.workers.device)
-            prepared, arm = ready.prepared[name], arm_of(self.run, name)
+            arm, mine = arm_of(self.run, name), (ready.prepared[name], ready.chats[name])
             if start is None:
                 self.workers.first(partial(keep_base, arm, config.model, loaded))
             if not name:
-                self._train(self.run, config, prepared, loaded, self.display(name), start)
+                self._train(self.run, config, *mine, loaded, self.display(name), start)
             else:
-                with self._writing(arm, name, config, start):
-                    self._train(arm, config, prepared, loaded, self.display(name), start)
+                with self._writing(arm, name, config, ready.chats[name], start):
+                    self._train(arm, config, *mine, loaded, self.display(name), start)
             loaded = None  # every arm starts from θ_0
 
     @contextmanager
     def _writing(
-        self, arm: Run, name: str, config: RunConfig, start: Checkpoint | None
+        self, arm: Run, name: str, config: RunConfig, chat: ChatFormat, start: Checkpoint | None
     ) -> Iterator[None]:
         """Hold an arm's folder and say what it is, in the process that writes."""
         if not self.workers.main:
@@ -160,7 +177,7 @@ class Training:
         self.run.set_status("running", arm=name)
         with arm.writing():
             write_text(arm.config_file, f"# arm {name} of ../../config.yaml\n")
-            resolve(arm, name, {"": config})
+            resolve(arm, name, {"": config}, {"": chat})
             keep_part(arm, self.environment, place_of(start))
             yield
 
@@ -169,6 +186,7 @@ class Training:
         run: Run,
         config: RunConfig,
         prepared: Prepared,
+        chat: ChatFormat,
         loaded: LoadedModel,
         progress: Progress,
         start: Checkpoint | None,
@@ -177,10 +195,10 @@ class Training:
         record = config.record
         observers: list[Observer] = []
         if record is not None:
-            observers.append(recorder_of(run, config, prepared.probes, loaded, self.workers))
+            probes = prepared.probes
+            observers.append(recorder_of(run, config, probes, chat, loaded, self.workers))
         if record is not None and record.weights:
             observers.append(WeightsKeeper(run.stage_folder, record.at, loaded, self.workers))
-        chat = chat_format(config.chat_template, loaded.tokenizer)
         evaluated = {
             name: tokenise_all(loaded.tokenizer, examples, chat)
             for name, examples in prepared.evaluated.items()
@@ -199,6 +217,7 @@ class Training:
             taken_of(found),
             {int(index): steps for index, steps in found["steps"].items()},
             self.workers,
+            chat,
         )
         try:
             engine.train(prepared.plans, start)
@@ -245,6 +264,7 @@ def recorder_of(
     run: Run,
     config: RunConfig,
     whole: Mapping[str, list[Example]],
+    chat: ChatFormat,
     loaded: LoadedModel,
     workers: Workers = ALONE,
 ) -> Recorder:
@@ -252,21 +272,23 @@ def recorder_of(
     record = config.record
     assert record is not None
     probes = {name: examples[: record.probes] for name, examples in whole.items()}
+    tokenised = {
+        name: tokenise_all(loaded.tokenizer, examples, chat) for name, examples in probes.items()
+    }
     described = {
         name: {
             "n": len(examples),
             "of": len(whole[name]),
             "examples": [asdict(example) for example in examples],
+            "tokens_sha256": tokens_hash(tokenised[name]),
         }
         for name, examples in probes.items()
     }
     workers.first(lambda: _keep_probes(run, described))
     train = config.stages[0].train
-    tokenizer = loaded.tokenizer
-    chat = chat_format(config.chat_template, tokenizer)
     return Recorder(
         run.snapshot_folder,
-        {name: tokenise_all(tokenizer, examples, chat) for name, examples in probes.items()},
+        tokenised,
         at=record.at,
         reduction=train.loss,
         batch_size=record.batch_size,
@@ -293,24 +315,37 @@ def recorder_of(
     )
 
 
+_TEXTS = ("n", "of", "examples")
+"""What `probes.json` says of a set where an older version wrote it."""
+
+
 def _keep_probes(run: Run, described: dict[str, Any]) -> None:
     """Write the probes' texts; refuse to go on with others than earlier snapshots have."""
     known = read_json(run.probes_file) if run.probes_file.exists() else None
     for name, found in json.loads(json.dumps(described)).items():
-        if known is not None and known.get(name) != found:
+        before = known.get(name) if known is not None else found
+        before = before if isinstance(before, dict) else {}
+        tokens = before.get("tokens_sha256", found["tokens_sha256"])  # an older version has none
+        if {key: found[key] for key in _TEXTS} != {key: before.get(key) for key in _TEXTS}:
             raise UserError(
                 f"{run.probes_file}: {name} is not what it was when the run began; restore its "
                 "source or begin a new run"
             )
-    write_json(run.probes_file, described)
+        if tokens != found["tokens_sha256"]:
+            raise other_tokens(run.probes_file, name)
+    if known is None:
+        write_json(run.probes_file, described)
 
 
-def resolve(run: Run, name: str, arms: Mapping[str, RunConfig]) -> None:
+def resolve(
+    run: Run, name: str, arms: Mapping[str, RunConfig], chats: Mapping[str, ChatFormat]
+) -> None:
     """Write the resolved configuration, which makes a folder a run."""
     first = next(iter(arms.values()))
     names = None if "" in arms else list(arms)
     content: dict[str, Any] = {"name": name, "hash": first.content_hash(), "arms": names}
     content["config"] = first.model_dump(mode="json")
+    content[CHAT] = described_templates(chats)
     if names:
         content["configs"] = {name: config.model_dump(mode="json") for name, config in arms.items()}
     write_json(run.resolved_file, content)

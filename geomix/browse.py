@@ -12,9 +12,11 @@ from rich.text import Text
 from geomix.config_data import FILE_SUFFIXES
 from geomix.console import Console
 from geomix.data.example import IGNORED, TokenisedExample
+from geomix.data.foreign import where_of
 from geomix.data.registry import SOURCES, examples_of
 from geomix.data.source import GENERATED, Request, Source
 from geomix.data.stage import REPLAY
+from geomix.errors import one_line
 from geomix.terminal import echo_json, harmless
 
 HEADINGS = {"factoid": "factoids", "non-factoid": "non-factoids", "mixing": "mixing data"}
@@ -85,7 +87,8 @@ def stretches(tokenizer: Any, example: TokenisedExample) -> list[Stretch]:
     for end in range(1, len(carries) + 1):
         if end == len(carries) or carries[end] != carries[start]:
             # What they add: decoded alone, SentencePiece's tokens would lose a leading space.
-            text = tokenizer.decode(example.ids[:end], clean_up_tokenization_spaces=False)
+            with one_line(where_of(tokenizer)):
+                text = tokenizer.decode(example.ids[:end], clean_up_tokenization_spaces=False)
             found.append(Stretch(text[len(before) :], carries[start]))
             start, before = end, text
     return found

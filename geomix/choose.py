@@ -93,11 +93,10 @@ def _check_ids(
         )
 
 
-def chooser(config: RunConfig, loaded: LoadedModel) -> Chooser:
-    """The choice of a run, with the user's own cache."""
-    return Chooser(
-        config, loaded, chat_format(config.chat_template, loaded.tokenizer), cache_folder()
-    )
+def chooser(config: RunConfig, loaded: LoadedModel, chat: ChatFormat | None = None) -> Chooser:
+    """The choice of a run in its chat format, with the user's own cache."""
+    chat = chat or chat_format(config.chat_template, loaded.tokenizer)
+    return Chooser(config, loaded, chat, cache_folder())
 
 
 def longest(config: RunConfig, loaded: LoadedModel) -> int:

@@ -11,7 +11,7 @@ import click
 from geomix.cli_data import data
 from geomix.cli_figures import figure
 from geomix.cli_records import export, record
-from geomix.errors import Interrupted, UserError
+from geomix.errors import Interrupted, UserError, first_line
 from geomix.sweep.command import sweep
 from geomix.terminal import echo, echo_json, screened
 
@@ -59,6 +59,12 @@ class _OneLineErrors(click.Group):
             if "null byte" not in str(error):
                 raise
             lines = ("a name holds a null byte; no file can have it",)
+        except MemoryError:
+            lines = ("out of memory; ask for less, or let a larger machine do it",)
+        except BaseException as error:
+            if type(error).__module__ != "pyo3_runtime":  # a panic of a library in Rust
+                raise
+            lines = (f"a library gave up on its input: {first_line(error)}",)
         for line in lines if is_main() else ():
             echo(f"geomix: {' '.join(line.split())[:MOST_SHOWN]}", err=True)
         raise click.exceptions.Exit(2)

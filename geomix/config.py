@@ -149,7 +149,16 @@ Tracker = Literal[
 ]
 """What accelerate's `log_with` knows."""
 
-Quirk = Literal["padding-loss", "fixed-order", "drop-last", "bf16-weights", "empty-answers"]
+Quirk = Literal[
+    "padding-loss",
+    "pad-to-set",
+    "fixed-order",
+    "drop-last",
+    "bf16-weights",
+    "empty-answers",
+    "newline-loss",
+    "zero-warmup",
+]
 """One thing in which the paper's published code differs from its text."""
 
 
@@ -182,7 +191,9 @@ class RunConfig(Strict):
     list. `padding-loss`: rows are padded to their batch's longest with end tokens that carry loss;
     `fixed-order`: every epoch has the first one's order; `drop-last`: the last, partial batch is
     never trained on; `bf16-weights`: no float32 copy of the weights; `empty-answers`: WebQA's
-    questions without an answer are kept, and score as right."""
+    questions without an answer are kept, and score as right; `pad-to-set`: with `padding-loss`, to
+    the longest example of all that the stage trains on; `newline-loss`: in a conversation, the line
+    break after an inner answer carries loss; `zero-warmup`: the warm-up's first step has rate 0."""
     max_tokens: Count = 2048
     """Tokens of the longest example that is used, with the chat format around it, the paper's
     length; no more than the model has positions. Longer ones are never cut: they are left out,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(Exception):
     """What was wrong, where, and what to do: one line a mistake.
@@ -17,3 +20,36 @@ class UserError(Exception):
 
 class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
     """The process was asked to end; everything done is saved, and can be gone on with."""
+
+
+@contextmanager
+def one_line(where: str) -> Iterator[None]:
+    """Convert whatever a library raises on foreign input into one line.
+
+    A panic of a library written in Rust (tokenizers, safetensors) is no `Exception`, so that it
+    passes every handler of those. Interrupts and a user's own mistakes pass unchanged.
+
+    Args:
+        where: what the library was given, for the line.
+
+    Raises:
+        UserError: the library failed.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not is_failure(error):
+            raise
+        raise UserError(f"{where}: {first_line(error)}") from None
+
+
+def is_failure(error: BaseException) -> bool:
+    """Tell the failure of a library from an interrupt, and from what is one line already."""
+    passing = (KeyboardInterrupt, SystemExit, GeneratorExit, UserError, Interrupted)
+    return not isinstance(error, passing)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error that says anything, else its type."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)

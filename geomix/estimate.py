@@ -181,12 +181,13 @@ class Arm:
             for wanted in [sorted({i for batch in looked for i in batch[name]})]
         }
         real, slots, shapes, passes = 0, 0, [MicroBatch(1, 1, 1)], 0
+        longest = self._padded_to(plan)
         for batch in looked:
             sources = {n: [tokens[n][i] for i in places] for n, places in batch.items()}
             sources = {n: [e for e in s if len(e.ids) <= self._longest] for n, s in sources.items()}
             real += sum(len(e.ids) for examples in sources.values() for e in examples)
             if "padding-loss" in self.config.paper_literal:
-                sources = with_padding_loss(sources)
+                sources = with_padding_loss(sources, longest)
             found = [
                 shape
                 for examples in sources.values()
@@ -293,6 +294,14 @@ class Arm:
     def _tokenise(self, examples: Sequence[Example]) -> list[TokenisedExample]:
         name = self.config.chat_template if self.base.own_tokenizer else "tulu"
         return tokenise_all(self.base.tokenizer, examples, chat_format(name, self.base.tokenizer))
+
+    def _padded_to(self, plan: StagePlan) -> int | None:
+        """Tokens up to which a stage's examples are padded; None to the longest of a batch."""
+        if "pad-to-set" not in self.config.paper_literal:
+            return None
+        trained = [e for part in plan.sets.values() if part.trained for e in part.examples]
+        lengths = [len(e.ids) for e in self._tokenise(trained)]
+        return max((n for n in lengths if n <= self._longest), default=0)
 
     @property
     def _longest(self) -> int:

@@ -12,11 +12,13 @@ from geomix.arms import Ready, Training, arm_of, place_of, prepared_arms, resolv
 from geomix.atomic import write_text
 from geomix.config import RunConfig
 from geomix.config_file import Experiment
+from geomix.data.chat import moment
 from geomix.environment import describe_environment
 from geomix.errors import UserError
 from geomix.parts import Environment, keep_part, parts_before, warning
 from geomix.run import DEFAULT_ROOT, Run, open_run
 from geomix.stored import differences, stored_configs
+from geomix.templates import edited, kept_templates
 from geomix.train.checkpoint import Checkpoint, checkpoint_of, described_checkpoint
 from geomix.train.elsewhere import check_elsewhere
 from geomix.train.engine import Progress
@@ -84,10 +86,10 @@ def run_experiment(
     with _together(experiment.arms) as workers:
         path = workers.first(lambda: _free(folder, experiment.name))
         check_elsewhere(experiment.arms)
-        ready = prepared_arms(experiment.arms, workers.device, fresh=True)
+        ready = prepared_arms(experiment.arms, workers.device, begins=workers.first(moment))
         run = Run(Path(path))
         environment = describe_environment(workers.device, workers.world)
-        with _begun(run, experiment, workers, environment, say):
+        with _begun(run, experiment, ready, workers, environment, say):
             workers.first(lambda: True)  # the folder is there
             begun(run.path)
             with tracked(display, _with_runs(run, experiment.arms, workers), warn or say) as shown:
@@ -108,6 +110,7 @@ def _free(folder: Path | None, name: str) -> str:
 def _begun(
     run: Run,
     experiment: Experiment,
+    ready: Ready,
     workers: Workers,
     environment: Environment,
     say: Callable[[str], object],
@@ -126,7 +129,7 @@ def _begun(
         with run.reporting():
             say(f"{experiment.name} → {run.path}")
             write_text(run.config_file, experiment.text)
-            resolve(run, experiment.name, experiment.arms)
+            resolve(run, experiment.name, experiment.arms, ready.chats)
             keep_part(run, environment, _place_in(experiment.arms, {}))
             yield
 
@@ -194,7 +197,8 @@ def resume_experiment(
         environment = describe_environment(workers.device, workers.world)
         for line in _elsewhere(run, starts, environment) if workers.main else ():
             (warn or say)(line)
-        ready = prepared_arms(left, workers.device) if left else Ready({})
+        templates = kept_templates(run)
+        ready = prepared_arms(left, workers.device, templates=templates) if left else Ready({})
         traced = tracked(display, _with_runs(run, left, workers), warn or say)
         with run.reporting() if workers.main else nullcontext(), traced as shown:
             if left and workers.main:
@@ -214,6 +218,8 @@ def _places(
     if _done(run):
         say(f"{run.path}: done already, nothing is left to train")
         return {}
+    for line in edited(run, arms):
+        warn(line)
     left = [name for name in arms if not _done(arm_of(run, name))]
     starts = {name: _start(arm_of(run, name), arms[name], say, warn) for name in left}
     return {name: described_checkpoint(start) for name, start in starts.items()}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from geomix.arms import Prepared, Ready, base_of, load_base
 from geomix.config import RunConfig
-from geomix.data.chat import chat_format
+from geomix.data.chat import ChatFormat
 from geomix.data.template import tokenise_all
 from geomix.errors import UserError
 from geomix.model.load import CPU, LoadedModel, default_device, load_model, load_tokenizer
@@ -66,12 +66,14 @@ class Revisit:
         config: its configuration.
         ready: holds θ_0 where it is loaded already.
         prepared: its examples.
+        chat: its chat format, as it was when the run began.
     """
 
     arm: Run
     config: RunConfig
     ready: Ready
     prepared: Prepared
+    chat: ChatFormat
 
     def stages(self) -> list[Stage]:
         """The stages, whose examples must be those that were trained on.
@@ -80,7 +82,7 @@ class Revisit:
             UserError: they are not.
         """
         tokenizer = load_tokenizer(self.config.model)
-        chat = chat_format(self.config.chat_template, tokenizer)
+        chat = self.chat
         file = self.arm.path / ELSEWHERE
         known = read_json(file)["steps"] if file.exists() else {}
         steps = {int(index): count for index, count in known.items()}

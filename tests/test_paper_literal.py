@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
@@ -16,13 +16,16 @@ from safetensors.torch import load_file
 from geomix.config import Quirk, RunConfig
 from geomix.config_file import load
 from geomix.data.batch import with_padding_loss
+from geomix.data.chat import chat_format
 from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.data.stage import plan_stages
+from geomix.data.template import tokenise
 from geomix.errors import UserError
 from geomix.experiment import run_experiment
 from geomix.model.load import LoadedModel
 from geomix.model.score import judge
 from geomix.run import Run
+from geomix.train.stage import stages_of
 
 
 class Quiet:
@@ -153,3 +156,98 @@ def test_padding_changes_the_share_of_a_source_and_nothing_else_does(
 def test_an_unknown_quirk_is_one_line(tmp_path: Path, tiny_model: Path, literal: str) -> None:
     with pytest.raises(UserError, match=r"run.yaml:9 paper_literal"):
         trained(tmp_path, tiny_model, literal)
+
+
+def test_padding_reaches_the_longest_of_the_stage_where_that_is_asked_for(
+    loaded: LoadedModel,
+) -> None:
+    """The control leaves its passages out of every batch, and so out of the longest, too."""
+    data = {"source": "kvr", "limit": 4}
+    for passage_free in (False, True):
+        mix = {"source": "random-words", "words": 9, "ratio": 1, "passage_free": passage_free}
+        made = {}
+        for literal in ([], ["padding-loss"], ["pad-to-set"], ["padding-loss", "pad-to-set"]):
+            stages = [{"data": data, "mix": mix, "train": {"batch_size": 4}}]
+            run = RunConfig.model_validate({"stages": stages, "paper_literal": literal})
+            chat = chat_format("tulu", loaded.tokenizer)
+            (stage,) = stages_of(run, plan_stages(run), loaded.tokenizer, chat)
+            made[tuple(literal)] = stage
+        plain, padded, _, whole = made.values()
+        whole_set = max(len(e.ids) for e in (*plain.own, *([] if passage_free else plain.mixed)))
+        assert made["pad-to-set",].batch([0, 1]) == plain.batch([0, 1]), "alone it changes nothing"
+        own = max(range(4), key=lambda i: len(plain.own[i].ids))
+        (found,) = whole.batch([own])["D_A"]
+        (before,) = plain.batch([own])["D_A"]
+        assert padded.batch([own])["D_A"] == [before]
+        fill = before.ids[-1:] * (whole_set - len(before.ids))
+        assert (found.ids, found.labels) == (before.ids + fill, before.labels + fill)
+        assert bool(fill) is not passage_free
+
+
+TALK = Example("c", "d", earlier=(("a", "b"), ("Why\n?", " e")))
+
+
+@pytest.mark.parametrize("split", [True, False])
+@pytest.mark.parametrize(
+    ("name", "carries"),
+    [
+        ("tulu", "b</s>\n e</s>\nd</s>"),
+        ("{prompt}={target}\n\n", "b</s>\n e</s>\nd</s>"),
+        ("{prompt}={target} \n", "b</s> e</s>d</s>"),
+        ("{prompt}={target}", "b</s> e</s>d</s>"),
+    ],
+)
+def test_the_line_break_after_an_inner_answer_carries_loss_where_that_is_asked_for(
+    make_tokenizer: Callable[..., Any], name: str, carries: str, split: bool
+) -> None:
+    """By hand; where merges run over the end of a target, too."""
+    tokenizer = make_tokenizer(["=b =d = e ?= e a=b c=d"], 300, split=split)
+    plain = tokenise(tokenizer, TALK, chat_format(name, tokenizer))
+    found = tokenise(tokenizer, TALK, chat_format(name, tokenizer, newline_loss=True))
+    assert found.ids == plain.ids
+    labelled = [label for label in found.labels if label != IGNORED]
+    assert tokenizer.decode(labelled) == carries
+    assert found.target_start == plain.target_start
+    alone = Example("c", "d")
+    with_it = tokenise(tokenizer, alone, chat_format(name, tokenizer, newline_loss=True))
+    assert with_it == tokenise(tokenizer, alone, chat_format(name, tokenizer))
+
+
+def test_the_warm_up_begins_at_zero_where_that_is_asked_for(loaded: LoadedModel) -> None:
+    """Beside the schedules of transformers, which the published code uses."""
+    from torch.optim import SGD
+    from transformers import get_scheduler
+
+    steps = 40
+    optimiser = SGD([torch.nn.Parameter(torch.zeros(1))], lr=5e-5)
+    theirs = get_scheduler("cosine", optimiser, num_warmup_steps=2, num_training_steps=steps)
+    wanted = []
+    for _ in range(steps):
+        wanted.append(theirs.get_last_lr()[0])
+        optimiser.step()
+        theirs.step()
+    rates = {}
+    for literal in ([], ["zero-warmup"]):
+        run = RunConfig.model_validate(
+            {"stages": [{"data": "kvr", "stop": {"steps": steps}}], "paper_literal": literal}
+        )
+        chat = chat_format("tulu", loaded.tokenizer)
+        (stage,) = stages_of(run, plan_stages(run), loaded.tokenizer, chat)
+        rates[len(literal)] = [stage.rate(step) for step in range(steps)]
+    assert rates[1] == pytest.approx(wanted, rel=1e-9)
+    assert rates[1][0] == 0.0
+    assert rates[0][2:] == rates[1][2:]
+    assert rates[0][:2] == pytest.approx([5e-5 / 3, 5e-5 * 2 / 3])
+
+
+def test_a_run_trains_with_the_new_quirks_alone(tmp_path: Path, tiny_model: Path) -> None:
+    weights = {}
+    for literal in ("[padding-loss]", "[padding-loss, pad-to-set]", "[zero-warmup]"):
+        folder = tmp_path / literal.strip("[]").replace(", ", "+")
+        folder.mkdir()
+        run = trained(folder, tiny_model, literal)
+        weights[literal] = [x for x in run.metrics() if x["event"] == "step"]
+    one, whole, zero = weights.values()
+    assert sum(step["tokens"] for step in whole) > sum(step["tokens"] for step in one)
+    assert zero[0]["lr"] == 0.0
+    assert one[0]["lr"] > 0.0

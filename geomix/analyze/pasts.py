@@ -17,7 +17,6 @@ from geomix.arms import arm_of, prepared_arms
 from geomix.config import RunConfig
 from geomix.config_record import RecordConfig
 from geomix.data.batch import Batch
-from geomix.data.chat import chat_format
 from geomix.data.example import Example, TokenisedExample
 from geomix.data.stage import MIXED
 from geomix.data.template import tokenise_all
@@ -27,6 +26,7 @@ from geomix.record.gradients import take_gradients
 from geomix.revisit import Point, Revisit, points_of
 from geomix.run import Run
 from geomix.stored import stored_configs
+from geomix.templates import kept_templates
 from geomix.train.checkpoint import check, saved_second_moments
 from geomix.train.events import SecondMoments
 from geomix.train.step import autocast, row_width
@@ -54,9 +54,9 @@ def revisits(run: Run) -> dict[str, Revisit]:
         name: config if config.record else config.model_copy(update={"record": RecordConfig()})
         for name, config in known.items()
     }
-    ready = prepared_arms(arms, default_device())
+    ready = prepared_arms(arms, default_device(), templates=kept_templates(run))
     return {
-        name: Revisit(arm_of(run, name), config, ready, ready.prepared[name])
+        name: Revisit(arm_of(run, name), config, ready, ready.prepared[name], ready.chats[name])
         for name, config in arms.items()
     }
 
@@ -129,9 +129,8 @@ def probe_examples(
     past: Revisit, loaded: LoadedModel, most: int | None = None
 ) -> dict[str, list[TokenisedExample]]:
     """The examples of each probe set that are recorded, as tokens; `most` as in `probe_batches`."""
-    chat = chat_format(past.config.chat_template, loaded.tokenizer)
     return {
-        name: tokenise_all(loaded.tokenizer, examples, chat)
+        name: tokenise_all(loaded.tokenizer, examples, past.chat)
         for name, examples in probe_texts(past, most).items()
     }
 

@@ -173,13 +173,18 @@ def packed(lengths: Sequence[int], width: int) -> list[list[int]]:
 
 
 def with_padding_loss(
-    sources: Mapping[str, Sequence[TokenisedExample]],
+    sources: Mapping[str, Sequence[TokenisedExample]], longest: int | None = None
 ) -> dict[str, list[TokenisedExample]]:
-    """Fill each example of a batch to the longest with its end token, and let that carry loss.
+    """Fill each example of a batch with its end token, and let that carry loss.
 
     The paper's published code does so, where its text takes the loss on the target.
+
+    Args:
+        sources: the batch's examples by set name.
+        longest: tokens up to which each is filled; None takes the longest of the batch.
     """
-    longest = max((len(e.ids) for examples in sources.values() for e in examples), default=0)
+    if longest is None:
+        longest = max((len(e.ids) for part in sources.values() for e in part), default=0)
     return {
         name: [
             TokenisedExample(e.ids + fill, e.labels + fill, e.text)

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from geomix.config_data import JINJA_SUFFIX, known_chat_template
+from geomix.data.bounded import answers
 from geomix.errors import UserError
 
 TULU = "<|user|>\n{prompt}\n<|assistant|>\n{target}\n"
 """Tulu v2, in which the paper trains (appendix B): a line break follows the end token."""
-
-
-PATIENCE = 5.0
-"""Seconds of CPU time that a Jinja template may take; real ones take milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,28 +35,95 @@ class Literals:
     end: str
 
 
+def _nothing(_: Collection[int]) -> None:
+    """Prepare a plain format, whose texts need no rendering."""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """What decides a chat format besides its name and the tokenizer; a run keeps it.
+
+    Attributes:
+        now: the moment that a Jinja template sees (`strftime_now`), ISO 8601, local time.
+        text: of a Jinja template; None of a plain format, which its name is.
+    """
+
+    now: str
+    text: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class ChatFormat:
     """A chat format as one tokenizer writes it.
 
     Attributes:
+        name: as configured.
         literals: the texts around so many exchanges; raises UserError where the template of a
             tokenizer or file cannot write that many.
         begins: whether the tokenizer puts its own begin token first; a Jinja template writes its
             own (the convention of transformers).
+        template: what it is made of.
+        newline_loss: whether the line break after the end token of an inner answer carries loss, as
+            in the paper's published code.
+        prepare: makes the texts around several numbers of exchanges known at once.
     """
 
+    name: str
     literals: Callable[[int], Literals]
     begins: bool
+    template: Template
+    newline_loss: bool = False
+    prepare: Callable[[Collection[int]], None] = _nothing
 
 
-def chat_format(name: str, tokenizer: Any) -> ChatFormat:
+@cache
+def moment() -> str:
+    """The moment at which this process first asked for one: what a new run's template sees."""
+    return datetime.now().isoformat()
+
+
+def template_of(name: str, tokenizer: Any, now: str | None = None) -> Template:
+    """Read the template that a `chat_template` of the configuration means.
+
+    Args:
+        name: as for `chat_format`.
+        tokenizer: of transformers.
+        now: the moment that it is to see; None is `moment()`.
+
+    Raises:
+        UserError: there is no such format.
+    """
+    try:
+        known_chat_template(name)
+    except ValueError as error:
+        raise UserError(f"chat template '{name}': {error}") from None
+    now = now or moment()
+    if name.endswith(JINJA_SUFFIX):
+        return Template(now, _read(name))
+    if name != "tokenizer":
+        return Template(now)
+    if not getattr(tokenizer, "chat_template", None):
+        raise UserError(
+            "chat template 'tokenizer': this tokenizer has none; give 'tulu', a .jinja file or a "
+            "text with {prompt} and {target}"
+        )
+    try:
+        return Template(now, tokenizer.get_chat_template())
+    except ValueError as error:  # several, and none of them is the default
+        raise UserError(f"chat template 'tokenizer': {' '.join(str(error).split())}") from None
+
+
+def chat_format(
+    name: str, tokenizer: Any, template: Template | None = None, *, newline_loss: bool = False
+) -> ChatFormat:
     r"""The format that a `chat_template` of the configuration means.
 
     Args:
         name: `tulu`, `tokenizer`, the path of a `.jinja` file, or a plain format such as
             `"Q: {prompt}\nA: {target}"`, whose end token follows the target directly.
         tokenizer: of transformers, with an end token.
+        template: what a run kept of it; None reads the file or the tokenizer as it is now.
+        newline_loss: as in `ChatFormat`.
 
     Raises:
         UserError: there is no such format, or its template cannot be used.
@@ -68,28 +131,21 @@ def chat_format(name: str, tokenizer: Any) -> ChatFormat:
     """
     if tokenizer.eos_token_id is None:
         raise ValueError("the tokenizer has no end token (eos_token)")
-    try:
-        known_chat_template(name)
-    except ValueError as error:
-        raise UserError(f"chat template '{name}': {error}") from None
-    if name != "tokenizer" and not name.endswith(JINJA_SUFFIX):
+    template = template or template_of(name, tokenizer)
+    if template.text is None:
         plain = TULU if name == "tulu" else name
-        return ChatFormat(partial(_plain, plain, tokenizer.eos_token), begins=True)
-    template = None if name == "tokenizer" else _read(name)
-    if template is None and not getattr(tokenizer, "chat_template", None):
-        raise UserError(
-            "chat template 'tokenizer': this tokenizer has none; give 'tulu', a .jinja file or a "
-            "text with {prompt} and {target}"
-        )
-    literals = cache(partial(_jinja, name, template, tokenizer))
-    literals(1)  # an unusable template is an error now, not at the first example
-    return ChatFormat(literals, begins=False)
+        literals = partial(_plain, plain, tokenizer.eos_token)
+        return ChatFormat(name, literals, True, template, newline_loss)
+    rendered = _Jinja(name, template, tokenizer)
+    rendered.literals(1)  # an unusable template is an error now, not at the first example
+    return ChatFormat(name, rendered.literals, False, template, newline_loss, rendered.prepare)
 
 
 def _plain(text: str, end: str, n: int) -> Literals:
     before, rest = text.split("{prompt}")
     between, after = rest.split("{target}")
-    return Literals((before, *[after + before] * (n - 1)), (between,) * n, end)
+    again = _without(end, after + before)  # the format may write the end token itself
+    return Literals((before, *[again] * (n - 1)), (between,) * n, end)
 
 
 def _read(path: str) -> str:
@@ -104,30 +160,91 @@ def _read(path: str) -> str:
         raise UserError(f"chat template '{path}': cannot be read as text ({error})") from None
 
 
-def _jinja(name: str, template: str | None, tokenizer: Any, n: int) -> Literals:
-    """Render n exchanges of sentinels and cut at them.
+_RENDERED: dict[tuple[str, str, str, int], dict[str, Any]] = {}
+"""What templates wrote in this process: a function of text, moment, special tokens, exchanges."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Jinja:
+    """A Jinja template, rendered around sentinels in a child process (`geomix.data.bounded`).
+
+    Attributes:
+        name: as configured.
+        template: its text, and the moment that it sees.
+        tokenizer: whose special tokens it sees.
+    """
+
+    name: str
+    template: Template
+    tokenizer: Any
+    _cut: dict[int, Literals] = field(default_factory=dict)
+
+    def literals(self, n: int) -> Literals:
+        """The texts around n exchanges.
+
+        Raises:
+            UserError: the template cannot be used for them.
+        """
+        if n not in self._cut:
+            self.prepare([n])
+            self._cut[n] = _literals(self._where(n), self._text(n), n, self.tokenizer)
+        return self._cut[n]
+
+    def prepare(self, counts: Collection[int]) -> None:
+        """Render all that are not known yet in one child."""
+        left = sorted(n for n in {*counts} if self._key(n) not in _RENDERED)
+        if not left:
+            return
+        request = {
+            "template": self.template.text,
+            "now": self.template.now,
+            "special": self._special(),
+            "conversations": [_conversation(n) for n in left],
+        }
+        found, why = answers("render", request, len(left))
+        if why:  # what the first unanswered one did to the child
+            found.append({"error": why, "message": "", "line": None})
+        for n, answer in zip(left, found, strict=False):  # those after a fatal one are not known
+            _RENDERED[self._key(n)] = answer
+
+    def _text(self, n: int) -> str:
+        known = _RENDERED[self._key(n)]
+        if "text" in known:
+            return str(known["text"])
+        said = f"{known['error']}: {' '.join(known['message'].split())}".rstrip(": ")
+        line = f" (line {known['line']})" if known["line"] else ""
+        raise UserError(f"{self._where(n)}: {said}{line}")
+
+    def _special(self) -> dict[str, Any]:
+        return dict(self.tokenizer.special_tokens_map)
+
+    def _key(self, n: int) -> tuple[str, str, str, int]:
+        special = json.dumps(self._special(), sort_keys=True, default=str)
+        return str(self.template.text), self.template.now, special, n
+
+    def _where(self, n: int) -> str:
+        return f"chat template '{self.name}' with {n} exchange{'s' if n > 1 else ''}"
+
+
+def _marks(n: int) -> list[str]:
+    """Sentinels in the places of the prompts and targets of n exchanges."""
+    return [f"geomix{role}{i:05d}xq" for i in range(1, n + 1) for role in ("prompt", "target")]
+
+
+def _conversation(n: int) -> list[dict[str, str]]:
+    roles = ("user", "assistant") * n
+    return [{"role": role, "content": mark} for role, mark in zip(roles, _marks(n), strict=True)]
+
+
+def _literals(where: str, rendered: str, n: int, tokenizer: Any) -> Literals:
+    """Cut n rendered exchanges of sentinels at them.
 
     Templates strip contents and put texts of their own between them (a system prompt, an empty
     `<think>` block before the last answer); what is between the sentinels is what they write.
     """
-    marks = [f"geomix{role}{i:05d}xq" for i in range(1, n + 1) for role in ("prompt", "target")]
-    roles = ("user", "assistant") * n
-    messages = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
-    where = f"chat template '{name}' with {n} exchange{'s' if n > 1 else ''}"
-    try:  # transformers renders in Jinja's sandbox
-        with _for_seconds(PATIENCE):
-            rendered = tokenizer.apply_chat_template(
-                messages, chat_template=template, tokenize=False
-            )
-        rendered.encode()  # a template may write half a character
-    except Exception as error:  # a template raises anything
-        said = " ".join(str(error).split())
-        line = getattr(error, "lineno", None)
-        said += f" (line {line})" if line else ""
-        raise UserError(f"{where}: {f'{type(error).__name__}: {said}'.rstrip(': ')}") from None
     pieces = []
     rest = rendered
-    for i, mark in enumerate(marks):
+    for i, mark in enumerate(_marks(n)):
         what = f"{('prompt', 'target')[i % 2]} {i // 2 + 1}"
         if rendered.count(mark) != 1:
             times = rendered.count(mark)
@@ -145,29 +262,6 @@ def _jinja(name: str, template: str | None, tokenizer: Any, n: int) -> Literals:
         )
     before = (pieces[0], *(_without(end, piece) for piece in pieces[2::2]))
     return Literals(before, tuple(pieces[1::2]), end)
-
-
-@contextmanager
-def _for_seconds(most: float) -> Iterator[None]:
-    """Interrupt what takes more CPU time: the sandbox bounds a loop, not loops within loops.
-
-    Raises:
-        TimeoutError: it took more.
-    """
-    if threading.current_thread() is not threading.main_thread():  # signals reach no other
-        yield
-        return
-
-    def interrupt(*_: object) -> None:
-        raise TimeoutError(f"not done after {most:g} seconds")
-
-    before = signal.signal(signal.SIGPROF, interrupt)
-    signal.setitimer(signal.ITIMER_PROF, most)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
 
 
 def _end_token(after: str, tokenizer: Any) -> str:

@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from geomix.data.example import Example, TokenisedExample
 from geomix.data.stage import StagePlan
 
@@ -17,6 +19,15 @@ def content_hash(examples: Sequence[Example]) -> str:
     for example in examples:
         trained = [example.prompt, example.target, *(example.earlier and [example.earlier])]
         digest.update(json.dumps(trained).encode())
+    return digest.hexdigest()
+
+
+def tokens_hash(examples: Sequence[TokenisedExample]) -> str:
+    """SHA-256 over the tokens of examples and their labels, in order: what the model is given."""
+    digest = hashlib.sha256()
+    for example in examples:
+        whole = (len(example.ids), *example.ids, *example.labels)
+        digest.update(np.array(whole, dtype="<i8").tobytes())
     return digest.hexdigest()
 
 
@@ -57,6 +68,7 @@ def describe(
                 "distinct": len({(e.prompt, e.target, e.earlier) for e in part.examples}),
                 "target_tokens": tokens[name],
                 "sha256": content_hash(part.examples),
+                "tokens_sha256": tokens_hash(tokenised[name]),
                 "dropped": part.dropped,
                 "trained": part.trained,
                 "effective_weight": {

@@ -10,11 +10,14 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import islice, pairwise, takewhile
 from typing import Any
 
 from geomix.data.chat import ChatFormat, Literals, chat_format
+from geomix.data.ends import Beginning, check_ends
 from geomix.data.example import IGNORED, Example, TokenisedExample
+from geomix.data.foreign import check_tokenizer, where_of
+from geomix.errors import one_line
 
 BATCH = 1_000
 """Texts in one call of the tokenizer; more gains no speed and holds more offsets in memory."""
@@ -54,19 +57,26 @@ def tokenise_all(
         chat: the format; Tulu v2 where none is given.
 
     Raises:
-        UserError: the format's template cannot write a conversation of that many exchanges.
+        UserError: the format's template cannot write a conversation of that many exchanges, an
+            example would begin or end twice, or the tokenizer fails.
         ValueError: the tokenizer has no end token.
     """
     chat = chat or chat_format("tulu", tokenizer)
-    begin = _begin_tokens(tokenizer) if chat.begins else []
     waiting, made = iter(examples), list[TokenisedExample]()
-    with _exact_offsets(tokenizer):
-        while part := list(islice(waiting, BATCH)):
-            texts = [_laid_out(e, chat.literals(len(e.earlier) + 1)) for e in part]
-            tokens = _tokens_and_labels(tokenizer, texts)
-            for example, (ids, labels) in zip(part, tokens, strict=True):
-                none = (IGNORED,) * len(begin)
-                made.append(TokenisedExample((*begin, *ids), (*none, *labels), example))
+    begin: Beginning | None = None
+    while part := list(islice(waiting, BATCH)):
+        chat.prepare({len(e.earlier) + 1 for e in part})
+        texts = [_laid_out(e, chat.literals(len(e.earlier) + 1), chat.newline_loss) for e in part]
+        check_tokenizer(tokenizer, [text.text for text in texts])
+        with one_line(where_of(tokenizer)):
+            begin = begin or Beginning.of(tokenizer, chat)
+            with _exact_offsets(tokenizer):
+                tokens = _tokens_and_labels(tokenizer, texts)
+        for example, (ids, labels) in zip(part, tokens, strict=True):
+            added = begin.before(ids, example)
+            check_ends(ids, labels, example, chat)
+            none = (IGNORED,) * len(added)
+            made.append(TokenisedExample((*added, *ids), (*none, *labels), example))
     return made
 
 
@@ -78,14 +88,16 @@ class _Text:
         text: the whole.
         targets: the characters of each target, first and one past the last.
         end: the text of the end token, which follows each target.
+        newline_loss: whether a line break after an end token carries loss, too.
     """
 
     text: str
     targets: list[tuple[int, int]]
     end: str
+    newline_loss: bool
 
 
-def _laid_out(example: Example, literals: Literals) -> _Text:
+def _laid_out(example: Example, literals: Literals, newline_loss: bool) -> _Text:
     text, targets = "", []
     exchanges = (*example.earlier, (example.prompt, example.target))
     for before, between, (prompt, target) in zip(
@@ -94,7 +106,7 @@ def _laid_out(example: Example, literals: Literals) -> _Text:
         text += before + prompt + between
         targets.append((len(text), len(text) + len(target)))
         text += target + literals.end
-    return _Text(text, targets, literals.end)
+    return _Text(text, targets, literals.end, newline_loss)
 
 
 def _tokens_and_labels(tokenizer: Any, texts: Sequence[_Text]) -> list[tuple[list[int], list[int]]]:
@@ -102,7 +114,7 @@ def _tokens_and_labels(tokenizer: Any, texts: Sequence[_Text]) -> list[tuple[lis
     spaced = _tokens_before_spaces(tokenizer)
     encoded = _encode(tokenizer, [text.text for text in texts])
     labels = [
-        _labels(ids, spans, text.targets, tokenizer.convert_tokens_to_ids(text.end), spaced)
+        _labels(ids, spans, text, tokenizer.convert_tokens_to_ids(text.end), spaced)
         for (ids, spans), text in zip(encoded, texts, strict=True)
     ]
     cut = iter(_apart(tokenizer, [t for t, given in zip(texts, labels, strict=True) if not given]))
@@ -115,22 +127,35 @@ def _tokens_and_labels(tokenizer: Any, texts: Sequence[_Text]) -> list[tuple[lis
 def _labels(
     ids: list[int],
     spans: list[tuple[int, int]],
-    targets: Sequence[tuple[int, int]],
+    text: _Text,
     end: int,
     spaced: frozenset[int],
 ) -> list[int] | None:
     """Labels of a text tokenised whole; None where a target does not begin and end with tokens."""
     labels = [IGNORED] * len(ids)
     starts = [first for first, _ in spans]
-    for first, last in targets:
+    for first, last in text.targets:
         start = bisect_left(starts, first)
         stop = bisect_left(starts, last, start)
         if stop == len(ids) or ids[stop] != end or starts[start] != first:
             return None
         if start and (spans[start - 1][1] > first or ids[start - 1] in spaced):
             return None
-        labels[start : stop + 1] = ids[start : stop + 1]
+        after = stop + 1
+        if text.newline_loss:
+            after += _line_break(spans[after:], text.text, last + len(text.end))
+        labels[start:after] = ids[start:after]
     return labels
+
+
+def _line_break(spans: Sequence[tuple[int, int]], text: str, place: int) -> int:
+    """How many tokens, the first ones of `spans`, are a line break at a place of a text.
+
+    A token that holds more than the line break is none of them.
+    """
+    if text[place : place + 1] != "\n":
+        return 0
+    return sum(1 for _ in takewhile(lambda span: span[1] <= place + 1, spans))
 
 
 def _apart(tokenizer: Any, texts: Sequence[_Text]) -> list[tuple[list[int], list[int]]]:
@@ -141,16 +166,19 @@ def _apart(tokenizer: Any, texts: Sequence[_Text]) -> list[tuple[list[int], list
         pieces = [text.text[a:b] for a, b in pairwise(edges)]
         around += pieces[::2]
         inside += pieces[1::2]
-    outer = iter([ids for ids, _ in _encode(tokenizer, around)])
+    outer = iter(zip(_encode(tokenizer, around), around, strict=True))
     inner = iter(_alone(tokenizer, inside))
     made = []
     for text in texts:
-        ids = next(outer)
+        (ids, _), _ = next(outer)
         labels = [IGNORED] * len(ids)
         for _ in text.targets:
-            target, after = next(inner), next(outer)  # `after` begins with the end token
+            target, ((after, spans), piece) = next(inner), next(outer)
+            carries = 1  # `after` begins with the end token
+            if text.newline_loss:
+                carries += _line_break(spans[1:], piece, len(text.end))
             ids = [*ids, *target, *after]
-            labels += [*target, after[0], *[IGNORED] * (len(after) - 1)]
+            labels += [*target, *after[:carries], *[IGNORED] * (len(after) - carries)]
         made.append((ids, labels))
     return made
 
@@ -171,13 +199,6 @@ def _alone(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
             if not guard or (start and spans[start - 1][1] == len(guard)):
                 found[i] = ids[start:]
     return [ids for ids in found if ids is not None]
-
-
-def _begin_tokens(tokenizer: Any) -> list[int]:
-    """What the tokenizer puts before any text: a begin token, or nothing."""
-    encoded = tokenizer("a", return_special_tokens_mask=True)
-    mask = [*encoded["special_tokens_mask"], 0]
-    return list(encoded["input_ids"][: mask.index(0)])
 
 
 def _tokens_before_spaces(tokenizer: Any) -> frozenset[int]:

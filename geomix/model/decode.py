@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from geomix.data.foreign import where_of
+from geomix.errors import one_line
 from geomix.model.load import LoadedModel
 from geomix.model.past import Past
 
@@ -29,8 +31,8 @@ def greedy(
 
 def text_of(loaded: LoadedModel, tokens: Sequence[int]) -> str:
     """What was said, special tokens left out."""
-    text: str = loaded.tokenizer.decode(tokens, skip_special_tokens=True)
-    return text
+    with one_line(where_of(loaded.tokenizer)):
+        return str(loaded.tokenizer.decode(tokens, skip_special_tokens=True))
 
 
 def places_left(loaded: LoadedModel, length: int) -> int | None:

@@ -19,7 +19,8 @@ import torch
 
 from geomix.atomic import append_json_line
 from geomix.data.example import Example
-from geomix.errors import UserError
+from geomix.data.foreign import where_of
+from geomix.errors import UserError, one_line
 from geomix.model.decode import greedy
 from geomix.model.load import LoadedModel
 
@@ -58,7 +59,8 @@ def shown(example: Example, shots: Sequence[Example] = ()) -> str:
 
 def as_text(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of texts that a base model is to continue: a begin token, but no end token."""
-    ids = tokenizer(list(texts))["input_ids"] if texts else []
+    with one_line(where_of(tokenizer)):
+        ids = tokenizer(list(texts))["input_ids"] if texts else []
     return [one[:-1] if one[-1:] == [tokenizer.eos_token_id] else one for one in ids]
 
 
@@ -91,10 +93,11 @@ def familiar(
     todo = {key: i for i, key in enumerate(keys) if key not in known}
     most = getattr(loaded.model.config, "max_position_embeddings", None)
     rest = list(todo.values())
-    budgets = [
-        SLACK + max(map(len, tokenizer(sorted(texts), add_special_tokens=False)["input_ids"]))
-        for texts in (answers[i] or {""} for i in rest)  # an empty answer is never known
-    ]
+    with one_line(where_of(tokenizer)):
+        budgets = [
+            SLACK + max(map(len, tokenizer(sorted(texts), add_special_tokens=False)["input_ids"]))
+            for texts in (answers[i] or {""} for i in rest)  # an empty answer is never known
+        ]
     for i, budget in zip(rest, budgets, strict=True):
         if most is not None and len(prompts[i]) + budget > most:
             raise UserError(

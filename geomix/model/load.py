@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from geomix.errors import UserError
+from geomix.data.foreign import trust
+from geomix.errors import UserError, first_line, is_failure
 from geomix.model.packing import packs
 from geomix.model.past import goes_on
 
@@ -102,12 +103,12 @@ def load_model(name: str, device: torch.device) -> LoadedModel:
             trust_remote_code=False,  # None would ask, and `yes |` would answer
             output_loading_info=True,
         )
-    except Exception as error:  # a broken file raises anything, a bare Exception included
+    except BaseException as error:  # a broken file raises anything, a panic of Rust included
         raise _unusable(name, error) from None
     model.to(device).eval()
     try:
         problem = _problem(model, tokenizer, info)
-    except Exception as error:  # an architecture that takes no token ids raises anything
+    except BaseException as error:  # an architecture that takes no token ids raises anything
         raise _unusable(name, error) from None
     if problem:
         raise UserError(f"model '{name}': {problem}")
@@ -143,8 +144,14 @@ def load_tokenizer(name: str) -> Any:
         _check_hub(source)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except Exception as error:  # a broken file raises anything, a bare Exception included
+    except BaseException as error:  # a broken file raises anything, a panic of Rust included
         raise _unusable(name, error) from None
+    # A tokenizer's first use would change these, and with them its hash; no text is cut or padded.
+    if tokenizer.is_fast:
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+    if name == BUILTIN:
+        trust(tokenizer)
     for origin in ("is_local", "local_files_only"):  # a checkpoint is the same wherever θ_0 was
         tokenizer.init_kwargs.pop(origin, None)
     if not tokenizer.is_fast or tokenizer.eos_token_id is None:
@@ -206,17 +213,15 @@ def _two_tokens(model: Any, tokenizer: Any) -> tuple[int, int]:
     return min(ids), max(ids)
 
 
-def _unusable(name: str, error: Exception) -> UserError:
+def _unusable(name: str, error: BaseException) -> BaseException:
+    """The line for a library's failure; an interrupt stays what it is."""
+    if not is_failure(error):
+        return error
     if "trust_remote_code" in str(error):
         return UserError(f"model '{name}': needs code of its own, which geomix never runs")
     return UserError(
-        f"model '{name}': cannot be loaded as a causal LM with its tokenizer: {_first_line(error)}"
+        f"model '{name}': cannot be loaded as a causal LM with its tokenizer: {first_line(error)}"
     )
-
-
-def _first_line(error: Exception) -> str:
-    lines = (line.strip() for line in str(error).splitlines())
-    return next(filter(None, lines), type(error).__name__)
 
 
 def _check_hub(name: str) -> None:
@@ -231,7 +236,7 @@ def _check_hub(name: str) -> None:
     except Exception as error:  # the network raises anything
         raise UserError(
             f"model '{name}': no such local folder, and the hub did not give it: "
-            f"{_first_line(error)}"
+            f"{first_line(error)}"
         ) from None
 
 

@@ -43,6 +43,10 @@ class Verdict:
         target: the example's target.
         prediction: what greedy decoding gives; None where only the exact match was asked for and
             the answer was decoded no further than to where it can no longer be one.
+        cut: whether the prediction is only the answer's beginning: no end token came within the
+            target's length and `SLACK` tokens more (twice the length where the target ends in a
+            number of its own). All scores are those of that beginning: f1 and rouge_l of a model
+            that goes on without end are higher than the whole answer's would be.
         exact: whether the two agree after stripping and lower-casing; never where one is empty.
         alias: whether the prediction agrees so with any accepted answer.
         f1: words in common with the nearest accepted answer, 0 to 1.
@@ -58,6 +62,7 @@ class Verdict:
     prompt: str
     target: str
     prediction: str | None
+    cut: bool = False
     exact: bool
     alias: bool | None = None
     f1: float | None = None
@@ -96,30 +101,38 @@ def score(
     model, was_training = loaded.model, loaded.model.training
     model.eval()
     texts: list[str] = [""] * len(examples)
+    cut = [False] * len(examples)
     losses: list[float] = []
     left = _Open([], [])
     try:
         for part in chunks(range(len(examples)), batch_size):
             answers, nll, past = _teacher_forced(loaded, [examples[i] for i in part], width)
             losses += nll
+            for i, answer in zip(part, answers, strict=True):
+                cut[i] = not answer.ended
             found = _opened(loaded, examples, part, answers, texts, exact_only=exact_only)
             if past is not None and len(found.which) >= FROM_PAST * len(part):
                 rows = [i - part[0] for i in found.which]
-                _complete(loaded, examples, found, texts, batch_size, exact_only, (past, rows))
+                _complete(loaded, examples, found, texts, cut, batch_size, exact_only, (past, rows))
             else:  # a few are decoded together with those of other batches
                 left = _Open(left.which + found.which, left.known + found.known)
-        _complete(loaded, examples, left, texts, batch_size, exact_only)
+        _complete(loaded, examples, left, texts, cut, batch_size, exact_only)
     finally:
         model.train(was_training)
     verdict = judge_exact if exact_only else judge
     return [
-        verdict(example, text, nll, given=empty_right and not example.text.target)
-        for example, text, nll in zip(examples, texts, losses, strict=True)
+        verdict(example, text, nll, cut=ends, given=empty_right and not example.text.target)
+        for example, text, nll, ends in zip(examples, texts, losses, cut, strict=True)
     ]
 
 
 def judge(
-    example: TokenisedExample, prediction: str, nll: float, *, given: bool = False
+    example: TokenisedExample,
+    prediction: str,
+    nll: float,
+    *,
+    cut: bool = False,
+    given: bool = False,
 ) -> Verdict:
     """The verdict on a prediction.
 
@@ -127,6 +140,7 @@ def judge(
         example: what was asked.
         prediction: what was answered.
         nll: summed loss of the target tokens, in nats.
+        cut: whether the answer goes on.
         given: whether it counts as an exact match in any case.
     """
     prompt, target = example.text.prompt, example.text.target
@@ -135,6 +149,7 @@ def judge(
         prompt=prompt,
         target=target,
         prediction=prediction,
+        cut=cut,
         exact=given or exact(prediction, target),
         alias=given or matches_any(prediction, answers),
         f1=token_f1(prediction, answers),
@@ -146,7 +161,7 @@ def judge(
 
 
 def judge_exact(
-    example: TokenisedExample, said: str, nll: float, *, given: bool = False
+    example: TokenisedExample, said: str, nll: float, *, cut: bool = False, given: bool = False
 ) -> Verdict:
     """The verdict on the beginning of a prediction, which ends where it can no longer be right.
 
@@ -154,6 +169,7 @@ def judge_exact(
         example: what was asked.
         said: what was answered so far.
         nll: summed loss of the target tokens, in nats.
+        cut: whether the answer goes on.
         given: whether it counts as an exact match in any case.
     """
     target = example.text.target
@@ -163,6 +179,7 @@ def judge_exact(
         prompt=example.text.prompt,
         target=target,
         prediction=prediction,
+        cut=cut,
         exact=right,
         nll=nll,
         tokens=example.target_tokens,
@@ -244,28 +261,35 @@ def _complete(
     examples: Sequence[TokenisedExample],
     open_: _Open,
     texts: list[str],
+    cut: list[bool],
     batch_size: int,
     exact_only: bool,
     past: tuple[Past, Sequence[int]] | None = None,
 ) -> None:
-    """Set the text of each open answer; with `exact_only` it ends where it cannot be right."""
+    """Set the text of each open answer, and whether it was cut at its budget.
+
+    With `exact_only` it ends where it cannot be right.
+    """
     chosen = [examples[i] for i in open_.which]
 
     def hopeless(place: int, said: Sequence[int]) -> bool:
         text = text_of(loaded, [*open_.known[place], *said])
         return not may_become(text, chosen[place].text.target)
 
+    budgets = [_budget(loaded, e, len(k)) for e, k in zip(chosen, open_.known, strict=True)]
     rest = continuations(
         loaded,
         [[*e.ids[: e.target_start], *known] for e, known in zip(chosen, open_.known, strict=True)],
-        [_budget(loaded, e, len(known)) for e, known in zip(chosen, open_.known, strict=True)],
+        budgets,
         {example.labels[-1] for example in chosen},
         batch_size,
         hopeless if exact_only else None,
         past,
     )
-    for i, known, said in zip(open_.which, open_.known, rest, strict=True):
+    for i, known, said, most in zip(open_.which, open_.known, rest, budgets, strict=True):
         texts[i] = text_of(loaded, [*known, *said])
+        given_up = exact_only and not may_become(texts[i], examples[i].text.target)
+        cut[i] = len(said) == most or given_up
 
 
 def _budget(loaded: LoadedModel, example: TokenisedExample, known: int) -> int:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from geomix.atomic import file_hash, write_json, written_folder
 from geomix.config_train import StopConfig
-from geomix.errors import UserError
+from geomix.errors import UserError, one_line
 from geomix.model.load import LoadedModel
 from geomix.train.events import SecondMoments
 from geomix.train.optimiser import EPS, load_optimiser, optimiser_state
@@ -226,7 +226,13 @@ def saved_second_moments(checkpoint: Checkpoint, stage: int, steps: int) -> Seco
         stage: its index.
         steps: optimiser steps until then.
     """
-    return SecondMoments(stage, steps, EPS, partial(load_file, checkpoint.path / SECOND_MOMENTS))
+    return SecondMoments(stage, steps, EPS, partial(_tensors, checkpoint.path / SECOND_MOMENTS))
+
+
+def _tensors(file: Path) -> dict[str, Tensor]:
+    with one_line(f"{file}: cannot be read"):
+        found: dict[str, Tensor] = load_file(file)
+    return found
 
 
 def training_state(
@@ -256,7 +262,7 @@ def restore(
     """
     if not checkpoint.is_within:
         return
-    state = load_file(checkpoint.path / OPTIMISER)
+    state = _tensors(checkpoint.path / OPTIMISER)
     load_adapters(model, _within(state, _ADAPTER))
     parameters = dict(model.named_parameters())
     if shares is not None:

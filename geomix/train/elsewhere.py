@@ -169,6 +169,11 @@ def taken_steps(config: RunConfig) -> dict[int, int]:
     return {index: steps for index, (_, steps) in _found(config).items()}
 
 
+def taken_folders(config: RunConfig) -> dict[int, Path]:
+    """The folders of those stages, by index; raises as `taken_steps`."""
+    return {index: folder for index, (folder, _) in _found(config).items()}
+
+
 def _found(config: RunConfig) -> dict[int, tuple[Path, int]]:
     """Folder and steps of the stages that are taken, by index."""
     return {

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from geomix.atomic import append_json_line, write_json, write_text
 from geomix.config import RunConfig
-from geomix.data.batch import with_padding_loss
-from geomix.data.chat import chat_format
+from geomix.data.chat import ChatFormat, chat_format
 from geomix.data.describe import listed
 from geomix.data.example import TokenisedExample
 from geomix.data.stage import StagePlan
@@ -68,6 +67,7 @@ class Engine:
         taken: stages that are taken from other runs, by index.
         known_steps: of stages that have as many as another run's, by index.
         workers: the processes that share the training.
+        chat: the run's chat format; None reads the template of the configuration as it is now.
     """
 
     config: RunConfig
@@ -80,6 +80,7 @@ class Engine:
     taken: Mapping[int, Taken] = field(default_factory=dict)
     known_steps: Mapping[int, int] = field(default_factory=dict)
     workers: Workers = ALONE
+    chat: ChatFormat | None = None
 
     def train(self, plans: Sequence[StagePlan], start: Checkpoint | None = None) -> None:
         """Train every stage, or those that a checkpoint leaves.
@@ -94,17 +95,11 @@ class Engine:
         """
         check_workers(self.config, self.workers)
         tokenizer = self.loaded.tokenizer
-        chat = chat_format(self.config.chat_template, tokenizer)
+        again = "newline-loss" in self.config.paper_literal
+        chat = self.chat or chat_format(self.config.chat_template, tokenizer, newline_loss=again)
         stages = stages_of(self.config, plans, tokenizer, chat, self.known_steps)
-        for stage in stages if self.workers.main else ():
-            described = stage.described(dict(self.evaluated), chat)
-            file = self._folder(stage) / "data.json"
-            check_unchanged(file, described)
-            if stage.index in self.taken:
-                check_taken(self.taken[stage.index].folder / "data.json", described, stage)
-            write_json(file, described)
-            write_text(self._folder(stage) / "examples.jsonl", listed(stage.plan))
         if self.workers.main:
+            self._keep_data(stages, chat)
             self.run.truncate_metrics(start.position.metrics if start else 0)
         retention = Retention(
             self.config, self.loaded, self.run, stages, self.evaluated, self.workers
@@ -115,6 +110,19 @@ class Engine:
                 self._take(stage, retention, self.taken[stage.index])
             else:
                 self._stage(stage, retention, start if stage.index == first else None)
+
+    def _keep_data(self, stages: Sequence[Stage], chat: ChatFormat) -> None:
+        """Write what the stages train on, once all of it is what it was; what is there stays."""
+        known = [stage.described(dict(self.evaluated), chat) for stage in stages]
+        for stage, described in zip(stages, known, strict=True):
+            check_unchanged(self._folder(stage) / "data.json", described)
+            if stage.index in self.taken:
+                check_taken(self.taken[stage.index].folder / "data.json", described, stage)
+        for stage, described in zip(stages, known, strict=True):
+            file = self._folder(stage) / "data.json"
+            if not file.exists():
+                write_text(file.with_name("examples.jsonl"), listed(stage.plan))
+                write_json(file, described)
 
     def _take(self, stage: Stage, retention: Retention, taken: Taken) -> None:
         """θ before the stage → θ after it, as another run trained it."""
@@ -203,10 +211,7 @@ class Engine:
         rate = stage.rate(step)
         for group in setup.stepper.optimiser.param_groups:
             group["lr"] = rate
-        sources = stage.batch(indices)
-        if "padding-loss" in self.config.paper_literal:
-            sources = with_padding_loss(sources)
-        result = setup.stepper.step(sources)
+        result = setup.stepper.step(stage.batch(indices))
         check_finite(stage.name, step + 1, loss=result.loss, gradient_norm=result.gradient_norm)
         at = {"event": "step", "stage": stage.index, "step": step + 1, "lr": rate}
         asked = {key: value for key, value in asdict(result).items() if value is not None}

@@ -32,6 +32,8 @@ class SetResult:
         rouge_l: mean longest common subsequence with the target (ROUGE-L, F-measure).
         final_number: share that ends in the target's number, over the examples whose target holds
             `#### number` (GSM8K); None where none does.
+        cut: share of answers that did not end within the target's length and a few tokens more, so
+            that only their beginning was scored (`geomix.model.score.Verdict`).
         kl: mean KL divergence from the model that the stage began with, over answer positions of
             the set's probe, in nats; None where that is not measured.
 
@@ -45,6 +47,7 @@ class SetResult:
     token_f1: float | None
     rouge_l: float | None
     final_number: float | None
+    cut: float | None = None
     kl: float | None = None
 
 
@@ -58,6 +61,7 @@ def summarise(verdicts: Sequence[Verdict], reduction: Reduction) -> SetResult:
         token_f1=percent(verdict.f1 for verdict in verdicts),
         rouge_l=percent(verdict.rouge_l for verdict in verdicts),
         final_number=percent(verdict.final_number for verdict in verdicts),
+        cut=None if verdicts[0].f1 is None else percent(verdict.cut for verdict in verdicts),
     )
 
 

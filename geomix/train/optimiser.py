@@ -28,7 +28,7 @@ def make_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     )
 
 
-def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
+def learning_rate(step: int, steps: int, config: TrainConfig, *, from_zero: bool = False) -> float:
     """Learning rate of a step.
 
     The warm-up's first step already moves (1/n of the peak, not 0): a snapshot after one step is
@@ -38,8 +38,12 @@ def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
         step: 0 for the first step of the schedule.
         steps: how many steps the schedule has.
         config: peak, warm-up, shape and decay.
+        from_zero: whether the warm-up's first step has rate 0 all the same, and step i of n has
+            i/n of the peak, as transformers' schedules do.
     """
     warmup = math.ceil(config.warmup * steps)
+    if step < warmup and from_zero:
+        return config.lr * step / warmup
     if step < warmup:
         return config.lr * (step + 1) / (warmup + 1)
     progress = (step - warmup) / max(1, steps - warmup)

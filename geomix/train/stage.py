@@ -6,13 +6,15 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from geomix.config import RunConfig, StageConfig
+from geomix.config import Quirk, RunConfig, StageConfig
+from geomix.data.batch import with_padding_loss
 from geomix.data.chat import ChatFormat
-from geomix.data.describe import content_hash, describe
+from geomix.data.describe import content_hash, describe, tokens_hash
 from geomix.data.example import TokenisedExample
 from geomix.data.stage import MIXED, StagePlan, planned_steps
 from geomix.data.template import tokenise_all
@@ -21,7 +23,7 @@ from geomix.reading import all_of, read_json
 from geomix.train.optimiser import learning_rate
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Stage:
     """One stage of a run.
 
@@ -34,6 +36,7 @@ class Stage:
         steps: optimiser steps, unless a rule ends it earlier.
         before: steps of the stages before it.
         all_steps: steps of the whole run.
+        literal: what it does as the paper's published code (`paper_literal`).
     """
 
     index: int
@@ -44,6 +47,7 @@ class Stage:
     steps: int
     before: int
     all_steps: int
+    literal: tuple[Quirk, ...] = ()
 
     @property
     def own(self) -> list[TokenisedExample]:
@@ -62,10 +66,11 @@ class Stage:
 
     def rate(self, step: int) -> float:
         """Learning rate of a step of the stage, from 0."""
-        train = self.config.train
+        train, from_zero = self.config.train, "zero-warmup" in self.literal
         if train.schedule_over == "run":
-            return learning_rate(self.before + step, self.all_steps, train)
-        return learning_rate(step, self.steps, train)
+            at = self.before + step
+            return learning_rate(at, self.all_steps, train, from_zero=from_zero)
+        return learning_rate(step, self.steps, train, from_zero=from_zero)
 
     @property
     def mean_batch(self) -> float:
@@ -74,11 +79,20 @@ class Stage:
         return trained / self.plan.steps(1, self.config.train.batch_size)
 
     def batch(self, indices: Sequence[int]) -> dict[str, list[TokenisedExample]]:
-        """The examples of one step by source."""
-        return {
+        """The examples of one step by source, padded where padding carries loss."""
+        found = {
             name: [self.tokenised[name][i] for i in places]
             for name, places in self.plan.by_set(indices).items()
         }
+        if "padding-loss" not in self.literal:
+            return found
+        return with_padding_loss(found, self._longest if "pad-to-set" in self.literal else None)
+
+    @cached_property
+    def _longest(self) -> int:
+        """Tokens of the longest example that the stage trains on."""
+        trained = [self.tokenised[name] for name, part in self.plan.sets.items() if part.trained]
+        return max(len(example.ids) for examples in trained for example in examples)
 
     def described(
         self, evaluated: dict[str, Sequence[TokenisedExample]], chat: ChatFormat
@@ -86,7 +100,11 @@ class Stage:
         """What `data.json` says: counts, sources and hashes."""
         found = describe(self.plan, self.tokenised)
         found["evaluated"] = {
-            name: {"examples": len(sets), "sha256": content_hash([e.text for e in sets])}
+            name: {
+                "examples": len(sets),
+                "sha256": content_hash([e.text for e in sets]),
+                "tokens_sha256": tokens_hash(sets),
+            }
             for name, sets in evaluated.items()
         }
         found["chat"] = asdict(chat.literals(1))
@@ -120,6 +138,7 @@ def stages_of(
             steps[index],
             sum(steps[:index]),
             sum(steps),
+            config.paper_literal,
         )
         for index, plan in enumerate(plans)
     ]
@@ -147,13 +166,31 @@ def check_unchanged(file: Path, described: dict[str, Any]) -> None:
     known = read_json(file) if file.exists() else {}
     for part in ("sets", "evaluated") if known else ():
         for name, found in described[part].items():
-            if known.get(part, {}).get(name, {}).get("sha256") != found["sha256"]:
+            before = known.get(part, {}).get(name, {})
+            if before.get("sha256") != found["sha256"]:
                 source = found.get("source", {})
                 where = source.get("path") or source.get("name") or "the source"
                 raise UserError(
                     f"{file}: {name} is not what it was when the run began; restore "
                     f"{where} or begin a new run"
                 )
+            tokens = found.get("tokens_sha256")
+            if before.get("tokens_sha256", tokens) != tokens:
+                raise other_tokens(file, name)
+    chat = _as_json(described.get("chat"))
+    if known.get("chat", chat) != chat:
+        raise UserError(
+            f"{file}: the chat template writes another text than when the run began; restore it "
+            "or begin a new run"
+        )
+
+
+def other_tokens(file: Path, name: str) -> UserError:
+    """The line for a set of which a run would make other tokens than when it began."""
+    return UserError(
+        f"{file}: {name} becomes other tokens than when the run began, as the model's tokenizer "
+        "or the chat template is another; restore it or begin a new run"
+    )
 
 
 def check_described(file: Path) -> None:
@@ -190,7 +227,18 @@ def check_taken(file: Path, described: dict[str, Any], stage: Stage) -> None:
     key = f"stages[{stage.index}].from"
     if theirs != described["sets"][name]["sha256"]:
         raise UserError(f"{key}: {file}: trained on other examples than this run's {name}")
-    if known.get("chat") != json.loads(json.dumps(described["chat"])):  # tuples are lists there
+    if known.get("chat") != _as_json(described["chat"]):
         raise UserError(
             f"{key}: {file}: trained in another chat format; set chat_template as there"
         )
+    mine = described["sets"][name]["tokens_sha256"]
+    if known["sets"][name].get("tokens_sha256", mine) != mine:
+        raise UserError(
+            f"{key}: {file}: trained on other tokens than this run's {name}; is its tokenizer "
+            "another?"
+        )
+
+
+def _as_json(value: Any) -> Any:
+    """A value as JSON gives it back: tuples are lists there."""
+    return json.loads(json.dumps(value))

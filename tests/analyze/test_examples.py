@@ -58,7 +58,7 @@ def past(
     assert result.exit_code == 0, result.output
     run = open_run(folder / "made")
     ready = prepared_arms(stored_configs(run), CPU)
-    return Revisit(run, stored_configs(run)[""], ready, ready.prepared[""])
+    return Revisit(run, stored_configs(run)[""], ready, ready.prepared[""], ready.chats[""])
 
 
 def points(past: Revisit) -> dict[str, Point]:
@@ -178,7 +178,7 @@ def _probing_all(past: Revisit) -> Revisit:
     assert past.config.record is not None
     record = past.config.record.model_copy(update={"probes": 99})
     config = past.config.model_copy(update={"record": record})
-    return Revisit(past.arm, config, past.ready, past.prepared)
+    return Revisit(past.arm, config, past.ready, past.prepared, past.chat)
 
 
 def test_every_table_is_full(past: Revisit) -> None:
@@ -212,7 +212,7 @@ def test_every_table_is_full(past: Revisit) -> None:
 
 def test_without_probe_sets(past: Revisit) -> None:
     config = past.config.model_copy(update={"record": None})
-    bare = Revisit(past.arm, config, past.ready, past.prepared)
+    bare = Revisit(past.arm, config, past.ready, past.prepared, past.chat)
     with pytest.raises(UserError, match="no probe sets"):
         example_geometry(bare, points(past)["θ_0"], past.stages()[0], "layer", 9)
 

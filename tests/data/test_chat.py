@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from geomix.data import chat
-from geomix.data.chat import Literals, chat_format
+from geomix.data import bounded, chat
+from geomix.data.chat import Literals, Template, chat_format
 from geomix.data.example import IGNORED, Example
-from geomix.data.template import tokenise
+from geomix.data.template import tokenise, tokenise_all
 from geomix.errors import UserError
 
 CHATML = (
@@ -92,6 +92,8 @@ EXPECTED = {
 }
 """What two exchanges look like, loss in ⟦ ⟧: contents as they are, whatever the template strips."""
 
+TRUE = "{{ messages[0].content }}{{ messages[1].content }}"
+
 TALK = Example("c", "\nd", earlier=((" a\n", "b "),))
 
 
@@ -166,18 +168,22 @@ def test_every_exchange_has_the_texts_around_it(tokenizer: Any) -> None:
 def test_a_template_is_rendered_once_for_each_length(
     tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokenizer.chat_template = CHATML
-    render, asked = tokenizer.apply_chat_template, []
+    """And what a batch needs in one child, whichever format of the same template asks."""
+    tokenizer.chat_template = CHATML + "{# once #}"
+    asked = []
 
-    def counted(messages: list[dict[str, str]], **options: Any) -> Any:
-        asked.append(len(messages))
-        return render(messages, **options)
+    def counted(work: str, request: Any, count: int) -> Any:
+        asked.append([len(messages) for messages in request["conversations"]])
+        return bounded.answers(work, request, count)
 
-    monkeypatch.setattr(tokenizer, "apply_chat_template", counted)
-    chat = chat_format("tokenizer", tokenizer)
-    for n in (1, 2, 1, 2, 3):
-        chat.literals(n)
-    assert asked == [2, 4, 6]
+    monkeypatch.setattr(chat, "answers", counted)
+    for _ in range(2):
+        made = chat_format("tokenizer", tokenizer)
+        for n in (1, 2, 1, 2):
+            made.literals(n)
+        tokenise_all(tokenizer, [Example("a", "b", earlier=(("c", "d"),) * n) for n in range(5)])
+        made.prepare({1, 2, 5, 4})
+    assert asked == [[2], [4], [8, 10]]
 
 
 @pytest.mark.parametrize(
@@ -244,21 +250,92 @@ def test_a_file_that_is_no_text_is_one_line(tokenizer: Any, tmp_path: Path) -> N
             chat_format(str(path), tokenizer)
 
 
-def test_a_template_that_takes_for_ever_is_interrupted(
-    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        # The sandbox bounds each loop; two of them, one in the other, would run for hours.
+        (
+            "{% for i in range(99999) %}" * 2 + "{% endfor %}" * 2,
+            "TimeoutError: not done after 0.2",
+        ),
+        ("{{ 7 ** (7 ** 9) }}", "TimeoutError: not done after 0.2 seconds"),
+        ("{{ '%999999999d' % 1 }}", "MemoryError"),
+        ("{{ [0] * 999999999 }}", "MemoryError"),
+        ("{{ 'ab'.replace('', 'x' * 99999) * 9999 }}", "MemoryError"),
+        ("{{ 'ab' | indent(999999999, true) }}", "MemoryError"),
+        ("{{ 'ab' * 999999 }}", "at most 1,000,000 are taken"),
+        ("{{ raise_exception }}", "which is another text in every process"),
+        ("{{ '\\ud800' }}", "UnicodeEncodeError"),
+        ("{% set ns = namespace(_x=1) %}", "cannot store underscore-prefixed"),
+    ],
+)
+def test_a_template_cannot_take_more_than_its_share(
+    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, says: str
 ) -> None:
-    """The sandbox bounds each loop; two of them, one in the other, would run for hours."""
-    monkeypatch.setattr(chat, "PATIENCE", 0.2)
-    before = signal.getsignal(signal.SIGPROF)
-    loop = "{% for i in range(99999) %}"
-    file = tmp_path / "loop.jinja"
-    file.write_text(loop * 2 + "{% endfor %}" * 2)
-    with pytest.raises(UserError, match=r"TimeoutError: not done after 0\.2 seconds$"):
+    monkeypatch.setattr(bounded, "SECONDS", 0.2)
+    file = tmp_path / "greedy.jinja"
+    file.write_text(body + TRUE)
+    with pytest.raises(UserError, match=r"^chat template '.*greedy.jinja' with 1 exchange: ") as it:
         chat_format(str(file), tokenizer)
-    file.write_text("{{ messages[0].content }}{{ messages[1].content }}")
+    assert says in str(it.value)
+    assert "\n" not in str(it.value)
+    file.write_text(TRUE)
     assert chat_format(str(file), tokenizer).literals(1).end == "</s>"
-    assert signal.getitimer(signal.ITIMER_PROF) == (0.0, 0.0), "nothing is interrupted later"
-    assert signal.getsignal(signal.SIGPROF) is before
+
+
+def test_a_template_is_bounded_in_a_thread_too(tokenizer: Any, tmp_path: Path) -> None:
+    file = tmp_path / "true.jinja"
+    file.write_text(TRUE + "{# in a thread #}")
+    with ThreadPoolExecutor(1) as pool:
+        made = pool.submit(chat_format, str(file), tokenizer).result()
+    assert made.literals(1).end == "</s>"
+
+
+FEATURES = """{{- bos_token }}{%- set ns = namespace(n=0, last=none) %}
+{%- macro head(role, n=1) -%}<|{{ role }}|{{ n }}>{%- endmacro %}
+{% generation %}inside{% endgeneration %}{{ dict(a=1, b="<é>") | tojson(indent=2) }}
+{{ dict.fromkeys(["x"], 1) | tojson }}{{ tools is none }}{{ documents is none }}{{ no | d("u") }}
+{%- for m in messages %}
+    {%- if loop.index0 > 7 %}{% break %}{% endif %}
+    {%- set ns.n = ns.n + 1 %}{% set ns.last = m %}
+    {{ head(m.role, ns.n) }}
+    {% if m.role == "user" %}{% continue %}{% endif %}{{ m['content'] | trim }}
+{%- endfor %}
+{{- strftime_now is defined }}{{ add_generation_prompt }}{{ (messages | last).content[::-1] }}
+"""
+
+
+@pytest.mark.parametrize("template", [*EXPECTED, FEATURES])
+def test_a_template_is_rendered_as_transformers_does(tokenizer: Any, template: str) -> None:
+    """Whose own rendering is the reference: filters, globals, extensions, white space."""
+    messages = [
+        {"role": role, "content": f" {role} {i}\n"}
+        for i in range(3)
+        for role in ("user", "assistant")
+    ]
+    wanted = tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False)
+    request = {
+        "template": template,
+        "now": "2026-01-02T03:04:05",
+        "special": tokenizer.special_tokens_map,
+        "conversations": [messages],
+    }
+    assert bounded.answers("render", request, 1) == ([{"text": wanted}], "")
+
+
+def test_a_template_sees_the_moment_that_it_is_given_and_draws_the_same(tokenizer: Any) -> None:
+    text = "{{ strftime_now('%d %b %Y %H:%M') }} {{ range(99999) | random }} {{ lipsum(1) }}" + TRUE
+    one, other, later = (
+        chat_format("x.jinja", tokenizer, Template(now, text + extra)).literals(1).before[0]
+        for now, extra in (
+            ("1999-12-31T23:59:00", ""),
+            ("1999-12-31T23:59:00", "{# rendered anew #}"),
+            ("2000-01-01T00:00:00", ""),
+        )
+    )
+    assert one.startswith("31 Dec 1999 23:59 ")
+    assert one == other
+    assert later == one.replace("31 Dec 1999 23:59", "01 Jan 2000 00:00")
 
 
 def test_a_tokenizer_without_an_end_token_is_refused(tokenizer: Any) -> None:

@@ -142,7 +142,7 @@ def furnished(desk: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     desk.write("loop.jinja", "{% for i in range(99999) %}" * 2 + "{% endfor %}" * 2)
     (desk.folder / "d.jinja").mkdir()
     os.mkfifo(desk.folder / "pipe.jinja")
-    monkeypatch.setattr("geomix.data.chat.PATIENCE", 0.2)
+    monkeypatch.setattr("geomix.data.bounded.SECONDS", 0.2)
     return desk
 
 

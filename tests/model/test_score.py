@@ -18,6 +18,7 @@ from geomix.model.gradient import plain_forward
 from geomix.model.load import LoadedModel, load_model
 from geomix.model.loss import correct_tokens
 from geomix.model.score import KnownAnswer, Verdict, exact_match, known_answer, mean_loss, score
+from geomix.train.evaluate import summarise
 from tests.teaching import teach
 
 WRONG = {
@@ -337,3 +338,21 @@ def test_texts_of_every_kind_are_scored(loaded: LoadedModel) -> None:
     texts = [Example("a", "日本"), Example("b\n", "\n x"), Example("c" * 50, "é" * 9)]
     verdicts = score(loaded, tokenise_all(loaded.tokenizer, texts), 2)
     assert [v.target for v in verdicts] == [t.target for t in texts]
+
+
+def test_an_answer_that_is_decoded_in_part_says_so(
+    half_taught: LoadedModel, facts: list[TokenisedExample]
+) -> None:
+    """Its scores are those of its beginning; all other answers end, right or wrong."""
+    for batch_size in (1, 12):
+        made = {v.target: v for v in score(half_taught, facts, batch_size)}
+        assert [target for target, v in made.items() if v.cut] == ["99 bottles"]
+        said = made["99 bottles"].prediction
+        assert said is not None
+        assert WRONG["99 bottles"].startswith(said)
+        assert said != WRONG["99 bottles"]
+    quick = {v.target: v for v in score(half_taught, facts, 12, exact_only=True)}
+    assert not any(v.cut for v in quick.values() if v.exact)
+    assert quick["99 bottles"].cut
+    assert summarise([*made.values()], "token").cut == pytest.approx(100 / 12)
+    assert summarise([*quick.values()], "token").cut is None

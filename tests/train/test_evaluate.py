@@ -22,12 +22,12 @@ VERDICT = Verdict(
 
 
 def test_every_score_by_hand() -> None:
-    """Of four examples three are right under another name, and two have a final number."""
+    """Of four examples three are right under another name, two have a final number, one is cut."""
     verdicts = [
         VERDICT,
         replace(VERDICT, exact=True, f1=1.0, final_number=True),
         replace(VERDICT, alias=False, f1=0.0, rouge_l=0.0, final_number=False),
-        replace(VERDICT, rouge_l=1.0),
+        replace(VERDICT, rouge_l=1.0, cut=True),
     ]
     assert summarise(verdicts, "token") == SetResult(
         n=4,
@@ -37,6 +37,7 @@ def test_every_score_by_hand() -> None:
         token_f1=50.0,
         rouge_l=37.5,
         final_number=50.0,
+        cut=25.0,
     )
 
 

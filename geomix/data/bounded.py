@@ -1,0 +1,124 @@
+"""Foreign templates and tokenizers, run in a child process within limits of time and memory.
+
+A guard in this process would wait for a call in C, and a list of dangerous operations would never
+be complete. A child that the system ends needs neither; it is started anew (never forked), so
+threads and CUDA here do not matter to it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+import psutil
+
+from geomix.errors import UserError
+
+SECONDS = 2.0
+"""CPU time that the work may take; real templates take milliseconds."""
+
+MEMORY = 512 * 2**20
+"""Bytes that the work may take beyond those of the child itself."""
+
+WALL = 30.0
+"""Seconds on the clock after which the child is ended, on a machine however busy."""
+
+_LOOK = 0.05
+"""Seconds between two looks at the child's memory, where the system does not limit it."""
+
+_MOST = 2 * 2**30
+"""Bytes of memory at which this process ends the child; above what a large vocabulary takes."""
+
+_SCRIPT = Path(__file__).with_name("child.py")
+
+
+def answers(work: str, request: Mapping[str, Any], count: int) -> tuple[list[Any], str]:
+    """Let a child do some work (`geomix.data.child`).
+
+    Args:
+        work: `render` or `encode`.
+        request: what that needs.
+        count: how many answers are expected.
+
+    Returns:
+        The answers, and why there are fewer than expected; empty where there are not.
+
+    Raises:
+        UserError: no process can be started.
+    """
+    asked = {"work": work, "seconds": SECONDS, "extra": MEMORY, **request}
+    found, why = _run(json.dumps(asked).encode())
+    lines = [json.loads(line) for line in found.splitlines() if line.endswith(b"}")]
+    if lines and "failed" in lines[-1]:
+        return lines[:-1], str(lines[-1]["failed"])
+    return lines, (why or "no answer") if len(lines) < count else ""
+
+
+def _run(request: bytes) -> tuple[bytes, str]:
+    """What the child wrote to stdout, and why it ended before its time."""
+    paths = os.pathsep.join(path for path in sys.path if path)  # what this process imports from
+    environment = {
+        **os.environ,
+        "PYTHONPATH": paths,
+        "PYTHONHASHSEED": "0",
+        "TOKENIZERS_PARALLELISM": "false",  # a thread a core would map more than the limit
+    }
+    with TemporaryFile() as asked:  # a pipe would have to be filled between the looks
+        asked.write(request)
+        asked.seek(0)
+        try:
+            child = subprocess.Popen(  # noqa: S603 (this interpreter, and a script of geomix)
+                [sys.executable, "-S", "-P", str(_SCRIPT)],
+                stdin=asked,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment,
+            )
+        except OSError as error:
+            raise UserError(f"{sys.executable}: cannot be started ({error.strerror})") from None
+        with child:
+            try:
+                why, said, complaint = _watched(child)
+            finally:
+                child.kill()
+    if not why and child.returncode:
+        if child.returncode == -signal.SIGPROF:
+            why = f"TimeoutError: not done after {SECONDS:g} seconds"
+        elif child.returncode < 0:  # the system lacks memory, or a library aborts
+            why = f"MemoryError: ended by signal {-child.returncode}"
+        else:
+            why = (complaint.decode(errors="replace").strip().splitlines() or ["no answer"])[-1]
+    return said, why
+
+
+def _watched(child: subprocess.Popen[bytes]) -> tuple[str, bytes, bytes]:
+    """Wait for the child; why it was ended here, and what it wrote."""
+    deadline, why = time.monotonic() + WALL, ""
+    while True:
+        try:
+            said, complaint = child.communicate(timeout=_LOOK)
+        except subprocess.TimeoutExpired:
+            if time.monotonic() > deadline:
+                why = f"TimeoutError: not done after {WALL:g} seconds"
+            elif _memory(child.pid) > _MOST:
+                why = "MemoryError"
+            if why:
+                child.kill()
+        else:
+            return why, said, complaint
+
+
+def _memory(pid: int) -> int:
+    """Bytes of memory that a process holds; 0 where it has ended."""
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0

@@ -1,0 +1,57 @@
+"""Foreign tokenizers: tried in a child process before this one meets them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+from weakref import WeakSet
+
+from geomix.data.bounded import answers
+from geomix.errors import UserError, one_line
+
+_TEXTS, _CHARACTERS = 20, 5_000
+"""How many texts are tried, and the most characters of each."""
+
+_known: WeakSet[Any] = WeakSet()
+_digests: set[bytes] = set()
+
+
+def trust(tokenizer: Any) -> None:
+    """Leave out the trial of a tokenizer that is geomix's own."""
+    _known.add(tokenizer)
+
+
+def where_of(tokenizer: Any) -> str:
+    """Name a tokenizer in a message."""
+    return f"model '{tokenizer.name_or_path}': its tokenizer"
+
+
+def check_tokenizer(tokenizer: Any, texts: Sequence[str]) -> None:
+    """Try a tokenizer on the first texts of a run, once, within limits of time and memory.
+
+    A regular expression that backtracks without end, a replacement that grows without end and a
+    panic are found there: the library can be interrupted by nothing else. What fails only on a
+    later text still ends in one line, but is not bounded in time.
+
+    Args:
+        tokenizer: a fast tokenizer of transformers.
+        texts: examples in their format.
+
+    Raises:
+        UserError: it fails, or takes too much.
+    """
+    if tokenizer in _known or not texts:
+        return
+    _known.add(tokenizer)
+    where = where_of(tokenizer)
+    with one_line(where):
+        description = tokenizer.backend_tokenizer.to_str()
+    digest = hashlib.sha256(description.encode()).digest()
+    if digest in _digests:
+        return
+    tried = [text[:_CHARACTERS] for text in texts[:_TEXTS]]
+    found, why = answers("encode", {"tokenizer": description, "texts": tried}, len(tried))
+    if why:
+        raise UserError(f"{where}: fails on {tried[len(found)]!r:.60}: {why}")
+    _digests.add(digest)
