@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from geomix.nearby import close_to
@@ -226,8 +227,10 @@ def _facts_alone(value: Any) -> Any:
 class DataConfig(SourceConfig):
     """The examples of one stage."""
 
-    limit: Annotated[int, Field(ge=1, le=10_000_000)] = 100
-    """How many examples."""
+    limit: Annotated[int, Field(ge=1, le=10_000_000)] | None = 100
+    """How many examples; 100 unless it is given. Null is all that there are: of a file or folder,
+    whose default it is, all rows but the last tenth, which is held out; of a published set, all of
+    the split."""
     split: Literal["train", "id", "held-out"] = "train"
     """`id`: unseen examples of the same distribution (the paper's in-domain stage 2)."""
     familiar: Annotated[
@@ -237,6 +240,16 @@ class DataConfig(SourceConfig):
         ),
     ] = None
     """Whether facts that the base model knows are left out, or are the only ones; null asks not."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_of_a_file(cls, values: Any, info: ValidationInfo) -> Any:
+        """Let a file or folder that is given without a limit be read to its end."""
+        if not isinstance(values, dict) or "limit" in values:
+            return values
+        source, named = values.get("source"), (info.context or {}).get("sources") or ()
+        own = isinstance(source, str) and source not in named and is_path(source)
+        return {**values, "limit": None} if own else values
 
 
 class MixConfig(SourceConfig):
