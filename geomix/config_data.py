@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -101,17 +102,25 @@ def _known_source(name: str, info: ValidationInfo) -> str:
     known = (info.context or {}).get("sources")
     if known is None or name in known or is_path(name) or is_hub_id(name):
         return name
+    raise ValueError(unknown_source(name, known))
+
+
+def unknown_source(name: str, known: Collection[str]) -> str:
+    """What to say of a name that is no source, with what was probably meant.
+
+    Args:
+        name: as it was given; neither registered nor here, nor a hub id.
+        known: the registered names.
+    """
     near = close_to(Path(name)) if "\0" not in name else None
     if "/" in name or "." in name:
-        raise ValueError("no such file" + f"; did you mean '{near}'?" * bool(near))
+        return "no such file" + f"; did you mean '{near}'?" * bool(near)
     if close := difflib.get_close_matches(name.lower(), known, n=1):
-        raise ValueError(f"unknown source; did you mean '{close[0]}'?")
+        return f"unknown source; did you mean '{close[0]}'?"
     if near and file_suffix(near):
-        raise ValueError(f"unknown source; did you mean '{near}'?")
+        return f"unknown source; did you mean '{near}'?"
     files = ", ".join(FILE_SUFFIXES)
-    raise ValueError(
-        f"unknown source; known: {', '.join(known)}, a file ({files}), a folder or owner/name"
-    )
+    return f"unknown source; known: {', '.join(known)}, a file ({files}), a folder or owner/name"
 
 
 JINJA_SUFFIX = ".jinja"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import cycle, islice
 from typing import Any, Literal
 
-from geomix.config_data import is_hub_id, is_own, is_path
+from geomix.config_data import is_hub_id, is_own, is_path, unknown_source
 from geomix.data import (
     arithmetic,
     factoids,
@@ -232,8 +232,7 @@ def source_named(name: str) -> Source:
         UserError: there is none.
     """
     if name not in SOURCES:
-        known = ", ".join(SOURCES)
-        raise UserError(f"unknown source '{name}'; known: {known}, a file or a hub id owner/name")
+        raise UserError(f"{name}: {unknown_source(name, SOURCES)}")
     return SOURCES[name]
 
 
