@@ -22,7 +22,7 @@ from geomix.data.probes import evaluation_sets, probe_sets
 from geomix.data.registry import reading_once
 from geomix.data.stage import Choose, StagePlan, plan_stages, use_all
 from geomix.data.template import tokenise_all
-from geomix.errors import Interrupted, UserError
+from geomix.errors import Gathered, Interrupted, UserError
 from geomix.model.load import LoadedModel, load_model
 from geomix.parts import Environment, keep_part, warning
 from geomix.reading import read_json
@@ -107,8 +107,11 @@ def prepared_arms(
     bases = {base_of(config): None for config in arms.values()}  # in order, each once
     ready = Ready({})
     with reading_once():
+        mistakes = Gathered()
         for config in arms.values():
-            prepare(config)  # a mistake in the data shows before any model is loaded
+            with mistakes.each():
+                prepare(config)  # a mistake in the data shows before any model is loaded
+        mistakes.check()
         for base in reversed(bases):  # the first arm's last: it is the one to keep
             ready.loaded = load_base(base, device)
             for name, config in arms.items():

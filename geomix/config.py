@@ -122,14 +122,23 @@ class KLConfig(Strict):
     entry of the vocabulary, for each set."""
 
 
+def _none_is_never(value: Any) -> Any:
+    """`epochs: null` stands for `epochs: 0`."""
+    return 0 if value is None else value
+
+
 class EvaluateConfig(Strict):
     """When retention is measured: always at stage boundaries, and in between.
 
     At the boundaries all is measured, of every example. In between only loss and exact match are.
     """
 
-    epochs: CountOrNone = 1
-    """Every how many epochs; 0 for none of them."""
+    epochs: Annotated[
+        CountOrNone,
+        BeforeValidator(_none_is_never, json_schema_input_type=CountOrNone | None),
+    ] = 1
+    """Every how many epochs; 0 and null for none of them: then the boundaries of stages alone, and
+    what `steps` asks for."""
     steps: Count | None = None
     """Also after every so many steps of a stage: the stability gap closes before an epoch ends."""
     sample: Count | None = 128

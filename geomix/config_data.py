@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -16,6 +17,7 @@ from pydantic import (
     Field,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from geomix.nearby import close_to
@@ -100,17 +102,25 @@ def _known_source(name: str, info: ValidationInfo) -> str:
     known = (info.context or {}).get("sources")
     if known is None or name in known or is_path(name) or is_hub_id(name):
         return name
+    raise ValueError(unknown_source(name, known))
+
+
+def unknown_source(name: str, known: Collection[str]) -> str:
+    """What to say of a name that is no source, with what was probably meant.
+
+    Args:
+        name: as it was given; neither registered nor here, nor a hub id.
+        known: the registered names.
+    """
     near = close_to(Path(name)) if "\0" not in name else None
     if "/" in name or "." in name:
-        raise ValueError("no such file" + f"; did you mean '{near}'?" * bool(near))
+        return "no such file" + f"; did you mean '{near}'?" * bool(near)
     if close := difflib.get_close_matches(name.lower(), known, n=1):
-        raise ValueError(f"unknown source; did you mean '{close[0]}'?")
+        return f"unknown source; did you mean '{close[0]}'?"
     if near and file_suffix(near):
-        raise ValueError(f"unknown source; did you mean '{near}'?")
+        return f"unknown source; did you mean '{near}'?"
     files = ", ".join(FILE_SUFFIXES)
-    raise ValueError(
-        f"unknown source; known: {', '.join(known)}, a file ({files}), a folder or owner/name"
-    )
+    return f"unknown source; known: {', '.join(known)}, a file ({files}), a folder or owner/name"
 
 
 JINJA_SUFFIX = ".jinja"
@@ -226,8 +236,10 @@ def _facts_alone(value: Any) -> Any:
 class DataConfig(SourceConfig):
     """The examples of one stage."""
 
-    limit: Annotated[int, Field(ge=1, le=10_000_000)] = 100
-    """How many examples."""
+    limit: Annotated[int, Field(ge=1, le=10_000_000)] | None = 100
+    """How many examples; 100 unless it is given. Null is all that there are: of a file or folder,
+    whose default it is, all rows but the last tenth, which is held out; of a published set, all of
+    the split."""
     split: Literal["train", "id", "held-out"] = "train"
     """`id`: unseen examples of the same distribution (the paper's in-domain stage 2)."""
     familiar: Annotated[
@@ -237,6 +249,16 @@ class DataConfig(SourceConfig):
         ),
     ] = None
     """Whether facts that the base model knows are left out, or are the only ones; null asks not."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_of_a_file(cls, values: Any, info: ValidationInfo) -> Any:
+        """Let a file or folder that is given without a limit be read to its end."""
+        if not isinstance(values, dict) or "limit" in values:
+            return values
+        source, named = values.get("source"), (info.context or {}).get("sources") or ()
+        own = isinstance(source, str) and source not in named and is_path(source)
+        return {**values, "limit": None} if own else values
 
 
 class MixConfig(SourceConfig):

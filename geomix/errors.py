@@ -1,4 +1,4 @@
-"""The one exception for a user's mistake, and the one for being asked to end."""
+"""The one exception for a user's mistake, several at once, and the one for being asked to end."""
 
 from __future__ import annotations
 
@@ -16,6 +16,30 @@ class UserError(Exception):
     def __init__(self, *lines: str) -> None:
         super().__init__("\n".join(lines))
         self.lines = lines
+
+
+class Gathered:
+    """The mistakes of several places, which are told all at once, each one time."""
+
+    def __init__(self) -> None:
+        self.lines: dict[str, None] = {}
+
+    @contextmanager
+    def each(self) -> Iterator[None]:
+        """Keep the mistake of a block, which ends it."""
+        try:
+            yield
+        except UserError as error:
+            self.lines.update(dict.fromkeys(error.lines))
+
+    def check(self) -> None:
+        """Tell them.
+
+        Raises:
+            UserError: there are any.
+        """
+        if self.lines:
+            raise UserError(*self.lines)
 
 
 class Interrupted(Exception):  # noqa: N818 (nothing went wrong)

@@ -13,6 +13,7 @@ from geomix.atomic import write_text
 from geomix.config import RunConfig
 from geomix.config_file import Experiment
 from geomix.data.chat import moment
+from geomix.data.remarks import remarks
 from geomix.environment import describe_environment
 from geomix.errors import UserError
 from geomix.parts import Environment, keep_part, parts_before, warning
@@ -72,7 +73,7 @@ def run_experiment(
         display: gives the progress display of an arm, by its name ("" for a run without arms).
         stop: whether the process was asked to end.
         say: is told where the run is, once its folder is made.
-        warn: is told of a tracker that fails; None tells `say`.
+        warn: is told what is odd about the data, and of a tracker that fails; None tells `say`.
         begun: is given the run's folder, once it is made.
 
     Returns:
@@ -92,10 +93,24 @@ def run_experiment(
         with _begun(run, experiment, ready, workers, environment, say):
             workers.first(lambda: True)  # the folder is there
             begun(run.path)
+            if workers.main:
+                _tell_oddities(experiment.arms, ready, warn or say)
             with tracked(display, _with_runs(run, experiment.arms, workers), warn or say) as shown:
                 training = Training(run, shown, stop, workers, environment, warn or say)
                 training.arms(experiment.arms, ready, {})
     return run
+
+
+def _tell_oddities(
+    arms: Mapping[str, RunConfig], ready: Ready, warn: Callable[[str], object]
+) -> None:
+    """Tell what is odd about the data of any arm, each once."""
+    found = (
+        remarks(arms[name], one.plans, one.probes, one.evaluated)
+        for name, one in ready.prepared.items()
+    )
+    for line in dict.fromkeys(line for lines in found for line in lines):
+        warn(f"warning: {line}")
 
 
 def _free(folder: Path | None, name: str) -> str:

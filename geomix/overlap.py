@@ -84,7 +84,7 @@ def _sets_of(config: RunConfig) -> list[tuple[str, ExampleSet]]:
             )
     extra = config.record.mix if config.record else None
     if extra and not any(plan.mixed for plan in plans):  # else it is not looked at
-        passages = mixed_examples(extra, config.stages[0].data.limit, config.seed, 0)
+        passages = mixed_examples(extra, len(plans[0].own), config.seed, 0)
         if passages:  # a ratio of 0 gives none
             found.append(("record.mix", ExampleSet(MIXED, extra.source, passages)))
     return found

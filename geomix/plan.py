@@ -16,8 +16,9 @@ from geomix.console import Console
 from geomix.data.example import Example
 from geomix.data.probes import asks_familiarity, evaluation_sets, probe_sets
 from geomix.data.registry import reading_once
+from geomix.data.remarks import remarks
 from geomix.data.stage import MIXED, REPLAY, StagePlan, plan_stages, planned_steps
-from geomix.errors import UserError
+from geomix.errors import Gathered, UserError
 from geomix.record.schedule import snapshots
 from geomix.terminal import echo_json, plain_table
 
@@ -39,6 +40,8 @@ def show_plan(experiment: Experiment, *, as_json: bool = False) -> None:
     experiment, planned = plan(experiment)  # mistakes in the data show before torch is imported
     if not as_json:
         console.print(_plan_table(experiment, planned))
+        for line in remarks_on(experiment, planned):
+            console.print(f"warning: {line}", soft_wrap=not console.is_terminal)
     from geomix.cost import cost_of, cost_table, in_words
 
     costs = cost_of(experiment, planned)
@@ -49,6 +52,12 @@ def show_plan(experiment: Experiment, *, as_json: bool = False) -> None:
     free = shutil.disk_usage(Path.cwd()).free
     for line in in_words(costs, free):
         console.print(line, soft_wrap=not console.is_terminal)
+
+
+def remarks_on(experiment: Experiment, planned: dict[str, Planned]) -> list[str]:
+    """What is odd about the data of any arm, each once."""
+    found = (remarks(experiment.arms[arm], *parts) for arm, parts in planned.items())
+    return list(dict.fromkeys(line for lines in found for line in lines))
 
 
 def plan(experiment: Experiment) -> tuple[Experiment, dict[str, Planned]]:
@@ -70,10 +79,13 @@ def plan(experiment: Experiment) -> tuple[Experiment, dict[str, Planned]]:
 
         check_elsewhere(experiment.arms, hashes=False)
     found: dict[str, Planned] = {}
+    mistakes = Gathered()
     with reading_once():
         for arm, config in experiment.arms.items():
-            plans = plan_stages(config)
-            found[arm] = (plans, probe_sets(config, plans), evaluation_sets(config, plans))
+            with mistakes.each():
+                plans = plan_stages(config)
+                found[arm] = (plans, probe_sets(config, plans), evaluation_sets(config, plans))
+    mistakes.check()
     if elsewhere:
         arms = with_steps(experiment.arms, {arm: stages for arm, (stages, _, _) in found.items()})
         experiment = replace(experiment, arms=arms)
@@ -90,10 +102,10 @@ def _countable(config: RunConfig) -> None:
     asked = {f"stages[{i}].data.limit": stage.data.limit for i, stage in enumerate(config.stages)}
     asked |= {f"evaluate.sets.{name}.limit": d.limit for name, d in config.evaluate.sets.items()}
     for i, stage in enumerate(config.stages):
-        if stage.mix is not None:
+        if stage.mix is not None and stage.data.limit is not None:
             asked[f"stages[{i}].mix"] = int(stage.mix.ratio * stage.data.limit)
     for key, count in asked.items():
-        if count > MOST:
+        if count is not None and count > MOST:
             raise UserError(
                 f"{key}: {count:,} examples; a dry run counts up to {MOST:,}, give it fewer"
             )
@@ -185,4 +197,4 @@ def _facts(experiment: Experiment, planned: dict[str, Planned]) -> dict[str, Any
         arm: [_stage_facts(experiment, arm, i, stage) for i, stage in enumerate(planned[arm][0])]
         for arm in experiment.arms
     }
-    return {"name": experiment.name, "arms": arms}
+    return {"name": experiment.name, "arms": arms, "warnings": remarks_on(experiment, planned)}

@@ -120,7 +120,7 @@ def _stage_cells(index: int, stage: dict[str, Any]) -> Row:
         added.append(f"replay {stage['replay']['ratio']:g}")
     return (
         f"{index + 1} {stage['name']}".strip(),
-        f"{data['limit']} {data['source']}" + f" ({which})" * bool(which),
+        f"{data['limit'] or 'all'} {data['source']}" + f" ({which})" * bool(which),
         "; ".join(added) or "–",
         f"from {stage['from']}" if stage.get("from") else _training(train),
         stop_text(StopConfig.model_validate(stage["stop"])),

@@ -127,7 +127,7 @@ def test_a_conversation_is_cut_at_every_answer() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("nope",), "unknown source 'nope'; known: kvr, "),
+        (("nope",), "nope: unknown source; known: kvr, "),
         (("math",), "taken down"),
         (("kvr", "--path", "x"), "reads no 'path'"),
         (("kvr", "--template", "{x}"), "for files and hub ids only"),

@@ -74,7 +74,7 @@ def parquet_rows(path: Path, wanted: Collection[str] | None = None) -> Iterator[
 
 
 def _is_list_of_texts(leaf: Any) -> bool:
-    return leaf.max_repetition_level > 0 and leaf.physical_type == "BYTE_ARRAY"
+    return bool(leaf.max_repetition_level and leaf.physical_type == "BYTE_ARRAY")
 
 
 def arrow_rows(path: Path, wanted: Collection[str] | None = None) -> Iterator[Row]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
+from geomix.data.duplicates import duplicates_in
 from geomix.data.example import Example, TokenisedExample
 from geomix.data.stage import StagePlan
 
@@ -50,7 +52,9 @@ def describe(
 ) -> dict[str, Any]:
     """`data.json`: sources, counts, hashes, and what each set weighs in the loss (w_A, w_M, …).
 
-    `distinct` is under `examples` where some are repeated. The weights are those of an epoch.
+    `distinct` is under `examples` where some are repeated; `duplicates` counts what stands there
+    twice, and `in_common` the own prompts that earlier stages have too. The weights are those of an
+    epoch.
 
     Args:
         plan: of the stage.
@@ -70,6 +74,7 @@ def describe(
                 "sha256": content_hash(part.examples),
                 "tokens_sha256": tokens_hash(tokenised[name]),
                 "dropped": part.dropped,
+                "duplicates": asdict(duplicates_in(part.examples)),
                 "trained": part.trained,
                 "effective_weight": {
                     "token": tokens[name] / all_tokens if part.trained else 0.0,
@@ -77,5 +82,6 @@ def describe(
                 },
             }
             for name, part in plan.sets.items()
-        }
+        },
+        "in_common": {name: asdict(found) for name, found in plan.in_common.items()},
     }

@@ -133,7 +133,8 @@ class Template:
         except ValueError as error:
             raise UserError(f"{origin}: template: {error}; write {{{{ for a brace") from None
         for _, name, form, conversion in parts:
-            if name is not None and (not name or form or conversion or set(name) & set("[]")):
+            odd = not name or form or conversion or "[" in name or "]" in name or "__" in name
+            if name is not None and odd:
                 raise UserError(f"{origin}: template: '{{{name}}}' is not a column's plain name")
         if not any(name for _, name, _, _ in parts):
             raise UserError(
@@ -170,8 +171,5 @@ def _column(row: Mapping[str, Any], name: str, role: str) -> str:
 
 
 def _filled(row: Mapping[str, Any], name: str) -> str:
-    try:
-        number = number_in(field_in(row, name), name)
-        return text_in(row, name) if number is None else number
-    except RowError as error:
-        raise RowError(f"template: {error}") from None
+    number = number_in(field_in(row, name), name)
+    return text_in(row, name) if number is None else number

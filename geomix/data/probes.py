@@ -22,7 +22,7 @@ from geomix.data.stage import (
     seed_of,
     use_all,
 )
-from geomix.errors import UserError
+from geomix.errors import Gathered, UserError
 
 HELD_OUT: Split = "held-out"
 """Name of the set that nobody trains on: the first stage's source, other examples."""
@@ -41,7 +41,7 @@ def probe_sets(
     mixed = next((plan.mixed for plan in plans if plan.mixed), [])
     first = config.stages[0].data
     if not mixed and config.record is not None:
-        mixed = mixed_examples(config.record.mix, first.limit, config.seed, 0, choose)
+        mixed = mixed_examples(config.record.mix, len(plans[0].own), config.seed, 0, choose)
     if mixed:
         sets[MIXED] = mixed
     if first.split != HELD_OUT:
@@ -64,15 +64,18 @@ def evaluation_sets(
     """
     trained = _questions(plans)
     sets = {}
+    mistakes = Gathered()
     for name, data in config.evaluate.sets.items():
-        sets[name] = own_examples(data, config, choose).examples
-        shared = [example for example in sets[name] if _question(example) in trained]
-        if shared and not (choose is use_all and asks_familiarity(config)):
-            raise UserError(
-                f"evaluate.sets.{name}: {len(shared)} of its {len(sets[name])} examples are "
-                f"trained on, such as {shared[0].prompt!r:.80}; take another split, or familiar: "
-                "only where the stages drop them"
-            )
+        with mistakes.each():
+            sets[name] = own_examples(data, config, choose).examples
+            shared = [example for example in sets[name] if _question(example) in trained]
+            if shared and not (choose is use_all and asks_familiarity(config)):
+                raise UserError(
+                    f"evaluate.sets.{name}: {len(shared)} of its {len(sets[name])} examples are "
+                    f"trained on, such as {shared[0].prompt!r:.80}; take another split, or "
+                    "familiar: only where the stages drop them"
+                )
+    mistakes.check()
     return sets
 
 

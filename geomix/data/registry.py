@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import cycle, islice
 from typing import Any, Literal
 
-from geomix.config_data import is_hub_id, is_path
+from geomix.config_data import is_hub_id, is_own, is_path, unknown_source
 from geomix.data import (
     arithmetic,
     factoids,
@@ -24,6 +24,7 @@ from geomix.data import (
     words,
 )
 from geomix.data.example import Example
+from geomix.data.rows import held_out_of
 from geomix.data.source import Found, Request, Source
 from geomix.errors import UserError
 
@@ -110,6 +111,8 @@ def select(
     Raises:
         UserError: the source cannot give what is asked of it.
     """
+    if request.every:
+        return _every(source, request, unusable)
     tried = count = request.count
     while True:
         has = found_in(source, replace(request, count=tried))
@@ -130,13 +133,33 @@ def select(
         passed = "".join(f", {n} {reason}" for reason, n in dropped.items())
         if given_up:
             passed += f" (given up after the first {len(reasons)} of its examples)"
-        end = f"; {advice.format(found=len(found))}" if found else ""
+        choices = f"; {left_over(len(found))}" if is_own(source) else ""
+        end = f"; {advice.format(found=len(found), left_over=choices)}" if found else ""
         if dropped and not found:
             end = "; no other is left: look at max_tokens and familiar"
         raise UserError(
             f"{has.origin}: {len(found)} examples found{has.among}{passed}, {count} asked for{end}"
         )
     return Selected(found, dict(dropped))
+
+
+def _every(source: str, request: Request, unusable: Unusable | None) -> Selected:
+    """All usable examples; nothing takes the places of those that are not."""
+    has = found_in(source, request)
+    reasons = unusable(has.examples) if unusable else [""] * len(has.examples)
+    kept = [example for example, reason in zip(has.examples, reasons, strict=True) if not reason]
+    dropped = Counter(filter(None, reasons))
+    if not kept and request.split == "train":
+        passed = "".join(f", {n} {reason}" for reason, n in dropped.items())
+        raise UserError(f"{has.origin}: 0 examples found{has.among}{passed}")
+    return Selected(kept, dict(dropped))
+
+
+def left_over(rows: int) -> str:
+    """What it costs to train on every row of a file, and the choice that keeps some."""
+    held = held_out_of(rows)
+    keeps = f", {rows - held} keeps {held}" if held else ""
+    return f"{rows} leaves nothing held out{keeps}"
 
 
 _read: ContextVar[dict[tuple[str, Request], Found] | None] = ContextVar("_read", default=None)
@@ -171,6 +194,8 @@ def _found_in(source: str, request: Request) -> Found:
         return own.found_in(source, request)
     found = source_named(source)
     _check(found, request)
+    if request.every and not (found.upstream and found.rows):
+        raise UserError(f"data source '{source}': limit: null: it has no end; give a number")
     try:
         return found.load(request)
     except ValueError as error:
@@ -207,8 +232,7 @@ def source_named(name: str) -> Source:
         UserError: there is none.
     """
     if name not in SOURCES:
-        known = ", ".join(SOURCES)
-        raise UserError(f"unknown source '{name}'; known: {known}, a file or a hub id owner/name")
+        raise UserError(f"{name}: {unknown_source(name, SOURCES)}")
     return SOURCES[name]
 
 

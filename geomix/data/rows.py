@@ -31,6 +31,9 @@ MOST_ROWS = 20_000
 POOL = 2
 """Of a streamed source, so many usable rows for each one that is asked for are chosen from."""
 
+MOST_CHARACTERS = 300_000_000
+"""Characters of all rows that are taken of a file at most."""
+
 _LISTED = 200  # characters of the names of a row's columns
 
 Convert = Callable[[Mapping[str, Any]], Example | None]
@@ -212,8 +215,15 @@ def by_share(
     return Found([kept[i] for i in order[: request.count].tolist()], origin, among)
 
 
+def held_out_of(rows: int) -> int:
+    """How many of a file's rows are held out unless `limit` says otherwise: a tenth, but one."""
+    return 0 if rows < 2 else max(1, (rows + 5) // 10)  # noqa: PLR2004 (rounded half up)
+
+
 def in_order(origin: str, rows: Iterable[Row], convert: Convert, request: Request) -> Found:
     """The first `count` rows; `held-out` takes those `after`. No row of those is left out.
+
+    Where every row is asked for, the last tenth is held out, or what comes `after`.
 
     Raises:
         UserError: a row that is asked for is not as it should be.
@@ -222,12 +232,15 @@ def in_order(origin: str, rows: Iterable[Row], convert: Convert, request: Reques
     if split == "id":
         raise UserError(f"{origin}: a file has no split 'id'; give those rows a file of their own")
     before = count if request.after is None else request.after
-    first = 0 if split == "train" else before
+    first = 0 if split == "train" or request.every else before
     found: list[Example] = []
+    characters = 0
     mistakes: list[tuple[str, str]] = []
     number = -1
     for number, (place, row) in enumerate(rows):
         if number >= first + count:
+            if request.every:
+                raise UserError(f"{origin}: more than {count:,} rows; set a limit")
             break
         if number < first:
             continue
@@ -238,9 +251,16 @@ def in_order(origin: str, rows: Iterable[Row], convert: Convert, request: Reques
             continue
         if example is not None:
             found.append(example)
+            characters += len(example.prompt) + len(example.target)
+            if characters > MOST_CHARACTERS:
+                what = f"more than {MOST_CHARACTERS:,} characters in the first {number + 1:,} rows"
+                raise UserError(f"{place}: {what}; set a smaller limit")
     raise_mistakes(origin, mistakes)
     if number < 0:
         return Found([], origin, " (it holds no rows)")
+    if request.every:
+        before = len(found) - held_out_of(len(found)) if request.after is None else before
+        found = found[:before] if split == "train" else found[before:]
     among = "" if split == "train" else f" in split '{split}' (what the first {before} leave over)"
     return Found(found, origin, among)
 

@@ -30,6 +30,8 @@ class Request:
         vocabulary: what `random-words` draws from.
         columns: which columns of the user's own rows are meant.
         template: prompt of the user's own rows, with columns in braces.
+        every: whether all that there are are meant, of the user's own rows but the held-out ones;
+            more than `count` is then a mistake.
         unanswered: whether questions without an answer are kept, with an empty target.
         after: how many of the user's own rows come before the held-out ones; None is `count`.
     """
@@ -45,6 +47,7 @@ class Request:
     template: str | None = None
     after: int | None = None
     unanswered: bool = False
+    every: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,17 +13,22 @@ import numpy as np
 
 from geomix.config import RunConfig, StageConfig
 from geomix.config_data import DataConfig, MixConfig, ReplayConfig, SourceConfig
+from geomix.data.duplicates import InCommon, prompts_in_common
 from geomix.data.example import Example
 from geomix.data.registry import Short, described, select
 from geomix.data.source import Request
 from geomix.data.split import Split
-from geomix.errors import UserError
+from geomix.errors import Gathered, UserError
 
 MIXED = "D_M"
 """Name of the mixed-in examples; a stage's own are `D_A`, `D_B`, … by its place."""
 
 REPLAY = "replay"
 """Name of the examples of earlier stages that are trained on again."""
+
+
+MOST_EVERY = 1_000_000
+"""Examples at most where all that there are are asked for."""
 
 
 def set_name(stage: int) -> str:
@@ -65,12 +70,14 @@ class StagePlan:
         sets: by name: the stage's own examples, then, if there are any, those of D_M and replay.
         reshuffled: whether every epoch has an order of its own.
         drop_last: whether an epoch's last, partial batch is left out.
+        in_common: by earlier stage's set, how many of the own prompts are asked there too.
     """
 
     name: str
     sets: dict[str, SourceSet]
     reshuffled: bool = True
     drop_last: bool = False
+    in_common: dict[str, InCommon] = field(default_factory=dict)
 
     @property
     def own(self) -> list[Example]:
@@ -148,30 +155,57 @@ def plan_stages(config: RunConfig, choose: Choose = use_all) -> list[StagePlan]:
         UserError: a source cannot give what the configuration asks for.
     """
     plans: list[StagePlan] = []
-    for index, stage in enumerate(config.stages):
-        name = set_name(index)
-        sets = {name: own_examples(stage.data, config, choose)}
-        if stage.mix is not None and stage.mix.ratio:
-            sets[MIXED] = _mixed(stage.mix, stage.data.limit, config.seed, index, choose)
-        if stage.replay is not None:
-            earlier = {plan.name: plan.own for plan in plans}
-            sets[REPLAY] = _replayed(stage.replay, earlier, config.seed, index)
-        literal = config.paper_literal
-        plan = StagePlan(name, sets, "fixed-order" not in literal, "drop-last" in literal)
-        if not plan.steps(1, stage.train.batch_size):
-            raise UserError(
-                f"stages[{index}]: its {plan.size} examples are fewer than a batch of "
-                f"{stage.train.batch_size}, which paper_literal's drop-last leaves out"
-            )
-        plans.append(plan)
+    mistakes = Gathered()
+    for index in range(len(config.stages)):
+        with mistakes.each():
+            plans.append(_plan_stage(config, index, plans, choose))
+    if mistakes.lines:
+        for data in config.evaluate.sets.values():
+            with mistakes.each():
+                own_examples(data, config, choose)
+    mistakes.check()
     return plans
+
+
+def _plan_stage(
+    config: RunConfig, index: int, before: Sequence[StagePlan], choose: Choose
+) -> StagePlan:
+    """The examples of one stage.
+
+    Args:
+        config: the run.
+        index: of the stage.
+        before: the stages before it, fewer where one of them cannot be planned.
+        choose: as in `plan_stages`.
+    """
+    stage, name = config.stages[index], set_name(index)
+    sets = {name: own_examples(stage.data, config, choose)}
+    if stage.mix is not None and stage.mix.ratio:
+        sets[MIXED] = _mixed(stage.mix, len(sets[name].examples), config.seed, index, choose)
+    if stage.replay is not None and len(before) == index:
+        earlier = {plan.name: plan.own for plan in before}
+        sets[REPLAY] = _replayed(stage.replay, earlier, config.seed, index)
+    literal = config.paper_literal
+    plan = StagePlan(
+        name,
+        sets,
+        "fixed-order" not in literal,
+        "drop-last" in literal,
+        prompts_in_common(sets[name].examples, {plan.name: plan.own for plan in before}),
+    )
+    if not plan.steps(1, stage.train.batch_size):
+        raise UserError(
+            f"stages[{index}]: its {plan.size} examples are fewer than a batch of "
+            f"{stage.train.batch_size}, which paper_literal's drop-last leaves out"
+        )
+    return plan
 
 
 def own_examples(data: DataConfig, config: RunConfig, choose: Choose = use_all) -> SourceSet:
     """The examples that a stage, or a set that is evaluated, names."""
     request = request_of(data, data.limit, seed_of(data, config.seed), data.split)
     request = replace(request, unanswered="empty-answers" in config.paper_literal)
-    advice = "set limit: {found}, or allow_repeat: true"
+    advice = "set limit: {found}, or allow_repeat: true{left_over}"
     found = select(data.source, request, _short(data), advice, partial(choose, data))
     source = described(data.source, request)
     if data.familiar is not None:
@@ -184,11 +218,12 @@ def _short(source: SourceConfig) -> Short:
 
 
 def request_of(
-    source: SourceConfig, count: int, seed: int, split: Split = "train", words: int = 50
+    source: SourceConfig, count: int | None, seed: int, split: Split = "train", words: int = 50
 ) -> Request:
-    """What a part of the configuration asks of its source."""
+    """What a part of the configuration asks of its source; a count of None is all that there is."""
     return Request(
-        count=count,
+        count=MOST_EVERY if count is None else count,
+        every=count is None,
         seed=seed,
         split=split,
         words=words,

@@ -155,7 +155,7 @@ def test_what_is_no_value_is_no_text(tmp_path: Path, value: str) -> None:
     assert f"it is {value}, no value at all; leave the row out" in said(file, count=1)
     columns = Columns(target="prompt")
     line = said(file, count=1, template="{n}?", columns=columns)
-    assert f"template: 'n' is {value}, no value at all" in line
+    assert f": 'n' is {value}, no value at all" in line
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ CONFIGS: dict[str, tuple[str | bytes, str]] = {
     "unknown dataset": (data("popqaa"), ".source: unknown source; did you mean 'popqa'? (given:"),
     "other capitals": (data("PopQA"), "did you mean 'popqa'?"),
     "unlike any dataset": (data("zzz"), "unknown source; known: kvr, triples, popqa"),
-    "unknown format": (data("x.txt"), "a file (.jsonl, .json, .csv, .tsv, .parquet)"),
+    "unknown format": (data("x.txt"), "no such file; did you mean 'x.jsonl'?"),
     "unknown subset": (data("lama, subset: trexx"), "no subset 'trexx'; known: trex, google_re"),
     "subset of none": (data("kvr, subset: x"), "'kvr': it has no subsets"),
     "path of a generated source": (data("kvr, path: x.jsonl"), "it is generated and reads no 'pat"),
