@@ -93,6 +93,18 @@ def main() -> None:
     help="Print stages, exact counts, steps, padding, memory and disk; run nothing.",
 )
 @click.option(
+    "--gpus",
+    type=click.IntRange(1, 65536),
+    metavar="N",
+    help="With --dry-run: plan for N GPUs, one a process [this machine].",
+)
+@click.option(
+    "--gpu-memory",
+    type=click.FloatRange(0, min_open=True),
+    metavar="GB",
+    help="With --dry-run: memory of each [80].",
+)
+@click.option(
     "--resume",
     type=click.Path(path_type=Path),
     metavar="RUN",
@@ -108,6 +120,8 @@ def train(
     only: tuple[str, ...],
     out: Path | None,
     dry_run: bool,
+    gpus: int | None,
+    gpu_memory: float | None,
     resume: Path | None,
     quiet: bool,
     as_json: bool,
@@ -124,6 +138,11 @@ def train(
 
     if quiet and (as_json or dry_run):
         raise UserError("--quiet: it prints next to nothing; leave out --json and --dry-run")
+    if (gpus is not None or gpu_memory is not None) and not dry_run:
+        raise UserError(
+            "--gpus, --gpu-memory: they are of a plan; add --dry-run, or start several processes "
+            "with torchrun --nproc_per_node N -m geomix train …"
+        )
     if resume is not None and (out is not None or dry_run):
         raise UserError(
             "--resume: it goes on in the run's own folder; leave out --out and --dry-run"
@@ -138,7 +157,7 @@ def train(
     if dry_run and experiment is not None:
         from geomix.plan import show_plan
 
-        show_plan(experiment, as_json=as_json)
+        show_plan(experiment, gpus=gpus, gib=gpu_memory, as_json=as_json)
         return
     from geomix.experiment import check_free
     from geomix.interrupt import EXIT

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,7 +121,7 @@ def _locate(node: Any, file: str, key: Key, document: Document) -> None:
             if inner in origins:
                 told = f"{origin}: given twice (first in line {origins[inner].line})"
                 document.mistakes[told] = line_of(origin)
-                _forget(origins, inner)
+                forget(origins, inner)
             origins[inner] = origin
             _locate(value, file, inner, document)
     elif isinstance(node, yaml.SequenceNode):
@@ -130,19 +131,38 @@ def _locate(node: Any, file: str, key: Key, document: Document) -> None:
             _locate(value, file, inner, document)
 
 
-def apply_text(document: Document, override: str) -> None:
-    """Apply one `--set key.path=value`."""
+def apply_text(
+    document: Document,
+    override: str,
+    check: Callable[[Document, Key, str], object] = lambda *_: None,
+) -> None:
+    """Apply one `--set key.path=value`.
+
+    Args:
+        document: what is changed.
+        override: the text.
+        check: is given the document before, the key and the text; raises if it must not be set.
+    """
+    value, key = value_of(override), key_of(override.partition("=")[0])
+    check(document, key, override)
+    assign(document, key, value, Origin(f"--set {shortened(override)}", None, ()))
+
+
+def value_of(override: str) -> Any:
+    """The value of a `--set key.path=value`.
+
+    Raises:
+        UserError: it has none, or no key, or the value is not YAML.
+    """
     name, equals, text = override.partition("=")
     if not equals or not name:
         raise UserError(
             f"--set {shortened(override)}: give key=value, such as stages.0.mix.ratio=2"
         )
     try:
-        value = yaml.safe_load(text)
+        return yaml.safe_load(text)
     except (yaml.YAMLError, *BAD_SCALARS):
         raise UserError(f"--set {shortened(override)}: the value is not YAML") from None
-    key = key_of(name)
-    assign(document, key, value, Origin(f"--set {shortened(override)}", None, ()))
 
 
 def key_of(name: str) -> Key:
@@ -174,7 +194,7 @@ def assign(document: Document, key: Key, value: Any, origin: Origin) -> None:
             node[part] = copy.deepcopy(value)
         else:
             node = node[part]
-    _forget(document.origins, key)
+    forget(document.origins, key)
     document.origins[key] = origin
 
 
@@ -201,7 +221,7 @@ def override(
             document.origins[(*key, *inner[len(written) :])] = origin
 
 
-def _forget(origins: dict[Key, Origin], key: Key) -> None:
+def forget(origins: dict[Key, Origin], key: Key) -> None:
     """Another value takes the place of what is at `key`, with all below it."""
     for stale in [known for known in origins if known[: len(key)] == key]:
         del origins[stale]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import math
 import re
 from collections.abc import Collection, Sequence
@@ -13,19 +12,19 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from geomix.config import RunConfig, StageConfig
+from geomix.config import RunConfig
+from geomix.config_arms import set_text
 from geomix.config_document import (
     Document,
     Key,
     Mistakes,
     Origin,
-    apply_text,
     line_of,
     override,
     parse,
     repeated,
 )
-from geomix.config_train import TrainConfig
+from geomix.config_suggest import suggestion
 from geomix.errors import UserError
 
 NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -79,7 +78,7 @@ def load(
     document, text = read_document(path)
     for change in overrides:
         try:
-            apply_text(document, change)
+            set_text(document, change)
         except UserError as error:
             document.mistakes.update(dict.fromkeys(error.lines, math.inf))
     notes = "".join(f"# --set {change}\n" for change in overrides)
@@ -224,7 +223,7 @@ def _told(document: Document, detail: Any, root: type[BaseModel]) -> tuple[Origi
     if no_text:
         return origin, "a key is a text; put it in quotes"
     if detail["type"] == "extra_forbidden":
-        return origin, f"unknown key{_suggestion(key, root)}"
+        return origin, f"unknown key{suggestion(key, root)}"
     if detail["type"] == "missing":
         return origin, "missing; it must be given"
     message = _KINDS.get(detail["type"]) or str(detail["msg"]).removeprefix("Value error, ")
@@ -258,36 +257,3 @@ def origin_of(document: Document, key: Key) -> Origin:
             return Origin(origin.file, origin.line, key)
     files = [origin.file for origin in document.origins.values()]
     return Origin(files[0] if files else "", None, key)
-
-
-def _suggestion(key: Key, root: type[BaseModel]) -> str:
-    """`; did you mean 'ratio'?`, or the keys that exist there."""
-    model = _model_at(key[:-1], root)
-    if model is None:
-        return ""
-    fields = [field.alias or name for name, field in model.model_fields.items()]
-    names = [*fields, *(["arms"] if model is RunConfig else [])]
-    close = difflib.get_close_matches(str(key[-1]), names, n=1)
-    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(names)}"
-
-
-def _model_at(key: Key, root: type[BaseModel]) -> type[BaseModel] | None:
-    """The class that describes the mapping at `key`."""
-    model = root
-    for part in key:
-        if part == "stages":
-            model = StageConfig
-        elif isinstance(part, str):
-            model = TrainConfig if part == "train" else _class_of(model, part)
-    return model
-
-
-def _class_of(model: type[BaseModel], name: str) -> type[BaseModel]:
-    """The model class in a field's annotation, through `Annotated` and `| None`."""
-    pending = [model.model_fields[name].annotation] if name in model.model_fields else []
-    while pending:
-        annotation = pending.pop()
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            return annotation
-        pending.extend(getattr(annotation, "__args__", ()))
-    return model

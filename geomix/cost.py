@@ -10,9 +10,11 @@ from rich.table import Table
 
 from geomix.config_file import Experiment
 from geomix.data.example import Example
-from geomix.data.stage import StagePlan
+from geomix.data.stage import StagePlan, planned_steps
 from geomix.disk import disk_of
 from geomix.estimate import Arm
+from geomix.model.shape import stand_in_shape
+from geomix.node import of_snapshot, of_step
 from geomix.record_cost import record_cost
 from geomix.terminal import plain_table
 
@@ -32,18 +34,21 @@ def cost_of(
     planned: Mapping[
         str, tuple[Sequence[StagePlan], Mapping[str, list[Example]], Mapping[str, list[Example]]]
     ],
+    processes: int = 1,
 ) -> dict[str, Any]:
     """Padding, memory and disk of every stage; bytes, and null where they are not known.
 
     Args:
         experiment: the configuration.
         planned: of each arm its stages, its probe sets and the sets that it evaluates besides.
+        processes: that train together; the memory is that of each.
 
     Raises:
         UserError: a model that is here cannot be used.
     """
     arms = {
-        name: _arm_cost(Arm(config, *planned[name])) for name, config in experiment.arms.items()
+        name: _arm_cost(Arm(config, *planned[name]), processes)
+        for name, config in experiment.arms.items()
     }
     highest = [stage["memory"] for arm in arms.values() for stage in arm["stages"]]
     highest += [arm["snapshot_memory"] for arm in arms.values()]
@@ -52,13 +57,14 @@ def cost_of(
     within = [disk["within"] for disk in written]
     return {
         "arms": arms,
+        "processes": processes,
         "memory": max((m for m in highest if m is not None), default=None),
         "disk": None if None in kept else sum(kept),
         "disk_within": None if None in within else max(within),
     }
 
 
-def _arm_cost(arm: Arm) -> dict[str, Any]:
+def _arm_cost(arm: Arm, processes: int) -> dict[str, Any]:
     """One arm: its model, and each stage."""
     stages = []
     for index in range(len(arm.plans)):
@@ -67,7 +73,8 @@ def _arm_cost(arm: Arm) -> dict[str, Any]:
             {
                 "stage": arm.config.stage_name(index),
                 "taken": taken,
-                **(_STILL if taken else _training(arm, index)),
+                "checkpointing": arm.config.stages[index].train.gradient_checkpointing,
+                **(_STILL if taken else _training(arm, index, processes)),
                 "size": size and asdict(size),
                 "disk": asdict(disk_of(arm, index)),
             }
@@ -75,23 +82,26 @@ def _arm_cost(arm: Arm) -> dict[str, Any]:
     base, recorded = arm.base, record_cost(arm)
     return {
         "model": arm.config.model,
+        "sizes_of": stand_in_shape(arm.config.model),
         "tokenizer": "its own" if base.own_tokenizer else "builtin",
-        "snapshot_memory": arm.snapshot_memory(),
+        "snapshot_memory": of_snapshot(arm, processes),
         "record": recorded and asdict(recorded),
         "stages": stages,
     }
 
 
-def _training(arm: Arm, index: int) -> dict[str, Any]:
+def _training(arm: Arm, index: int, processes: int) -> dict[str, Any]:
     """What the steps of a stage take."""
-    packing = arm.packing(index)
+    packing = arm.packing(index, processes)
+    steps = planned_steps(arm.config.stages[index], arm.plans[index])
     parts = arm.memory_parts(index, packing)
     return {
         "padding": packing.padding if arm.base.own_tokenizer else None,
         "batches_looked_at": packing.looked_at,
         "batches": packing.batches,
+        "tokens": round(packing.tokens * steps / max(packing.looked_at, 1)),
         "micro_batch": {**asdict(packing.micro), "passes": packing.passes},
-        "memory": arm.memory(index, packing),
+        "memory": of_step(arm, index, packing, processes),
         "memory_of": parts and asdict(parts),
     }
 
@@ -100,6 +110,7 @@ _STILL = {
     "padding": None,
     "batches_looked_at": 0,
     "batches": 0,
+    "tokens": 0,
     "micro_batch": None,
     "memory": None,
     "memory_of": None,
@@ -119,17 +130,24 @@ def cost_table(costs: Mapping[str, Any]) -> Table:
     that is alive at the highest point of a training step and of a snapshot.
     """
     linked = any(stage["taken"] for arm in costs["arms"].values() for stage in arm["stages"])
-    table = plain_table("Cost", (*_NOTES, *[_LINKED] * linked))
-    columns = ("arm", "stage", "padding", "tokens", "kept", "logits", "step", "record")
+    several = costs["processes"] > 1
+    title = "Cost" + f" (memory in each of {costs['processes']} processes)" * several
+    table = plain_table(title, (*_NOTES, *[_LINKED] * linked))
+    known = any(
+        stage["padding"] is not None for a in costs["arms"].values() for stage in a["stages"]
+    )
+    columns = ["arm", "stage", *["padding"] * known, "tokens", "kept", "logits", "step", "record"]
     for column in (*columns, "disk"):
-        table.add_column(column, justify="left" if column in ("arm", "stage") else "right")
+        named = column in ("arm", "stage")
+        kept = named or column == "tokens"
+        table.add_column(column, justify="left" if named else "right", no_wrap=kept)
     for name, arm in costs["arms"].items():
-        about = "" if arm["tokenizer"] == "its own" else "~ "
+        about = "" if arm["tokenizer"] == "its own" else "≈ "
         for index, stage in enumerate(arm["stages"]):
             table.add_row(
                 name if index == 0 else "",
                 f"{index}-{stage['stage']}",
-                *(["–"] * 5 if stage["taken"] else _step_cells(stage, about)),
+                *(["–"] * 5 if stage["taken"] else _step_cells(stage, about))[not known :],
                 amount(arm["snapshot_memory"]) if arm["snapshot_memory"] else "–",
                 amount(_kept(stage["disk"])),
             )
@@ -140,20 +158,15 @@ def _step_cells(stage: Mapping[str, Any], about: str) -> tuple[str, ...]:
     """Padding, tokens, kept, logits and step."""
     padding, micro, parts = stage["padding"], stage["micro_batch"], stage["memory_of"] or {}
     return (
-        UNKNOWN if padding is None else f"{100 * padding:.1f} %",
+        "?" if padding is None else f"{100 * padding:.1f} %",
         f"{about}{micro['rows']} × {micro['width']}",
         *(amount(parts.get(part)) for part in ("activations", "logits")),
         amount(stage["memory"]),
     )
 
 
-def in_words(costs: Mapping[str, Any], free: int) -> list[str]:
-    """The models' sizes, the totals, and what is assumed.
-
-    Args:
-        costs: of an experiment.
-        free: bytes that are free on the disk.
-    """
+def in_words(costs: Mapping[str, Any]) -> list[str]:
+    """The models' sizes, the totals, and what is assumed."""
     stages = [(arm, stage) for arm in costs["arms"].values() for stage in arm["stages"]]
     trained = [(arm, stage) for arm, stage in stages if not stage["taken"]]
     lines = list(dict.fromkeys(_model_line(arm, stage) for arm, stage in trained or stages))
@@ -161,7 +174,7 @@ def in_words(costs: Mapping[str, Any], free: int) -> list[str]:
     memory, disk, within = costs["memory"], costs["disk"], costs["disk_within"]
     lines.append(
         f"In all: memory {amount(memory)}, disk {amount(disk)}, while a stage trains "
-        f"{amount(within)} more at most ({amount(free)} free here)"
+        f"{amount(within)} more at most"
     )
     lines.append(
         "Assumed: the largest forward pass of the first epoch"
@@ -169,7 +182,7 @@ def in_words(costs: Mapping[str, Any], free: int) -> list[str]:
     )
     if any(arm["tokenizer"] != "its own" for arm in costs["arms"].values()):
         lines.append(
-            "~ in tokens of the built-in tokenizer, the model's own not being on this machine: "
+            "≈ in tokens of the built-in tokenizer, the model's own not being on this machine: "
             "it needs more for the same text."
         )
     return lines

@@ -42,6 +42,10 @@ class Gathered:
             raise UserError(*self.lines)
 
 
+class Unreachable(UserError):  # noqa: N818 (a kind of mistake)
+    """Data that cannot be had here: there is no network, or an optional corpus is not installed."""
+
+
 class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
     """The process was asked to end; everything done is saved, and can be gone on with."""
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from typing import Any
 
-import torch
-from torch import nn
-
+from geomix.base_model import Base, Kind, base_of, groups_in, memory_in, modules_in, size_in
 from geomix.config import RunConfig
 from geomix.config_train import TrainConfig
 from geomix.data.batch import with_padding_loss
@@ -22,16 +18,9 @@ from geomix.memory import (
     MicroBatch,
     Size,
     largest,
-    memory_of,
     micro_batches,
-    size_of,
 )
-from geomix.model.gradient import takes_positions
-from geomix.model.load import BUILTIN
-from geomix.model.shape import local_config, local_tokenizer, weightless
-from geomix.record.capture import module_names
-from geomix.train.setup import checkpointing, weights_dtype
-from geomix.train.trainable import attach, set_trained, trained_names
+from geomix.train.setup import weights_dtype
 
 LOOKED_AT = 50
 """Batches of a stage that are laid out; more are estimated from these."""
@@ -46,7 +35,8 @@ class Packing:
         looked_at: batches that were laid out, the first ones.
         batches: of an epoch.
         micro: the largest forward pass among them, its tokens and its targets taken apart.
-        passes: most forward passes of a step.
+        passes: most forward passes of a step, in each process.
+        tokens: of the batches that were laid out, padding included.
     """
 
     padding: float
@@ -54,86 +44,7 @@ class Packing:
     batches: int
     micro: MicroBatch
     passes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """What is known here of a base model.
-
-    Attributes:
-        config: of transformers; None where it is neither here nor shipped.
-        tokenizer: its own, or in its place the built-in one.
-        own_tokenizer: which of the two.
-        packs: whether rows can hold several examples: whether it is told positions.
-    """
-
-    config: Any | None
-    tokenizer: Any
-    own_tokenizer: bool
-    packs: bool
-
-
-@cache
-def base_of(name: str) -> Base:
-    """Look at a model, never at the network.
-
-    Raises:
-        UserError: it is here and cannot be used.
-    """
-    config, own = local_config(name), local_tokenizer(name)
-    tokenizer = own or local_tokenizer(BUILTIN)
-    if config is None:
-        return Base(None, tokenizer, own is not None, packs=True)
-    with torch.device("meta"):
-        model = weightless(config, torch.float32)
-    return Base(config, tokenizer, own is not None, takes_positions(model))
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """All that decides the memory of a model in training, but for the batch.
-
-    Attributes:
-        model: its name.
-        dtype: of its weights.
-        precision: of the forward pass.
-        trained: the part of a stage's `train` that says which parameters train, as JSON.
-        checkpointing: whether activations are computed again.
-    """
-
-    model: str
-    dtype: torch.dtype
-    precision: str
-    trained: str
-    checkpointing: bool
-
-    def prepare(self, model: nn.Module) -> nn.Module:
-        """Let those parameters train, in place."""
-        train = TrainConfig.model_validate_json(self.trained)
-        if train.lora is not None:
-            attach(model, train.lora, "train.lora.targets")
-        else:
-            set_trained(model, trained_names(model, train.trainable, "train.trainable"))
-        checkpointing(model, on=self.checkpointing)
-        return model
-
-
-@cache
-def _memory(kind: Kind, micro: MicroBatch) -> Memory:
-    config = base_of(kind.model).config
-    return memory_of(config, micro, kind.precision, kind.dtype, kind.prepare)
-
-
-@cache
-def _size(kind: Kind) -> Size:
-    with torch.device("meta"):
-        return size_of(kind.prepare(weightless(base_of(kind.model).config, kind.dtype)))
-
-
-@cache
-def _modules(name: str, patterns: tuple[str, ...]) -> int:
-    with torch.device("meta"):
-        return len(module_names(weightless(base_of(name).config, torch.float32), patterns))
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +79,14 @@ class Arm:
 
     def size(self, index: int) -> Size | None:
         """Of the model as a stage trains it; None where its shape is not known."""
-        return None if self.base.config is None else _size(self.kind(index))
+        return None if self.base.config is None else size_in(self.kind(index))
 
-    def packing(self, index: int) -> Packing:
-        """Lay out the first epoch of a stage as training does."""
+    def groups(self, index: int) -> tuple[int, int]:
+        """Bytes of what FSDP gathers at once: all outside of the layers, and the largest layer."""
+        return groups_in(self.kind(index))
+
+    def packing(self, index: int, processes: int = 1) -> Packing:
+        """Lay out the first epoch of a stage as training does, in each of so many processes."""
         plan, stage = self.plans[index], self.config.stages[index]
         batches = plan.batches(self.config.seed, index, 0, stage.train.batch_size)
         looked = [plan.by_set(batch) for batch in batches[:LOOKED_AT]]
@@ -188,33 +103,38 @@ class Arm:
             real += sum(len(e.ids) for examples in sources.values() for e in examples)
             if "padding-loss" in self.config.paper_literal:
                 sources = with_padding_loss(sources, longest)
-            found = [
-                shape
-                for examples in sources.values()
-                for shape in micro_batches(
-                    examples, stage.train.micro_batch_size, self._width(index)
-                )
-            ]
-            slots += sum(shape.tokens for shape in found)
-            passes = max(passes, len(found))
-            shapes += found
+            for rank in range(processes):
+                shares = [examples[rank::processes] for examples in sources.values()]
+                found = self._shapes(shares, stage.train.micro_batch_size, index)
+                slots += sum(shape.tokens for shape in found)
+                passes = max(passes, len(found))
+                shapes += found
         padding = 1 - real / slots if slots else 0.0
-        return Packing(padding, len(looked), len(batches), largest(shapes), passes)
+        return Packing(padding, len(looked), len(batches), largest(shapes), passes, slots)
+
+    def _shapes(
+        self, sets: Iterable[Sequence[TokenisedExample]], size: int, index: int
+    ) -> list[MicroBatch]:
+        width = self._width(index)
+        return [shape for examples in sets for shape in micro_batches(examples, size, width)]
 
     def memory(self, index: int, packing: Packing) -> int | None:
         """Most bytes of a step; None where the model's shape is not known."""
         found = self.memory_parts(index, packing)
         if found is None:
             return None
+        return found.step(packing.passes) + self.copies(index) * found.gradients
+
+    def copies(self, index: int) -> int:
+        """Gradients and weights that are held beside a training step, in copies of them."""
         train, sets = self.config.stages[index].train, len(self.plans[index].sets)
-        copies = sets * train.update_shares + self._between(index)
-        return found.step(packing.passes) + copies * found.gradients
+        return sets * train.update_shares + self._between(index)
 
     def memory_parts(self, index: int, packing: Packing) -> Memory | None:
         """What takes the memory of a step; None where the model's shape is not known."""
         if self.base.config is None:
             return None
-        return _memory(self.kind(index), packing.micro)
+        return memory_in(self.kind(index), packing.micro)
 
     def snapshot_memory(self) -> int | None:
         """Most bytes while a snapshot is taken; None where nothing is recorded or it is unknown.
@@ -222,29 +142,33 @@ class Arm:
         All stages' have the first one's precision, and what each trains; one that is taken from
         another run has no optimiser, and all of its parameters train.
         """
+        most = 0
+        for index, stage in enumerate(self.config.stages):
+            found = self.snapshot_parts(index)
+            if found is None:
+                return None
+            absent = 0 if stage.from_ is None else found.adam
+            beside = self._path(index) * found.gradients
+            most = max(most, found.snapshot(self.held) - absent + beside)
+        return most
+
+    def snapshot_parts(self, index: int, processes: int = 1) -> Memory | None:
+        """What takes the memory of a snapshot in a stage; None as in `snapshot_memory`."""
         record = self.config.record
         if record is None or self.base.config is None:
             return None
-        shapes = [
-            shape
-            for examples in self.recorded().values()
-            for shape in micro_batches(examples, record.batch_size, self._width(0))
-        ]
-        most, precision = 0, self.config.stages[0].train.precision
-        for index, stage in enumerate(self.config.stages):
-            kind = replace(self.kind(index), precision=precision)
-            found = _memory(kind, largest(shapes))
-            absent = 0 if stage.from_ is None else found.adam
-            beside = self._path(index) * found.gradients
-            most = max(most, found.snapshot(self._held) - absent + beside)
-        return most
+        sets = self.recorded().values()
+        shares = [examples[rank::processes] for examples in sets for rank in range(processes)]
+        shapes = self._shapes(shares, record.batch_size, 0)
+        precision = self.config.stages[0].train.precision
+        return memory_in(replace(self.kind(index), precision=precision), largest(shapes))
 
     def record_copies(self, index: int) -> int:
         """Gradients and weights that a snapshot of a stage holds besides, in copies of them."""
-        return self._held + self._path(index)
+        return self.held + self._path(index)
 
     @property
-    def _held(self) -> int:
+    def held(self) -> int:
         """Gradients of probe sets that are in memory at once."""
         return 1 if self._on_disk else len(self.probes)
 
@@ -267,13 +191,13 @@ class Arm:
         """Copies for the piece before: its gradients or the next one's, weights and parts."""
         if self.config.record is None or not self.config.record.pairs:
             return 0
-        return (0 if self._on_disk else self._held) + 1 + self.parts(index)
+        return (0 if self._on_disk else self.held) + 1 + self.parts(index)
 
     def _between(self, index: int) -> int:
         """Copies that the path holds while a step is taken, whose own parts are made anew."""
         if not self._path(index):
             return 0
-        held = (0 if self._on_disk else self._held) + 1 + 2 * self.parts(index)
+        held = (0 if self._on_disk else self.held) + 1 + 2 * self.parts(index)
         return held + self._pairs(index)
 
     def recorded(self) -> dict[str, list[TokenisedExample]]:
@@ -289,7 +213,7 @@ class Arm:
             UserError: a pattern matches none.
         """
         patterns = self.config.record.modules if self.config.record else ()
-        return _modules(self.config.model, patterns) if patterns else 0
+        return modules_in(self.config.model, patterns) if patterns else 0
 
     def _tokenise(self, examples: Sequence[Example]) -> list[TokenisedExample]:
         name = self.config.chat_template if self.base.own_tokenizer else "tulu"

@@ -15,7 +15,6 @@ libraries themselves (a CUDA context is about 0.5 GB).
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,11 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from geomix.alive import Alive
 from geomix.data.batch import Batch, chunks, laid_out
 from geomix.data.example import TokenisedExample
+from geomix.depth import SHALLOW, alike, peak, truncate
 from geomix.model.loss import weighted_loss
 from geomix.model.shape import weightless
 from geomix.train.step import training_forward
@@ -130,37 +129,6 @@ def largest(shapes: Sequence[MicroBatch]) -> MicroBatch:
     return MicroBatch(most.rows, most.width, max(shape.targets for shape in shapes))
 
 
-class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of all tensors that operations make, as long as they are alive."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._known: dict[int, weakref.ref[Any]] = {}
-        self.now = 0
-        self.most = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor):
-                self._see(leaf)
-        return out
-
-    def _see(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key, size = id(storage), storage.nbytes()
-        if key in self._known:
-            return
-
-        def gone(_: object) -> None:
-            del self._known[key]
-            self.now -= size
-
-        self._known[key] = weakref.ref(storage, gone)
-        self.now += size
-        self.most = max(self.most, self.now)
-
-
 def size_of(model: nn.Module) -> Size:
     """The size of a model, which may be on the meta device."""
     parameters = list(model.parameters())
@@ -182,6 +150,8 @@ def memory_of(
     precision: str,
     dtype: torch.dtype = torch.float32,
     prepare: Callable[[nn.Module], nn.Module] = lambda model: model,
+    *,
+    whole: bool = False,
 ) -> Memory:
     """The memory of a training step on micro-batches of one size.
 
@@ -191,10 +161,41 @@ def memory_of(
         precision: of the forward pass, as the configuration has it.
         dtype: of the weights, gradients and moments.
         prepare: freezes parameters, adds some, or turns gradient checkpointing on, in place.
+        whole: measure every layer, also where the layers are alike and two depths tell as much.
     """
-    with torch.device("meta"):  # peft cannot put adapters on fake tensors
-        model = prepare(weightless(config, dtype))
-    with FakeTensorMode(allow_non_fake_inputs=True), _Alive() as alive:
+
+    def measured(layers: int | None = None) -> _Measured:
+        with torch.device("meta"):  # peft cannot put adapters on fake tensors
+            model = prepare(weightless(config, dtype))
+        if layers is not None:
+            truncate(model, layers)
+        return _measure(model, micro, precision, dtype)
+
+    with torch.device("meta"):
+        layers = 0 if whole else alike(prepare(weightless(config, dtype)))
+    if layers > SHALLOW + 2:  # else it is not less work
+        found = _deeper(measured(SHALLOW), measured(SHALLOW + 1), layers - SHALLOW)
+        if found is not None:
+            return found
+    return _memory(measured())
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """Bytes of one model; those of a pass after each of its operations.
+
+    Attributes:
+        held: weights and buffers, gradients, activations, logits, as in `Memory`.
+        passes: the backward pass without gradients; forward and backward pass beside them.
+    """
+
+    held: tuple[int, int, int, int]
+    passes: tuple[list[int], list[int], list[int]]
+
+
+def _measure(model: nn.Module, micro: MicroBatch, precision: str, dtype: torch.dtype) -> _Measured:
+    """Run the passes of a training step on fake tensors; the model comes from the meta device."""
+    with FakeTensorMode(allow_non_fake_inputs=True), Alive() as alive:
         _materialise(model, dtype)
         trained = [p for p in model.parameters() if p.requires_grad]
         gradients = sum(p.numel() * p.element_size() for p in trained)
@@ -206,20 +207,42 @@ def memory_of(
         logits = forward(batch)
         kept = alive.now - base - logits.nbytes
 
-        alive.most = alive.now
+        alive.begin()
         torch.autograd.backward(weighted_loss(logits, batch))
-        pass_alone = alive.most
+        first = alive.trace()
         alone = logits.detach().requires_grad_()
         del logits
         before = alive.now - alone.nbytes
-        alive.most = alive.now
+        alive.begin()
         torch.autograd.backward(weighted_loss(alone, batch))
-        of_logits = alive.most - before
+        of_logits = max(alive.trace()) - before
         del alone
-        alive.most = alive.now
-        torch.autograd.backward(weighted_loss(forward(batch), batch))
-        pass_after = alive.most
-    return Memory(weights, gradients, 2 * gradients, kept, of_logits, pass_alone, pass_after)
+        alive.begin()
+        logits = forward(batch)
+        again = alive.trace()
+        alive.begin()
+        torch.autograd.backward(weighted_loss(logits, batch))
+    return _Measured((weights, gradients, kept, of_logits), (first, again, alive.trace()))
+
+
+def _memory(found: _Measured) -> Memory:
+    first, *after = (max(trace) for trace in found.passes)
+    return _of(found.held, first, max(after))
+
+
+def _deeper(few: _Measured, more: _Measured, further: int) -> Memory | None:
+    """That of a model with `further` layers more than the shallower; None if it does not follow."""
+    peaks = [peak(a, b, further) for a, b in zip(few.passes, more.passes, strict=True)]
+    first, *after = (p for p in peaks if p is not None)
+    if len(after) + 1 < len(peaks):
+        return None
+    held = (a + further * (b - a) for a, b in zip(few.held, more.held, strict=True))
+    return _of(tuple(held), first, max(after))
+
+
+def _of(held: tuple[int, ...], alone: int, after: int) -> Memory:
+    weights, gradients, activations, logits = held
+    return Memory(weights, gradients, 2 * gradients, activations, logits, alone, after)
 
 
 def _materialise(model: nn.Module, dtype: torch.dtype) -> None:

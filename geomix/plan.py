@@ -17,10 +17,12 @@ from geomix.data.example import Example
 from geomix.data.probes import asks_familiarity, evaluation_sets, probe_sets
 from geomix.data.registry import reading_once
 from geomix.data.remarks import remarks
-from geomix.data.stage import MIXED, REPLAY, StagePlan, plan_stages, planned_steps
+from geomix.data.stage import MIXED, REPLAY, SourceSet, StagePlan, plan_stages, planned_steps
+from geomix.data.standin import FACTOID, StandIns, standing_in
 from geomix.errors import Gathered, UserError
 from geomix.record.schedule import snapshots
 from geomix.terminal import echo_json, plain_table
+from geomix.working import now, shown_working
 
 MOST = 1_000_000
 """Examples of one set that a dry run counts; so many are read or generated in some seconds."""
@@ -29,29 +31,67 @@ Planned = tuple[list[StagePlan], dict[str, list[Example]], dict[str, list[Exampl
 """An arm's stages, its probe sets and the sets that it evaluates besides."""
 
 
-def show_plan(experiment: Experiment, *, as_json: bool = False) -> None:
-    """Print the plan and what it would cost; nothing is downloaded but the data.
+def show_plan(
+    experiment: Experiment, *, gpus: int | None = None, gib: float | None = None, as_json: bool
+) -> None:
+    """Print whether it fits, the plan, and what it would cost; only data is downloaded.
+
+    Data that cannot be reached is estimated from its limits.
+
+    Args:
+        experiment: the configuration.
+        gpus: how many GPUs, one a process; None looks at this machine.
+        gib: GiB of memory of each.
+        as_json: whether to print one JSON object.
 
     Raises:
         UserError: a source cannot give what the configuration asks for, or a model that is here
             cannot be used.
     """
-    console = Console()
-    experiment, planned = plan(experiment)  # mistakes in the data show before torch is imported
-    if not as_json:
-        console.print(_plan_table(experiment, planned))
-        for line in remarks_on(experiment, planned):
-            console.print(f"warning: {line}", soft_wrap=not console.is_terminal)
-    from geomix.cost import cost_of, cost_table, in_words
+    longest = min(config.max_tokens for config in experiment.arms.values())
+    with shown_working(), standing_in(longest) as absent:
+        experiment, planned = plan(experiment)  # mistakes in the data show before torch is imported
+        from geomix.answer import answer_lines, fits_of
+        from geomix.cost import cost_of, cost_table, in_words
+        from geomix.estimate import Arm
+        from geomix.node import EIGHT, GIB, Node
 
-    costs = cost_of(experiment, planned)
+        asked = None
+        if gpus is not None or gib is not None:
+            each = EIGHT.memory if gib is None else round(gib * GIB)
+            asked = Node(1 if gpus is None else gpus, each)
+        costs = cost_of(experiment, planned, asked.processes if asked else 1)
+        arms = [Arm(config, *planned[name]) for name, config in experiment.arms.items()]
+        fits = fits_of(arms, costs, asked)
+    facts = _facts(experiment, planned)
     if as_json:
-        echo_json({**_facts(experiment, planned), "cost": costs})
+        facts |= {"estimated": absent.why, "fits": [fit.facts() for fit in fits], "cost": costs}
+        echo_json(facts)
         return
-    console.print(cost_table(costs))
+    stages = [stage for arm in facts["arms"].values() for stage in arm]
     free = shutil.disk_usage(Path.cwd()).free
-    for line in in_words(costs, free):
-        console.print(line, soft_wrap=not console.is_terminal)
+    steps, at_most = sum(s["steps"] for s in stages), any(s["at_most"] for s in stages)
+    console = Console()
+
+    def say(lines: list[str]) -> None:
+        for line in lines:
+            console.print(line, soft_wrap=not console.is_terminal)
+
+    say([*answer_lines(fits, costs, steps, at_most, free), *_estimated(absent)])
+    say([*(f"warning: {line}" for line in remarks_on(experiment, planned)), ""])
+    console.print(_plan_table(experiment, planned, frozenset(absent.why)))
+    console.print(cost_table(costs))
+    say(in_words(costs))
+
+
+def _estimated(absent: StandIns) -> list[str]:
+    """A line on the data that is not here."""
+    if not absent.why:
+        return []
+    return [
+        f"≈ {', '.join(absent.why)}: cannot be read here; counted as many as asked for, a",
+        f"  passage of its words, a fact of {sum(FACTOID)} words, anything else of max_tokens",
+    ]
 
 
 def remarks_on(experiment: Experiment, planned: dict[str, Planned]) -> list[str]:
@@ -82,6 +122,7 @@ def plan(experiment: Experiment) -> tuple[Experiment, dict[str, Planned]]:
     mistakes = Gathered()
     with reading_once():
         for arm, config in experiment.arms.items():
+            now(f"reading the data of {arm or config.name}")
             with mistakes.each():
                 plans = plan_stages(config)
                 found[arm] = (plans, probe_sets(config, plans), evaluation_sets(config, plans))
@@ -111,7 +152,9 @@ def _countable(config: RunConfig) -> None:
             )
 
 
-def _plan_table(experiment: Experiment, planned: dict[str, Planned]) -> Table:
+def _plan_table(
+    experiment: Experiment, planned: dict[str, Planned], absent: frozenset[str] = frozenset()
+) -> Table:
     controls = any(s.mix and s.mix.passage_free for c in experiment.arms.values() for s in c.stages)
     asks = any(asks_familiarity(config) for config in experiment.arms.values())
     notes = ["In brackets: left out by the control."] * controls
@@ -120,24 +163,32 @@ def _plan_table(experiment: Experiment, planned: dict[str, Planned]) -> Table:
     replays = any(stage.replay for c in experiment.arms.values() for stage in c.stages)
     columns = ["arm", "stage", "own", "mixed in", *([REPLAY] * replays)]
     for column in (*columns, "epochs", "steps", "lr", "records"):
-        table.add_column(column, justify="left" if column in ("arm", "stage") else "right")
+        named = column in ("arm", "stage")
+        table.add_column(column, justify="left" if named else "right", no_wrap=named)
     for arm, config in experiment.arms.items():
         for index, stage in enumerate(planned[arm][0]):
             facts = _stage_facts(experiment, arm, index, stage)
-            table.add_row(arm if index == 0 else "", *_row(config, index, stage, facts, replays))
+            table.add_row(
+                arm if index == 0 else "", *_row(config, index, stage, facts, replays, absent)
+            )
     return table
 
 
 def _row(
-    config: RunConfig, index: int, plan: StagePlan, facts: dict[str, Any], replays: bool
+    config: RunConfig,
+    index: int,
+    plan: StagePlan,
+    facts: dict[str, Any],
+    replays: bool,
+    absent: frozenset[str],
 ) -> tuple[str, ...]:
     stage = config.stages[index]
     taken = stage.from_ is not None
     passages = plan.sets.get(MIXED)
-    mixed = "–" if passages is None else str(facts["mixed_in"])
+    mixed = "–" if passages is None else f"{_about(passages, absent)}{facts['mixed_in']}"
     return (
         f"{index}-{facts['stage']}",
-        f"{plan.name} {facts['own']}",
+        f"{plan.name} {_about(plan.sets[plan.name], absent)}{facts['own']}",
         f"({mixed})" if passages and not passages.trained else mixed,
         *(["+".join(map(str, facts["replay"].values())) or "–"] * replays),
         f"from {origin(stage.from_)}" if stage.from_ else facts["stop"],
@@ -145,6 +196,11 @@ def _row(
         "–" if taken else f"{stage.train.lr:g}",
         str(facts["snapshots"]),
     )
+
+
+def _about(part: SourceSet, absent: frozenset[str]) -> str:
+    """`≈` before the count of a set whose source cannot be read here."""
+    return "≈" * (part.source["name"] in absent)
 
 
 def origin(path: str, most: int = 24) -> str:

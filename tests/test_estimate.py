@@ -282,7 +282,7 @@ def test_a_preset_is_estimated_without_the_network(place: Path) -> None:
     assert state < found["memory"] < 1.2 * state
     final = found["arms"][""]["stages"][0]["disk"]["final"]
     assert final == 8 * 8_030_261_248  # weights and v̂, float32
-    assert "~ in tokens of the built-in" in dry(config("mistralai/Mistral-7B-v0.3")).stdout
+    assert "≈ in tokens of the built-in" in dry(config("mistralai/Mistral-7B-v0.3")).stdout
 
 
 def test_a_mistake_in_a_model_that_is_here_is_one_line(place: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from geomix.data.row import Row
 from geomix.data.source import Hub
-from geomix.errors import UserError
+from geomix.errors import Unreachable, UserError
 
 PATIENCE = 20.0
 """Seconds until a hub that does not answer counts as out of reach."""
@@ -25,7 +25,8 @@ def hub_rows(source: str, hub: Hub, download: str = "") -> Iterator[Row]:
         download: what to do where the hub cannot be read.
 
     Raises:
-        UserError: the hub cannot be reached, or has no such dataset.
+        Unreachable: there is no way to the hub.
+        UserError: the hub has no such dataset, or it cannot be read.
     """
     advice = download or f"download it from https://huggingface.co/datasets/{hub.name}"
     advice += (
@@ -53,7 +54,8 @@ def hub_rows(source: str, hub: Hub, download: str = "") -> Iterator[Row]:
     except Exception as error:  # the network, the hub and the files each raise their own
         lines = (line.strip() for line in str(error).splitlines())
         first = next(filter(None, lines), type(error).__name__)
-        raise UserError(f"data source '{source}': {hub}: {first:.200}; {advice}") from None
+        kind = Unreachable if isinstance(error, ConnectionError) else UserError
+        raise kind(f"data source '{source}': {hub}: {first:.200}; {advice}") from None
 
 
 def _ask_once(name: str) -> None:

@@ -26,7 +26,8 @@ from geomix.data import (
 from geomix.data.example import Example
 from geomix.data.rows import held_out_of
 from geomix.data.source import Found, Request, Source
-from geomix.errors import UserError
+from geomix.data.standin import stand_ins
+from geomix.errors import Unreachable, UserError
 
 _ALL: tuple[Source, ...] = (
     kvr.SOURCE,
@@ -181,6 +182,18 @@ def found_in(source: str, request: Request) -> Found:
     Raises:
         UserError: the source cannot be read, or not in this way.
     """
+    absent = stand_ins()
+    if absent is None:
+        return _once(source, request)
+    try:
+        if not absent.knows(source, request):
+            return _once(source, request)
+    except Unreachable as error:
+        absent.note(source, request, error)
+    return absent.found(source, SOURCES.get(source), request)
+
+
+def _once(source: str, request: Request) -> Found:
     known = _read.get()
     if known is None:
         return _found_in(source, request)

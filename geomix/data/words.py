@@ -14,7 +14,7 @@ import numpy as np
 
 from geomix.data.example import Example
 from geomix.data.source import Found, Request, Source
-from geomix.errors import UserError
+from geomix.errors import Unreachable, UserError
 
 PROMPT = "Memorize the following random-string passage:\n{passage}"
 """The paper's prompt (appendix B); the target is the passage itself."""
@@ -91,7 +91,7 @@ def _installed_words() -> list[str]:
 
         return [words.raw(name) for name in ("en", "en-basic")]
     except (ImportError, LookupError):
-        raise UserError(
+        raise Unreachable(
             "data source 'random-words': the NLTK words corpus is not installed; download "
             "https://raw.githubusercontent.com/nltk/nltk_data/gh-pages/packages/corpora/words.zip "
             "and give it as path:"

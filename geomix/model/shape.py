@@ -21,6 +21,9 @@ def local_folder(name: str) -> Path | None:
 
     Args:
         name: `builtin`, a local folder, or a hub id.
+
+    Raises:
+        UserError: it is a path at which there is no folder, and not that of a shipped shape.
     """
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -29,11 +32,40 @@ def local_folder(name: str) -> Path | None:
         return builtin_folder()
     if Path(name).is_dir():
         return Path(name)
+    if _is_path(name):
+        if stand_in_shape(name) is None:
+            raise UserError(
+                f"model '{name}': no such folder; give one that is there, or a hub id such as "
+                f"{next(iter(_shapes()))}"
+            )
+        return None
     try:
         cached = try_to_load_from_cache(name, "config.json")
     except HFValidationError:
         raise UserError(f"model '{name}': neither a folder here nor a hub id owner/name") from None
     return Path(cached).parent if isinstance(cached, str) else None
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name can be nothing but a path; a hub id has one slash at most."""
+    return name.startswith((".", "/", "~")) or name.count("/") > 1
+
+
+def _shapes() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = json.loads(SHAPES.read_text(encoding="utf-8"))
+    return found
+
+
+def stand_in_shape(name: str) -> str | None:
+    """The shipped shape that stands in for a folder which is not here, by the folder's own name.
+
+    `/models/Meta-Llama-3-8B` has the sizes of `meta-llama/Meta-Llama-3-8B`; None where no shipped
+    model is called so, or the name is no path, or the folder is here.
+    """
+    if not _is_path(name) or Path(name).is_dir():
+        return None
+    folder = Path(name).name.lower()
+    return next((shape for shape in _shapes() if Path(shape).name.lower() == folder), None)
 
 
 def local_tokenizer(name: str) -> Any | None:
@@ -57,7 +89,7 @@ def local_config(name: str) -> Any | None:
 
     folder = local_folder(name)
     if folder is None:
-        known = json.loads(SHAPES.read_text(encoding="utf-8")).get(name)
+        known = _shapes().get(stand_in_shape(name) or name)
         if known is None:
             return None
         kind = known.pop("model_type")

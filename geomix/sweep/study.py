@@ -18,8 +18,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
+from geomix.config_arms import set_text
 from geomix.config_data import Count, Name, Seed, Strict
-from geomix.config_document import Document, Key, apply_text, key_of, override, parse
+from geomix.config_document import Document, Key, key_of, override, parse
 from geomix.config_file import (
     config_path,
     experiment_of,
@@ -221,7 +222,7 @@ def _shared(
         _lay(base, study, key, value, ("set", key), mistakes)
     for text in overrides:
         try:
-            apply_text(base, text)
+            set_text(base, text)
         except UserError as error:
             mistakes.update(dict.fromkeys(error.lines))
 

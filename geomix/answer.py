@@ -1,0 +1,211 @@
+"""The answer of a dry run, before its tables: does it fit, what would, how long, how much disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from geomix.cost import amount
+from geomix.estimate import Arm
+from geomix.node import EIGHT, GIB, Node, Way, other_ways, way_of
+
+GB = 10**9
+
+_PASSES = {False: 6, True: 8}
+"""Operations a parameter and token: 2 forward, 4 backward, with checkpointing 2 forward again
+(Kaplan et al. 2020, without the attention's)."""
+
+
+_SPEED = 1e14
+"""Operations a second for which the time is given."""
+
+_SHORT = 0.1
+"""Hours below which that says nothing: other things than arithmetic take longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Where the heaviest stage of an experiment fits.
+
+    Attributes:
+        node: that it was looked at for.
+        configured: as the configuration has it.
+        others: other ways that were looked at, the last of which fits if any does.
+    """
+
+    node: Node
+    configured: Way
+    others: tuple[Way, ...]
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON has it."""
+        ways = [self.configured, *self.others]
+        told = [{**asdict(way), "verdict": self.node.verdict(way.memory)} for way in ways]
+        return {**asdict(self.node), "ways": told}
+
+
+def this_machine() -> Node:
+    """One process here, on the first GPU if there is one."""
+    import torch
+
+    if torch.cuda.is_available():
+        return Node(1, torch.cuda.get_device_properties(0).total_memory)
+    return Node(1, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), gpus=False)
+
+
+def fits_of(arms: Sequence[Arm], costs: Mapping[str, Any], asked: Node | None) -> list[Fit]:
+    """Where an experiment fits: the node that is asked for, or this machine.
+
+    What does not fit this machine is looked at for 8 GPUs of 80 GB too.
+
+    Args:
+        arms: of the experiment.
+        costs: its own, for as many processes as the node has.
+        asked: the node; None where nobody named one.
+    """
+    heaviest = _heaviest(costs)
+    if heaviest is None:
+        return []
+    place, index = heaviest
+    found = []
+    for node in (asked,) if asked else (this_machine(), EIGHT):
+        fit = _fit(arms[place], index, node, costs)
+        found.append(fit)
+        if node.verdict(fit.configured.memory) != "does not fit":
+            break
+    return found
+
+
+def _fit(arm: Arm, index: int, node: Node, costs: Mapping[str, Any]) -> Fit:
+    train = arm.config.stages[index].train
+    if node.processes == costs["processes"]:
+        most = costs["memory"]  # of all arms
+        configured = Way(arm.config.parallel, train.precision, train.gradient_checkpointing, most)
+    else:
+        found = way_of(arm, index, node.processes)
+        assert found is not None
+        configured = found
+    others: list[Way] = []
+    fine = node.verdict(configured.memory) == "fits"
+    if node.gpus and not (fine and (configured.parallel == "ddp" or node.processes == 1)):
+        for way in other_ways(arm, index, node.processes):
+            others.append(way)
+            if fine or node.verdict(way.memory) == "fits":
+                break
+    return Fit(node, configured, tuple(others))
+
+
+def _heaviest(costs: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The arm's place and the stage whose step takes most; None where no size is known."""
+    known = [
+        (max(stage["memory"], arm["snapshot_memory"] or 0), stage["memory"], -place, -index)
+        for place, arm in enumerate(costs["arms"].values())
+        for index, stage in enumerate(arm["stages"])
+        if stage["memory"] is not None
+    ]
+    return (-max(known)[2], -max(known)[3]) if known else None
+
+
+def answer_lines(
+    fits: Sequence[Fit], costs: Mapping[str, Any], steps: int, at_most: bool, free: int
+) -> list[str]:
+    """What a user wants to know first.
+
+    Args:
+        fits: where it fits.
+        costs: of the experiment.
+        steps: of all arms.
+        at_most: whether a stage may end earlier.
+        free: bytes that are free on the disk.
+    """
+    lines = _absent_lines(costs["arms"])
+    lines += [line for fit in fits for line in _fit_lines(fit, costs)]
+    if not fits and costs["memory"] is None:
+        lines.append("Memory: unknown, since the model's config.json is not on this machine")
+    elif not fits:
+        lines.append(f"Memory: ≈ {amount(costs['memory'])}, for snapshots alone")
+    most = "at most " * at_most
+    lines.append(f"Time: unknown until steps are timed; {most}{steps:,} steps")
+    hours = sum(_work(arm) for arm in costs["arms"].values()) / _SPEED / 3600
+    if hours >= _SHORT:
+        lines.append(f"  ≈ {most}{hours:,.2g} h of training at 100 TFLOP/s in all")
+    return [*lines, _disk_line(costs, free)]
+
+
+def _absent_lines(arms: Mapping[str, Any]) -> list[str]:
+    known = {arm["model"]: arm["sizes_of"] for arm in arms.values() if arm["sizes_of"]}
+    return [
+        line
+        for model, shape in known.items()
+        for line in (f"model '{model}': no such folder;", f"  sizes are those of {shape}")
+    ]
+
+
+def _disk_line(costs: Mapping[str, Any], free: int) -> str:
+    disk, within = costs["disk"], costs["disk_within"]
+    if disk is None:
+        return f"Disk: unknown ({amount(free)} free here)"
+    whole = disk + within
+    verdict = "fits" if whole <= free else "does not fit"
+    return (
+        f"Disk: ≈ {amount(disk)}, {amount(within)} more while it trains: "
+        f"{verdict} ({amount(free)} free here)"
+    )
+
+
+def _work(arm: Mapping[str, Any]) -> float:
+    """Operations of all training steps of an arm."""
+    total: float = sum(
+        _PASSES[stage["checkpointing"]] * stage["size"]["parameters"] * stage["tokens"]
+        for stage in arm["stages"]
+        if not stage["taken"] and stage["size"]
+    )
+    return total
+
+
+def _fit_lines(fit: Fit, costs: Mapping[str, Any]) -> list[str]:
+    node, configured = fit.node, fit.configured
+    verdict = node.verdict(configured.memory)
+    if not node.gpus:
+        needed, here = amount(configured.memory), amount(node.memory)
+        return [f"Memory: ≈ {needed} in one process: {verdict} on this machine ({here})"]
+    gpus = "a GPU" if node.processes == 1 else f"{node.processes} GPUs"
+    head = f"Memory: {verdict} on {gpus} of {node.memory / GIB:.3g} GB"
+    lines = [head + " (assumed; yours: --gpus N --gpu-memory GB)" * node.assumed]
+    for way in (configured, *fit.others):
+        told, names = node.verdict(way.memory), [f"parallel: {way.parallel}"] * (node.processes > 1)
+        names += [way.precision] + ["checkpointing"] * way.checkpointing
+        line = f"{amount(way.memory):>9} a GPU: {told}; {', '.join(names)}"
+        lines.append(line + " (as configured)" * (way == configured))
+        if way != configured and told != "does not fit":
+            lines.append(f"{'':17}{way.keys(configured)}")
+    lines += _state_lines(fit, costs)
+    if node.processes > 1 and verdict != "does not fit":
+        lines.append(f"  start: torchrun --nproc_per_node {node.processes} -m geomix train …")
+    return lines
+
+
+def _state_lines(fit: Fit, costs: Mapping[str, Any]) -> list[str]:
+    """What the state of the training takes, where a way that holds all of it does not fit."""
+    whole = [
+        way
+        for way in (fit.configured, *fit.others)
+        if fit.node.verdict(way.memory) == "does not fit"
+        and (way.parallel == "ddp" or fit.node.processes == 1)
+        and way.precision != "bf16-pure"
+    ]
+    found = [
+        (parts["weights"] + parts["gradients"] + parts["adam"], stage["size"])
+        for arm in costs["arms"].values()
+        for stage in arm["stages"]
+        if (parts := stage["memory_of"]) is not None
+    ]
+    if not whole or not found:
+        return []
+    state, size = max(found, key=lambda pair: pair[0])
+    each = state / size["parameters"]
+    where = " in each process of ddp" * (fit.node.processes > 1)
+    bytes_each = f"{each:.3g} bytes a parameter"
+    return [f"  weights, gradients, Adam: {bytes_each}, {state / GB:.0f} GB{where}"]

@@ -1,0 +1,138 @@
+"""Base models as far as they are known here, and what each way to train them takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from geomix.config_train import TrainConfig
+from geomix.memory import Memory, MicroBatch, Size, memory_of, size_of
+from geomix.model.gradient import takes_positions
+from geomix.model.layers import decoder_layers
+from geomix.model.load import BUILTIN
+from geomix.model.shape import local_config, local_tokenizer, weightless
+from geomix.record.capture import module_names
+from geomix.train.setup import checkpointing
+from geomix.train.trainable import attach, set_trained, trained_names
+from geomix.working import now
+
+LARGE = 1_000_000_000
+"""Parameters of a model of which batches of nearly one size are measured once, and each
+measurement is told. Its weights outweigh what that adds: an eighth of the activations at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What is known here of a base model.
+
+    Attributes:
+        config: of transformers; None where it is neither here nor shipped.
+        tokenizer: its own, or in its place the built-in one.
+        own_tokenizer: which of the two.
+        packs: whether rows can hold several examples: whether it is told positions.
+    """
+
+    config: Any | None
+    tokenizer: Any
+    own_tokenizer: bool
+    packs: bool
+
+
+@cache
+def base_of(name: str) -> Base:
+    """Look at a model, never at the network.
+
+    Raises:
+        UserError: it is here and cannot be used.
+    """
+    config, own = local_config(name), local_tokenizer(name)
+    tokenizer = own or local_tokenizer(BUILTIN)
+    if config is None:
+        return Base(None, tokenizer, own is not None, packs=True)
+    with torch.device("meta"):
+        model = weightless(config, torch.float32)
+    return Base(config, tokenizer, own is not None, takes_positions(model))
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """All that decides the memory of a model in training, but for the batch.
+
+    Attributes:
+        model: its name.
+        dtype: of its weights.
+        precision: of the forward pass.
+        trained: the part of a stage's `train` that says which parameters train, as JSON.
+        checkpointing: whether activations are computed again.
+    """
+
+    model: str
+    dtype: torch.dtype
+    precision: str
+    trained: str
+    checkpointing: bool
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """Let those parameters train, in place."""
+        train = TrainConfig.model_validate_json(self.trained)
+        if train.lora is not None:
+            attach(model, train.lora, "train.lora.targets")
+        else:
+            set_trained(model, trained_names(model, train.trainable, "train.trainable"))
+        checkpointing(model, on=self.checkpointing)
+        return model
+
+
+@cache
+def memory_in(kind: Kind, micro: MicroBatch) -> Memory:
+    """The memory of a training step; of a large model that of a slightly larger batch."""
+    size = size_in(kind)
+    if size.parameters >= LARGE:
+        micro = MicroBatch(*map(rounded_up, (micro.rows, micro.width, micro.targets)))
+        return _large(kind, micro)
+    return memory_of(base_of(kind.model).config, micro, kind.precision, kind.dtype, kind.prepare)
+
+
+def rounded_up(count: int) -> int:
+    """A number with its four highest bits, so that batches of nearly one size are one."""
+    step = 1 << max(0, count.bit_length() - 4)
+    return -(-count // step) * step
+
+
+@cache
+def _large(kind: Kind, micro: MicroBatch) -> Memory:
+    """The same of a model of which each measurement takes seconds."""
+    now(
+        f"measuring a step of {kind.model}: {micro.rows} × {micro.width} tokens, {kind.precision}"
+        + ", checkpointing" * kind.checkpointing,
+        long=True,
+    )
+    return memory_of(base_of(kind.model).config, micro, kind.precision, kind.dtype, kind.prepare)
+
+
+@cache
+def size_in(kind: Kind) -> Size:
+    """The size of a model as it is trained."""
+    with torch.device("meta"):
+        return size_of(kind.prepare(weightless(base_of(kind.model).config, kind.dtype)))
+
+
+@cache
+def groups_in(kind: Kind) -> tuple[int, int]:
+    """Bytes of the parameters outside of the decoder's layers, and of its largest layer."""
+    with torch.device("meta"):
+        model = weightless(base_of(kind.model).config, kind.dtype)
+    whole = sum(p.nbytes for p in model.parameters())
+    layers = [sum(p.nbytes for p in layer.parameters()) for _, layer in decoder_layers(model)]
+    return whole - sum(layers), max(layers)
+
+
+@cache
+def modules_in(name: str, patterns: tuple[str, ...]) -> int:
+    """How many modules of a model match any of the patterns."""
+    with torch.device("meta"):
+        return len(module_names(weightless(base_of(name).config, torch.float32), patterns))

@@ -1,0 +1,95 @@
+"""Examples in the place of data that cannot be had here: a dry run counts them all the same.
+
+They have the number and the length that was asked for, not the texts. A passage is as long as
+`words` says. A factoid takes `FACTOID` words, longer than nearly all that the published sets have.
+Nothing limits any other example but `max_tokens`, so it takes about as many.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from geomix.data.example import Example
+from geomix.data.source import Found, Request, Source
+from geomix.data.words import passage
+from geomix.errors import Unreachable
+
+FACTOID = (28, 4)
+"""Words of the prompt and of the target."""
+
+TOKENS_A_WORD = 3
+"""Most tokens of a generated word, so that no example is longer than `max_tokens`."""
+
+
+@dataclass(slots=True)
+class StandIns:
+    """What stands in for data within a block of `standing_in`.
+
+    Attributes:
+        tokens: most of an example, `max_tokens`.
+        why: by source, why its own examples cannot be had.
+    """
+
+    tokens: int
+    why: dict[str, str] = field(default_factory=dict)
+    _absent: set[tuple[str, str]] = field(default_factory=set)
+
+    def knows(self, source: str, request: Request) -> bool:
+        """Whether what is asked for has been found to be out of reach before."""
+        return request.path is None and (source, request.vocabulary) in self._absent
+
+    def note(self, source: str, request: Request, error: Unreachable) -> None:
+        """Remember why what is asked for cannot be had."""
+        self.why.setdefault(source, str(error))
+        self._absent.add((source, request.vocabulary))
+
+    def found(self, source: str, known: Source | None, request: Request) -> Found:
+        """As many examples as are asked for, other ones for another seed or split."""
+        drawn = f"{source} {request.subset} {request.split} {request.seed}"
+        rng = np.random.default_rng(zlib.crc32(drawn.encode()))
+        prompt, target = self._words(known, request)
+        start = known.prompt.split("{", 1)[0] if known else ""
+        examples = [
+            Example(start + passage(rng, prompt), passage(rng, target))
+            for _ in range(request.count)
+        ]
+        return Found(examples, f"data source '{source}'")
+
+    def _words(self, known: Source | None, request: Request) -> tuple[int, int]:
+        if known and known.kind == "mixing":
+            return request.words, request.words
+        half = max(1, self.tokens // (2 * TOKENS_A_WORD))
+        return (
+            (min(FACTOID[0], half), FACTOID[1])
+            if known and known.kind == "factoid"
+            else (half,) * 2
+        )
+
+
+_now: ContextVar[StandIns | None] = ContextVar("_now", default=None)
+
+
+@contextmanager
+def standing_in(tokens: int) -> Iterator[StandIns]:
+    """Within the block, data that cannot be reached is stood in for.
+
+    Args:
+        tokens: most of an example.
+    """
+    held = StandIns(tokens)
+    token = _now.set(held)
+    try:
+        yield held
+    finally:
+        _now.reset(token)
+
+
+def stand_ins() -> StandIns | None:
+    """Those of the block around; None outside of any: what cannot be reached is then an error."""
+    return _now.get()

@@ -1,0 +1,177 @@
+"""What a process of a node must hold: alone, with the whole model (DDP), with a shard (FSDP2).
+
+Alone it is measured (`geomix.memory`), and what several add is worked out from the sizes:
+
+- DDP: every process holds all of it, and the gradients once more in the buckets in which they are
+  exchanged (`gradient_as_bucket_view` is off).
+- FSDP2: weights, gradients and moments are divided by the processes. While a pass runs, what stands
+  outside of the layers (embedding, head, last norm) is whole, with its gradients and the buffer
+  from which they are scattered; so are two layers at a time, the one that computes and the next.
+  When a set is scored or a snapshot looks through the lens, all weights are whole at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from geomix.config import RunConfig
+from geomix.estimate import Arm, Packing
+from geomix.memory import Memory
+
+Kind = Literal["ddp", "fsdp"]
+
+GIB = 2**30
+
+CONTEXT = GIB // 2
+"""Bytes that CUDA and its libraries take themselves."""
+
+ROOM = 0.9
+"""Share of a memory up to which an estimate fits: the allocator leaves gaps."""
+
+_OUTSIDE = 3
+"""Copies of what is outside of the layers under FSDP2: weights, gradients, and their buffer."""
+
+_LAYER = 4
+"""Copies of a layer under FSDP2: its weights and the next one's, its gradients and their buffer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Processes that train together.
+
+    Attributes:
+        processes: how many, one a GPU.
+        memory: bytes of each one's GPU, or of the machine.
+        gpus: whether they have GPUs.
+        assumed: whether nobody said so.
+    """
+
+    processes: int
+    memory: int
+    gpus: bool = True
+    assumed: bool = False
+
+    def verdict(self, needed: int) -> Literal["fits", "tight", "does not fit"]:
+        """Whether so many bytes of a process fit; `tight` where the allocator's gaps decide."""
+        whole = needed + (CONTEXT if self.gpus else 0)
+        if whole <= ROOM * self.memory:
+            return "fits"
+        return "tight" if whole <= self.memory else "does not fit"
+
+
+EIGHT = Node(8, 80 * GIB, assumed=True)
+"""What a model that is too large for this machine is planned for unless one says otherwise."""
+
+
+def of_step(arm: Arm, index: int, packing: Packing, processes: int = 1) -> int | None:
+    """Most bytes of a process in a step of a stage; None where the model's shape is not known.
+
+    Args:
+        arm: an arm.
+        index: of the stage.
+        packing: its batches, laid out for so many processes.
+        processes: how many.
+    """
+    if processes == 1:
+        return arm.memory(index, packing)
+    parts, copies = arm.memory_parts(index, packing), arm.copies(index)
+    if parts is None:
+        return None
+    if arm.config.parallel == "fsdp":
+        return _sharded(arm, index, parts, processes, 1 + copies)
+    return parts.step(packing.passes) + (copies + 1) * parts.gradients
+
+
+def of_snapshot(arm: Arm, processes: int = 1) -> int | None:
+    """Most bytes of a process in a snapshot; None where nothing is recorded or it is not known."""
+    if processes == 1:
+        return arm.snapshot_memory()
+    most: int | None = None
+    for index, stage in enumerate(arm.config.stages):
+        parts = arm.snapshot_parts(index, processes)
+        if parts is None:
+            return None
+        copies = arm.record_copies(index)
+        if stage.from_ is not None:
+            parts = replace(parts, adam=0)
+        if arm.config.parallel == "fsdp":
+            found = _sharded(arm, index, parts, processes, copies)
+        else:
+            beside = arm.record_copies(index) - arm.held
+            found = parts.snapshot(arm.held) + (beside + 1) * parts.gradients
+        most = max(most or 0, found)
+    return most
+
+
+def _sharded(arm: Arm, index: int, parts: Memory, processes: int, copies: int) -> int:
+    """Most bytes of one of several processes under FSDP2, with so many copies of the gradients."""
+    outside, layer = arm.groups(index)
+    shards = (parts.weights + parts.adam + copies * parts.gradients) // processes
+    held = parts.weights + parts.gradients
+    passing = max(parts.pass_after, held) - held + _OUTSIDE * outside + _LAYER * layer
+    return shards + max(passing, parts.weights)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to train on a node, and what it takes.
+
+    Attributes:
+        parallel: how the processes share the model.
+        precision: of the heaviest stage.
+        checkpointing: whether activations are computed again.
+        memory: most bytes of a process.
+    """
+
+    parallel: Kind
+    precision: str
+    checkpointing: bool
+    memory: int
+
+    def keys(self, other: Way) -> str:
+        """What to set to come here from another way, as `--set` has it."""
+        found = [f"parallel={self.parallel}"] * (self.parallel != other.parallel)
+        found += ["train.gradient_checkpointing=true"] * (
+            self.checkpointing and not other.checkpointing
+        )
+        found += [f"train.precision={self.precision}"] * (self.precision != other.precision)
+        return " ".join(f"--set {key}" for key in found)
+
+
+def way_of(arm: Arm, index: int, processes: int) -> Way | None:
+    """An arm as it is configured, on so many processes; None where its size is not known."""
+    train = arm.config.stages[index].train
+    step = of_step(arm, index, arm.packing(index, processes), processes)
+    if step is None:
+        return None
+    most = max(step, of_snapshot(arm, processes) or 0)
+    return Way(arm.config.parallel, train.precision, train.gradient_checkpointing, most)
+
+
+def other_ways(arm: Arm, index: int, processes: int) -> Iterator[Way]:
+    """The other ways to train an arm that need less, the one that changes least first."""
+    given = arm.config
+    sketched = given.record is not None and given.record.sketches is not None
+    whole = processes == 1 or sketched or any(stage.train.lora for stage in given.stages)
+    tried: list[dict[str, Any]] = [{}, {"gradient_checkpointing": True}]
+    tried += [{"gradient_checkpointing": True, "precision": "bf16-pure"}]
+    seen = [given]
+    for changes in tried:
+        for parallel in (given.parallel,) if whole else ("ddp", "fsdp"):
+            other = _changed(given, parallel, changes)
+            if other in seen:
+                continue
+            seen.append(other)
+            found = way_of(replace(arm, config=other), index, processes)
+            if found is not None:
+                yield found
+
+
+def _changed(config: RunConfig, parallel: str, changes: dict[str, Any]) -> RunConfig:
+    stages = [
+        stage.model_copy(update={"train": stage.train.model_copy(update=changes)})
+        for stage in config.stages
+    ]
+    return config.model_copy(update={"stages": stages, "parallel": parallel})
