@@ -77,7 +77,7 @@ def main() -> None:
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Override a key, in dots: --set stages.0.mix.ratio=4",
+    help="Override a key, in dots: --set stages.0.mix.ratio=4 (keys count stages from 0).",
 )
 @click.option("--arm", "only", multiple=True, metavar="NAME", help="Train only this arm, or these.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory [runs/DATE-NAME].")
@@ -226,8 +226,8 @@ def grad_angle(
 @click.argument("runs", nargs=-1, metavar="[RUN]...", type=click.Path(path_type=Path))
 @click.option(
     "--stage",
-    type=click.IntRange(0),
-    help="Index of the stage, from 0 [the last one that is recorded].",
+    metavar="STAGE",
+    help="The stage, by number, from 1, or by name [the last one that is recorded].",
 )
 @click.option("--set", "name", default="D_A", show_default=True, help="Probe set to look at.")
 @click.option(
@@ -239,7 +239,7 @@ def grad_angle(
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the whole table as JSON.")
 def forgetting_path(
-    runs: tuple[Path, ...], stage: int | None, name: str, by: By, as_json: bool
+    runs: tuple[Path, ...], stage: str | None, name: str, by: By, as_json: bool
 ) -> None:
     """Split what a stage did to a set's loss by layer and by the source of the updates.
 

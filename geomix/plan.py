@@ -124,7 +124,7 @@ def _row(
     passages = plan.sets.get(MIXED)
     mixed = "–" if passages is None else str(facts["mixed_in"])
     return (
-        f"{index}-{facts['stage']}",
+        f"{index + 1} {facts['stage']}",
         f"{plan.name} {facts['own']}",
         f"({mixed})" if passages and not passages.trained else mixed,
         *(["+".join(map(str, facts["replay"].values())) or "–"] * replays),

@@ -8,6 +8,7 @@ from typing import Any
 
 from geomix.analyze.groups import By
 from geomix.analyze.path_notes import notes
+from geomix.analyze.path_record import asked_stage
 from geomix.analyze.path_split import ArmSplit, ForgettingPath, measure, to_json
 from geomix.analyze.path_table import render
 from geomix.analyze.replicates import together
@@ -75,9 +76,10 @@ def _write_arm(group: Any, arm: ArmSplit, groups: tuple[str, ...]) -> None:
     put(group, "measured", arm.measured, ("run", "set"), units="nat", text=text)
 
 
-def command(runs: Sequence[Run], stage: int | None, name: str, by: By, as_json: bool) -> None:
+def command(runs: Sequence[Run], stage: str | None, name: str, by: By, as_json: bool) -> None:
     """The command's body: compute, save, print the tables, or the whole result as JSON."""
-    result, files = forgetting_path(runs, stage, name, by)
+    index = None if stage is None else asked_stage(runs, stage)
+    result, files = forgetting_path(runs, index, name, by)
     if as_json:
         echo_json(to_json(result, notes(result, name)))
         return

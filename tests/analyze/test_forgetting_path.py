@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from geomix.analyze.path_notes import location, verdict
 from geomix.analyze.path_split import ArmSplit, measure
 from geomix.cli import main
+from geomix.errors import UserError
 from geomix.hdf5 import TEXTS, text_hash
 from geomix.run import Run
 
@@ -152,6 +153,20 @@ def test_tables_and_files(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_allclose(arm["simpson"][0].transpose(1, 0, 2).ravel(), change)
 
 
+def test_a_stage_is_asked_for_by_number_from_1_or_by_name(run: Run) -> None:
+    first, last = measure([run], 0), measure([run])
+    assert (first.title, last.title) == ("stage 1 (kvr)", "stage 2 (triples)")
+    for stage, index in (("1", 0), ("kvr", 0), ("2", 1), ("triples", 1)):
+        result = asked(str(run.path), "--stage", stage, "--json")
+        assert json.loads(result.output)["stage"] == index  # keys in files count from 0
+    said = " ".join(asked(str(run.path), "--stage", "kvr").output.split())
+    assert "in stage 1 (kvr)" in said
+    assert "stage 0 " not in said
+    refusal = refused(str(run.path), "--stage", "0")
+    assert "--stage 0: no such stage; there are 1 (kvr), 2 (triples) (numbers count" in refusal
+    assert "no stage has this name" in refused(str(run.path), "--stage", "tripels")
+
+
 def test_runs_of_several_seeds_have_an_interval(run: Run, tmp_path: Path, tiny_model: Path) -> None:
     other = train(tmp_path / "one", tiny_model, "seed=1")
     result = measure([run, other])
@@ -199,9 +214,11 @@ def test_a_verdict_needs_both_checks(copy: Run) -> None:
 
 def test_what_is_missing_is_one_line(copy: Run) -> None:
     path = str(copy.path)
-    assert "no snapshots within stage 3; there are some of stage 0, 1" in refused(
+    assert "--stage 3: no such stage; there are 1 (kvr), 2 (triples)" in refused(
         path, "--stage", "3"
     )
+    with pytest.raises(UserError, match=r"no snapshots within stage 4; .* stage 1 \(kvr\), 2 \(tr"):
+        measure([copy], 3)
     assert "--set D_Z" in refused(path, "--set", "D_Z")
     stage0 = [file for file in copy.snapshots() if file.name.startswith("stage0")]
     later = [file for file in copy.snapshots() if file.name.startswith("stage1")]
@@ -213,7 +230,7 @@ def test_what_is_missing_is_one_line(copy: Run) -> None:
         shot.attrs[TEXTS] = text_hash(shot)
     assert "recorded without `midpoints`" in refused(path)
     stage0[-1].unlink()
-    assert "the loss at the start of stage 1 is not recorded" in refused(path)
+    assert "the loss at the start of stage 2 is not recorded" in refused(path)
     for file in copy.snapshots():
         file.unlink()
     assert "no snapshots; train with `record: {preset: path}`" in refused(path)

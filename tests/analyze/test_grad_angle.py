@@ -309,7 +309,7 @@ def test_users_mistakes_are_one_line_each(
     stages = tmp_path / "stages"
     write_arm(stages, random_gradients(4), layers=4, moments=[(0, 0, 1)])
     write_arm(stages, random_gradients(2), layers=2, moments=[(1, 1, 1)])
-    with pytest.raises(UserError, match=r"stage 1 trains other .* than stage 0") as caught:
+    with pytest.raises(UserError, match=r"stage 2 trains other .* than stage 1") as caught:
         measure([Run(stages)])
     assert "train.trainable" in str(caught.value)
     assert "arm" not in str(caught.value).removeprefix(str(stages))
