@@ -131,12 +131,12 @@ def test_half_the_snapshots_say_what_the_pairs_say(
 
 def test_tables_and_files(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    result = asked(str(run.path), "--by", "module", "--set", "D_B")
+    result = asked(str(run.path), "--by", "module", "--set", "D_B", "--full")
     assert result.exit_code == 0, result.output
     assert "Verdict, zero: the attribution of D_B" in " ".join(result.output.split())
     lines = result.output.splitlines()
     names = [line for line in lines if line.startswith(str(run.path))]
-    assert max(len(line) for line in lines if line not in names) <= 80
+    assert max(len(line) for line in lines if str(run.path) not in line) <= 80
     assert [Path(name).name for name in names] == [
         "forgetting_path_stage1_by_module.h5",
         "forgetting_path_stage1_by_module.json",
@@ -159,12 +159,36 @@ def test_a_stage_is_asked_for_by_number_from_1_or_by_name(run: Run) -> None:
     for stage, index in (("1", 0), ("kvr", 0), ("2", 1), ("triples", 1)):
         result = asked(str(run.path), "--stage", stage, "--json")
         assert json.loads(result.output)["stage"] == index  # keys in files count from 0
-    said = " ".join(asked(str(run.path), "--stage", "kvr").output.split())
+    said = " ".join(asked(str(run.path), "--stage", "kvr", "--full").output.split())
     assert "in stage 1 (kvr)" in said
     assert "stage 0 " not in said
     refusal = refused(str(run.path), "--stage", "0")
     assert "--stage 0: no such stage; there are 1 (kvr), 2 (triples) (numbers count" in refusal
     assert "no stage has this name" in refused(str(run.path), "--stage", "tripels")
+
+
+def test_the_answer_comes_first_and_the_tables_on_demand(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    short = asked(str(run.path)).output.splitlines()
+    assert short[0] == "Where did the loss of D_A change in stage 2 (triples)?"
+    assert len(short) <= 25
+    assert max(len(line) for line in short if str(run.path) not in line) <= 80
+    said = " ".join(" ".join(short).split())
+    result = measure([run])
+    assert verdict(result.arms[0], "D_A") in said
+    assert location(result, result.arms[0], "D_A") in said
+    assert "No interval: one seed" in said
+    for word in ("analysis/forgetting_path_stage1.*", "figures/forgetting_path_stage1_D_A.*"):
+        assert word in said
+        assert list(run.path.glob(word))
+    full = asked(str(run.path), "--full").output
+    assert "trape" in full
+    assert "trape" not in said
+    assert full.startswith(
+        "\n".join(short[: short.index("All tables: the same command with --full.")])
+    )
 
 
 def test_runs_of_several_seeds_have_an_interval(run: Run, tmp_path: Path, tiny_model: Path) -> None:
