@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test portable torture torture-record slurm check bench slow base clean
 
 demo: $(READY)  ## the main job: train the demo's three arms offline, then measure the angles
-	run=runs/demo-$$(date +%Y-%m-%d-%H%M%S); \
+	@run=runs/demo-$$(date +%Y-%m-%d-%H%M%S); \
 	$(BIN)/geomix train --out $$run && $(BIN)/geomix analyze grad-angle $$run
 
 test: $(READY)  ## all tests, a file at a time on each of up to four cores

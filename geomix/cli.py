@@ -83,7 +83,7 @@ def main() -> None:
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Override a key, in dots: --set stages.0.mix.ratio=4",
+    help="Override a key, in dots: --set stages.0.mix.ratio=4 (keys count stages from 0).",
 )
 @click.option("--arm", "only", multiple=True, metavar="NAME", help="Train only this arm, or these.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory [runs/DATE-NAME].")
@@ -223,6 +223,7 @@ def analyze() -> None:
     show_default=True,
     help="Of each set, whose single gradients are compared where weights are kept; 0: none.",
 )
+@click.option("--full", is_flag=True, help="Print all tables and notes behind the answer.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole table as JSON.")
 def grad_angle(
     runs: tuple[Path, ...],
@@ -231,6 +232,7 @@ def grad_angle(
     metric: MetricName,
     source: From,
     examples: int,
+    full: bool,
     as_json: bool,
 ) -> None:
     """Cosines between the gradients of D_A, D_B, D_M and a held-out set, and with the update.
@@ -244,15 +246,15 @@ def grad_angle(
 
     opened = [open_run(run) for run in runs] or [newest_run()]
     moments = tuple(item for text in at for item in text.split(","))
-    analysis.command(opened, Asked(by, metric, moments, source, examples), as_json)
+    analysis.command(opened, Asked(by, metric, moments, source, examples), as_json, full)
 
 
 @analyze.command("forgetting-path")
 @click.argument("runs", nargs=-1, metavar="[RUN]...", type=click.Path(path_type=Path))
 @click.option(
     "--stage",
-    type=click.IntRange(0),
-    help="Index of the stage, from 0 [the last one that is recorded].",
+    metavar="STAGE",
+    help="The stage, by number, from 1, or by name [the last one that is recorded].",
 )
 @click.option("--set", "name", default="D_A", show_default=True, help="Probe set to look at.")
 @click.option(
@@ -262,9 +264,10 @@ def grad_angle(
     show_default=True,
     help="What a row of the table stands for.",
 )
+@click.option("--full", is_flag=True, help="Print all tables and notes behind the answer.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole table as JSON.")
 def forgetting_path(
-    runs: tuple[Path, ...], stage: int | None, name: str, by: By, as_json: bool
+    runs: tuple[Path, ...], stage: str | None, name: str, by: By, full: bool, as_json: bool
 ) -> None:
     """Split what a stage did to a set's loss by layer and by the source of the updates.
 
@@ -275,7 +278,7 @@ def forgetting_path(
     from geomix.run import newest_run, open_run
 
     opened = [open_run(run) for run in runs] or [newest_run()]
-    analysis.command(opened, stage, name, by, as_json)
+    analysis.command(opened, stage, name, by, as_json, full)
 
 
 @main.command()

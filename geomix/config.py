@@ -34,26 +34,41 @@ from geomix.config_train import StopConfig, TrainConfig
 
 
 def _looking_back(stages: list[StageConfig]) -> list[StageConfig]:
-    """Refuse a replay of stages that do not come before it."""
+    """Refuse a replay of stages that do not come before it; those that are named get an index."""
     mistakes: list[InitErrorDetails] = []
+    found = list(stages)
     for index, stage in enumerate(stages):
         if stage.replay is None:
             continue
         named = stage.replay.stages or []
+        earlier = [_name_of(one) for one in stages[:index]]
+        places = [_places(one, earlier) for one in named]
+        indices = [place for each in places for place in each]
+        listed = ", ".join(f"{place} ({name})" for place, name in enumerate(earlier))
         if index == 0:
             why = "the first stage has none before it to replay"
-        elif max(named, default=0) >= index:
-            why = f"stage {index} can replay only those before it, 0 to {index - 1}"
-        elif len(set(named)) < len(named):
+        elif any(len(each) > 1 for each in places):
+            why = f"several stages have this name; give the index: {listed}"
+        elif not all(places):
+            why = f"only the stages before it can be replayed: {listed}"
+        elif len(set(indices)) < len(indices):
             why = "a stage is named twice"
         else:
+            if named:
+                replay = stage.replay.model_copy(update={"stages": indices})
+                found[index] = stage.model_copy(update={"replay": replay})
             continue
         loc: tuple[int | str, ...] = (index, "replay", *(["stages"] if index else []))
         error = PydanticCustomError("replay", "{why}", {"why": why})
         mistakes.append({"type": error, "loc": loc, "input": named or stage.replay.ratio})
     if mistakes:
         raise ValidationError.from_exception_data("stages", mistakes)
-    return stages
+    return found
+
+
+def _places(asked: int | str, names: list[str]) -> list[int]:
+    """Indices of the stages that are meant by an index or a name."""
+    return [index for index, name in enumerate(names) if asked in (index, name)]
 
 
 def _taken_first(stages: list[StageConfig]) -> list[StageConfig]:
@@ -61,7 +76,7 @@ def _taken_first(stages: list[StageConfig]) -> list[StageConfig]:
     trained = [index for index, stage in enumerate(stages) if stage.from_ is None]
     late = [i for i, stage in enumerate(stages) if trained and stage.from_ and i > trained[0]]
     if late:
-        why = {"why": f"stage {trained[0]} is trained before it, which this would undo"}
+        why = {"why": f"stages[{trained[0]}] is trained before it, which this would undo"}
         error = PydanticCustomError("from", "{why}", why)
         raise ValidationError.from_exception_data(
             "stages",
@@ -89,6 +104,10 @@ class StageConfig(Strict):
     """When it ends."""
     train: TrainConfig = TrainConfig()
     """How it trains, the top-level `train` already merged in."""
+
+
+def _name_of(stage: StageConfig) -> str:
+    return stage.name or without_suffix(stage.data.source.rstrip("/").rsplit("/", 1)[-1])
 
 
 def _no_set_of_a_stage(name: str) -> str:
@@ -262,8 +281,7 @@ class RunConfig(Strict):
 
     def stage_name(self, index: int) -> str:
         """The stage's own name, else its source's (of a file, the file's name)."""
-        stage = self.stages[index]
-        return stage.name or without_suffix(stage.data.source.rstrip("/").rsplit("/", 1)[-1])
+        return _name_of(self.stages[index])
 
     def content_hash(self, *without: str) -> str:
         """Hash of everything that decides the run's outcome: not its name and the like.

@@ -163,6 +163,19 @@ Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 CountOrNone = Annotated[int, Field(ge=0, le=1_000_000_000)]
 """A number of things, or 0."""
 
+
+def _index_or_name(value: Any) -> Any:
+    """A whole number that is not negative, also as digits, or a text that names something."""
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value)
+    if (type(value) is int and value >= 0) or (isinstance(value, str) and value):
+        return value
+    raise ValueError("must be a stage's name, or its index in the list `stages`, from 0")
+
+
+StageRef = Annotated[int | str, BeforeValidator(_index_or_name, json_schema_input_type=int | str)]
+"""A stage: its name, or its index in the list `stages`, the first is 0, as in the keys."""
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 """What can name a folder."""
 
@@ -278,8 +291,9 @@ class ReplayConfig(Strict):
 
     ratio: Annotated[float, Field(gt=0, le=1)]
     """Share of each earlier stage's own examples; to replay nothing leave `replay` out."""
-    stages: Annotated[list[CountOrNone], Field(min_length=1)] | None = None
-    """Which earlier stages, the first is 0; null means all of them."""
+    stages: Annotated[list[StageRef], Field(min_length=1)] | None = None
+    """Which earlier stages: by name, or by their index in the list `stages`, the first is 0; null
+    means all of them."""
     seed: Seed | None = None
     """Seed of the choice; null takes the run's."""
 

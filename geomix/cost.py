@@ -146,7 +146,7 @@ def cost_table(costs: Mapping[str, Any]) -> Table:
         for index, stage in enumerate(arm["stages"]):
             table.add_row(
                 name if index == 0 else "",
-                f"{index}-{stage['stage']}",
+                f"{index + 1} {stage['stage']}",
                 *(["–"] * 5 if stage["taken"] else _step_cells(stage, about))[not known :],
                 amount(arm["snapshot_memory"]) if arm["snapshot_memory"] else "–",
                 amount(_kept(stage["disk"])),

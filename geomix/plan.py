@@ -187,7 +187,7 @@ def _row(
     passages = plan.sets.get(MIXED)
     mixed = "–" if passages is None else f"{_about(passages, absent)}{facts['mixed_in']}"
     return (
-        f"{index}-{facts['stage']}",
+        f"{index + 1} {facts['stage']}",
         f"{plan.name} {_about(plan.sets[plan.name], absent)}{facts['own']}",
         f"({mixed})" if passages and not passages.trained else mixed,
         *(["+".join(map(str, facts["replay"].values())) or "–"] * replays),

@@ -25,6 +25,7 @@ from geomix.errors import UserError
 from geomix.reading import all_of, expect, read_json
 from geomix.record.place import Place, places
 from geomix.run import Run
+from geomix.stage_names import stage_title
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -84,10 +85,11 @@ class Records:
         if not (found := places(self.run)):
             arms = [arm.name for arm in self.run.arms if arm != self.run]
             return f"in its arms {', '.join(arms)}" if arms else "no snapshot yet"
-        steps: dict[int, list[int]] = {}
+        steps: dict[str, list[int]] = {}
         for place in found:
-            steps.setdefault(place.stage, []).append(place.step)
-        when = (f"stage {stage} at {_shown(map(str, at))}" for stage, at in steps.items())
+            title = stage_title(place.stage, place.stage_name)
+            steps.setdefault(title, []).append(place.step)
+        when = (f"{title} at {_shown(map(str, at))}" for title, at in steps.items())
         sets = group_of(found[-1].path, "parameters")["set"].values
         assert sets is not None
         count = f"{len(found)} snapshot{'s' * (len(found) > 1)}"
@@ -110,21 +112,24 @@ class Records:
             raise UserError(f"{self.run.path}: no snapshot '{name}'; {_listed(known)}")
         return self._arrays(known[name])
 
-    def at(self, stage: int, step: int | None = None) -> SnapshotArrays:
+    def at(self, stage: int | str, step: int | None = None) -> SnapshotArrays:
         """One snapshot, by its place.
 
         Args:
-            stage: index of the stage, from 0.
+            stage: index of the stage, from 0, or its name.
             step: optimiser steps done in it; None takes the last that is recorded.
 
         Raises:
-            UserError: there is none, or its file is damaged.
+            UserError: there is none, several stages have the name, or its file is damaged.
         """
-        here = {place.step: place for place in self.snapshots if place.stage == stage}
+        found = [place for place in self.snapshots if stage in (place.stage, place.stage_name)]
+        if len({place.stage for place in found}) > 1:
+            raise UserError(f"{self.run.path}: several stages are named {stage}; give its index")
+        here = {place.step: place for place in found}
         if not here or (step is not None and step not in here):
-            asked = f"stage {stage}" + (f", step {step}" if step is not None else "")
+            asked = f"stage={stage!r}" + (f", step={step}" if step is not None else "")
             known = [place.name for place in self.snapshots]
-            raise UserError(f"{self.run.path}: no snapshot of {asked}; {_listed(known)}")
+            raise UserError(f"{self.run.path}: no snapshot at {asked}; {_listed(known)}")
         return self._arrays(here[max(here) if step is None else step])
 
     @property

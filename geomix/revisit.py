@@ -54,7 +54,7 @@ class Point:
         return self.folder is not None and self.folder.name == FINAL
 
     def __str__(self) -> str:
-        return f"stage {self.stage} step {self.step}"
+        return f"stage {self.stage + 1} step {self.step}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,5 +182,5 @@ def _end(arm: Run, stage: int) -> int:
     """Optimiser steps that a finished stage took."""
     done = arm.steps_done()
     if stage not in done:
-        raise UserError(f"{arm.metrics_file}: no steps of stage {stage}; restore the file")
+        raise UserError(f"{arm.metrics_file}: no steps of stage {stage + 1}; restore the file")
     return done[stage]

@@ -169,10 +169,36 @@ def test_a_replay_that_looks_forward_is_placed_at_its_line(tmp_path: Path) -> No
     )
     assert mistakes(tmp_path, text) == [
         "run.yaml:3 stages[0].replay: the first stage has none before it to replay (given: 0.25)",
-        "run.yaml:5 stages[1].replay.stages: stage 1 can replay only those before it, 0 to 0 "
+        "run.yaml:5 stages[1].replay.stages: only the stages before it can be replayed: 0 (kvr) "
         "(given: [0, 1])",
         "run.yaml:7 stages[2].replay.stages: a stage is named twice (given: [1, 0, 1])",
     ]
+
+
+def test_a_replay_names_stages_or_gives_their_index(tmp_path: Path) -> None:
+    text = """stages:
+  - {data: kvr, name: facts}
+  - {data: triples}
+  - {data: kvr, replay: {ratio: 0.5, stages: STAGES}}
+"""
+    by_index = loads(tmp_path, text.replace("STAGES", "[1, 0]")).arms[""]
+    for stages in ("[triples, facts]", "[1, facts]", "['1', '0']"):
+        config = loads(tmp_path, text.replace("STAGES", stages)).arms[""]
+        assert config == by_index
+        assert config.content_hash() == by_index.content_hash()
+    said = "run.yaml:4 stages[2].replay.stages"
+    listed = "0 (facts), 1 (triples)"
+    for stages, why in (
+        ("[kvr]", f"{said}: only the stages before it can be replayed: {listed} (given: ['kvr'])"),
+        ("[facts, 0]", f"{said}: a stage is named twice (given: ['facts', 0])"),
+        ("[-1]", f"{said}[0]: must be a stage's name, or its index in the list `stages`, from 0"),
+        ("[1.5]", f"{said}[0]: must be a stage's name, or its index in the list `stages`, from 0"),
+    ):
+        (line,) = mistakes(tmp_path, text.replace("STAGES", stages))
+        assert line.startswith(why)
+    twins = text.replace("triples", "{source: triples}, name: facts").replace("STAGES", "[facts]")
+    (line,) = mistakes(tmp_path, twins)
+    assert "several stages have this name; give the index: 0 (facts), 1 (facts)" in line
 
 
 @pytest.mark.parametrize(

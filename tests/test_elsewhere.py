@@ -340,7 +340,7 @@ def test_a_run_in_few_characters(path: str, says: str) -> None:
         (("from: {first}", "from: nowhere"), "nowhere: no such folder"),
         (("from: {first}", "from: {first}/stages/1-kvr"), "stages[0].from"),
         (("epochs: 2", "steps_of: runs/none"), "runs/none: no such folder"),
-        (("epochs: 2", "steps_of: {first}"), "that run trained no stage 1"),
+        (("epochs: 2", "steps_of: {first}"), "that run trained no stage 2"),
     ],
 )
 def test_a_dry_run_says_what_training_would(

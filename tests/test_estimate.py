@@ -304,7 +304,7 @@ def test_a_mistake_in_a_model_that_is_here_is_one_line(place: Path) -> None:
         ),
         (
             {"record.at": "[every:1]", "stages.0.stop.epochs": 1_000_000, "train.batch_size": 1},
-            "about 60,000,000 snapshots in the 60,000,000 steps of stage 0",
+            "about 60,000,000 snapshots in the 60,000,000 steps of stage 1",
         ),
         ({"record.at": "[log:999999999]", "stages.1.stop.epochs": 1_000_000}, "snapshots"),
     ],

@@ -10,7 +10,7 @@ import numpy as np
 from geomix.analyze.angles import ArmAngles, GradAngle, over_seeds, told
 from geomix.analyze.contrasts import ENOUGH, Contrast, contrasts
 from geomix.analyze.directions import HELD_OUT, SHUFFLED, UPDATE
-from geomix.geometry.cosine import Floats, norms
+from geomix.geometry.cosine import norms
 
 ONE_SEED = "One seed: no interval over seeds; nothing is claimed beyond this run."
 
@@ -75,12 +75,15 @@ def verdict(arm: ArmAngles) -> str:
         return f"Verdict, {arm.arm}: undetermined with one seed; {what}."
     if n < ENOUGH:
         return f"Verdict, {arm.arm}: undetermined with {n} seeds ({ENOUGH} are needed); {what}."
-    values, _, label = cosines[-1]
-    return f"Verdict, {arm.arm}: {_sign(arm, values, label)}; {what} (n = {n})."
+    label = cosines[-1][2]
+    return f"Verdict, {arm.arm}: {conflict(arm, label)}; {what} (n = {n})."
 
 
-def _sign(arm: ArmAngles, values: Floats, label: str) -> str:
-    """Whether D_A and D_B conflict or agree, beyond what held-out examples do."""
+def conflict(arm: ArmAngles, label: str) -> str:
+    """The verdict on a conflict of D_A and D_B beyond that of held-out examples, at a moment."""
+    if len(arm.seeds) < ENOUGH or label not in arm.labels:
+        return f"undetermined ({ENOUGH} seeds are needed)"
+    values = arm.cosine(label, "D_A", "D_B")
     beyond = values - arm.cosine(label, HELD_OUT, "D_B")
     pair, null = over_seeds(values), over_seeds(beyond)
     if told(*pair) or told(*null) or np.sign(pair[0]) != np.sign(null[0]):
@@ -179,6 +182,16 @@ def _probe_text(probes: dict[str, tuple[int, int]]) -> str:
     return ", ".join(
         f"{name} {n} of {of} ({_worth(name, n, of)})" for name, (n, of) in probes.items()
     )
+
+
+def shares_probed(result: GradAngle, names: Sequence[str]) -> str:
+    """`64 of 2,000 of D_A`, of those sets that were not probed whole in an arm; "" if all were."""
+    found: dict[str, None] = {}
+    for arm in result.arms:
+        for name in names:
+            n, of = arm.probes.get(name, (0, 0))
+            found |= {f"{n:,} of {of:,} of {name}": None} if n < of else {}
+    return " and ".join(found)
 
 
 def _worth(name: str, n: int, of: int) -> str:

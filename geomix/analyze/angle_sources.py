@@ -268,8 +268,8 @@ def _check_sets(where: str, sets: Sequence[str]) -> None:
 
 def _other_parameters(where: Path, here: Look, first: Look) -> str:
     return (
-        f"{where}: stage {here.moment.stage} trains other parameters "
-        f"({len(here.layout.parameters)} tensors) than stage {first.moment.stage} "
+        f"{where}: stage {here.moment.stage + 1} trains other parameters "
+        f"({len(here.layout.parameters)} tensors) than stage {first.moment.stage + 1} "
         f"({len(first.layout.parameters)}), and angles over "
         "different parameters cannot be compared; train the same ones in every stage "
         "(train.trainable, train.lora), or take the parameters that both have from "

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from geomix.analyze.groups import By
+from geomix.analyze.path_answer import answer
 from geomix.analyze.path_notes import notes
+from geomix.analyze.path_record import asked_stage
 from geomix.analyze.path_split import ArmSplit, ForgettingPath, measure, to_json
 from geomix.analyze.path_table import render
 from geomix.analyze.replicates import together
@@ -40,7 +42,7 @@ def forgetting_path(
     for arm in result.arms:
         if name not in arm.sets:
             raise UserError(f"--set {name}: {arm.runs[0]} recorded {', '.join(arm.sets)}")
-    stem = f"forgetting_path_stage{result.stage}" + together([str(run.path) for run in runs])
+    stem = _stem(result, runs)
     table = f"{stem}_by_{by}" if by != "layer" else stem
     folder = runs[0].analysis_folder
     files = [folder / f"{table}.h5", folder / f"{table}.json"]
@@ -56,6 +58,11 @@ def forgetting_path(
         write_json(files[1], to_json(result, notes(result, name)))
         files += save_figure(draw(rows), rows, runs[0].figure_folder, f"{stem}_{name}")
     return result, files
+
+
+def _stem(result: ForgettingPath, runs: Sequence[Run]) -> str:
+    """How the files' names begin; like all files they count stages from 0."""
+    return f"forgetting_path_stage{result.stage}" + together([str(run.path) for run in runs])
 
 
 def _write_arm(group: Any, arm: ArmSplit, groups: tuple[str, ...]) -> None:
@@ -75,14 +82,35 @@ def _write_arm(group: Any, arm: ArmSplit, groups: tuple[str, ...]) -> None:
     put(group, "measured", arm.measured, ("run", "set"), units="nat", text=text)
 
 
-def command(runs: Sequence[Run], stage: int | None, name: str, by: By, as_json: bool) -> None:
-    """The command's body: compute, save, print the tables, or the whole result as JSON."""
-    result, files = forgetting_path(runs, stage, name, by)
+def command(
+    runs: Sequence[Run],
+    stage: str | None,
+    name: str,
+    by: By,
+    as_json: bool,
+    full: bool = False,
+) -> None:
+    """The command's body: compute, save, print the answer, or the whole result as JSON.
+
+    Args:
+        runs: as `forgetting_path` takes them.
+        stage: its number, from 1, or its name; None is the last one that is recorded.
+        name: the probe set.
+        by: what a row stands for.
+        as_json: whether the whole result is printed as JSON, and nothing else.
+        full: whether all tables and notes follow the answer.
+    """
+    index = None if stage is None else asked_stage(runs, stage)
+    result, files = forgetting_path(runs, index, name, by)
     if as_json:
         echo_json(to_json(result, notes(result, name)))
         return
     console = Console()
-    console.print(render(result, name))
-    console.print()
-    for file in files:
-        console.print(str(file), soft_wrap=True)
+    for line in answer(result, name, _stem(result, runs), runs[0], files, full):
+        console.print(line, soft_wrap=True)
+    if full:
+        console.print()
+        console.print(render(result, name))
+        console.print()
+        for file in files:
+            console.print(str(file), soft_wrap=True)

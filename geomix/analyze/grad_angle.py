@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import csv
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from rich.console import Group, RenderableType
 
+from geomix.analyze.angle_answer import answer
 from geomix.analyze.angle_files import save, to_json
 from geomix.analyze.angle_measure import measured
 from geomix.analyze.angle_notes import notes
 from geomix.analyze.angle_sources import Asked, Say
 from geomix.analyze.angle_table import render
 from geomix.analyze.angles import GradAngle
+from geomix.analyze.answer import WIDTH
 from geomix.analyze.directions import UPDATE
 from geomix.analyze.moments import figure_moments
 from geomix.analyze.retention import retention_rows
@@ -29,6 +33,7 @@ from geomix.plots import grad_angle as by_depth
 from geomix.plots.figure import save_figure
 from geomix.run import Run
 from geomix.terminal import echo_json
+from geomix.train.progress import QUIET_SECONDS
 
 Drawn = tuple[str, Figure, list[dict[str, Any]]]
 """Ending of a figure's name, the figure, and the table behind it."""
@@ -77,6 +82,7 @@ def _saved(run: Run, result: GradAngle, examples: dict[str, Tables], say: Say) -
     folder, figures = run.analysis_folder, run.figure_folder
     with run.saving(say):
         files = save(result, notes(result), folder, without_pairs(examples))
+        files.append(_printed(folder / f"{result.stem}.txt", _report(result, examples)))
         if examples:
             files.append(_conflicts(folder / f"{result.stem}_conflicts.csv", examples))
         for ending, figure, rows in (*_figures(result), *_example_figures(examples)):
@@ -158,22 +164,51 @@ def _conflicts(path: Path, examples: dict[str, Tables]) -> Path:
     return path
 
 
-def command(runs: Sequence[Run], asked: Asked, as_json: bool) -> None:
-    """The command's body: compute, save, print the tables, or the whole result as JSON."""
-    hint = Console(stderr=True)
+def _report(result: GradAngle, examples: dict[str, Tables]) -> RenderableType:
+    """All tables and notes."""
+    whole = {Path(arm.runs[0]).name: arm.whole_sets for arm in result.arms}
+    return Group(render(result), render_examples(examples, whole))
+
+
+def _printed(path: Path, report: RenderableType) -> Path:
+    """What `--full` prints, as a text file of 80 columns."""
+    with written_file(path) as partial, partial.open("w", encoding="utf-8") as file:
+        Console(file=file, width=WIDTH).print(report)
+    return path
+
+
+def _progress(console: Console) -> Say:
+    """Prints each line on a terminal, elsewhere one every half a minute."""
+    printed = time.monotonic()
 
     def say(line: str) -> None:
-        hint.print(line, soft_wrap=True)
+        nonlocal printed
+        if console.is_terminal or time.monotonic() - printed >= QUIET_SECONDS:
+            printed = time.monotonic()
+            console.print(line, soft_wrap=True)
 
-    result, examples, files = grad_angle(runs, asked, say)
+    return say
+
+
+def command(runs: Sequence[Run], asked: Asked, as_json: bool, full: bool = False) -> None:
+    """The command's body: compute, save, print the answer, or the whole result as JSON.
+
+    Args:
+        runs: as `grad_angle` takes them.
+        asked: likewise.
+        as_json: whether the whole result is printed as JSON, and nothing else.
+        full: whether all tables and notes follow the answer.
+    """
+    result, examples, files = grad_angle(runs, asked, _progress(Console(stderr=True)))
     if as_json:
         echo_json(to_json(result, notes(result), without_pairs(examples)))
         return
     console = Console()
-    console.print(render(result))
-    console.print(
-        render_examples(examples, {Path(arm.runs[0]).name: arm.whole_sets for arm in result.arms})
-    )
-    console.print()
-    for file in files:
-        console.print(str(file), soft_wrap=True)
+    for line in answer(result, runs[0], files):
+        console.print(line, soft_wrap=True)
+    if full:
+        console.print()
+        console.print(_report(result, examples))
+        console.print()
+        for file in files:
+            console.print(str(file), soft_wrap=True)

@@ -81,7 +81,7 @@ def location(result: ForgettingPath, arm: ArmSplit, name: str) -> str:
     rose = f"{'rose' if total > 0 else 'fell'} by {nats(abs(total))} nats"
     spread = interval(arm.simpson[:, 0, s, 0])["half_width"]
     rose += f" (± {nats(spread)}, {len(arm.seeds)} seeds)" if np.isfinite(spread) else ""
-    text = f"{arm.arm}: the loss of {name} {rose} in stage {result.stage}, most of it in {most}"
+    text = f"{arm.arm}: the loss of {name} {rose} in {result.title}, most of it in {most}"
     sources = ", ".join(
         f"{part} {nats(value, sign=True)}"
         for part, value in zip(arm.parts[1:], mean[0, 1:], strict=True)

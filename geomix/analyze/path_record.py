@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from numpy.typing import NDArray
 
 from geomix.errors import UserError
 from geomix.geometry.path import PathChange, coarser_trapezoid, path_change
+from geomix.record.place import places
 from geomix.record.snapshot import TOTAL, PathRecord, ProbeRecord, Snapshot
 from geomix.record.store import read_snapshot
 from geomix.run import Run
+from geomix.stage_names import stage_index, stage_title, stage_titles
 
 Floats = NDArray[np.float64]
 
@@ -54,6 +57,20 @@ def last_stage(run: Run) -> int:
     return read_snapshot(files[-1], activations=False).stage
 
 
+def asked_stage(runs: Sequence[Run], asked: str) -> int:
+    """The index, from 0, of the recorded stage that is asked for by number, from 1, or by name.
+
+    Raises:
+        UserError: no such stage is recorded, or its name stands for several.
+    """
+    names: dict[int, set[str]] = {}
+    for place in (place for run in runs for arm in run.arms for place in places(arm)):
+        names.setdefault(place.stage, set()).add(place.stage_name)
+    if not names:
+        raise UserError(f"{runs[0].path}: no snapshots; {_RECORD}")
+    return stage_index(asked, names)
+
+
 def read_path(run: Run, stage: int) -> RecordedPath:
     """Sum up the path of a stage.
 
@@ -68,14 +85,15 @@ def read_path(run: Run, stage: int) -> RecordedPath:
     shots = {file: read_snapshot(file, activations=False) for file in run.snapshots()}
     here = {file: shot for file, shot in shots.items() if shot.stage == stage and shot.step}
     if not here:
-        known = sorted({shot.stage for shot in shots.values() if shot.step})
-        there = f"there are some of stage {', '.join(map(str, known))}" if known else _RECORD
-        raise UserError(f"{run.path}: no snapshots within stage {stage}; {there}")
+        known = {shot.stage: [shot.stage_name] for shot in shots.values() if shot.step}
+        there = f"there are some of stage {stage_titles(known)}" if known else _RECORD
+        raise UserError(f"{run.path}: no snapshots within {stage_title(stage)}; {there}")
     before = _start(run, stage, list(shots.values()))
     path = _pieces(stage, here)
     model = list(here.values())[-1]
     if model.sets != before.sets:
-        raise UserError(f"{run.path}: the probe sets at the start of stage {stage} are others")
+        where = stage_title(stage, model.stage_name)
+        raise UserError(f"{run.path}: the probe sets at the start of {where} are others")
     names, products, pairs = _stacked(path)
     paired = _paired(pairs)
     return RecordedPath(
@@ -97,7 +115,7 @@ def _start(run: Run, stage: int, shots: list[Snapshot]) -> Snapshot:
     ended = [shot for shot in before if shot.step == (done or shot.steps)]
     if not (found := first + ended):
         raise UserError(
-            f"{run.path}: the loss at the start of stage {stage} is not recorded; "
+            f"{run.path}: the loss at the start of {stage_title(stage)} is not recorded; "
             "train with `boundaries` in record.at"
         )
     return found[0]
@@ -112,8 +130,9 @@ def _pieces(stage: int, shots: dict[Path, Snapshot]) -> list[PathRecord]:
             raise UserError(f"{file}: it was recorded without `midpoints`; {_RECORD}")
         if shot.path is None or shot.path.from_step != at:
             why = f" ({shot.no_path})" if shot.no_path else ""
+            where = stage_title(stage, shot.stage_name)
             raise UserError(
-                f"{file}: the path of stage {stage} has a gap between steps {at} and {shot.step}"
+                f"{file}: the path of {where} has a gap between steps {at} and {shot.step}"
                 f"{why}; train it again in one go"
             )
         found.append(shot.path)

@@ -18,6 +18,7 @@ from geomix.errors import UserError
 from geomix.geometry.path import moved
 from geomix.record.snapshot import Snapshot
 from geomix.run import Run
+from geomix.stage_names import stage_title
 from geomix.stats import t_interval
 
 WHOLE = "all"
@@ -76,6 +77,7 @@ class ForgettingPath:
 
     Attributes:
         stage: its index, from 0.
+        stage_name: its name; where arms name it differently, all names.
         by: what the parameters are grouped by.
         groups: g names: the whole model, then from the embedding to the head.
         cells: layer and block of each cell of the figure.
@@ -84,11 +86,17 @@ class ForgettingPath:
     """
 
     stage: int
+    stage_name: str
     by: By
     groups: tuple[str, ...]
     cells: tuple[tuple[str, str], ...]
     arms: tuple[ArmSplit, ...]
     missing: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """`stage 2 (triples)`."""
+        return stage_title(self.stage, self.stage_name)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The tidy table: every arm, set, group and part."""
@@ -146,7 +154,9 @@ def measure(runs: Sequence[Run], stage: int | None = None, by: By = "layer") -> 
     split = [_arm(label, members, model, by) for label, members in arms]
     missing = tuple(arm.name for run, arm in found if (run, arm) not in recorded)
     groups, cells = grouped(model, by)[0], _cells(model)[0]
-    return ForgettingPath(stage, by, (WHOLE, *groups), tuple(cells), tuple(split), missing)
+    names = {path.model.stage_name: None for _, members in arms for _, path in members}
+    where = (stage, " or ".join(filter(None, names)), by)
+    return ForgettingPath(*where, (WHOLE, *groups), tuple(cells), tuple(split), missing)
 
 
 def _arm(

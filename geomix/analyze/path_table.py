@@ -28,7 +28,7 @@ def render(result: ForgettingPath, name: str) -> RenderableType:
 
 
 def _checks(result: ForgettingPath) -> Table:
-    table = _table(f"Change of the loss in stage {result.stage} (from 0), nats, and both checks")
+    table = _table(f"Change of the loss in {result.title}, nats, and both checks")
     for header in ("measured", "Simpson", "error", "trape-\nzoid", "half as\nmany"):
         table.add_column(header, justify="right", no_wrap=True)
     table.add_column("moved\nplaces", justify="right", no_wrap=True)

@@ -54,8 +54,8 @@ def _steps_of(schedule: Schedule, stage: int, steps: int) -> frozenset[int]:
     about += sum(steps // distance for distance in schedule.every)
     if about > MOST:
         raise UserError(
-            f"record.at: about {about:,} snapshots in the {steps:,} steps of stage {stage}, and "
-            f"each is a file; ask for {MOST:,} at most, with a larger N in every:N"
+            f"record.at: about {about:,} snapshots in the {steps:,} steps of stage {stage + 1}, "
+            f"and each is a file; ask for {MOST:,} at most, with a larger N in every:N"
         )
     found = {step for step in schedule.steps if step <= steps}
     if schedule.boundaries:

@@ -180,8 +180,8 @@ def _check_name(path: Path, file: Any) -> None:
     place = int(file.attrs["stage"]), int(file.attrs["step"])
     if snapshot_place(path.name) not in (None, place):
         raise UserError(
-            f"{path}: holds stage {place[0]}, step {place[1]}, which its name does not say; "
-            f"name it {file_name(*place)} or delete it"
+            f"{path}: holds step {place[1]} of stage {place[0] + 1}, which its name does not say; "
+            f"name it {file_name(*place)} (files count stages from 0) or delete it"
         )
 
 

@@ -192,7 +192,7 @@ def _finished(key: str, index: int, path: Path) -> tuple[Path, int]:
         _one_arm(key, run)
         found = sorted((run.path / "stages").glob(f"{index}-*"))
         if not found:
-            raise UserError(f"{key} {path}: that run has no stage {index}")
+            raise UserError(f"{key} {path}: that run has no stage {index + 1}")
         folder = found[0]
     if not (folder / "checkpoints" / FINAL).is_dir():
         raise UserError(f"{key} {folder}: not a finished stage (it holds no checkpoints/{FINAL})")
@@ -245,7 +245,8 @@ def steps_elsewhere(
 
 
 def _none(index: int, named: str) -> UserError:
-    return UserError(f"stages[{index}].stop.steps_of {named}: that run trained no stage {index}")
+    key = f"stages[{index}].stop.steps_of"
+    return UserError(f"{key} {named}: that run trained no stage {index + 1}")
 
 
 def check_elsewhere(arms: Mapping[str, RunConfig], *, hashes: bool = True) -> None:

@@ -121,16 +121,16 @@ class Trackers:
 
 
 def numbers(line: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a metrics line by name, such as `train/loss` and `stage1/D_A/exact_match`.
+    """The numbers of a metrics line by name, such as `train/loss` and `stage_1/D_A/exact_match`.
 
-    Stages count from 0, as in the run's folder.
+    Stages count from 1, as in all that people see; `stage0/…` of older versions counted from 0.
     """
     known = {"event", "stage", "step", "moment", "set"}
     event = line["event"]
     if event == "step":
         prefix = "train"
     else:
-        prefix = f"stage{line['stage']}/{line['set'] if event == 'evaluation' else event}"
+        prefix = f"stage_{line['stage'] + 1}/{line['set'] if event == 'evaluation' else event}"
     found: dict[str, float] = {}
 
     def walk(value: Any, name: str) -> None:

@@ -151,7 +151,7 @@ def test_moments_of_other_parameters_are_looked_at_apart(
 ) -> None:
     write_arm(tmp_path, random_gradients(4), layers=4, moments=[(0, 0, 1)])
     write_arm(tmp_path, random_gradients(2), layers=2, moments=[(1, 1, 1)])
-    with pytest.raises(UserError, match="stage 1 trains other"):
+    with pytest.raises(UserError, match="stage 2 trains other"):
         measure([Run(tmp_path)])
     assert measure([Run(tmp_path)], Asked(at=("B",))).arms[0].labels == ["θ_B"]
 

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from geomix.analyze.path_notes import location, verdict
 from geomix.analyze.path_split import ArmSplit, measure
 from geomix.cli import main
+from geomix.errors import UserError
 from geomix.hdf5 import TEXTS, text_hash
 from geomix.run import Run
 
@@ -130,12 +131,12 @@ def test_half_the_snapshots_say_what_the_pairs_say(
 
 def test_tables_and_files(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    result = asked(str(run.path), "--by", "module", "--set", "D_B")
+    result = asked(str(run.path), "--by", "module", "--set", "D_B", "--full")
     assert result.exit_code == 0, result.output
     assert "Verdict, zero: the attribution of D_B" in " ".join(result.output.split())
     lines = result.output.splitlines()
     names = [line for line in lines if line.startswith(str(run.path))]
-    assert max(len(line) for line in lines if line not in names) <= 80
+    assert max(len(line) for line in lines if str(run.path) not in line) <= 80
     assert [Path(name).name for name in names] == [
         "forgetting_path_stage1_by_module.h5",
         "forgetting_path_stage1_by_module.json",
@@ -150,6 +151,44 @@ def test_tables_and_files(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         table = json.loads(Path(names[1]).read_text())
         change = [r["change"] for r in table["rows"]]
         np.testing.assert_allclose(arm["simpson"][0].transpose(1, 0, 2).ravel(), change)
+
+
+def test_a_stage_is_asked_for_by_number_from_1_or_by_name(run: Run) -> None:
+    first, last = measure([run], 0), measure([run])
+    assert (first.title, last.title) == ("stage 1 (kvr)", "stage 2 (triples)")
+    for stage, index in (("1", 0), ("kvr", 0), ("2", 1), ("triples", 1)):
+        result = asked(str(run.path), "--stage", stage, "--json")
+        assert json.loads(result.output)["stage"] == index  # keys in files count from 0
+    said = " ".join(asked(str(run.path), "--stage", "kvr", "--full").output.split())
+    assert "in stage 1 (kvr)" in said
+    assert "stage 0 " not in said
+    refusal = refused(str(run.path), "--stage", "0")
+    assert "--stage 0: no such stage; there are 1 (kvr), 2 (triples) (numbers count" in refusal
+    assert "no stage has this name" in refused(str(run.path), "--stage", "tripels")
+
+
+def test_the_answer_comes_first_and_the_tables_on_demand(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    short = asked(str(run.path)).output.splitlines()
+    assert short[0] == "Where did the loss of D_A change in stage 2 (triples)?"
+    assert len(short) <= 25
+    assert max(len(line) for line in short if str(run.path) not in line) <= 80
+    said = " ".join(" ".join(short).split())
+    result = measure([run])
+    assert verdict(result.arms[0], "D_A") in said
+    assert location(result, result.arms[0], "D_A") in said
+    assert "No interval: one seed" in said
+    for word in ("analysis/forgetting_path_stage1.*", "figures/forgetting_path_stage1_D_A.*"):
+        assert word in said
+        assert list(run.path.glob(word))
+    full = asked(str(run.path), "--full").output
+    assert "trape" in full
+    assert "trape" not in said
+    assert full.startswith(
+        "\n".join(short[: short.index("All tables: the same command with --full.")])
+    )
 
 
 def test_runs_of_several_seeds_have_an_interval(run: Run, tmp_path: Path, tiny_model: Path) -> None:
@@ -199,9 +238,11 @@ def test_a_verdict_needs_both_checks(copy: Run) -> None:
 
 def test_what_is_missing_is_one_line(copy: Run) -> None:
     path = str(copy.path)
-    assert "no snapshots within stage 3; there are some of stage 0, 1" in refused(
+    assert "--stage 3: no such stage; there are 1 (kvr), 2 (triples)" in refused(
         path, "--stage", "3"
     )
+    with pytest.raises(UserError, match=r"no snapshots within stage 4; .* stage 1 \(kvr\), 2 \(tr"):
+        measure([copy], 3)
     assert "--set D_Z" in refused(path, "--set", "D_Z")
     stage0 = [file for file in copy.snapshots() if file.name.startswith("stage0")]
     later = [file for file in copy.snapshots() if file.name.startswith("stage1")]
@@ -213,7 +254,7 @@ def test_what_is_missing_is_one_line(copy: Run) -> None:
         shot.attrs[TEXTS] = text_hash(shot)
     assert "recorded without `midpoints`" in refused(path)
     stage0[-1].unlink()
-    assert "the loss at the start of stage 1 is not recorded" in refused(path)
+    assert "the loss at the start of stage 2 is not recorded" in refused(path)
     for file in copy.snapshots():
         file.unlink()
     assert "no snapshots; train with `record: {preset: path}`" in refused(path)

@@ -73,7 +73,10 @@ CONFIGS: dict[str, tuple[str | bytes, str]] = {
     "short mix": (mix("x.jsonl, ratio: 1"), "2 examples found, 5 asked for; set a smaller ratio"),
     "familiar mix": (mix("kvr, familiar: drop"), "mix.familiar: unknown key; known: source"),
     "replay first": (f"{ALONE[:-3]}, replay: 0.1}}]\n", "the first stage has none before it"),
-    "replay later": (replay("{ratio: 1, stages: [1]}"), "stage 1 can replay only those before it"),
+    "replay later": (
+        replay("{ratio: 1, stages: [1]}"),
+        "only the stages before it can be replayed: 0 (",
+    ),
     "replay words": (replay("some"), "replay.ratio: must be a number (given: 'some')"),
     "replay yes": (replay("yes"), "replay.ratio: give a number; yes, no, on, off"),
     "replay nothing": (replay("0.01"), "ratio 0.01 of 5 examples of D_A is none; give a larger"),

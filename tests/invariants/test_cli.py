@@ -308,12 +308,12 @@ def test_a_dry_run_counts_and_makes_nothing(place: Place) -> None:
     done = place.geomix("train", "run.yaml", "--dry-run", "--set", "model=nobody/model")
     assert done.returncode == 0, done.stderr
     counts = done.stdout.split("Cost")[0].splitlines()
-    rows = [line.split() for line in counts if "0-kvr" in line or "1-ar" in line]
+    rows = [line.split() for line in counts if "1 kvr" in line or "2 ar" in line]
     assert rows == [
-        ["mixed", "0-kvr", "D_A", "5", "10", "2", "10", "0.01", "3"],
-        ["1-arithmetic", "D_B", "4", "–", "1", "2", "0.01", "2"],
-        ["control", "0-kvr", "D_A", "5", "(10)", "2", "10", "0.01", "3"],
-        ["1-arithmetic", "D_B", "4", "–", "1", "2", "0.01", "2"],
+        ["mixed", "1", "kvr", "D_A", "5", "10", "2", "10", "0.01", "3"],
+        ["2", "arithmetic", "D_B", "4", "–", "1", "2", "0.01", "2"],
+        ["control", "1", "kvr", "D_A", "5", "(10)", "2", "10", "0.01", "3"],
+        ["2", "arithmetic", "D_B", "4", "–", "1", "2", "0.01", "2"],
     ]
     assert place.files() == before
 

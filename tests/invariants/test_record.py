@@ -217,11 +217,11 @@ def test_other_settings_are_not_mixed_with_those_there(geomix: Any, train: Any) 
 
 def test_what_cannot_be_recorded_is_said(geomix: Any, train: Any) -> None:
     run = train("later", RUN, "record=null")
-    there = "there are stage 0 step 0, stage 0 step 8, stage 1 step 6"
+    there = "there are stage 1 step 0, stage 1 step 8, stage 2 step 6"
     said = refused(geomix, "record", "later", "--at", "7")
     assert f"later: no checkpoint at step 7; {there}" in said
     said = refused(geomix, "record", "later", "--at", "every:4")
-    assert f"no checkpoint at stage 0 step 4, stage 1 step 4; {there}" in said
+    assert f"no checkpoint at stage 1 step 4, stage 2 step 4; {there}" in said
     assert geomix("record", "later", "--at", "0", "--at", "8", *told(*OWN)).status == 0
     assert "--at: 'often' is not" in refused(geomix, "record", "later", "--at", "often")
     assert "--at: '٤' is not" in refused(geomix, "record", "later", "--at", "٤")

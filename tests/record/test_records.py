@@ -209,8 +209,8 @@ def test_what_was_not_kept_is_said_with_the_key_that_keeps_it(
 def test_records_say_what_there_is(run: Run, tmp_path: Path, resolved: Resolved) -> None:
     said = repr(run.records)
     assert said == (
-        f"<records of {run.path}: 3 snapshots, steps of stage 0 at 0, 4; stage 1 at 3; "
-        "probe sets D_A, D_B>"
+        f"<records of {run.path}: 3 snapshots, steps of stage 1 (a-set) at 0, 4; "
+        "stage 2 (b-set) at 3; probe sets D_A, D_B>"
     )
     whole = resolved(tmp_path / "whole", ["one", "two"])
     assert repr(whole.records) == f"<records of {whole.path}: in its arms one, two>"
@@ -404,7 +404,7 @@ def test_an_index_that_is_not_there_is_the_callers(run: Run) -> None:
 def test_a_snapshot_that_is_replaced_is_looked_at_anew(run: Run) -> None:
     loss = run.records[NAMES[1]]["probes/D_A"].loss
     shutil.copy(run.snapshots()[0], run.snapshots()[1])
-    with pytest.raises(UserError, match="holds stage 0, step 0, which its name does not say"):
+    with pytest.raises(UserError, match="holds step 0 of stage 1, which its name does not say"):
         _ = loss.values
 
 

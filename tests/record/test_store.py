@@ -323,8 +323,8 @@ def test_incomplete(path: Path) -> None:
 def test_the_name_says_what_it_holds(path: Path, name: str) -> None:
     other = path.rename(path.with_name(name))
     said = complaint(other)
-    assert "holds stage 1, step 12" in said
-    assert "name it stage1-step000012.h5 or delete it" in said
+    assert "holds step 12 of stage 2" in said
+    assert "name it stage1-step000012.h5 (files count stages from 0) or delete it" in said
     assert read_snapshot(other.rename(path.with_name("kept.h5"))).step == 12  # claims nothing
 
 

@@ -126,8 +126,8 @@ def test_tensorboard_has_every_number_at_its_step(place: Any) -> None:
     found = read_back("made")
     same(found, expected("made"))
     assert [step for step, _ in found["train/loss"]] == [1, 2, 3, 4, 5, 6]
-    assert [step for step, _ in found["stage1/D_A/exact_match"]] == [6]
-    assert [step for step, _ in found["stage0/D_A/loss"]] == [0, 2, 4]
+    assert [step for step, _ in found["stage_2/D_A/exact_match"]] == [6]
+    assert [step for step, _ in found["stage_1/D_A/loss"]] == [0, 2, 4]
     assert "train/weights/D_A" in found
 
 
@@ -243,10 +243,10 @@ def test_numbers_are_named_by_stage_and_set() -> None:
     assert numbers(step) == {"train/loss": 0.5, "train/weights/D_A": 1.0}
     measured = {"event": "evaluation", "stage": 1, "step": 3, "moment": "end", "set": "D_A"}
     assert numbers({**measured, "exact_match": 7.0, "final_number": None, "ok": True}) == {
-        "stage1/D_A/exact_match": 7.0
+        "stage_2/D_A/exact_match": 7.0
     }
     assert numbers({"event": "transfer", "stage": 0, "step": 3, "backward": -2}) == {
-        "stage0/transfer/backward": -2
+        "stage_1/transfer/backward": -2
     }
 
 

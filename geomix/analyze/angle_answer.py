@@ -1,0 +1,203 @@
+"""The answer that `geomix analyze grad-angle` leads with: do D_A and D_B conflict?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from geomix.analyze.angle_notes import conflict, number, shares_probed, signed
+from geomix.analyze.angles import ArmAngles, GradAngle, over_seeds
+from geomix.analyze.answer import (
+    MOST_ARMS,
+    aligned,
+    file_map,
+    fitted,
+    names_of,
+    seeds_of,
+    shortened,
+    wrapped,
+)
+from geomix.analyze.contrasts import ENOUGH, contrasts
+from geomix.analyze.directions import HELD_OUT
+from geomix.analyze.moments import TrainingMoment
+from geomix.geometry.cosine import norms
+from geomix.run import Run
+from geomix.stage_names import stage_title
+
+_START = "θ_0"
+
+_MOST_CAVEATS = 2
+
+_DOWN = {
+    "euclidean": "a small step down D_B's gradient",
+    "adam": "a small Adam step on D_B (v̂ fixed, no momentum)",
+}
+"""The step whose first-order effect on D_A's loss has the sign of minus the cosine, by metric."""
+
+
+def answer(result: GradAngle, run: Run, files: Sequence[Path]) -> list[str]:
+    """What was asked, the cosines, the verdict and where the rest is, in at most 25 lines.
+
+    Args:
+        result: the angles.
+        run: in whose folder the files lie.
+        files: all that were written.
+    """
+    label = decisive(result)
+    parts = [
+        ["Do the gradients of D_A and D_B conflict?", *_asked(result, label), ""],
+        [*aligned(list(_table(result, label))), *_more(result), ""],
+        [*_verdicts(result, label), *_meaning(result), *_caveats(result)],
+    ]
+    return fitted(
+        [line for part in parts for line in part], file_map(run, files, *_meanings(result))
+    )
+
+
+def decisive(result: GradAngle) -> str:
+    """The moment that answers: the first recorded step after θ_A, else θ_A, else the first of all.
+
+    Where arms differ, the first one that most of them have.
+    """
+    moments = {m.label: m for arm in reversed(result.arms) for m in arm.moments}
+    shared = {label: sum(label in arm.labels for arm in result.arms) for label in moments}
+    return min(moments, key=lambda label: (-shared[label], *_preferred(moments[label])))
+
+
+def _preferred(moment: TrainingMoment) -> tuple[int, int, int]:
+    within = moment.stage > 0 and not moment.is_boundary
+    return 0 if within else 1 if moment.label == "θ_A" else 2, moment.stage, moment.step
+
+
+def _asked(result: GradAngle, label: str) -> list[str]:
+    moment = next(m for arm in result.arms for m in arm.moments if m.label == label)
+    when = f"at {label}"
+    if moment.step and not moment.end:
+        when += f" (step {moment.step} of {stage_title(moment.stage)})"
+    runs = result.run if len(result.runs) == 1 else f"{len(result.runs)} runs"
+    metric = "Adam's metric, " if result.metric == "adam" else ""
+    seeds = seeds_of(seed for arm in result.arms for seed in arm.seeds)
+    return wrapped(f"{runs}, {seeds}: cosines of the whole model, {metric}{when}")
+
+
+def _table(result: GradAngle, label: str) -> Iterator[list[str]]:
+    """A header and a row an arm: both cosines, the null, the first arm, and how long g_A is."""
+    base = result.arms[0]
+    begun = label != _START and any(_START in arm.labels for arm in result.arms)
+    several = len(result.arms) > 1
+    heads = [("g_A, g_B", f"at {label}")]
+    heads += [("g_A, g_B", f"at {_START}")] * begun + [("held-out,", "g_B")]
+    heads += [("minus", shortened(base.arm, 8) + "'s")] * several
+    heads += [("|g_A| /", f"at {_START}")] * begun
+    yield ["", *(head for head, _ in heads)]
+    yield ["", *(head for _, head in heads)]
+    differences = {c.arm: c for c in contrasts(result) if (c.moment, c.second) == (label, "D_B")}
+    for arm in result.arms[:MOST_ARMS]:
+        cells = [_cosine(arm, label, "D_A")]
+        cells += [_cosine(arm, _START, "D_A")] * begun + [_cosine(arm, label, HELD_OUT)]
+        if several:
+            one = differences.get(arm.arm)
+            cells += ["–" if one is None else _number(one.difference, one.half_width)]
+        cells += [_share(arm, label)] * begun
+        yield [arm.arm, *cells]
+
+
+def _cosine(arm: ArmAngles, label: str, name: str) -> str:
+    if label not in arm.labels:
+        return "–"
+    return _number(*over_seeds(arm.cosine(label, name, "D_B")))
+
+
+def _number(mean: float, half: float) -> str:
+    """A cosine with half of its interval, in eleven cells."""
+    return signed(mean) + ("" if np.isnan(half) else f"±{half:.3f}".replace("±0.", "±."))
+
+
+def _share(arm: ArmAngles, label: str) -> str:
+    """|g_A| at a moment over |g_A| at θ_0, mean over seeds."""
+    if label not in arm.labels or _START not in arm.labels:
+        return "–"
+    lengths = norms(arm.inner.sum(axis=2))[:, :, arm.directions.index("D_A")]
+    here, start = (lengths[:, arm.labels.index(one)] for one in (label, _START))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return number(float((here / start).mean()))
+
+
+def _more(result: GradAngle) -> list[str]:
+    left = len(result.arms) - MOST_ARMS
+    return [f"… and {left} more arms, in the files"] if left > 0 else []
+
+
+def _verdicts(result: GradAngle, label: str) -> Iterator[str]:
+    """What may be said, arms of which the same is said together."""
+    base, others = result.arms[0], [arm.arm for arm in result.arms[1:]]
+    counts = {arm.arm: len(arm.seeds) for arm in result.arms}
+    if max(counts.values()) < ENOUGH:
+        n = max(counts.values())
+        few = "one seed gives no interval" if n == 1 else f"there are {n} seeds"
+        whether = "whether they conflict"
+        changes = "change" if len(others) > 1 else "changes"
+        whether += f", and whether {names_of(others)} {changes} that" if others else ""
+        yield from wrapped(
+            f"Verdict: undetermined {whether}: {few}, and a verdict needs {ENOUGH} seeds of each "
+            "arm (`geomix sweep` trains them; name all their runs here)."
+        )
+        return
+    said: dict[str, list[str]] = {}
+    for arm in result.arms:
+        said.setdefault(conflict(arm, label), []).append(f"{arm.arm} (n = {counts[arm.arm]})")
+    for text, arms in said.items():
+        yield from wrapped(f"Verdict, {names_of(arms)}: {text}.")
+    turned: dict[str, list[str]] = {}
+    for c in contrasts(result):
+        if (c.moment, c.second) == (label, "D_B"):
+            turned.setdefault(c.verdict, []).append(f"{c.arm} (n = {c.n})")
+    listed = "; ".join(f"{verdict} in {names_of(arms)}" for verdict, arms in turned.items())
+    if listed:
+        yield from wrapped(f"A smaller angle than in {base.arm}, beyond held-out's: {listed}.")
+
+
+def _meaning(result: GradAngle) -> list[str]:
+    null = (
+        ""
+        if HELD_OUT not in result.directions
+        else (" held-out, unseen facts like D_A's, is what it is read against.")
+    )
+    return wrapped(
+        f"A negative cosine: to first order, {_DOWN[result.metric]} raises D_A's loss; a positive "
+        f"one: it lowers it.{null} Where |g_A| is near 0, the first order says little."
+    )
+
+
+def _caveats(result: GradAngle) -> Iterator[str]:
+    """What limits these numbers; the notes have it all."""
+    found = []
+    if HELD_OUT not in result.directions:
+        found.append(
+            "No held-out set was recorded, so there is nothing to read the cosine against."
+        )
+    if parts := shares_probed(result, ("D_A", "D_B")):
+        found.append(f"Probed were {parts}: the noise of a sample pulls a cosine towards 0.")
+    found += [f"No snapshots yet: {names_of(result.missing)}."] if result.missing else []
+    found += result.remarks
+    for text in found[:_MOST_CAVEATS]:
+        yield from wrapped(shortened(text, 150))
+    if len(found) > _MOST_CAVEATS:
+        yield f"… and {len(found) - _MOST_CAVEATS} more remarks, in the files"
+
+
+def _meanings(result: GradAngle) -> tuple[str, dict[str, str]]:
+    """The stem of the files, and what those with each ending hold."""
+    depth = "depth" if result.by == "parameter" else result.by
+    return result.stem, {
+        "analysis/.txt": "all tables and notes, as --full prints",
+        "analysis/": "all numbers",
+        "analysis/_conflicts": "pairs of examples that conflict most",
+        "figures/": f"cosines and norms by {depth}",
+        "figures/_plane": "the plane of g_A and g_B",
+        "figures/_layer_module": "layers by modules",
+        "figures/_along": "cosines along training",
+        "figures/_pairs": "cosines of single examples",
+    }
