@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from geomix.links import opened_to_append
+
 PARTIAL = ".partial"
 """Ending of what is still being written; a reader never looks at it, a rerun may delete it."""
 
@@ -38,9 +40,14 @@ def _named(path: Path) -> Iterator[None]:
 
 @contextmanager
 def written_file(path: Path) -> Iterator[Path]:
-    """Give a name beside `path` to write to; on success sync it and rename it to `path`."""
+    """Give a new file beside `path` to write to; on success sync it and rename it to `path`.
+
+    A link that stands under one of the two names is replaced, and what it leads to stays.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + PARTIAL)
+    partial.unlink(missing_ok=True)
+    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
     try:
         with _named(path):
             yield partial
@@ -58,10 +65,10 @@ def written_folder(path: Path) -> Iterator[Path]:
     Raises:
         FileExistsError: `path` is there already; a finished folder is never replaced.
     """
-    if path.exists():
-        raise FileExistsError(path)
+    if os.path.lexists(path):  # a link to what is not there, too
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
     partial = path.with_name(path.name + PARTIAL)
-    shutil.rmtree(partial, ignore_errors=True)
+    remove(partial)
     partial.mkdir(parents=True)
     try:
         with _named(path):
@@ -72,6 +79,14 @@ def written_folder(path: Path) -> Iterator[Path]:
         sync(path.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a folder and all that is in it, or a link and nothing of what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -94,17 +109,17 @@ def append_json_line(path: Path, value: Any) -> None:
     """Append one line of JSON in a single write, so that neither a kill nor a full disk tears it.
 
     Only one process may append at a time.
+
+    Raises:
+        UserError: the file is a link, or has another name besides.
     """
     data = json_line(value)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
+    with opened_to_append(path) as descriptor:
         size = os.fstat(descriptor).st_size
         with _named(path):
             if os.write(descriptor, data) < len(data):
                 os.ftruncate(descriptor, size)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    finally:
-        os.close(descriptor)
 
 
 def file_hash(file: Path) -> str:

@@ -179,7 +179,7 @@ def _verdict_files(arm: Run) -> dict[Path, int]:
             before, stage = before + last, line["stage"]
         last = line["step"]
         if line["event"] == "evaluation":
-            for folder in arm.path.glob(f"stages/{stage}-*"):
+            for folder in arm.path.glob(f"stages/{stage:d}-*"):
                 file = verdict_file(folder, line["moment"], line["epoch"], last)
                 if file.exists():
                     found[file] = before + last  # twice where a rule ended the stage: one file

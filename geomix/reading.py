@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -63,3 +64,19 @@ def expect(path: Path, what: str, held: bool) -> None:
     """Refuse a file that lacks what every command relies on."""
     if not held:
         raise UserError(f"{path}: cannot be read (it lacks {what})")
+
+
+def expect_names(path: Path, key: str, names: Iterable[Any]) -> None:
+    """Refuse names that would lead out of the folder that is made of them.
+
+    Args:
+        path: the file that holds them.
+        key: where in it.
+        names: each becomes one part of a path.
+
+    Raises:
+        UserError: one is no text, empty, `.` or `..`, or holds a separator of paths.
+    """
+    for name in names:
+        if not isinstance(name, str) or name in ("", ".", "..") or {*name} & {*"/\\\0"}:
+            raise UserError(f"{path}: {key}: {name!r} is no name of a folder within the run")

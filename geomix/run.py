@@ -27,7 +27,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from geomix.atomic import write_json
 from geomix.errors import Interrupted, UserError
-from geomix.reading import all_of, expect, parse_json, read_json
+from geomix.links import open_lock, refuse_linked_folders, shorten
+from geomix.reading import all_of, expect, expect_names, parse_json, read_json
 
 if TYPE_CHECKING:
     from geomix.records import Records
@@ -134,7 +135,8 @@ class Run:
         """The resolved configuration.
 
         Raises:
-            UserError: the file is missing, is not JSON or lacks what every command relies on.
+            UserError: the file is missing, is not JSON, lacks what every command relies on, or
+                names an arm or a stage so that it would lie elsewhere.
         """
         found = read_json(self.resolved_file)
         config, arms = found.get("config"), found.get("arms")
@@ -142,18 +144,22 @@ class Run:
         expect(self.resolved_file, "config.stages, a list", all_of(config.get("stages"), dict))
         expect(self.resolved_file, "config.seed, a number", isinstance(config.get("seed"), int))
         expect(self.resolved_file, "arms, null or names", arms is None or all_of(arms, str))
+        expect_names(self.resolved_file, "arms", arms or [])
+        stages = [stage.get("name") for stage in config["stages"]]
+        expect_names(self.resolved_file, "config.stages", filter(None, stages))
         return found
 
     def status(self) -> dict[str, Any]:
         """State, stage and step; a run that nobody writes any more is not `running`.
 
         Raises:
-            UserError: the file is missing, is not JSON or lacks the state.
+            UserError: the file is missing, is not JSON, lacks the state or names no arm of a run.
         """
         status = read_json(self.status_file)
         expect(self.status_file, "state, a text", isinstance(status.get("state"), str))
         at = [status.get("stage", 0), status.get("step", 0)]
         expect(self.status_file, "stage and step, numbers", all_of(at, int))
+        expect_names(self.status_file, "arm", [status["arm"]] if status.get("arm") else [])
         if status["state"] == "running" and not self.is_locked():
             status["state"] = "interrupted"
         return status
@@ -206,14 +212,14 @@ class Run:
                 "checkpoint; restore it or begin a new run"
             )
         if found > size:
-            os.truncate(self.metrics_file, size)
+            shorten(self.metrics_file, size)
 
     def is_locked(self) -> bool:
         """Whether a process holds the run's lock now."""
         lock = self.path / "lock"
         if not lock.exists():
             return False
-        with lock.open() as handle:
+        with os.fdopen(os.open(lock, os.O_RDONLY | os.O_NONBLOCK)) as handle:  # not wait for a pipe
             try:
                 fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # readers do not meet
             except BlockingIOError:
@@ -225,15 +231,16 @@ class Run:
         """Hold the run for writing; the kernel lets go of it however the process ends.
 
         Raises:
-            UserError: another process holds it.
+            UserError: another process holds it, or a link stands where geomix would write.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "lock").open("w") as handle:
+        with os.fdopen(open_lock(self.path / "lock")) as handle:
             deadline = time.monotonic() + _PATIENCE
             while not _taken(handle):
                 if time.monotonic() > deadline:
                     raise UserError(f"{self.path}: another process is writing this run")
                 time.sleep(_PATIENCE / 20)
+            refuse_linked_folders(self.path)
             yield
 
     @contextmanager
@@ -244,11 +251,15 @@ class Run:
 
         Args:
             say: is told where another process holds them.
+
+        Raises:
+            UserError: a link stands where geomix would write.
         """
-        with (self.path / "analysis.lock").open("w") as handle:
+        with os.fdopen(open_lock(self.path / "analysis.lock")) as handle:
             if not _taken(handle):
                 say(f"{self.path}: another process is saving an analysis; waiting for it")
                 fcntl.flock(handle, fcntl.LOCK_EX)
+            refuse_linked_folders(self.path)
             yield
 
     @contextmanager

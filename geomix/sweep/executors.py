@@ -13,7 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from geomix.links import opened_to_append
 from geomix.sweep.member import Member, State, command
+from geomix.terminal import harmless
 
 GPUS = Path("/proc/driver/nvidia/gpus")
 """A folder for each GPU, where NVIDIA's driver is."""
@@ -77,9 +79,8 @@ class Local:
         for member in members:
             slot = min(set(range(self._jobs)) - set(self._slots.values()))
             line = command(member.config_file, member.run.path, member.begun)
-            with member.log.open("ab") as log:
-                log.write(f"$ {shlex.join(line)}\n".encode(errors="replace"))
-                log.flush()
+            with opened_to_append(member.log) as log:
+                os.write(log, harmless(f"$ {shlex.join(line)}\n").encode(errors="replace"))
                 self._processes[member.name] = subprocess.Popen(  # noqa: S603 (our own command)
                     line,
                     stdin=subprocess.DEVNULL,

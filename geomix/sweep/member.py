@@ -12,6 +12,7 @@ from typing import Any, Literal
 from geomix.config_file import Experiment
 from geomix.errors import UserError
 from geomix.interrupt import EXIT
+from geomix.links import refuse_links
 from geomix.run import Run
 from geomix.stored import differences, stored_configs
 
@@ -113,6 +114,7 @@ def refuse_others(members: Sequence[Member]) -> None:
     for member in members:
         run = member.run
         try:
+            refuse_links([run.path])
             if member.begun:
                 standing(member)  # a status that cannot be read is told now
                 mistakes += differences(run, stored_configs(run), member.experiment.arms)

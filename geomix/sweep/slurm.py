@@ -18,9 +18,11 @@ from typing import Any
 
 from geomix.atomic import write_json
 from geomix.errors import UserError
+from geomix.links import opened_to_append
 from geomix.reading import read_json
 from geomix.run import Run
 from geomix.sweep.member import Member, State, command
+from geomix.terminal import harmless
 
 OWN_OPTIONS = {
     "array_parallelism": "say `jobs:` instead",
@@ -194,9 +196,9 @@ def become_training(config: str, folder: str, log: str, resume: bool) -> None:
     if cpus := os.environ.get("SLURM_CPUS_PER_TASK"):
         os.environ.setdefault("OMP_NUM_THREADS", cpus)
     line = command(config, folder, resume)
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    if os.environ.get("SLURM_PROCID", "0") == "0":
-        os.write(descriptor, f"$ {shlex.join(line)}\n".encode(errors="replace"))
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
+    with opened_to_append(Path(log)) as descriptor:
+        if os.environ.get("SLURM_PROCID", "0") == "0":
+            os.write(descriptor, harmless(f"$ {shlex.join(line)}\n").encode(errors="replace"))
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
     os.execv(line[0], line)  # noqa: S606 (no shell is wanted)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
-import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from geomix.atomic import PARTIAL
+from geomix.atomic import PARTIAL, remove
 from geomix.config import CheckpointConfig
 from geomix.errors import UserError
 from geomix.train.checkpoint import FINAL, Checkpoint, check
@@ -75,10 +75,7 @@ def tidy(stages: list[Path]) -> None:
     """
     for stage in stages:
         for path in sorted(stage.rglob("*" + PARTIAL), reverse=True):  # what is inside comes first
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+            remove(path)
         folder = stage / "checkpoints"
         for path in steps_in(folder) if (folder / FINAL).exists() else ():
             _remove(path)
@@ -108,12 +105,12 @@ def newest(stages: list[Path]) -> tuple[Checkpoint | None, list[str]]:
 
 def _remove(path: Path) -> None:
     """Remove a checkpoint; what a kill leaves of it is not under its name."""
-    shutil.rmtree(path.rename(path.with_name(path.name + PARTIAL)))
+    remove(path.rename(path.with_name(path.name + PARTIAL)))
 
 
 def _free(path: Path) -> Path:
     number, free = 1, path
-    while free.exists():
+    while os.path.lexists(free):
         number += 1
         free = path.with_name(f"{path.name}-{number}")
     return free

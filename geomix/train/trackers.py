@@ -17,6 +17,7 @@ from typing import Any
 from geomix.atomic import write_text
 from geomix.config import RunConfig, flat
 from geomix.errors import UserError
+from geomix.reading import expect_names
 from geomix.run import Run
 from geomix.train.engine import Progress
 
@@ -173,6 +174,7 @@ def _options(name: str, run: Run, step: int, *, goes_on: bool) -> dict[str, Any]
         if not file.exists():
             write_text(file, secrets.token_hex(8) + "\n")
         known = file.read_text(encoding="utf-8").strip()
+        expect_names(file, "id", [known])  # wandb names a folder so
         return {"dir": str(folder), "name": run.name, "id": known, "resume": "allow"}
     return {"run_name": run.name} if name == "mlflow" else {}
 

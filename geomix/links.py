@@ -1,0 +1,123 @@
+"""Files that are written as what they are, never as what a link makes of them.
+
+A run unpacked from an archive may hold symbolic links, hard links or pipes in the place of its
+files. What geomix writes anew replaces them (`geomix.atomic`); what it locks, appends to or
+shortens is opened here, which refuses them. Reading may go through links.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from geomix.errors import UserError
+
+_OWN = ("stages", "records", "analysis", "figures")
+"""Folders of a run, or of an arm, that hold nothing but what geomix writes."""
+
+
+def open_lock(path: Path) -> int:
+    """Open a file that is only ever locked, made if it is not there; the descriptor.
+
+    Raises:
+        UserError: it is a link, or no file.
+    """
+    return _opened(path, os.O_RDWR | os.O_CREAT)
+
+
+@contextmanager
+def opened_to_append(path: Path) -> Iterator[int]:
+    """Open a file to append to, made if it is not there.
+
+    Raises:
+        UserError: it is a link, or no file, or has another name besides.
+    """
+    with _only_name(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as descriptor:
+        yield descriptor
+
+
+def shorten(path: Path, size: int) -> None:
+    """Cut a file after its first `size` bytes; raises as `opened_to_append` does."""
+    with _only_name(path, os.O_WRONLY) as descriptor:
+        os.ftruncate(descriptor, size)
+
+
+@contextmanager
+def _only_name(path: Path, flags: int) -> Iterator[int]:
+    descriptor = _opened(path, flags)
+    try:
+        if os.fstat(descriptor).st_nlink > 1:
+            raise UserError(
+                f"{path}: a hard link: the file has another name too, and would change there; "
+                "put a copy in its place"
+            )
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _opened(path: Path, flags: int) -> int:
+    # O_NONBLOCK: a pipe would be waited for
+    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o644)
+    except OSError as error:
+        if error.errno == errno.ELOOP and path.is_symlink():
+            raise UserError(_refusal(path)) from None
+        if error.errno == errno.ENXIO:  # a pipe that nobody reads
+            raise UserError(f"{path}: no ordinary file; remove it") from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UserError(f"{path}: no ordinary file; remove it")
+    return descriptor
+
+
+def _refusal(path: Path) -> str:
+    return f"{path}: a link; nothing is written through it: put what it leads to in its place"
+
+
+def refuse_linked_folders(run: Path) -> None:
+    """Refuse links in the place of folders that geomix writes into.
+
+    The run's own folder may be reached through links. Of what lies in `trackers`, only the
+    trackers' folders are looked at: some keep links of their own within.
+
+    Args:
+        run: folder of a run or of an arm.
+
+    Raises:
+        UserError: one is a link; it is named.
+    """
+    refuse_links((run / name for name in (*_OWN, "trackers", "arms")), folders=True)
+    for name in _OWN:
+        for folder, inside, _ in os.walk(run / name):
+            refuse_links((Path(folder, each) for each in inside), folders=True)
+    refuse_links(_inside(run / "trackers"), folders=True)
+    for arm in _inside(run / "arms"):
+        refuse_links([arm], folders=True)
+        if arm.is_dir():
+            refuse_linked_folders(arm)
+
+
+def refuse_links(paths: Iterable[Path], *, folders: bool = False) -> None:
+    """Refuse links.
+
+    Args:
+        paths: what must be none; it need not be there.
+        folders: whether links to files are let through, which are replaced, not followed.
+
+    Raises:
+        UserError: one is; it is named.
+    """
+    for path in paths:
+        if path.is_symlink() and not (folders and path.is_file()):
+            raise UserError(_refusal(path))
+
+
+def _inside(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
