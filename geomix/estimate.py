@@ -28,6 +28,7 @@ from geomix.memory import (
 )
 from geomix.model.gradient import takes_positions
 from geomix.model.load import BUILTIN
+from geomix.model.positions import positions_of
 from geomix.model.shape import local_config, local_tokenizer, weightless
 from geomix.record.capture import module_names
 from geomix.train.setup import checkpointing, weights_dtype
@@ -296,8 +297,9 @@ class Arm:
 
     @property
     def _longest(self) -> int:
-        positions = getattr(self.base.config, "max_position_embeddings", None)
-        return min(self.config.max_tokens, positions or self.config.max_tokens)
+        if self.base.config is None:  # the model is not on this machine
+            return self.config.max_tokens
+        return positions_of(self.base.config).up_to(self.config.max_tokens)
 
     def _width(self, index: int) -> int | None:
         train = self.config.stages[index].train

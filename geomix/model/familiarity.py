@@ -89,7 +89,7 @@ def familiar(
     file = cache / "familiar" / f"{model_hash(loaded.model)}.jsonl"
     known = _read(file)
     todo = {key: i for i, key in enumerate(keys) if key not in known}
-    most = getattr(loaded.model.config, "max_position_embeddings", None)
+    most = loaded.positions.most
     rest = list(todo.values())
     budgets = [
         SLACK + max(map(len, tokenizer(sorted(texts), add_special_tokens=False)["input_ids"]))
