@@ -152,7 +152,22 @@ class Training:
         ready: Ready,
         starts: Mapping[str, Checkpoint | None],
     ) -> None:
-        """Train arm after arm, each from its checkpoint or from θ_0."""
+        """Train arm after arm, each from its checkpoint or from θ_0.
+
+        Raises:
+            Interrupted: the process was asked to end; holds the run's folder.
+        """
+        try:
+            self._arms(arms, ready, starts)
+        except Interrupted:
+            raise Interrupted(self.run.path) from None  # that is what can be gone on with
+
+    def _arms(
+        self,
+        arms: Mapping[str, RunConfig],
+        ready: Ready,
+        starts: Mapping[str, Checkpoint | None],
+    ) -> None:
         loaded, ready.loaded = ready.loaded, None
         for name, config in arms.items():
             start, base = starts.get(name), base_of(config)
@@ -222,10 +237,7 @@ class Training:
             self.workers,
             chat,
         )
-        try:
-            engine.train(prepared.plans, start)
-        except Interrupted:
-            raise Interrupted(self.run.path) from None  # that is what can be gone on with
+        engine.train(prepared.plans, start)
 
     def _compare_taken(self, settled: Mapping[str, Any]) -> None:
         """Say which stages that are still to be taken were trained in another environment."""

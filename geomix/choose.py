@@ -46,7 +46,7 @@ class Chooser:
         most = longest(self.config, self.loaded)
         tokens = tokenise_all(self.loaded.tokenizer, examples, self.chat)
         _check_ids(self.config.model, self.loaded, source, tokens)
-        too_long = f"longer than {most} tokens"
+        too_long = f"longer than {most} tokens{self._limit(most)}"
         reasons = [too_long if len(example.ids) > most else "" for example in tokens]
         if isinstance(source, DataConfig) and (asked := source.familiar) is not None:
             shots = self._shots(source, asked)
@@ -68,6 +68,11 @@ class Chooser:
                 if knows is (asked.facts == "drop"):
                     reasons[i] = FAMILIAR if knows else UNFAMILIAR
         return reasons
+
+    def _limit(self, most: int) -> str:
+        """What sets the limit, where it is neither `max_tokens` nor the number of positions."""
+        why = self.loaded.positions.why
+        return f" ({why})" if why and most == self.loaded.positions.most else ""
 
     def _shots(self, source: DataConfig, asked: FamiliarConfig) -> list[Example]:
         if asked.prompt != "few-shot":
@@ -101,5 +106,4 @@ def chooser(config: RunConfig, loaded: LoadedModel, chat: ChatFormat | None = No
 
 def longest(config: RunConfig, loaded: LoadedModel) -> int:
     """Tokens of the longest example that is used."""
-    most = getattr(loaded.model.config, "max_position_embeddings", None)
-    return config.max_tokens if most is None else min(config.max_tokens, int(most))
+    return loaded.positions.up_to(config.max_tokens)

@@ -170,7 +170,9 @@ def train(
         launch(experiment, resume or out, how if is_main() else "silent", resume=resume is not None)
     except Interrupted as saved:
         if is_main():
-            echo(f"geomix: saved; go on with: geomix train --resume {saved}", err=True)
+            run = str(saved) or resume
+            then = f"saved; go on with: geomix train --resume {run}" if run else "nothing was begun"
+            echo(f"geomix: {then}", err=True)
         raise click.exceptions.Exit(EXIT) from None
 
 

@@ -20,6 +20,7 @@ from geomix.memory import (
     largest,
     micro_batches,
 )
+from geomix.model.positions import positions_of
 from geomix.train.setup import weights_dtype
 
 LOOKED_AT = 50
@@ -229,8 +230,9 @@ class Arm:
 
     @property
     def _longest(self) -> int:
-        positions = getattr(self.base.config, "max_position_embeddings", None)
-        return min(self.config.max_tokens, positions or self.config.max_tokens)
+        if self.base.config is None:  # the model is not on this machine
+            return self.config.max_tokens
+        return positions_of(self.base.config).up_to(self.config.max_tokens)
 
     def _width(self, index: int) -> int | None:
         train = self.config.stages[index].train

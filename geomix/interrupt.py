@@ -8,18 +8,50 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+from geomix.errors import Interrupted
+
 EXIT = 75
 """Exit status of a run that was asked to end and can be gone on with (EX_TEMPFAIL)."""
 
 _NOTICE = b"\ngeomix: saving after this step; Ctrl-C again ends at once\n"
 
+_asked: list[int] = []
+"""The signals that came within the innermost `asked_to_end`."""
+
+_blocks: list[None] = []
+"""One entry for each `ending_at_once` that is open."""
+
+
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Where nothing needs saving: the first signal ends the block, if it is within `asked_to_end`.
+
+    Raises:
+        Interrupted: such a signal came, within the block or before it.
+    """
+    _blocks.append(None)
+    try:
+        if _asked:
+            raise KeyboardInterrupt
+        yield
+    except KeyboardInterrupt:  # no library takes it for an error of its own
+        if _asked:
+            raise Interrupted from None
+        raise
+    finally:
+        _blocks.pop()
+
 
 @contextmanager
 def asked_to_end() -> Iterator[Callable[[], bool]]:
     """Within the block the first such signal is only noted; a second Ctrl-C ends at once."""
-    asked: list[int] = []
+    asked = _asked
+    asked.clear()
 
     def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        if _blocks:
+            asked.append(number)
+            raise KeyboardInterrupt
         if number == signal.SIGINT:
             if asked:
                 raise KeyboardInterrupt
@@ -33,3 +65,4 @@ def asked_to_end() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        asked.clear()

@@ -94,7 +94,7 @@ def _installed_words() -> list[str]:
         raise Unreachable(
             "data source 'random-words': the NLTK words corpus is not installed; download "
             "https://raw.githubusercontent.com/nltk/nltk_data/gh-pages/packages/corpora/words.zip "
-            "and give it as path:"
+            "and give it as path:, or run: python -m nltk.downloader words"
         ) from None
 
 

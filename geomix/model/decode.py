@@ -37,7 +37,7 @@ def text_of(loaded: LoadedModel, tokens: Sequence[int]) -> str:
 
 def places_left(loaded: LoadedModel, length: int) -> int | None:
     """How many tokens the model has positions for after `length`; None where any number fits."""
-    most = getattr(loaded.model.config, "max_position_embeddings", None)
+    most = loaded.positions.most
     return None if most is None else most - length
 
 

@@ -91,7 +91,7 @@ def familiar(
     file = cache / "familiar" / f"{model_hash(loaded.model)}.jsonl"
     known = _read(file)
     todo = {key: i for i, key in enumerate(keys) if key not in known}
-    most = getattr(loaded.model.config, "max_position_embeddings", None)
+    most = loaded.positions.most
     rest = list(todo.values())
     with one_line(where_of(tokenizer)):
         budgets = [

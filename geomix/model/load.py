@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,15 @@ from torch import nn
 
 from geomix.data.foreign import trust
 from geomix.errors import UserError, first_line, is_failure
+from geomix.interrupt import ending_at_once
+from geomix.model.claims import check_counts, check_weights
+from geomix.model.files import check_indices, read_config
+from geomix.model.hub import check_reachable, fetched_config, fetched_weights
+from geomix.model.neighbours import neighbour_problem
 from geomix.model.packing import packs
 from geomix.model.past import goes_on
+from geomix.model.positions import Positions, positions_of
+from geomix.model.tokenizers import check_knows_letters, check_tokenizer_files
 
 BUILTIN = "builtin"
 CPU = torch.device("cpu")
@@ -52,6 +59,11 @@ class LoadedModel:
     def device(self) -> torch.device:
         """Where the model's parameters are."""
         return next(self.model.parameters()).device
+
+    @property
+    def positions(self) -> Positions:
+        """How many tokens a text may have."""
+        return positions_of(self.model.config)
 
 
 def builtin_folder() -> Path:
@@ -90,11 +102,18 @@ def load_model(name: str, device: torch.device) -> LoadedModel:
         device: where the model goes.
 
     Raises:
+        Interrupted: the process was asked to end (`geomix.interrupt`).
         UserError: there is no such model, or it is not a causal LM that can be used.
     """
+    with ending_at_once():
+        return _load_model(name, device)
+
+
+def _load_model(name: str, device: torch.device) -> LoadedModel:
     from transformers import AutoModelForCausalLM, GenerationConfig
 
     tokenizer = load_tokenizer(name)
+    _check_weights(name)
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             place_of_model(name),
@@ -108,6 +127,7 @@ def load_model(name: str, device: torch.device) -> LoadedModel:
     model.to(device).eval()
     try:
         problem = _problem(model, tokenizer, info)
+        problem = problem or neighbour_problem(model, *_two_tokens(model, tokenizer))
     except BaseException as error:  # an architecture that takes no token ids raises anything
         raise _unusable(name, error) from None
     if problem:
@@ -126,6 +146,24 @@ def load_model(name: str, device: torch.device) -> LoadedModel:
     )
 
 
+def check_saved(folder: Path, weights: Mapping[str, torch.Tensor]) -> None:
+    """See that `load_model` would read a saved model: names and shapes, without reading a value.
+
+    Args:
+        folder: holds the model and its tokenizer.
+        weights: the tensors that were saved, by the names that they have in the model.
+
+    Raises:
+        UserError: a file is missing, or other tensors than these would be loaded.
+    """
+    load_tokenizer(str(folder))
+    found = check_weights(folder, read_config(folder)).state_dict()
+    expected = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in found.items()}
+    if wrong := sorted(set(expected.items()) ^ set(shapes.items())):
+        raise UserError(f"{folder}: {wrong[0][0]} would not be loaded as it is in the model")
+
+
 def load_tokenizer(name: str) -> Any:
     """Load a model's tokenizer alone.
 
@@ -138,10 +176,15 @@ def load_tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 
     source = place_of_model(name)
-    if Path(source).is_dir():
-        _check_folder(Path(source))
-    else:
-        _check_hub(source)
+    if not Path(source).is_dir():
+        check_reachable(source, BUILTIN)
+    if (folder := _folder(name)) is not None:
+        with _naming(name):
+            config = read_config(folder)
+            check_indices(folder)
+            check_counts(folder, config)
+            if Path(source).is_dir():
+                check_tokenizer_files(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except BaseException as error:  # a broken file raises anything, a panic of Rust included
@@ -156,12 +199,46 @@ def load_tokenizer(name: str) -> Any:
         tokenizer.init_kwargs.pop(origin, None)
     if not tokenizer.is_fast or tokenizer.eos_token_id is None:
         raise UserError(f"model '{name}': geomix needs a fast tokenizer that has an end token")
+    check_knows_letters(name, tokenizer)
     return tokenizer
 
 
 def place_of_model(name: str) -> str:
     """The folder of a model's files, or its id on the hub."""
     return str(builtin_folder()) if name == BUILTIN else name
+
+
+def _folder(name: str) -> Path | None:
+    """Where a model's configuration lies here, fetched from the hub if need be."""
+    source = Path(place_of_model(name))
+    return source if source.is_dir() else fetched_config(name)
+
+
+def _check_weights(name: str) -> None:
+    """Compare a model's weights with its configuration before anything is built or read."""
+    folder = _folder(name)
+    local = Path(place_of_model(name)).is_dir()
+    if folder is None or not (local or fetched_weights(name)):
+        return  # transformers says what it lacks
+    with _naming(name):
+        config = read_config(folder)
+        try:
+            check_weights(folder, config)
+        except UserError:
+            raise
+        except Exception as error:  # a broken configuration raises anything
+            raise _unusable(name, error) from None
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Put a model's name before what is wrong with its files, where they lie in the hub's cache."""
+    try:
+        yield
+    except UserError as error:
+        if Path(place_of_model(name)).is_dir() or f"'{name}'" in str(error):
+            raise
+        raise UserError(*(f"model '{name}': {line}" for line in error.lines)) from None
 
 
 def embedded_tokens(model: Any) -> int:
@@ -172,12 +249,6 @@ def embedded_tokens(model: Any) -> int:
 
 def _problem(model: Any, tokenizer: Any, info: dict[str, Any]) -> str | None:
     """Why a model that transformers loads is none that geomix can use."""
-    if info["missing_keys"]:  # transformers would draw them at random, with a warning
-        missing = sorted(info["missing_keys"])
-        return (
-            f"{len(missing)} weights are missing, such as {missing[0]}; "
-            "is it a causal LM of this architecture?"
-        )
     if tokenizer.eos_token_id >= embedded_tokens(model):
         return f"it embeds {embedded_tokens(model)} tokens, but not its tokenizer's end token"
     if not _is_causal(model, tokenizer):
@@ -222,41 +293,3 @@ def _unusable(name: str, error: BaseException) -> BaseException:
     return UserError(
         f"model '{name}': cannot be loaded as a causal LM with its tokenizer: {first_line(error)}"
     )
-
-
-def _check_hub(name: str) -> None:
-    """Ask once for what is not cached: transformers would try for most of a minute."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
-
-    if "/" not in name and difflib.get_close_matches(name.lower(), [BUILTIN]):
-        raise UserError(f"model '{name}': no such local folder; did you mean '{BUILTIN}'?")
-    try:
-        if not isinstance(try_to_load_from_cache(name, "config.json"), str):
-            get_hf_file_metadata(hf_hub_url(name, "config.json"))
-    except Exception as error:  # the network raises anything
-        raise UserError(
-            f"model '{name}': no such local folder, and the hub did not give it: "
-            f"{first_line(error)}"
-        ) from None
-
-
-def _check_folder(folder: Path) -> None:
-    config = folder / "config.json"
-    if not config.is_file():
-        raise UserError(f"{folder}: not a model folder of transformers (it holds no config.json)")
-    _read_json(config)
-    for index in sorted(folder.rglob("*.safetensors.index.json")):
-        content = _read_json(index)
-        shards = content.get("weight_map") if isinstance(content, dict) else None
-        if not isinstance(shards, dict):
-            raise UserError(f"{index}: not an index of weights (it holds no weight_map)")
-        for shard in shards.values():  # transformers would unpickle any other
-            if not str(shard).endswith(".safetensors"):
-                raise UserError(f"{index}: '{shard}' is no .safetensors file; no other is opened")
-
-
-def _read_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{file}: cannot be read ({error})") from None

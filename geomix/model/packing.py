@@ -32,9 +32,14 @@ def packs(model: nn.Module, first: int, last: int) -> bool:
     device = next(model.parameters()).device
     mine = [first, last, last, first]
     alone = forward(_row([], mine).to(device)).float()
-    most = alone.abs().max() * _APART.get(next(model.parameters()).dtype, _APART_HALF)
+    most = alone.abs().max() * tolerance(model)
     behind = [forward(_row([t] * 3, mine).to(device)).float() for t in (first, last)]
     return all(bool((one - alone).abs().max() <= most) for one in behind)
+
+
+def tolerance(model: nn.Module) -> float:
+    """Share of the largest logit by which rounding may change a text's logits."""
+    return _APART.get(next(model.parameters()).dtype, _APART_HALF)
 
 
 def _row(neighbour: list[int], mine: list[int]) -> Batch:

@@ -26,7 +26,7 @@ from torch import Tensor
 from geomix.atomic import file_hash, write_json, written_folder
 from geomix.config_train import StopConfig
 from geomix.errors import UserError, one_line
-from geomix.model.load import LoadedModel
+from geomix.model.load import LoadedModel, check_saved
 from geomix.train.events import SecondMoments
 from geomix.train.optimiser import EPS, load_optimiser, optimiser_state
 from geomix.train.parallel import gathered, like
@@ -141,7 +141,7 @@ def save(
         weights: the model's, where they are not as it holds them: sharded, or with adapters.
 
     Raises:
-        UserError: it cannot be written, as on a full disk.
+        UserError: it cannot be written, as on a full disk, or could not be read again.
     """
     if path.exists():
         return
@@ -149,12 +149,15 @@ def save(
         with written_folder(path) as folder:
             loaded.model.save_pretrained(folder, state_dict=weights)  # type: ignore[operator]
             loaded.tokenizer.save_pretrained(folder)
+            check_saved(folder, loaded.model.state_dict() if weights is None else weights)
             name = OPTIMISER if _has_state(path) else SECOND_MOMENTS
             save_file({key: t.contiguous() for key, t in state.items()}, folder / name)
             write_json(folder / POSITION, asdict(position))
             files = sorted(file for file in folder.rglob("*") if file.is_file())
             hashes = {file.relative_to(folder).as_posix(): file_hash(file) for file in files}
             write_json(folder / MANIFEST, hashes)
+    except UserError as error:
+        raise UserError(f"{path}: the checkpoint is incomplete, training ends: {error}") from None
     except Exception as error:
         if type(error) not in (SafetensorError, Exception):  # tokenizers raises a bare one
             raise

@@ -62,10 +62,9 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
 
 def row_width(config: TrainConfig, loaded: LoadedModel) -> int | None:
     """Width of packed rows as configured, where the model can have any, in tokens."""
-    most = getattr(loaded.model.config, "max_position_embeddings", None)
     if config.pack is None or not loaded.packs:
         return None
-    return config.pack if most is None else min(config.pack, int(most))
+    return loaded.positions.up_to(config.pack)
 
 
 def training_forward(
