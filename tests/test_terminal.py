@@ -154,7 +154,7 @@ def test_a_bar_of_rich_is_drawn() -> None:
 
 def test_screens_do_not_pile_up_and_leave_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr", None)  # closed before the start
-    before = sys.stdout
+    before: Any = sys.stdout
     with screened(), screened():
         assert isinstance(sys.stdout, Screened)
         assert sys.stdout.below is before
