@@ -25,6 +25,7 @@ from geomix.data.template import tokenise_all
 from geomix.errors import Gathered, Interrupted, UserError
 from geomix.model.load import LoadedModel, load_model
 from geomix.parts import Environment, keep_part, warning
+from geomix.progress import phase
 from geomix.reading import read_json
 from geomix.record.recorder import Recorder
 from geomix.record.weights import WeightsKeeper
@@ -107,11 +108,12 @@ def prepared_arms(
     bases = {base_of(config): None for config in arms.values()}  # in order, each once
     ready = Ready({})
     with reading_once():
-        mistakes = Gathered()
-        for config in arms.values():
-            with mistakes.each():
-                prepare(config)  # a mistake in the data shows before any model is loaded
-        mistakes.check()
+        with phase("reading the data"):
+            mistakes = Gathered()
+            for config in arms.values():
+                with mistakes.each():
+                    prepare(config)  # a mistake in the data shows before any model is loaded
+            mistakes.check()
         for base in reversed(bases):  # the first arm's last: it is the one to keep
             ready.loaded = load_base(base, device)
             for name, config in arms.items():
@@ -122,7 +124,8 @@ def prepared_arms(
                     tokenizer, kept = ready.loaded.tokenizer, templates.get(name)
                     chat = format_of(config, tokenizer, kept, begins)
                     ready.chats[name] = chat
-                    ready.prepared[name] = prepare(config, chooser(config, ready.loaded, chat))
+                    with phase("choosing examples"):
+                        ready.prepared[name] = prepare(config, chooser(config, ready.loaded, chat))
     return ready
 
 

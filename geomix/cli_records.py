@@ -35,10 +35,13 @@ def export(run: Path, folder: Path, form: Format) -> None:
 
     RUN is a run's folder.
     """
+    from geomix.progress import telling
     from geomix.records import export_run
     from geomix.run import open_run
 
-    for file in export_run(open_run(run), folder, form):
+    with telling():
+        files = export_run(open_run(run), folder, form)
+    for file in files:
         echo(file)
 
 
@@ -65,7 +68,9 @@ def record(run: Path, at: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     """
     from geomix.afterwards import record_run
     from geomix.model.load import quiet_libraries
+    from geomix.progress import telling
     from geomix.run import open_run
 
     quiet_libraries()
-    record_run(open_run(run), at or None, overrides, echo)
+    with telling():
+        record_run(open_run(run), at or None, overrides, echo)

@@ -18,6 +18,7 @@ from geomix.data.overlap import Match, Overlap, overlap
 from geomix.data.probes import asks_familiarity
 from geomix.data.stage import MIXED, mixed_examples, plan_stages
 from geomix.errors import UserError
+from geomix.progress import phase, telling
 from geomix.terminal import echo_json
 
 MOST_ROWS = 20
@@ -102,10 +103,11 @@ def show_overlap(experiment: Experiment, size: int, *, full: bool, as_json: bool
     Raises:
         UserError: a source cannot give what is asked for, or nothing is mixed in anywhere.
     """
-    found = [
-        (own, mixed, overlap(own.examples, mixed.examples, size))
-        for own, mixed in comparisons(experiment)
-    ]
+    with telling(), phase("looking for the facts in the passages"):
+        found = [
+            (own, mixed, overlap(own.examples, mixed.examples, size))
+            for own, mixed in comparisons(experiment)
+        ]
     if as_json:
         echo_json([_everything(*each) for each in found])
         return

@@ -13,6 +13,7 @@ from geomix.analyze.look import Look
 from geomix.analyze.moments import TrainingMoment, chosen
 from geomix.analyze.unfinished import Unfinished, arm_results
 from geomix.errors import UserError
+from geomix.progress import during
 from geomix.record.store import read_snapshot
 from geomix.run import Run
 
@@ -89,6 +90,7 @@ def check_asked(asked: Asked) -> None:
         raise UserError(f"{what} --from record: a record does not hold it; leave out --from")
 
 
+@during(lambda run, _: f"reading {run.path}")
 def known_moments(run: Run, asked: Asked) -> list[TrainingMoment]:
     """The moments of a run's arms that are recorded or whose weights are kept; nothing is loaded.
 

@@ -19,6 +19,7 @@ from geomix.errors import UserError
 from geomix.hdf5 import put, scale, written_hdf5
 from geomix.plots.figure import save_figure
 from geomix.plots.forgetting_path import draw
+from geomix.progress import phase, telling
 from geomix.run import Run
 from geomix.terminal import echo_json
 
@@ -101,7 +102,8 @@ def command(
         full: whether all tables and notes follow the answer.
     """
     index = None if stage is None else asked_stage(runs, stage)
-    result, files = forgetting_path(runs, index, name, by)
+    with telling(), phase("splitting the path"):
+        result, files = forgetting_path(runs, index, name, by)
     if as_json:
         echo_json(to_json(result, notes(result, name)))
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -31,9 +30,9 @@ from geomix.console import Console
 from geomix.plots import along, angle_row, layer_module, pairwise, plane
 from geomix.plots import grad_angle as by_depth
 from geomix.plots.figure import save_figure
+from geomix.progress import during, telling
 from geomix.run import Run
 from geomix.terminal import echo_json
-from geomix.train.progress import QUIET_SECONDS
 
 Drawn = tuple[str, Figure, list[dict[str, Any]]]
 """Ending of a figure's name, the figure, and the table behind it."""
@@ -77,6 +76,7 @@ def _place(run: Run) -> str:
     return str(run.path.absolute())
 
 
+@during(lambda *_: "drawing the figures")
 def _saved(run: Run, result: GradAngle, examples: dict[str, Tables], say: Say) -> list[Path]:
     """Save everything in a run's folders; its files."""
     folder, figures = run.analysis_folder, run.figure_folder
@@ -177,19 +177,6 @@ def _printed(path: Path, report: RenderableType) -> Path:
     return path
 
 
-def _progress(console: Console) -> Say:
-    """Prints each line on a terminal, elsewhere one every half a minute."""
-    printed = time.monotonic()
-
-    def say(line: str) -> None:
-        nonlocal printed
-        if console.is_terminal or time.monotonic() - printed >= QUIET_SECONDS:
-            printed = time.monotonic()
-            console.print(line, soft_wrap=True)
-
-    return say
-
-
 def command(runs: Sequence[Run], asked: Asked, as_json: bool, full: bool = False) -> None:
     """The command's body: compute, save, print the answer, or the whole result as JSON.
 
@@ -199,7 +186,8 @@ def command(runs: Sequence[Run], asked: Asked, as_json: bool, full: bool = False
         as_json: whether the whole result is printed as JSON, and nothing else.
         full: whether all tables and notes follow the answer.
     """
-    result, examples, files = grad_angle(runs, asked, _progress(Console(stderr=True)))
+    with telling() as say:
+        result, examples, files = grad_angle(runs, asked, say)
     if as_json:
         echo_json(to_json(result, notes(result), without_pairs(examples)))
         return

@@ -16,6 +16,7 @@ from geomix.analyze.angle_sources import Asked, Say
 from geomix.analyze.moments import TrainingMoment, chosen
 from geomix.analyze.unfinished import Unfinished, arm_results
 from geomix.geometry.subspace import SHARE
+from geomix.progress import during
 from geomix.run import Run
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ def _label(past: Revisit, point: Point) -> str:
     return moment_of(past, point).label
 
 
+@during(lambda past, point, _: f"{past.arm.name}: single examples at {_label(past, point)}")
 def _tables(past: Revisit, point: Point, asked: Asked) -> Tables:
     from geomix.analyze import example_rows as rows
     from geomix.analyze.examples import example_geometry

@@ -23,6 +23,7 @@ from geomix.analyze.look import Look, Secant
 from geomix.analyze.moments import TrainingMoment
 from geomix.analyze.pasts import gradients, moment_of, unsaid
 from geomix.analyze.unfinished import ArmResults, Unfinished
+from geomix.progress import during, phase
 from geomix.record.gradients import inner_products, trainable_parameters, undisturbed
 from geomix.record.scratch import in_memory, on_disk
 from geomix.revisit import Point, Revisit
@@ -142,14 +143,16 @@ class _Seen:
 
     @classmethod
     def at(cls, past: Revisit, point: Point, stage: Stage) -> _Seen:
-        loaded, moment = past.moment(point, stage)
-        parameters = trainable_parameters(moment.model)
-        with undisturbed(moment.model):
-            found = {
-                name: _kept(past, dict(zip(parameters, one, strict=True)))
-                for name, one in gradients(past, loaded, parameters)
-            }
-        return cls(past, moment_of(past, point), moment.model, parameters, found)
+        here, found = moment_of(past, point), {}
+        sets = len(past.prepared.probes)
+        with phase(f"{past.arm.name}: gradients at {here.label}, sets", sets) as advance:
+            loaded, moment = past.moment(point, stage)
+            parameters = trainable_parameters(moment.model)
+            with undisturbed(moment.model):
+                for name, one in gradients(past, loaded, parameters):
+                    found[name] = _kept(past, dict(zip(parameters, one, strict=True)))
+                    advance(int(name != SHUFFLED))
+        return cls(past, here, moment.model, parameters, found)
 
     def start(self) -> _Start:
         """What later moments of the stage that begins here are compared with."""
@@ -157,6 +160,7 @@ class _Seen:
         weights = {name: p.detach().float().cpu() for name, p in named}
         return _Start(_kept(self.past, weights), self.gradients)
 
+    @during(lambda seen, *_, **__: f"{seen.past.arm.name}: angles at {seen.moment.label}")
     def look(
         self,
         way: Mapping[str, Tensor] | None,

@@ -18,6 +18,7 @@ from geomix.data.ends import Beginning, check_ends
 from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.data.foreign import check_tokenizer, where_of
 from geomix.errors import one_line
+from geomix.progress import during
 
 BATCH = 1_000
 """Texts in one call of the tokenizer; more gains no speed and holds more offsets in memory."""
@@ -34,6 +35,7 @@ def tokenise(tokenizer: Any, example: Example, chat: ChatFormat | None = None) -
     return tokenise_all(tokenizer, [example], chat)[0]
 
 
+@during(lambda *_, **__: "tokenising")
 def tokenise_all(
     tokenizer: Any, examples: Iterable[Example], chat: ChatFormat | None = None
 ) -> list[TokenisedExample]:

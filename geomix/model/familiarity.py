@@ -23,6 +23,7 @@ from geomix.data.foreign import where_of
 from geomix.errors import UserError, one_line
 from geomix.model.decode import greedy
 from geomix.model.load import LoadedModel
+from geomix.progress import phase
 
 SLACK = 4
 """Tokens that are decoded beyond the longest answer: a line break must still fit."""
@@ -108,21 +109,23 @@ def familiar(
     training = loaded.model.training
     loaded.model.eval()
     try:
-        for start in range(0, len(rest), 8 * batch_size):  # what a kill loses at most
-            part = rest[start : start + 8 * batch_size]
-            lines = greedy(
-                loaded,
-                [prompts[i] for i in part],
-                budgets[start : start + len(part)],
-                ends,
-                batch_size,
-            )
-            verdicts = {
-                keys[i]: _normalised(line) in answers[i]
-                for i, line in zip(part, lines, strict=True)
-            }
-            made.update(verdicts)
-            _append(file, verdicts)
+        with phase("asking what the base model knows, facts", len(rest)) as advance:
+            for start in range(0, len(rest), 8 * batch_size):  # what a kill loses at most
+                part = rest[start : start + 8 * batch_size]
+                lines = greedy(
+                    loaded,
+                    [prompts[i] for i in part],
+                    budgets[start : start + len(part)],
+                    ends,
+                    batch_size,
+                )
+                verdicts = {
+                    keys[i]: _normalised(line) in answers[i]
+                    for i, line in zip(part, lines, strict=True)
+                }
+                made.update(verdicts)
+                _append(file, verdicts)
+                advance(len(part))
     finally:
         loaded.model.train(training)
     known.update(made)

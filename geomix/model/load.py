@@ -23,6 +23,7 @@ from geomix.model.packing import packs
 from geomix.model.past import goes_on
 from geomix.model.positions import Positions, positions_of
 from geomix.model.tokenizers import check_knows_letters, check_tokenizer_files
+from geomix.progress import during
 
 BUILTIN = "builtin"
 CPU = torch.device("cpu")
@@ -94,6 +95,7 @@ def quiet_libraries() -> None:
     hub_logging.set_verbosity(logging.ERROR)
 
 
+@during(lambda name, *_: f"loading {name}")
 def load_model(name: str, device: torch.device) -> LoadedModel:
     """Load model and tokenizer; weights from safetensors only, no code of the model's own.
 

@@ -24,6 +24,7 @@ from geomix.model.gradient import plain_forward
 from geomix.model.load import LoadedModel
 from geomix.model.loss import token_nll
 from geomix.model.past import Past
+from geomix.progress import phase
 
 SLACK = 8
 """A failure is decoded this many tokens beyond the target's length: a right answer may be
@@ -105,17 +106,21 @@ def score(
     losses: list[float] = []
     left = _Open([], [])
     try:
-        for part in chunks(range(len(examples)), batch_size):
-            answers, nll, past = _teacher_forced(loaded, [examples[i] for i in part], width)
-            losses += nll
-            for i, answer in zip(part, answers, strict=True):
-                cut[i] = not answer.ended
-            found = _opened(loaded, examples, part, answers, texts, exact_only=exact_only)
-            if past is not None and len(found.which) >= FROM_PAST * len(part):
-                rows = [i - part[0] for i in found.which]
-                _complete(loaded, examples, found, texts, cut, batch_size, exact_only, (past, rows))
-            else:  # a few are decoded together with those of other batches
-                left = _Open(left.which + found.which, left.known + found.known)
+        with phase("examples", len(examples)) as advance:
+            for part in chunks(range(len(examples)), batch_size):
+                answers, nll, past = _teacher_forced(loaded, [examples[i] for i in part], width)
+                losses += nll
+                for i, answer in zip(part, answers, strict=True):
+                    cut[i] = not answer.ended
+                found = _opened(loaded, examples, part, answers, texts, exact_only=exact_only)
+                if past is not None and len(found.which) >= FROM_PAST * len(part):
+                    rows = [i - part[0] for i in found.which]
+                    _complete(
+                        loaded, examples, found, texts, cut, batch_size, exact_only, (past, rows)
+                    )
+                else:  # a few are decoded together with those of other batches
+                    left = _Open(left.which + found.which, left.known + found.known)
+                advance(len(part))
         _complete(loaded, examples, left, texts, cut, batch_size, exact_only)
     finally:
         model.train(was_training)

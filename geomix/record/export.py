@@ -16,6 +16,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from geomix.errors import UserError
+from geomix.progress import phase
 from geomix.record.labelled import attributes_of, datasets_of, json_value, opened, read
 from geomix.record.new_folder import make_folder
 from geomix.record.parquet import write_parquet
@@ -59,7 +60,8 @@ def export(sources: Mapping[str, Source], folder: Path, form: str) -> list[Path]
         for name, source in sources.items():
             place = partial / name
             place.mkdir(exist_ok=True)
-            _WRITERS[form](source.snapshots, place)
+            with phase(f"exporting {name or folder}, snapshots", len(source.snapshots)) as advance:
+                _WRITERS[form](source.snapshots, place, advance)
             if source.beside.is_file():
                 shutil.copyfile(source.beside, place / source.beside.name)
 
@@ -68,7 +70,7 @@ def export(sources: Mapping[str, Source], folder: Path, form: str) -> list[Path]
     return [file for name in sources for file in sorted((folder / name).iterdir())]
 
 
-def _write_numpy(snapshots: Sequence[Path], folder: Path) -> None:
+def _write_numpy(snapshots: Sequence[Path], folder: Path, advance: Callable[[int], None]) -> None:
     for path in snapshots:
         arrays = {}
         with opened(path) as file:
@@ -77,9 +79,10 @@ def _write_numpy(snapshots: Sequence[Path], folder: Path) -> None:
                 arrays[name] = values.astype(np.str_) if values.dtype.kind == "O" else values
         arrays["attributes"] = np.array(json.dumps(attributes_of(path), default=json_value))
         np.savez(folder / f"{path.stem}.npz", allow_pickle=False, **arrays)
+        advance(1)
 
 
-_WRITERS: dict[str, Callable[[Sequence[Path], Path], None]] = {
+_WRITERS: dict[str, Callable[[Sequence[Path], Path, Callable[[int], None]], None]] = {
     "parquet": write_parquet,
     "numpy": _write_numpy,
 }

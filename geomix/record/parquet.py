@@ -10,7 +10,7 @@ each in `arrays.parquet`, and `attributes.parquet` has what the files say about 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,8 +83,15 @@ class _Table:
         return pa.schema([*(pa.field(*one) for one in _PLACE), *columns])
 
 
-def write_parquet(snapshots: Sequence[Path], folder: Path) -> None:
+def write_parquet(
+    snapshots: Sequence[Path], folder: Path, advance: Callable[[int], None] = lambda _: None
+) -> None:
     """Write the tables of these snapshots, one row group a snapshot and group.
+
+    Args:
+        snapshots: their files, in order.
+        folder: where the tables go.
+        advance: is told of each snapshot that is written.
 
     Raises:
         UserError: a snapshot is damaged.
@@ -108,6 +115,7 @@ def write_parquet(snapshots: Sequence[Path], folder: Path) -> None:
                     writers[key].write_table(_rows(path, group, names, tables[key], place))
                 for name in _whole(group, group_of(path, group)):
                     whole.write_table(_row(path, f"{group}/{name}", place))
+            advance(1)
 
 
 def _sorted(group: str, datasets: dict[str, Described]) -> dict[Key, list[str]]:

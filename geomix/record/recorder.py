@@ -19,6 +19,7 @@ from geomix.data.batch import Batch, Reduction
 from geomix.data.example import TokenisedExample
 from geomix.model.gradient import Forward, backward_over, batches_of, plain_forward
 from geomix.model.layers import after_layers, decoder_layers, place_of, tied_head
+from geomix.progress import during
 from geomix.record.capture import CAPTURES, Capture, CaptureName, module_names
 from geomix.record.gradients import (
     adam_metric,
@@ -149,6 +150,7 @@ class Recorder:
                 for gradient in (snapshot.gradients or {}).values():
                     deque(gradient, maxlen=0)  # all processes put it together from their shards
 
+    @during(lambda _, moment: f"recording stage {moment.stage + 1}, step {moment.step}")
     def snapshot(self, moment: Moment) -> Snapshot:
         """Run every probe set through the model as it is now.
 

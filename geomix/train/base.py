@@ -10,6 +10,7 @@ from typing import Any
 from geomix.atomic import file_hash, write_json
 from geomix.errors import UserError
 from geomix.model.load import LoadedModel, place_of_model
+from geomix.progress import during
 from geomix.reading import read_json
 from geomix.run import Run
 
@@ -48,6 +49,7 @@ def check_base(run: Run, name: str, loaded: LoadedModel) -> None:
         )
 
 
+@during(lambda name, _: f"hashing the weights of {name}")
 def _weights(name: str, model: Any) -> str:
     """Hash of the files of the weights; of a model of the hub, its commit there."""
     folder = Path(place_of_model(name))

@@ -27,6 +27,7 @@ from geomix.atomic import file_hash, write_json, written_folder
 from geomix.config_train import StopConfig
 from geomix.errors import UserError, one_line
 from geomix.model.load import LoadedModel, check_saved
+from geomix.progress import during
 from geomix.train.events import SecondMoments
 from geomix.train.optimiser import EPS, load_optimiser, optimiser_state
 from geomix.train.parallel import gathered, like
@@ -123,6 +124,7 @@ def checkpoint_of(described: Mapping[str, Any] | None) -> Checkpoint | None:
     return Checkpoint(Path(described["path"]), Position(**described["position"]))
 
 
+@during(lambda path, *_, **__: f"saving {path}")
 def save(
     path: Path,
     loaded: LoadedModel,
@@ -192,6 +194,7 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
+@during(lambda path: f"checking {path}")
 def check(path: Path) -> Checkpoint:
     """Read a checkpoint's place in the run, and compare all of its files with their hashes.
 

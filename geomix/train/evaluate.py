@@ -16,6 +16,7 @@ from geomix.errors import UserError
 from geomix.metrics import percent
 from geomix.model.load import LoadedModel
 from geomix.model.score import Verdict, exact_match, mean_loss, score
+from geomix.progress import phase
 from geomix.train.parallel import ALONE, Workers
 
 
@@ -103,7 +104,7 @@ def evaluate(
         return [asdict(verdict) for verdict in scored]
 
     for name, examples in sets.items():
-        with workers.unsharded(loaded.model):
+        with phase(f"scoring {name}"), workers.unsharded(loaded.model):
             verdicts = [Verdict(**found) for found in workers.spread(examples, work)]
         if not all(math.isfinite(verdict.nll) for verdict in verdicts):
             raise UserError(f"evaluation of {name}: the loss is not finite; lower train.lr")

@@ -15,10 +15,8 @@ from rich.console import ConsoleOptions
 from rich.text import Text
 
 from geomix.console import Console, Live
+from geomix.progress import QUIET_SECONDS, Teller, duration, one_line, said, told_by
 from geomix.train.engine import Progress
-
-QUIET_SECONDS = 30.0
-"""Without a terminal a stage that takes long says a line so often at most."""
 
 _WINDOW = 50
 """Steps over which the speed is taken."""
@@ -84,7 +82,7 @@ class Standing:
         }
         if seconds := self._seconds_a_step():
             parts["speed"] = f"{_count(self._batch / seconds)} ex/s"
-            parts["left"] = f"{_time(seconds * (self.steps - self.step))} left"
+            parts["left"] = f"{duration(seconds * (self.steps - self.step))} left"
         narrower: list[tuple[str, str]] = [("speed", ""), ("arm", ""), ("loss", "")]
         narrower += [("retention", " ".join([*sets[:_FEW], "…"]))] if len(sets) > _FEW else []
         narrower += [("left", ""), ("retention", "")]
@@ -122,13 +120,6 @@ def _count(number: float) -> str:
     return f"{number:.0f}" if number >= 10 else f"{number:.2g}"  # noqa: PLR2004
 
 
-def _time(seconds: float) -> str:
-    """0:07, 12:07 or 3:12:07."""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
-
-
 class Display:
     """Shows one arm: a live line on a terminal, else a line at most every half a minute.
 
@@ -157,6 +148,13 @@ class Display:
             self._said = self._standing.seconds
             _lasting(self._console, self._standing.line(sys.maxsize))
 
+    def beat(self) -> str:
+        """The line that is printed where a step takes long; "" between stages."""
+        if not self._open:
+            return ""
+        self._said = self._standing.seconds
+        return self._standing.line(sys.maxsize)
+
     def close(self) -> None:
         """Replace the live line by a lasting one."""
         if self._open:
@@ -179,6 +177,10 @@ class Shown:
     def __init__(self, console: Console, arms: Sequence[str]) -> None:
         self.console, self._arms = console, list(arms)
         self.display: Display | None = None
+        self.teller = Teller(self.say, self._idle)
+
+    def _idle(self) -> str:
+        return self.display.beat() if self.display else ""
 
     def begin(self, folder: Path) -> None:
         """Nothing: a line says it."""
@@ -202,12 +204,15 @@ class Shown:
             self.display.close()
 
     def __rich_console__(self, _: object, options: ConsoleOptions) -> Iterator[Text]:
-        line = self.display.live(options.max_width) if self.display else ""
-        yield Text(line, no_wrap=True, overflow="ellipsis")
+        line = self.teller.live()
+        if not line and self.display:
+            line = self.display.live(options.max_width)
+        yield one_line(line)
 
 
 def _lasting(console: Console, line: str) -> None:
     console.print(line, soft_wrap=True)
+    said()
 
 
 @contextmanager
@@ -215,9 +220,11 @@ def shown(console: Console, arms: Sequence[str]) -> Iterator[Shown]:
     """The `Report` of people; at the end of a run that is done its last line is closed."""
     report = Shown(console, arms)
     if not console.is_terminal:
-        yield report
-        report.close()
+        with told_by(report.teller, looking=True):
+            yield report
+            report.close()
         return
-    with Live(report, console=console, refresh_per_second=2, transient=True):
+    live = Live(report, console=console, refresh_per_second=2, transient=True)
+    with told_by(report.teller, looking=False), live:
         yield report
         report.close()
