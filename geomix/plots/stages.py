@@ -88,7 +88,8 @@ def draw_row(
             for row in mine:
                 if row.get("examples") != usual:
                     value, below, above = ends(row)
-                    look = {"color": colour, "marker": marker, "mfc": "none", "mew": 0.7}
+                    look: dict[str, Any] = {"color": colour, "marker": marker}
+                    look |= {"mfc": "none", "mew": 0.7}
                     axes.plot(row["step"], value, ls="none", ms=4.5, **look)
                     axes.vlines(row["step"], below, above, colour, lw=0.6)
 
