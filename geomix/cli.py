@@ -293,17 +293,31 @@ def forgetting_path(
     help="What the retention table shows, 0 to 100.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the retention, all metrics, as JSON.")
-def show(run: Path | None, metric: Metric, as_json: bool) -> None:
-    """Print a run: its stages, state, retention and files.
+@click.option("--csv", "as_csv", is_flag=True, help="Print the retention, all metrics, as CSV.")
+def show(run: Path | None, metric: Metric, as_json: bool, as_csv: bool) -> None:
+    """Print a run: its stages, state, retention and files; of a sweep, a table of its runs.
 
-    RUN is a run's folder; without it the newest under runs/ is taken.
+    RUN is the folder of a run or of a sweep; without it the newest run under runs/ is taken.
     """
     from geomix.console import Console
     from geomix.run import newest_run, open_run
-    from geomix.show import run_facts, show_run
+    from geomix.show import retention_csv, run_facts, show_run
+    from geomix.sweep.table import entries_of, is_sweep, runs_of, sweep_table
 
+    if as_json and as_csv:
+        raise UserError("--csv: either this or --json")
+    if run is not None and is_sweep(run):
+        if as_json:
+            echo_json([run_facts(one) for one in runs_of(run)])
+        elif as_csv:
+            echo(retention_csv(runs_of(run)), end="")
+        else:
+            Console().print(sweep_table(entries_of(runs_of(run))))
+        return
     opened = open_run(run) if run else newest_run()
-    if as_json:
+    if as_csv:
+        echo(retention_csv([opened]), end="")
+    elif as_json:
         echo_json(run_facts(opened))
     else:
         Console().print(show_run(opened, metric))

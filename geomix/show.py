@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -115,13 +117,13 @@ def retention_table(run: Run, metric: Metric = "exact_match") -> RenderableType:
     if all(row.value(metric) is None for row in rows):
         only = "; only targets with '#### number' have one" if metric == "final_number" else ""
         raise UserError(f"{run.path}: no evaluation of this run has {metric}{only}")
-    sets = sorted({row.set for row in rows}, key=_place)
+    sets = sorted({row.set for row in rows}, key=place_of_set)
     columns: tuple[Column, ...] = (metric, "loss")
     parts = (columns,) if len(sets) <= _MOST_SETS else tuple((column,) for column in columns)
     return Group(*(_retention(rows, sets, part, len(run.arms) > 1) for part in parts))
 
 
-def _place(name: str) -> tuple[int, str]:
+def place_of_set(name: str) -> tuple[int, str]:
     """Stages' own sets first, then those of `evaluate.sets`, what was mixed in, held-out."""
     if name == "held-out":
         return (3, name)
@@ -158,6 +160,27 @@ def _cell(row: RetentionRow | None, column: Column) -> str:
         return f"{row.loss:.4g}"
     value = row.value(column)
     return "–" if value is None else f"{value:.1f}"
+
+
+def retention_csv(runs: Sequence[Run]) -> str:
+    """The retention rows as CSV, tidy: a line for each run, arm, checkpoint, set and metric.
+
+    Columns: run, arm, seed, checkpoint (`θ_0`, `after stage 1`, …), set, n (examples), metric (the
+    names of `METRICS`, 0 to 100, or `loss`, nats) and value.
+
+    Raises:
+        UserError: a file of a run cannot be read.
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["run", "arm", "seed", "checkpoint", "set", "n", "metric", "value"])
+    for run in runs:
+        seed = run.resolved()["config"]["seed"]
+        for row in retention_rows(run):
+            where = [run.name, row.arm, seed, row.moment, row.set, row.n]
+            found = {metric: row.value(metric) for metric in METRICS} | {"loss": row.loss}
+            table.writerows([*where, k, v] for k, v in found.items() if v is not None)
+    return text.getvalue()
 
 
 def run_facts(run: Run) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -365,3 +366,45 @@ def test_a_configuration_that_geomix_does_not_write_is_a_users_mistake(tmp_path:
 def test_a_folder_that_is_no_run_is_a_users_mistake(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"is .* a run of geomix"):
         show_run(Run(tmp_path))
+
+
+def test_csv_is_tidy(tmp_path: Path) -> None:
+    run = write(tmp_path / "toy", {"state": "done"}, measured(), seed=7)
+    result = CliRunner().invoke(main, ["show", str(run.path), "--csv"])
+    rows = list(csv.DictReader(result.output.splitlines()))
+    values = {(r["checkpoint"], r["set"], r["metric"]): r["value"] for r in rows}
+    assert len(values) == len(rows) == 3 * (4 * 5 + 1), "final_number is D_A's alone"
+    assert values["after stage 2", "D_A", "exact_match"] == "12.5"
+    assert values["after stage 1", "D_A", "final_number"] == "1.0"
+    assert float(values["after stage 2", "D_B", "loss"]) == pytest.approx(5 - 88 / 25)
+    assert {(r["run"], r["arm"], r["seed"], r["n"]) for r in rows} == {("toy", "toy", "7", "100")}
+    both = CliRunner().invoke(main, ["show", str(run.path), "--csv", "--json"])
+    assert (both.exit_code, both.output) == (2, "geomix: --csv: either this or --json\n")
+
+
+def test_a_sweep_tells_what_was_never_learned_from_what_was_forgotten(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    (folder / "_sweep").mkdir(parents=True)
+    (folder / "_sweep" / "study.yaml").write_text("base: demo\n")
+    never = [
+        {**line, "exact_match": 0.0} if line.get("set") == "D_A" else line for line in finished()
+    ]
+    write(folder / "seed=0", {"state": "done"}, finished())
+    write(folder / "seed=1", {"state": "done"}, never, seed=1)
+    write(folder / "seed=2", {"state": "running"}, finished()[:10], seed=2)
+    result = CliRunner().invoke(main, ["show", str(folder)])
+    lines = [line.split() for line in result.output.splitlines()]
+    assert lines[0] == ["D_A", "D_A", "D_B", "D_M", "held-out"]
+    numbers = ["after", "1", *["after", "2"] * 4]
+    assert lines[1] == ["exact", "match,", "%", "state", *numbers]
+    assert lines[2:] == [
+        ["seed=0", "done", "99.0", "12.5", "88.0", "30.0", "3.2"],
+        ["seed=1", "done", "0.0", "0.0", "88.0", "30.0", "3.2"],
+        ["seed=2", "interrupted", "99.0"],
+    ]
+    table = CliRunner().invoke(main, ["show", str(folder), "--csv"]).output
+    assert {row["run"] for row in csv.DictReader(table.splitlines())} == {
+        f"seed={k}" for k in (0, 1, 2)
+    }
+    shown = json.loads(CliRunner().invoke(main, ["show", str(folder), "--json"]).output)
+    assert [one["name"] for one in shown] == ["seed=0", "seed=1", "seed=2"]

@@ -17,6 +17,7 @@ from geomix.errors import UserError
 from geomix.run import Run
 from geomix.show import RetentionRow, retention_rows
 from geomix.sweep.member import Member, Outcome, State, last_line
+from geomix.sweep.table import Entry, known_rows, sweep_table
 
 _STYLES = {"done": "green", "failed": "red", "interrupted": "yellow", "running": "cyan"}
 _MOST_LIVE = 12
@@ -114,24 +115,17 @@ def results_table(members: Sequence[Member], results: Mapping[str, Outcome]) -> 
         members: in the order of the rows.
         results: how each stands, by name.
     """
-    found = {member.name: _last_rows(member) for member in members}
-    sets = list(dict.fromkeys(row.set for rows in found.values() for row in rows))
-    table = Table(box=None, padding=(0, 1, 0, 0))
-    table.add_column("member", overflow="fold")
-    table.add_column("state", overflow="fold")
-    for name in sets:
-        table.add_column(f"{name}\nexact %", justify="right", no_wrap=True)
-    for member in members:
-        result = results[member.name]
-        scores = {(row.arm, row.set): row.exact_match for row in found[member.name]}
-        state = Text(result.state, style=_STYLES.get(result.state, ""))
-        for arm in dict.fromkeys(row.arm for row in found[member.name]) or [""]:
-            name = member.name + f" {arm}" * (len(member.experiment.arms) > 1)
-            cells = [scores.get((arm, one)) for one in sets]
-            table.add_row(
-                Text(name), state, *("" if cell is None else f"{cell:.1f}" for cell in cells)
+    return sweep_table(
+        [
+            Entry(
+                member.name,
+                Text(results[member.name].state, style=_STYLES.get(results[member.name].state, "")),
+                known_rows(member.run),
+                len(member.experiment.arms) > 1,
             )
-    return table
+            for member in members
+        ]
+    )
 
 
 def facts(members: Sequence[Member], results: Mapping[str, Outcome]) -> list[dict[str, Any]]:

@@ -1,0 +1,94 @@
+"""Runs beside each other as a table: how each stands, and what it knew after which stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from geomix.data.stage import set_name
+from geomix.errors import UserError
+from geomix.run import Run
+from geomix.show import RetentionRow, place_of_set, retention_rows
+from geomix.show_stages import state_text
+
+_AFTER = "after stage "
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row, or one for each arm.
+
+    Attributes:
+        name: of the run.
+        state: how it stands.
+        rows: its retention.
+        several: whether its arms are told apart.
+    """
+
+    name: str
+    state: Text
+    rows: Sequence[RetentionRow]
+    several: bool
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether a sweep wrote its runs into a folder."""
+    return (folder / "_sweep" / "study.yaml").is_file()
+
+
+def runs_of(folder: Path) -> list[Run]:
+    """The runs of a sweep that have begun, by name."""
+    found = sorted(path for path in folder.iterdir() if Run(path).resolved_file.is_file())
+    return [Run(path) for path in found]
+
+
+def entries_of(runs: Sequence[Run]) -> list[Entry]:
+    """Each run with its state and retention."""
+    return [Entry(run.name, state_text(run), known_rows(run), run.arms != [run]) for run in runs]
+
+
+def known_rows(run: Run) -> list[RetentionRow]:
+    """The retention of a run; none where it cannot be read."""
+    try:
+        return retention_rows(run) if run.resolved_file.is_file() else []
+    except UserError:
+        return []
+
+
+def retention_columns(rows: Sequence[RetentionRow]) -> list[tuple[str, int]]:
+    """Sets, each after the stage that it is of and after the last one: learned, and kept.
+
+    Args:
+        rows: of all runs.
+    """
+    after = {(row.set, int(row.moment.removeprefix(_AFTER))) for row in rows if _ended(row)}
+    last = max((number for _, number in after), default=0)
+    own = {set_name(number - 1): number for number in range(1, last + 1)}
+    kept = {(name, number) for name, number in after if number in (own.get(name), last)}
+    return sorted(kept, key=lambda column: (place_of_set(column[0]), column[1]))
+
+
+def _ended(row: RetentionRow) -> bool:
+    return row.moment.startswith(_AFTER)
+
+
+def sweep_table(entries: Sequence[Entry]) -> Table:
+    """One row a run, or an arm of one: its state, and the exact match of each set, in percent."""
+    columns = retention_columns([row for entry in entries for row in entry.rows])
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column("exact match, %", overflow="fold")
+    table.add_column("state", overflow="fold")
+    for name, number in columns:
+        table.add_column(f"{name}\nafter {number}", justify="right", no_wrap=True)
+    for entry in entries:
+        scores = {(row.arm, row.set, row.moment): row.exact_match for row in entry.rows}
+        for arm in dict.fromkeys(row.arm for row in entry.rows) or [""]:
+            cells = [scores.get((arm, name, f"{_AFTER}{number}")) for name, number in columns]
+            label = entry.name + f" {arm}" * entry.several
+            texts = ("" if cell is None else f"{cell:.1f}" for cell in cells)
+            table.add_row(Text(label), entry.state, *texts)
+    return table
