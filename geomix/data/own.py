@@ -167,7 +167,9 @@ def _column(row: Mapping[str, Any], name: str, role: str) -> str:
     except RowError as error:
         if not str(error).startswith(f"'{name}' is missing"):
             raise
-        raise RowError(f"{error}; name yours with columns.{role}, or --{role}") from None
+        near = next((other for other in row if other != name and other.strip() == name), None)
+        space = "" if near is None else f"; or remove the space beside {near!r}"
+        raise RowError(f"{error}; name yours with columns.{role}, or --{role}{space}") from None
 
 
 def _filled(row: Mapping[str, Any], name: str) -> str:

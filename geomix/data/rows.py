@@ -118,8 +118,6 @@ def _missing(key: str, passed: Sequence[str], value: Any) -> str:
     elif isinstance(value, Mapping):
         names = ", ".join(f"'{name}'" for name in value) or "nothing"
         what = names if len(names) <= _LISTED else names[:_LISTED] + " …"
-        if any(name != key and str(name).strip() == key for name in value):
-            what += "; a name has a space beside it, remove that"
     else:
         what = f"{reprlib.repr(value)}, which has no fields"
     where = f" in '{'.'.join(passed)}'" if passed else ""

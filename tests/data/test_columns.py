@@ -110,7 +110,7 @@ def test_a_mistake_says_how_far_a_path_goes(
 
 def test_a_name_with_a_space_beside_it_is_told(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("prompt, target\nq, a\n")
-    with pytest.raises(UserError, match="' target'; a name has a space beside it, remove that"):
+    with pytest.raises(UserError, match="or --target; or remove the space beside ' target'"):
         examples_of(str(tmp_path / "x.csv"), Request(1, 0))
 
 
