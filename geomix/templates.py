@@ -38,7 +38,7 @@ def kept_templates(run: Run) -> dict[str, Template]:
     try:
         found = {name: Template(**template) for name, template in kept.items()}
         for template in found.values():
-            datetime.fromisoformat(template.now)
+            datetime.fromisoformat(template.now or "2000-01-01")
             if not isinstance(template.text, str | None):
                 raise TypeError
     except (TypeError, ValueError, AttributeError):
@@ -73,8 +73,8 @@ def _taken_moment(config: RunConfig) -> str | None:
     for folder in taken_folders(config).values():
         run = Run(folder.parents[1])
         kept = kept_templates(run) if run.resolved_file.is_file() else {}
-        if kept:
-            return next(iter(kept.values())).now
+        if moments := [template.now for template in kept.values() if template.now]:
+            return moments[0]
     return None
 
 

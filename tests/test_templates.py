@@ -221,3 +221,21 @@ def test_a_run_of_an_older_version_is_compared_by_what_it_kept(
 def test_what_is_no_template_is_refused_as_before(tiny_model: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         chat.template_of("none.jinja", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "now"),
+    [
+        ("tulu", None, ""),
+        ("{prompt}={target}", None, ""),
+        ("t.jinja", "{{ messages }}", ""),
+        ("t.jinja", "{{ strftime_now('%Y') }}", "1999-12-31T00:00:00"),
+    ],
+)
+def test_a_moment_is_kept_only_where_a_template_asks_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str | None, now: str
+) -> None:
+    """So that two runs of one configuration are the same, byte for byte."""
+    monkeypatch.chdir(tmp_path)
+    Path("t.jinja").write_text(text or "")
+    assert chat.template_of(name, None, "1999-12-31T00:00:00") == chat.Template(now, text)

@@ -12,10 +12,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryFile
+from threading import Event, Thread
 from typing import Any
 
 import psutil
@@ -71,24 +70,21 @@ def _run(request: bytes) -> tuple[bytes, str]:
         "PYTHONHASHSEED": "0",
         "TOKENIZERS_PARALLELISM": "false",  # a thread a core would map more than the limit
     }
-    with TemporaryFile() as asked:  # a pipe would have to be filled between the looks
-        asked.write(request)
-        asked.seek(0)
+    try:
+        child = subprocess.Popen(  # noqa: S603 (this interpreter, and a script of geomix)
+            [sys.executable, "-S", "-P", str(_SCRIPT)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+        )
+    except OSError as error:
+        raise UserError(f"{sys.executable}: cannot be started ({error.strerror})") from None
+    with child:
         try:
-            child = subprocess.Popen(  # noqa: S603 (this interpreter, and a script of geomix)
-                [sys.executable, "-S", "-P", str(_SCRIPT)],
-                stdin=asked,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=environment,
-            )
-        except OSError as error:
-            raise UserError(f"{sys.executable}: cannot be started ({error.strerror})") from None
-        with child:
-            try:
-                why, said, complaint = _watched(child)
-            finally:
-                child.kill()
+            why, said, complaint = _watched(child, request)
+        finally:
+            child.kill()
     if not why and child.returncode:
         if child.returncode == -signal.SIGPROF:
             why = f"TimeoutError: not done after {SECONDS:g} seconds"
@@ -99,21 +95,28 @@ def _run(request: bytes) -> tuple[bytes, str]:
     return said, why
 
 
-def _watched(child: subprocess.Popen[bytes]) -> tuple[str, bytes, bytes]:
+def _watched(child: subprocess.Popen[bytes], request: bytes) -> tuple[str, bytes, bytes]:
     """Wait for the child; why it was ended here, and what it wrote."""
-    deadline, why = time.monotonic() + WALL, ""
-    while True:
-        try:
-            said, complaint = child.communicate(timeout=_LOOK)
-        except subprocess.TimeoutExpired:
-            if time.monotonic() > deadline:
-                why = f"TimeoutError: not done after {WALL:g} seconds"
-            elif _memory(child.pid) > _MOST:
-                why = "MemoryError"
-            if why:
+    done, why = Event(), [""]
+
+    def watch() -> None:
+        while not done.wait(_LOOK):
+            if _memory(child.pid) > _MOST:
+                why[0] = "MemoryError"
                 child.kill()
-        else:
-            return why, said, complaint
+
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        said, complaint = child.communicate(request, timeout=WALL)
+    except subprocess.TimeoutExpired:
+        why[0] = f"TimeoutError: not done after {WALL:g} seconds"
+        child.kill()
+        said, complaint = child.communicate()
+    finally:
+        done.set()
+        watcher.join()
+    return why[0], said, complaint
 
 
 def _memory(pid: int) -> int:

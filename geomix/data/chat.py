@@ -44,7 +44,8 @@ class Template:
     """What decides a chat format besides its name and the tokenizer; a run keeps it.
 
     Attributes:
-        now: the moment that a Jinja template sees (`strftime_now`), ISO 8601, local time.
+        now: the moment that a Jinja template sees (`strftime_now`), ISO 8601, local time; empty
+            where it does not ask, so that two runs of one configuration keep the same.
         text: of a Jinja template; None of a plain format, which its name is.
     """
 
@@ -97,20 +98,23 @@ def template_of(name: str, tokenizer: Any, now: str | None = None) -> Template:
         known_chat_template(name)
     except ValueError as error:
         raise UserError(f"chat template '{name}': {error}") from None
-    now = now or moment()
     if name.endswith(JINJA_SUFFIX):
-        return Template(now, _read(name))
+        return _seeing(now, _read(name))
     if name != "tokenizer":
-        return Template(now)
+        return Template("")
     if not getattr(tokenizer, "chat_template", None):
         raise UserError(
             "chat template 'tokenizer': this tokenizer has none; give 'tulu', a .jinja file or a "
             "text with {prompt} and {target}"
         )
     try:
-        return Template(now, tokenizer.get_chat_template())
+        return _seeing(now, tokenizer.get_chat_template())
     except ValueError as error:  # several, and none of them is the default
         raise UserError(f"chat template 'tokenizer': {' '.join(str(error).split())}") from None
+
+
+def _seeing(now: str | None, text: str) -> Template:
+    return Template((now or moment()) if "strftime_now" in text else "", text)
 
 
 def chat_format(

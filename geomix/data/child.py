@@ -130,9 +130,9 @@ def render(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Render conversations, each an answer: its `text`, or what is wrong with it.
 
     Args:
-        request: `template`, its text; `now`, the moment that it sees, ISO 8601; `special`, the
-            tokenizer's special tokens by name; `conversations`, a list of messages each; `seconds`
-            and `extra` as in `limit`.
+        request: `template`, its text; `now`, the moment that it sees, ISO 8601, or empty where it
+            does not ask; `special`, the tokenizer's special tokens by name; `conversations`, a list
+            of messages each; `seconds` and `extra` as in `limit`.
     """
     import jinja2.sandbox  # noqa: F401 (so that the limit is the template's alone)
 
@@ -141,7 +141,8 @@ def render(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for messages in request["conversations"]:
         try:
             if template is None:
-                template = compiled(request["template"], datetime.fromisoformat(request["now"]))
+                now = datetime.fromisoformat(request["now"]) if request["now"] else datetime.min
+                template = compiled(request["template"], now)
             random.seed(0)  # the filter `random` and `lipsum` draw from it
             text = template.render(
                 messages=messages,

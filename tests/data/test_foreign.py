@@ -111,3 +111,17 @@ def test_what_a_library_raises_is_one_line(error: Exception) -> None:
     assert str(raised.value) in (
         *("a tokenizer: MemoryError", "a tokenizer: too deep", "a tokenizer: a"),
     )
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "says"),
+    [("WALL", 0.0, "TimeoutError: not done after 0 seconds"), ("_MOST", 1, "MemoryError")],
+)
+def test_the_parent_ends_a_child_where_the_system_does_not(
+    monkeypatch: pytest.MonkeyPatch, setting: str, value: float, says: str
+) -> None:
+    """As on macOS, which limits no memory; and on a clock, however little the child works."""
+    monkeypatch.setattr(bounded, setting, value)
+    monkeypatch.setattr(bounded, "_LOOK", 0.001)
+    request = {"template": "{{ 9 ** (9 ** 9) }}", "now": "", "special": {}, "conversations": [[]]}
+    assert bounded.answers("render", request, 1) == ([], says)
