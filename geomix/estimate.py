@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from geomix.base_model import Base, Kind, base_of, groups_in, memory_in, modules_in, size_in
 from geomix.config import RunConfig
+from geomix.config_data import JINJA_SUFFIX
 from geomix.config_train import TrainConfig
 from geomix.data.batch import with_padding_loss
 from geomix.data.chat import chat_format
@@ -46,6 +48,12 @@ class Packing:
     micro: MicroBatch
     passes: int
     tokens: int
+
+
+@cache
+def _tokens(model: str, template: str) -> dict[Example, TokenisedExample]:  # noqa: ARG001
+    """The examples that a model has tokenised in a format: arms and stages share most."""
+    return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +226,12 @@ class Arm:
 
     def _tokenise(self, examples: Sequence[Example]) -> list[TokenisedExample]:
         name = self.config.chat_template if self.base.own_tokenizer else "tulu"
-        return tokenise_all(self.base.tokenizer, examples, chat_format(name, self.base.tokenizer))
+        # A template's file may be another one the next time; any other name stands for itself.
+        known = {} if name.endswith(JINJA_SUFFIX) else _tokens(self.config.model, name)
+        new = [example for example in dict.fromkeys(examples) if example not in known]
+        chat = chat_format(name, self.base.tokenizer)
+        known.update(zip(new, tokenise_all(self.base.tokenizer, new, chat), strict=True))
+        return [known[example] for example in examples]
 
     def _padded_to(self, plan: StagePlan) -> int | None:
         """Tokens up to which a stage's examples are padded; None to the longest of a batch."""

@@ -17,6 +17,7 @@ from geomix.config import RunConfig
 from geomix.config_file import PRESETS, load
 from geomix.data import hub
 from geomix.data.registry import examples_of
+from geomix.data.rows import SHARES
 from geomix.data.source import Request
 from geomix.data.standin import FACTOID, standing_in
 from geomix.errors import Unreachable, UserError
@@ -207,6 +208,7 @@ def test_stand_ins_are_as_many_and_as_long_as_asked_for(monkeypatch: pytest.Monk
         passages = examples_of("kpile", Request(5, 0, words=12))
         maths = examples_of("gsm8k", Request(5, 0))
         exact = examples_of("kvr", Request(5, 0))
+        everything = examples_of("popqa", Request(10**6, 0, every=True))
     assert asked == [name for name in asked[:1] for _ in range(2)] + asked[2:]
     assert len(asked) == 4, "each source once within the block"
     assert list(absent.why) == ["popqa", "kpile", "gsm8k"]
@@ -217,6 +219,7 @@ def test_stand_ins_are_as_many_and_as_long_as_asked_for(monkeypatch: pytest.Monk
     assert facts[0].prompt.startswith("Question: ")
     assert {len(e.target.split()) for e in passages} == {12}
     assert {len(e.target.split()) for e in maths} == {600 // 6}
+    assert len(everything) == 14_267 * SHARES["train"] // sum(SHARES.values())
     assert exact == examples_of("kvr", Request(5, 0))
 
 
@@ -232,3 +235,14 @@ def test_a_dataset_that_is_not_there_is_a_mistake_all_the_same(
     with standing_in(600) as stood, pytest.raises(UserError, match="no dataset"):
         examples_of("popqa", Request(3, 0))
     assert not stood.why
+
+
+def test_all_of_an_unreachable_set_of_unknown_size_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unreachable(_: str) -> NoReturn:
+        raise ConnectionError("no way")
+
+    monkeypatch.setattr(hub, "_ask_once", unreachable)
+    with standing_in(600), pytest.raises(UserError, match=r"no way.* give a limit"):
+        examples_of("someone/facts", Request(10**6, 0, every=True))

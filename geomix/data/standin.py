@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from geomix.data.example import Example
+from geomix.data.rows import SHARES
 from geomix.data.source import Found, Request, Source
 from geomix.data.words import passage
-from geomix.errors import Unreachable
+from geomix.errors import Unreachable, UserError
 
 FACTOID = (28, 4)
 """Words of the prompt and of the target."""
@@ -50,16 +51,27 @@ class StandIns:
         self._absent.add((source, request.vocabulary))
 
     def found(self, source: str, known: Source | None, request: Request) -> Found:
-        """As many examples as are asked for, other ones for another seed or split."""
+        """As many examples as are asked for, other ones for another seed or split.
+
+        Raises:
+            UserError: all are asked for, and how many those are is not known here.
+        """
         drawn = f"{source} {request.subset} {request.split} {request.seed}"
         rng = np.random.default_rng(zlib.crc32(drawn.encode()))
         prompt, target = self._words(known, request)
         start = known.prompt.split("{", 1)[0] if known else ""
         examples = [
             Example(start + passage(rng, prompt), passage(rng, target))
-            for _ in range(request.count)
+            for _ in range(self._count(source, known, request))
         ]
         return Found(examples, f"data source '{source}'")
+
+    def _count(self, source: str, known: Source | None, request: Request) -> int:
+        if not request.every:
+            return request.count
+        if known is None or known.rows is None:
+            raise UserError(f"{self.why[source]}; or give a limit: how many it has is not known")
+        return known.rows * SHARES[request.split] // sum(SHARES.values())
 
     def _words(self, known: Source | None, request: Request) -> tuple[int, int]:
         if known and known.kind == "mixing":
