@@ -13,13 +13,14 @@ from geomix.errors import UserError, one_line
 _TEXTS, _CHARACTERS = 20, 5_000
 """How many texts are tried, and the most characters of each."""
 
-_known: WeakSet[Any] = WeakSet()
-_digests: set[bytes] = set()
+_trusted: WeakSet[Any] = WeakSet()
+_tried: dict[str, WeakSet[Any]] = {}
+_digests: set[tuple[str, bytes]] = set()
 
 
 def trust(tokenizer: Any) -> None:
     """Leave out the trial of a tokenizer that is geomix's own."""
-    _known.add(tokenizer)
+    _trusted.add(tokenizer)
 
 
 def where_of(tokenizer: Any) -> str:
@@ -27,8 +28,8 @@ def where_of(tokenizer: Any) -> str:
     return f"model '{tokenizer.name_or_path}': its tokenizer"
 
 
-def check_tokenizer(tokenizer: Any, texts: Sequence[str]) -> None:
-    """Try a tokenizer on the first texts of a run, once, within limits of time and memory.
+def check_tokenizer(tokenizer: Any, texts: Sequence[str], when: str = "examples") -> None:
+    """Try a tokenizer on the first texts that it meets, within limits of time and memory.
 
     A regular expression that backtracks without end, a replacement that grows without end and a
     panic are found there: the library can be interrupted by nothing else. What fails only on a
@@ -36,22 +37,24 @@ def check_tokenizer(tokenizer: Any, texts: Sequence[str]) -> None:
 
     Args:
         tokenizer: a fast tokenizer of transformers.
-        texts: examples in their format.
+        texts: a text that it is asked when it is loaded, or examples in their format.
+        when: which of the two; each is tried once in a process.
 
     Raises:
         UserError: it fails, or takes too much.
     """
-    if tokenizer in _known or not texts:
+    tried = _tried.setdefault(when, WeakSet())
+    if tokenizer in _trusted or tokenizer in tried or not texts:
         return
-    _known.add(tokenizer)
+    tried.add(tokenizer)
     where = where_of(tokenizer)
     with one_line(where):
         description = tokenizer.backend_tokenizer.to_str()
-    digest = hashlib.sha256(description.encode()).digest()
+    digest = (when, hashlib.sha256(description.encode()).digest())
     if digest in _digests:
         return
-    tried = [text[:_CHARACTERS] for text in texts[:_TEXTS]]
-    found, why = answers("encode", {"tokenizer": description, "texts": tried}, len(tried))
+    first = [text[:_CHARACTERS] for text in texts[:_TEXTS]]
+    found, why = answers("encode", {"tokenizer": description, "texts": first}, len(first))
     if why:
-        raise UserError(f"{where}: fails on {tried[len(found)]!r:.60}: {why}")
+        raise UserError(f"{where}: fails on {first[len(found)]!r:.60}: {why}")
     _digests.add(digest)

@@ -7,7 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from geomix.errors import UserError
+from geomix.data.foreign import check_tokenizer
+from geomix.errors import UserError, one_line
 
 _FAST, _SENTENCEPIECE, _VOCABULARY = "tokenizer.json", "tokenizer.model", "vocab.json"
 _KNOWN = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "tekken.json", "merges.txt", "spiece*")
@@ -61,7 +62,9 @@ def check_knows_letters(name: str, tokenizer: Any) -> None:
         UserError: it is.
     """
     unknown = tokenizer.unk_token_id
-    ids = set(tokenizer(_PLAIN, add_special_tokens=False)["input_ids"])
+    check_tokenizer(tokenizer, [_PLAIN], "load")
+    with one_line(f"model '{name}': its tokenizer"):
+        ids = set(tokenizer(_PLAIN, add_special_tokens=False)["input_ids"])
     if not ids or (unknown is not None and ids == {unknown}):
         raise UserError(
             f"model '{name}': its tokenizer knows no token of '{_PLAIN}'; is its file "

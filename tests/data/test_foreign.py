@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,3 +126,18 @@ def test_the_parent_ends_a_child_where_the_system_does_not(
     monkeypatch.setattr(bounded, "_LOOK", 0.001)
     request = {"template": "{{ 9 ** (9 ** 9) }}", "now": "", "special": {}, "conversations": [[]]}
     assert bounded.answers("render", request, 1) == ([], says)
+
+
+def test_a_tokenizer_that_grows_without_end_is_found_when_it_is_loaded(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounded, "SECONDS", 0.5)
+    folder = tmp_path / "grows"
+    shutil.copytree(tiny_model, folder)
+    file = folder / "tokenizer.json"
+    known = json.loads(file.read_text())
+    twice = {"type": "Replace", "pattern": {"String": "e"}, "content": "ee"}
+    known["normalizer"] = {"type": "Sequence", "normalizers": [twice] * 40}
+    file.write_text(json.dumps(known))
+    with pytest.raises(UserError, match=f"^model '{folder}': its tokenizer: fails on 'the quick"):
+        load_tokenizer(str(folder))
