@@ -46,6 +46,6 @@ def answer(
     by = f"_by_{result.by}" * (result.by != "layer")
     meanings = {
         f"analysis/{by}": "all numbers and notes",
-        f"figures/_{name}": f"the change of {name} by layer and block",
+        f"figures/_{name}": "change by layer and block",
     }
     return fitted(lines, file_map(run, files, stem, meanings))

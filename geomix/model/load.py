@@ -159,10 +159,13 @@ def check_saved(folder: Path, weights: Mapping[str, torch.Tensor]) -> None:
         UserError: a file is missing, or other tensors than these would be loaded.
     """
     load_tokenizer(str(folder))
-    found = check_weights(folder, read_config(folder)).state_dict()
-    expected = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    shapes = {name: tuple(tensor.shape) for name, tensor in found.items()}
-    if wrong := sorted(set(expected.items()) ^ set(shapes.items())):
+    described = check_weights(folder, read_config(folder)).state_dict(keep_vars=True)
+    found = {name: tuple(tensor.shape) for name, tensor in described.items()}
+    saved = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    held = {id(tensor) for name, tensor in described.items() if name in saved}
+    tied = {name for name, tensor in described.items() if id(tensor) in held}
+    saved |= {name: found[name] for name in tied - saved.keys()}
+    if wrong := sorted(set(saved.items()) ^ set(found.items())):
         raise UserError(f"{folder}: {wrong[0][0]} would not be loaded as it is in the model")
 
 

@@ -277,7 +277,11 @@ def test_two_calls_at_once_save_one_after_the_other(
     assert events == ["begins", "ends"] * 2
     assert told == [f"{tmp_path}: another process is saving an analysis; waiting for it"]
     results = sorted(file.name for file in Run(tmp_path).analysis_folder.iterdir())
-    assert results == ["grad_angle.h5", "grad_angle.json"]  # as `geomix show` lists them
+    assert results == [
+        "grad_angle.h5",
+        "grad_angle.json",
+        "grad_angle.txt",
+    ]  # as `geomix show` lists them
 
 
 def test_what_a_user_puts_beside_the_figures_stays(

@@ -136,7 +136,7 @@ def test_tables_and_files(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Verdict, zero: the attribution of D_B" in " ".join(result.output.split())
     lines = result.output.splitlines()
     names = [line for line in lines if line.startswith(str(run.path))]
-    assert max(len(line) for line in lines if str(run.path) not in line) <= 80
+    assert not [line for line in lines if len(line) > 80 and str(run.path) not in line]
     assert [Path(name).name for name in names] == [
         "forgetting_path_stage1_by_module.h5",
         "forgetting_path_stage1_by_module.json",
