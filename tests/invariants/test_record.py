@@ -155,7 +155,7 @@ def test_every_arm_is_recorded_each_from_its_own_weights(geomix: Any, train: Any
 
 def test_an_arm_that_has_not_begun_is_left_to_later(geomix: Any, train: Any) -> None:
     text = RUN + "arms: {one: {}, two: {seed: 1}}\n"
-    run = train("later", text, "record=null", at=[("arms/one/status.json", 5, signal.SIGKILL)])
+    run = train("later", text, "record=null", at=[("arms/one/status.json", 7, signal.SIGKILL)])
     assert not (run.path / "arms" / "two").exists()
     done = geomix("record", "later", "--at", "boundaries", *told(*OWN))
     assert done.status == 0, done.err
