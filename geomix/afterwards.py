@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from geomix.arms import arm_of, prepared_arms, recorder_of
+from geomix.arms import arm_of, recorder_of
 from geomix.atomic import write_json
 from geomix.config import RunConfig
 from geomix.config_document import Document, apply_text
@@ -24,6 +24,7 @@ from geomix.environment import describe_environment
 from geomix.errors import UserError
 from geomix.model.load import default_device
 from geomix.parts import keep_recorded, parts_of, warning
+from geomix.prepare import prepared_arms
 from geomix.reading import read_json
 from geomix.record.schedule import Schedule, parse
 from geomix.record.store import file_name, read_snapshot, write_snapshot

@@ -1,132 +1,38 @@
-"""The arms of an experiment: their examples chosen with their base models, then each trained."""
+"""The arms of an experiment, each trained from its prepared examples."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
-import torch
-
 from geomix.atomic import write_json, write_text
-from geomix.choose import chooser
 from geomix.config import RunConfig
-from geomix.data.chat import ChatFormat, Template
+from geomix.data.chat import ChatFormat
 from geomix.data.describe import tokens_hash
 from geomix.data.example import Example
-from geomix.data.probes import evaluation_sets, probe_sets
-from geomix.data.registry import reading_once
-from geomix.data.stage import Choose, StagePlan, plan_stages, use_all
 from geomix.data.template import tokenise_all
-from geomix.errors import Gathered, Interrupted, UserError
-from geomix.model.load import LoadedModel, load_model
+from geomix.errors import Interrupted, UserError
+from geomix.model.load import LoadedModel
 from geomix.parts import Environment, keep_part, warning
-from geomix.progress import phase
+from geomix.prepare import Prepared, Ready, base_of, load_base
 from geomix.reading import read_json
 from geomix.record.recorder import Recorder
 from geomix.record.weights import WeightsKeeper
 from geomix.run import Run
 from geomix.templates import KEY as CHAT
 from geomix.templates import described as described_templates
-from geomix.templates import format_of
 from geomix.train.base import keep_base
 from geomix.train.checkpoint import Checkpoint
-from geomix.train.elsewhere import check_fits, settle, taken_of
+from geomix.train.elsewhere import settle, taken_of
 from geomix.train.engine import Engine, Progress
 from geomix.train.events import Observer
 from geomix.train.parallel import ALONE, Workers
-from geomix.train.setup import check_setup, weights_dtype
 from geomix.train.stage import other_tokens
 from geomix.train.step import autocast, row_width
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """The examples of one arm, chosen with its base model.
-
-    Attributes:
-        plans: of its stages.
-        probes: the sets whose gradients are recorded, whole.
-        evaluated: the sets that are evaluated besides the stages' own.
-    """
-
-    plans: list[StagePlan]
-    probes: dict[str, list[Example]]
-    evaluated: dict[str, list[Example]]
-
-
-def prepare(config: RunConfig, choose: Choose = use_all) -> Prepared:
-    """All examples of a run.
-
-    Raises:
-        UserError: a source cannot give what the configuration asks for.
-    """
-    plans = plan_stages(config, choose)
-    probes = probe_sets(config, plans, choose) if config.record else {}
-    return Prepared(plans, probes, evaluation_sets(config, plans, choose))
-
-
-@dataclass(slots=True)
-class Ready:
-    """What is there before anything is trained.
-
-    Attributes:
-        prepared: the examples of each arm.
-        chats: the chat format of each.
-        loaded: the first arm's θ_0; whoever trains it takes it, so that it is not kept beside the
-            next arm's.
-    """
-
-    prepared: dict[str, Prepared]
-    chats: dict[str, ChatFormat] = field(default_factory=dict)
-    loaded: LoadedModel | None = None
-
-
-def prepared_arms(
-    arms: Mapping[str, RunConfig],
-    device: torch.device,
-    *,
-    templates: Mapping[str, Template] = MappingProxyType({}),
-    begins: str | None = None,
-) -> Ready:
-    """The examples of each arm, and the first arm's θ_0.
-
-    Args:
-        arms: their configurations.
-        device: where θ_0 goes.
-        templates: the chat templates that their run has kept.
-        begins: the moment at which they begin, where they do: then the stages that they take must
-            fit their models.
-
-    Raises:
-        UserError: a source cannot give what a configuration asks for, or a model cannot be used.
-    """
-    bases = {base_of(config): None for config in arms.values()}  # in order, each once
-    ready = Ready({})
-    with reading_once():
-        with phase("reading the data"):
-            mistakes = Gathered()
-            for config in arms.values():
-                with mistakes.each():
-                    prepare(config)  # a mistake in the data shows before any model is loaded
-            mistakes.check()
-        for base in reversed(bases):  # the first arm's last: it is the one to keep
-            ready.loaded = load_base(base, device)
-            for name, config in arms.items():
-                if base_of(config) == base:
-                    if begins is not None:
-                        check_fits(config, ready.loaded)
-                        check_setup(config, ready.loaded)
-                    tokenizer, kept = ready.loaded.tokenizer, templates.get(name)
-                    chat = format_of(config, tokenizer, kept, begins)
-                    ready.chats[name] = chat
-                    with phase("choosing examples"):
-                        ready.prepared[name] = prepare(config, chooser(config, ready.loaded, chat))
-    return ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,21 +167,6 @@ def place_of(start: Checkpoint | None) -> dict[str, int]:
 def arm_of(run: Run, name: str) -> Run:
     """The run of an arm; "" is that of a run without arms."""
     return Run(run.path / "arms" / name) if name else run
-
-
-def base_of(config: RunConfig) -> tuple[str, bool]:
-    """What θ_0 is: the model's name, and whether its weights are only ever held in bfloat16."""
-    halved = {weights_dtype(config, i) for i in range(len(config.stages))} == {torch.bfloat16}
-    return config.model, halved
-
-
-def load_base(base: tuple[str, bool], device: torch.device) -> LoadedModel:
-    """The model that `base_of` names, or the checkpoint that takes its place."""
-    name, halved = base
-    loaded = load_model(name, device)
-    if halved:
-        loaded.model.to(torch.bfloat16)
-    return loaded
 
 
 def recorder_of(

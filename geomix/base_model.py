@@ -15,10 +15,10 @@ from geomix.model.gradient import takes_positions
 from geomix.model.layers import decoder_layers
 from geomix.model.load import BUILTIN
 from geomix.model.shape import local_config, local_tokenizer, weightless
+from geomix.progress import phase
 from geomix.record.capture import module_names
 from geomix.train.setup import checkpointing
 from geomix.train.trainable import attach, set_trained, trained_names
-from geomix.working import now
 
 LARGE = 1_000_000_000
 """Parameters of a model of which batches of nearly one size are measured once, and each
@@ -106,12 +106,10 @@ def rounded_up(count: int) -> int:
 @cache
 def _large(kind: Kind, micro: MicroBatch) -> Memory:
     """The same of a model of which each measurement takes seconds."""
-    now(
-        f"measuring a step of {kind.model}: {micro.rows} × {micro.width} tokens, {kind.precision}"
-        + ", checkpointing" * kind.checkpointing,
-        long=True,
-    )
-    return memory_of(base_of(kind.model).config, micro, kind.precision, kind.dtype, kind.prepare)
+    what = f"measuring a step of {kind.model}: {micro.rows} × {micro.width} tokens"
+    base = base_of(kind.model).config
+    with phase(f"{what}, {kind.precision}{', checkpointing' * kind.checkpointing}", long=True):
+        return memory_of(base, micro, kind.precision, kind.dtype, kind.prepare)
 
 
 @cache

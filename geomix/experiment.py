@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from geomix.arms import Ready, Training, arm_of, place_of, prepared_arms, resolve
+from geomix.arms import Training, arm_of, place_of, resolve
 from geomix.atomic import write_text
 from geomix.config import RunConfig
 from geomix.config_file import Experiment
@@ -17,6 +17,7 @@ from geomix.data.remarks import remarks
 from geomix.environment import describe_environment
 from geomix.errors import UserError
 from geomix.parts import Environment, keep_part, parts_before, warning
+from geomix.prepare import Ready, prepared_arms
 from geomix.run import DEFAULT_ROOT, Run, open_run
 from geomix.stored import differences, stored_configs
 from geomix.templates import edited, kept_templates

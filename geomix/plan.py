@@ -20,9 +20,9 @@ from geomix.data.remarks import remarks
 from geomix.data.stage import MIXED, REPLAY, SourceSet, StagePlan, plan_stages, planned_steps
 from geomix.data.standin import FACTOID, StandIns, standing_in
 from geomix.errors import Gathered, UserError
+from geomix.progress import phase, telling
 from geomix.record.schedule import snapshots
 from geomix.terminal import echo_json, plain_table
-from geomix.working import now, shown_working
 
 MOST = 1_000_000
 """Examples of one set that a dry run counts; so many are read or generated in some seconds."""
@@ -49,7 +49,7 @@ def show_plan(
             cannot be used.
     """
     longest = min(config.max_tokens for config in experiment.arms.values())
-    with shown_working(), standing_in(longest) as absent:
+    with telling(), standing_in(longest) as absent:
         experiment, planned = plan(experiment)  # mistakes in the data show before torch is imported
         from geomix.answer import answer_lines, fits_of
         from geomix.cost import cost_of, cost_table, in_words
@@ -122,8 +122,7 @@ def plan(experiment: Experiment) -> tuple[Experiment, dict[str, Planned]]:
     mistakes = Gathered()
     with reading_once():
         for arm, config in experiment.arms.items():
-            now(f"reading the data of {arm or config.name}")
-            with mistakes.each():
+            with phase(f"reading the data of {arm or config.name}"), mistakes.each():
                 plans = plan_stages(config)
                 found[arm] = (plans, probe_sets(config, plans), evaluation_sets(config, plans))
     mistakes.check()

@@ -64,6 +64,7 @@ class Teller:
         say: prints a line that stays.
         idle: gives the line of what is under way while no phase is; "" where that is nothing.
         clock: seconds, of any start.
+        announces: whether a phase that is known to take long has a line when it begins.
     """
 
     def __init__(
@@ -71,15 +72,19 @@ class Teller:
         say: Callable[[str], object],
         idle: Callable[[], str] = str,
         clock: Callable[[], float] = time.monotonic,
+        announces: bool = False,
     ) -> None:
-        self._say, self._idle, self._clock = say, idle, clock
+        self._say, self._idle, self._clock, self._announces = say, idle, clock, announces
         self.phases: list[Phase] = []
         self._said = clock()
 
-    def begin(self, what: str, total: int) -> Phase:
+    def begin(self, what: str, total: int, long: bool = False) -> Phase:
         """A phase begins within those under way."""
         phase = Phase(what, total, self._clock())
         self.phases.append(phase)
+        if long and self._announces:
+            self.said()
+            self._say(f"{what} …")
         return phase
 
     def end(self, phase: Phase) -> None:
@@ -125,12 +130,14 @@ _TELLER: ContextVar[Teller | None] = ContextVar("teller", default=None)
 
 
 @contextmanager
-def phase(what: str, total: int = 0) -> Iterator[Callable[[int], None]]:
+def phase(what: str, total: int = 0, *, long: bool = False) -> Iterator[Callable[[int], None]]:
     """Have it known that something is under way, which may take long.
 
     Args:
         what: in a few words, as `scoring D_A`.
         total: how many pieces it has; 0 where that is not known.
+        long: whether it is known to take long: then a line says so at once where there is no
+            terminal.
 
     Yields:
         What is told how many more of them are done.
@@ -139,7 +146,7 @@ def phase(what: str, total: int = 0) -> Iterator[Callable[[int], None]]:
     if teller is None:
         yield lambda _: None
         return
-    begun = teller.begin(what, total)
+    begun = teller.begin(what, total, long)
     try:
         yield begun.advance
     finally:
@@ -215,7 +222,7 @@ def telling() -> Iterator[Callable[[str], None]]:
     def say(line: str) -> None:
         console.print(line, soft_wrap=True)
 
-    teller = Teller(say)
+    teller = Teller(say, announces=not console.is_terminal)
     if not console.is_terminal:
         with told_by(teller, looking=True):
             yield teller.mention

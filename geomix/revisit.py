@@ -12,12 +12,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from geomix.arms import Prepared, Ready, base_of, load_base
 from geomix.config import RunConfig
 from geomix.data.chat import ChatFormat
 from geomix.data.template import tokenise_all
 from geomix.errors import UserError
 from geomix.model.load import CPU, LoadedModel, default_device, load_model, load_tokenizer
+from geomix.prepare import Prepared, Ready, base_of, load_base
 from geomix.reading import read_json
 from geomix.run import Run
 from geomix.train.base import check_base

@@ -12,7 +12,6 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from geomix.arms import prepare
 from geomix.cli import main
 from geomix.config import RunConfig
 from geomix.config_train import LoraConfig, TrainConfig
@@ -26,6 +25,7 @@ from geomix.model.gradient import backward_over
 from geomix.model.load import load_model
 from geomix.model.loss import weighted_loss
 from geomix.model.shape import SHAPES, local_config, weightless
+from geomix.prepare import prepare
 from geomix.run import Run
 from geomix.train.optimiser import make_optimiser
 from geomix.train.step import Stepper, training_forward

@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 import pytest
 from click.testing import CliRunner, Result
 
-from geomix.arms import prepare
 from geomix.cli import main
 from geomix.config import RunConfig
 from geomix.config_file import PRESETS, load
@@ -24,6 +23,7 @@ from geomix.errors import Unreachable, UserError
 from geomix.estimate import Arm
 from geomix.model.shape import local_config, local_folder
 from geomix.node import CONTEXT, GIB, Node, Way, of_snapshot, of_step, other_ways, way_of
+from geomix.prepare import prepare
 
 STAGES = """stages:
   - {data: {source: kvr, limit: 20}, stop: {epochs: 2}}

@@ -146,9 +146,9 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     begin = Teller.begin
 
-    def noted(self: Teller, what: str, total: int) -> Any:
+    def noted(self: Teller, what: str, *rest: Any) -> Any:
         found.append(what)
-        return begin(self, what, total)
+        return begin(self, what, *rest)
 
     monkeypatch.setattr(Teller, "begin", noted)
     return found

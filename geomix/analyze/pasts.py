@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from geomix.analyze.cut import Gradient
 from geomix.analyze.directions import SHUFFLED
 from geomix.analyze.moments import TrainingMoment
-from geomix.arms import arm_of, prepared_arms
+from geomix.arms import arm_of
 from geomix.config import RunConfig
 from geomix.config_record import RecordConfig
 from geomix.data.batch import Batch
@@ -22,6 +22,7 @@ from geomix.data.stage import MIXED
 from geomix.data.template import tokenise_all
 from geomix.model.gradient import backward_over, batches_of, plain_forward
 from geomix.model.load import LoadedModel, default_device
+from geomix.prepare import prepared_arms
 from geomix.record.gradients import take_gradients
 from geomix.revisit import Point, Revisit, points_of
 from geomix.run import Run

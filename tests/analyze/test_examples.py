@@ -20,7 +20,6 @@ from geomix.analyze.example_rows import (
 )
 from geomix.analyze.examples import ExampleGeometry, example_geometry
 from geomix.analyze.groups import grouped
-from geomix.arms import prepared_arms
 from geomix.cli import main
 from geomix.data.chat import chat_format
 from geomix.data.example import Example
@@ -29,6 +28,7 @@ from geomix.errors import UserError
 from geomix.geometry.cosine import Floats
 from geomix.model.gradient import backward_over, batches_of, plain_forward
 from geomix.model.load import CPU
+from geomix.prepare import prepared_arms
 from geomix.record.gradients import undisturbed
 from geomix.record.store import read_snapshot
 from geomix.revisit import Point, Revisit
