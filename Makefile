@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test portable torture torture-record slurm check bench slow base clean
+.PHONY: demo test portable golden torture torture-record slurm check bench slow base clean
 
 demo: $(READY)  ## the main job: train the demo's three arms offline, then measure the angles
 	@run=runs/demo-$$(date +%Y-%m-%d-%H%M%S); \
@@ -15,6 +15,9 @@ test: $(READY)  ## all tests, a file at a time on each of up to four cores
 
 portable: $(READY)  ## all tests as on other processors, with other threads and seeds (slow: four times)
 	$(BIN)/python tests/portable.py $(TESTS)
+
+golden: $(READY)  ## whether two versions write the same: make golden OLD=REVISION
+	$(BIN)/python tests/golden.py $(OLD)
 
 slow: $(READY)  ## the tests that take longer than a minute
 	$(BIN)/python -m pytest -m slow
