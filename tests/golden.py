@@ -70,7 +70,7 @@ stages:
     train: {batch_size: 4, lr: 2e-3, lora: {rank: 4}}
   - data: {source: arithmetic, limit: 9}
     stop: {epochs: 6, loss_below: 1.0, times: 2}
-    train: {batch_size: 4, trainable: ["layers:1-2", "head"]}
+    train: {batch_size: 4, trainable: ["layers:1-2", "embedding"]}
 record: {probes: 6, at: [boundaries, 1, 4], activations: 2}
 evaluate: {epochs: 1}
 """
