@@ -44,7 +44,7 @@ evaluate:
   sets: {other: {source: kvr, limit: 6, split: id}}
 checkpoint: {steps: 5}
 record:
-  at: [boundaries, "log:3", "every:2"]
+  at: [boundaries, "log:2"]
   probes: 7
   batch_size: 4
   activations: 3
