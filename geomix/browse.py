@@ -15,8 +15,8 @@ from geomix.data.example import IGNORED, TokenisedExample
 from geomix.data.foreign import where_of
 from geomix.data.registry import SOURCES, examples_of
 from geomix.data.source import GENERATED, Request, Source
-from geomix.data.stage import REPLAY
 from geomix.errors import one_line
+from geomix.names import REPLAY
 from geomix.terminal import echo_json, harmless
 
 HEADINGS = {"factoid": "factoids", "non-factoid": "non-factoids", "mixing": "mixing data"}

@@ -18,7 +18,7 @@ from geomix.terminal import echo, echo_json, screened
 
 if TYPE_CHECKING:
     from geomix.launch import How
-    from geomix.show import Metric
+    from geomix.retention import Metric
 
 MOST_SHOWN = 600
 """Characters of one mistake that are printed."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from geomix.data.stage import set_name
+from geomix.names import set_name
 from geomix.run import Run, verdict_file
 
 Matrix = Sequence[Sequence[float]]

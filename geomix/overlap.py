@@ -16,8 +16,9 @@ from geomix.data.describe import content_hash
 from geomix.data.example import Example
 from geomix.data.overlap import Match, Overlap, overlap
 from geomix.data.probes import asks_familiarity
-from geomix.data.stage import MIXED, mixed_examples, plan_stages
+from geomix.data.stage import mixed_examples, plan_stages
 from geomix.errors import UserError
+from geomix.names import MIXED
 from geomix.progress import phase, telling
 from geomix.terminal import echo_json
 

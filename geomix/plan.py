@@ -17,9 +17,10 @@ from geomix.data.example import Example
 from geomix.data.probes import asks_familiarity, evaluation_sets, probe_sets
 from geomix.data.registry import reading_once
 from geomix.data.remarks import remarks
-from geomix.data.stage import MIXED, REPLAY, SourceSet, StagePlan, plan_stages, planned_steps
+from geomix.data.stage import SourceSet, StagePlan, plan_stages, planned_steps
 from geomix.data.standin import FACTOID, StandIns, standing_in
 from geomix.errors import Gathered, UserError
+from geomix.names import MIXED, REPLAY
 from geomix.progress import phase, telling
 from geomix.record.schedule import snapshots
 from geomix.terminal import echo_json, plain_table

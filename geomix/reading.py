@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +81,12 @@ def expect_names(path: Path, key: str, names: Iterable[Any]) -> None:
     for name in names:
         if not isinstance(name, str) or name in ("", ".", "..") or {*name} & {*"/\\\0"}:
             raise UserError(f"{path}: {key}: {name!r} is no name of a folder within the run")
+
+
+@contextmanager
+def as_written(file: Path) -> Iterator[None]:
+    """Turn the error that a value not written by geomix raises into one line."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise UserError(f"{file}: not as geomix writes it ({error!r})") from None

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from geomix.forgetting import Forgetting, Transfer, forgetting_of, transfer_of
+from geomix.reading import as_written
 from geomix.run import Run
-from geomix.show_stages import reading
 
 _HEADING = Text.assemble(
     ("Forgetting events", "bold"), ": facts right at one evaluation and wrong at the next"
@@ -28,10 +28,10 @@ def read_history(run: Run) -> tuple[list[Transfer], list[Forgetting]]:
     histories: list[Forgetting] = []
     for arm in run.arms:
         if arm.metrics_file.exists():
-            with reading(arm.metrics_file):
+            with as_written(arm.metrics_file):
                 found = transfer_of(arm)
             transfers += [found] if found else []
-            with reading(arm.path / "stages"):
+            with as_written(arm.path / "stages"):
                 histories += forgetting_of(arm)
     return transfers, histories
 

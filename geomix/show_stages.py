@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -13,37 +11,12 @@ from rich.text import Text
 
 from geomix.config_data import is_own
 from geomix.config_train import StopConfig, TrainConfig, stop_text
-from geomix.errors import UserError
+from geomix.reading import as_written
 from geomix.run import Run
-
-_STYLES = {"done": "green", "failed": "red", "interrupted": "yellow", "running": "cyan"}
+from geomix.state import state_text
 
 Row = tuple[str, ...]
 """Stage, data, mix, training, epochs and steps done."""
-
-
-@contextmanager
-def reading(file: Path) -> Iterator[None]:
-    """A value that geomix would not have written there is one line."""
-    try:
-        yield
-    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise UserError(f"{file}: not as geomix writes it ({error!r})") from None
-
-
-def state_text(run: Run) -> Text:
-    """`done`, `running in stage 1, step 40`, `failed: why`."""
-    if not run.status_file.exists():
-        return Text("not started")
-    status = run.status()
-    text = Text(status["state"], style=_STYLES.get(status["state"], ""))
-    if "stage" in status:
-        text.append(f" in stage {status['stage'] + 1}, step {status.get('step', 0)}")
-    if "arm" in status:
-        text.append(f" in arm {status['arm']}")
-    if "why" in status:
-        text.append(f": {status['why']}")
-    return text
 
 
 def stage_table(run: Run) -> RenderableType:
@@ -85,9 +58,9 @@ def _table(rows: Sequence[Row]) -> Table:
 
 
 def _rows(arm: Run) -> list[Row]:
-    with reading(arm.metrics_file):
+    with as_written(arm.metrics_file):
         done = arm.steps_done()
-    with reading(arm.resolved_file):
+    with as_written(arm.resolved_file):
         return [
             (*_stage_cells(index, stage), str(done.get(index, 0)))
             for index, stage in enumerate(arm.resolved()["config"]["stages"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import t as student
 
 
@@ -30,3 +31,12 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, flo
         raise ValueError(f"an interval over seeds needs at least 2 of them, not {n}")
     error = float(np.std(values, ddof=1)) / n**0.5
     return float(np.mean(values)), float(student.ppf(0.5 + level / 2, n - 1)) * error
+
+
+def over_seeds(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
+    """Mean and half of Student's 95 % interval; nan for the interval of one, and of any nan."""
+    if len(values) == 1:
+        return float(values[0]), float("nan")
+    if np.isnan(values).any():
+        return float("nan"), float("nan")
+    return t_interval([float(value) for value in values])

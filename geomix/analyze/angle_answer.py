@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from geomix.analyze.angle_notes import conflict, number, shares_probed, signed
-from geomix.analyze.angles import ArmAngles, GradAngle, over_seeds
+from geomix.analyze.angles import ArmAngles, GradAngle
 from geomix.analyze.answer import (
     MOST_ARMS,
     aligned,
@@ -25,6 +25,7 @@ from geomix.analyze.moments import TrainingMoment
 from geomix.geometry.cosine import norms
 from geomix.run import Run
 from geomix.stage_names import stage_title
+from geomix.stats import over_seeds
 
 _START = "θ_0"
 

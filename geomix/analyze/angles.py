@@ -18,7 +18,7 @@ from geomix.analyze.groups import Kind, Layout, grouped
 from geomix.analyze.moments import TrainingMoment
 from geomix.analyze.replicates import together
 from geomix.geometry.cosine import Floats, cosines, group_inner_products, norms
-from geomix.stats import t_interval
+from geomix.stats import over_seeds
 
 WHOLE = "all"
 """The group of all parameters: the whole model."""
@@ -244,15 +244,6 @@ class GradAngle:
                             norm_second=float(norm[:, m, g, j].mean()),
                             values=tuple(map(float, values)),
                         )
-
-
-def over_seeds(values: Floats) -> tuple[float, float]:
-    """Mean and half of Student's 95 % interval; nan for the interval of one, and of any nan."""
-    if len(values) == 1:
-        return float(values[0]), float("nan")
-    if np.isnan(values).any():
-        return float("nan"), float("nan")
-    return t_interval([float(value) for value in values])
 
 
 def told(mean: float, half: float) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from geomix.errors import UserError
+from geomix.names import checkpoint_name
 
 _MOST_ROWS = 5
 
@@ -31,17 +32,13 @@ class TrainingMoment:
     def label(self) -> str:
         """`θ_0`, then `θ_A` where stage 0 ends, `θ_A+4` four steps into the next stage, `θ_B`."""
         if self.end:
-            return _boundary(self.stage + 1)
-        return _boundary(self.stage) + (f"+{self.step}" if self.step else "")
+            return checkpoint_name(self.stage + 1)
+        return checkpoint_name(self.stage) + (f"+{self.step}" if self.step else "")
 
     @property
-    def is_boundary(self) -> bool:
+    def ischeckpoint_name(self) -> bool:
         """Whether it is the base model or the end of a stage."""
         return self.end or self.step == 0
-
-
-def _boundary(stages: int) -> str:
-    return "θ_0" if stages == 0 else f"θ_{chr(ord('A') + stages - 1)}"
 
 
 def key_moments(runs: Sequence[Sequence[TrainingMoment]], middle: bool = True) -> list[str]:
@@ -64,7 +61,7 @@ def key_moments(runs: Sequence[Sequence[TrainingMoment]], middle: bool = True) -
         between = [{m.step for m in run if not m.is_boundary} for run in here if run]
         steps = sorted(set.intersection(*between)) if stage > 0 else []
         chosen = {steps[0], steps[len(steps) // 2 if middle else 0]} if steps else set()
-        labels |= dict.fromkeys(f"{_boundary(stage)}+{step}" for step in sorted(chosen))
+        labels |= dict.fromkeys(f"{checkpoint_name(stage)}+{step}" for step in sorted(chosen))
         labels |= dict.fromkeys(m.label for run in here for m in run if m.end)
     every = sorted((m for run in runs for m in run), key=lambda m: (m.stage, m.step))
     return list(labels or dict.fromkeys(m.label for m in (every[:1] + every[-1:])))

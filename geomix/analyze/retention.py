@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from geomix.analyze.angles import over_seeds
 from geomix.analyze.replicates import replicates, together
 from geomix.errors import UserError
 from geomix.plots import retention as figure
 from geomix.plots.figure import save_figure
 from geomix.reading import expect
 from geomix.run import Run
+from geomix.stats import over_seeds
 
 Rows = list[dict[str, Any]]
 

@@ -13,7 +13,6 @@ from geomix.data.example import Example
 from geomix.data.registry import SOURCES, select
 from geomix.data.split import Split
 from geomix.data.stage import (
-    MIXED,
     Choose,
     StagePlan,
     mixed_examples,
@@ -23,6 +22,7 @@ from geomix.data.stage import (
     use_all,
 )
 from geomix.errors import Gathered, UserError
+from geomix.names import MIXED
 
 HELD_OUT: Split = "held-out"
 """Name of the set that nobody trains on: the first stage's source, other examples."""

@@ -19,24 +19,10 @@ from geomix.data.registry import Short, described, select
 from geomix.data.source import Request
 from geomix.data.split import Split
 from geomix.errors import Gathered, UserError
-
-MIXED = "D_M"
-"""Name of the mixed-in examples; a stage's own are `D_A`, `D_B`, … by its place."""
-
-REPLAY = "replay"
-"""Name of the examples of earlier stages that are trained on again."""
-
+from geomix.names import MIXED, REPLAY, set_name
 
 MOST_EVERY = 1_000_000
 """Examples at most where all that there are are asked for."""
-
-
-def set_name(stage: int) -> str:
-    """`D_A` for the first stage, `D_B` for the second, … `D_N` (D_M is the mixed-in set)."""
-    letters = "ABCDEFGHIJKLNOPQRSTUVWXYZ"
-    if stage >= len(letters):
-        raise UserError(f"stages: {stage + 1} or more; geomix names up to {len(letters)}")
-    return f"D_{letters[stage]}"
 
 
 @dataclass(frozen=True, slots=True)

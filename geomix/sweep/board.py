@@ -14,8 +14,8 @@ from rich.text import Text
 
 from geomix.console import Console, Live
 from geomix.errors import UserError
+from geomix.retention import RetentionRow, retention_rows
 from geomix.run import Run
-from geomix.show import RetentionRow, retention_rows
 from geomix.sweep.member import Member, Outcome, State, last_line
 from geomix.sweep.table import Entry, known_rows, sweep_table
 

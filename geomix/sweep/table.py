@@ -9,11 +9,11 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from geomix.data.stage import set_name
 from geomix.errors import UserError
+from geomix.names import place_of_set, set_name
+from geomix.retention import RetentionRow, retention_rows
 from geomix.run import Run
-from geomix.show import RetentionRow, place_of_set, retention_rows
-from geomix.show_stages import state_text
+from geomix.state import state_text
 
 _AFTER = "after stage "
 

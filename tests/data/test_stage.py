@@ -18,15 +18,9 @@ from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.data.probes import probe_sets
 from geomix.data.registry import examples_of
 from geomix.data.source import Request
-from geomix.data.stage import (
-    SourceSet,
-    StagePlan,
-    mixed_examples,
-    plan_stages,
-    rounded_share,
-    set_name,
-)
+from geomix.data.stage import SourceSet, StagePlan, mixed_examples, plan_stages, rounded_share
 from geomix.errors import UserError
+from geomix.names import set_name
 
 MIX = {"source": "random-words", "ratio": 2, "words": 5}
 
