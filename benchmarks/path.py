@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from geomix.api import Run
 from geomix.geometry.path import path_change
 from geomix.record.snapshot import Snapshot
 from geomix.record.store import read_snapshot
-from geomix.run import Run
 
 CONFIG = """name: path
 model: builtin

@@ -4,6 +4,6 @@ from geomix.threads import let_waiting_threads_sleep
 
 let_waiting_threads_sleep()  # before anything loads torch
 
-from geomix.run import Run, open_run  # noqa: E402
+from geomix.api import Run, open_run  # noqa: E402
 
 __all__ = ["Run", "open_run"]

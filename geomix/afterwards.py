@@ -29,7 +29,7 @@ from geomix.reading import read_json
 from geomix.record.schedule import Schedule, parse
 from geomix.record.store import file_name, read_snapshot, write_snapshot
 from geomix.revisit import Point, Revisit, Say
-from geomix.run import Run
+from geomix.run import RunDirectory
 from geomix.stored import stored_configs
 from geomix.templates import edited, kept_templates
 from geomix.train.stage import Stage
@@ -44,7 +44,7 @@ _LONGEST = 24
 
 
 def record_run(
-    run: Run, at: Sequence[str | int] | None, overrides: Sequence[str], say: Say
+    run: RunDirectory, at: Sequence[str | int] | None, overrides: Sequence[str], say: Say
 ) -> None:
     """Record the checkpoints of every arm of a run.
 
@@ -115,12 +115,12 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     return config.record.model_dump(mode="json", exclude=_SAME_RECORD)
 
 
-def _settings_file(arm: Run) -> Path:
+def _settings_file(arm: RunDirectory) -> Path:
     """With what settings an arm was recorded afterwards."""
     return arm.probes_file.with_name("settings.json")
 
 
-def _check_settings(arm: Run, config: RunConfig, own: RunConfig) -> None:
+def _check_settings(arm: RunDirectory, config: RunConfig, own: RunConfig) -> None:
     """Refuse to mix snapshots of different settings in one folder.
 
     Raises:
@@ -201,7 +201,7 @@ class _Recording:
 
 
 def _chosen(
-    arm: Run, schedule: Schedule, points: Sequence[Point], stages: Sequence[Stage]
+    arm: RunDirectory, schedule: Schedule, points: Sequence[Point], stages: Sequence[Stage]
 ) -> list[Point]:
     """The points that a schedule asks for.
 

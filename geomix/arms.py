@@ -22,7 +22,7 @@ from geomix.prepare import Prepared, Ready, base_of, load_base
 from geomix.reading import read_json
 from geomix.record.recorder import Recorder
 from geomix.record.weights import WeightsKeeper
-from geomix.run import Run
+from geomix.run import RunDirectory
 from geomix.templates import KEY as CHAT
 from geomix.templates import described as described_templates
 from geomix.train.base import keep_base
@@ -48,7 +48,7 @@ class Training:
         warn: is told of stages that are taken from a run of another environment.
     """
 
-    run: Run
+    run: RunDirectory
     display: Callable[[str], Progress]
     stop: Callable[[], bool]
     workers: Workers
@@ -95,7 +95,12 @@ class Training:
 
     @contextmanager
     def _writing(
-        self, arm: Run, name: str, config: RunConfig, chat: ChatFormat, start: Checkpoint | None
+        self,
+        arm: RunDirectory,
+        name: str,
+        config: RunConfig,
+        chat: ChatFormat,
+        start: Checkpoint | None,
     ) -> Iterator[None]:
         """Hold an arm's folder and say what it is, in the process that writes."""
         if not self.workers.main:
@@ -110,7 +115,7 @@ class Training:
 
     def _train(
         self,
-        run: Run,
+        run: RunDirectory,
         config: RunConfig,
         prepared: Prepared,
         chat: ChatFormat,
@@ -164,13 +169,13 @@ def place_of(start: Checkpoint | None) -> dict[str, int]:
     return {"stage": start.position.stage, "step": start.position.step}
 
 
-def arm_of(run: Run, name: str) -> Run:
+def arm_of(run: RunDirectory, name: str) -> RunDirectory:
     """The run of an arm; "" is that of a run without arms."""
-    return Run(run.path / "arms" / name) if name else run
+    return RunDirectory(run.path / "arms" / name) if name else run
 
 
 def recorder_of(
-    run: Run,
+    run: RunDirectory,
     config: RunConfig,
     whole: Mapping[str, list[Example]],
     chat: ChatFormat,
@@ -228,7 +233,7 @@ _TEXTS = ("n", "of", "examples")
 """What `probes.json` says of a set where an older version wrote it."""
 
 
-def _keep_probes(run: Run, described: dict[str, Any]) -> None:
+def _keep_probes(run: RunDirectory, described: dict[str, Any]) -> None:
     """Write the probes' texts; refuse to go on with others than earlier snapshots have."""
     known = read_json(run.probes_file) if run.probes_file.exists() else None
     for name, found in json.loads(json.dumps(described)).items():
@@ -247,7 +252,7 @@ def _keep_probes(run: Run, described: dict[str, Any]) -> None:
 
 
 def resolve(
-    run: Run, name: str, arms: Mapping[str, RunConfig], chats: Mapping[str, ChatFormat]
+    run: RunDirectory, name: str, arms: Mapping[str, RunConfig], chats: Mapping[str, ChatFormat]
 ) -> None:
     """Write the resolved configuration, which makes a folder a run."""
     first = next(iter(arms.values()))

@@ -26,11 +26,12 @@ from geomix.config_document import (
 )
 from geomix.config_suggest import suggestion
 from geomix.errors import UserError
+from geomix.package import PACKAGE
 
 NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """What can name a folder."""
 
-PRESETS = Path(__file__).resolve().parent / "presets"
+PRESETS = PACKAGE / "presets"
 
 
 @dataclass(frozen=True, slots=True)

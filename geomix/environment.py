@@ -5,10 +5,11 @@ from __future__ import annotations
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
+
+from geomix.package import PACKAGE
 
 PACKAGES = ("geomix", "torch", "transformers", "tokenizers", "nnsight", "numpy", "h5py")
 
@@ -38,7 +39,7 @@ def _version(package: str) -> str | None:
 
 def _commit() -> str | None:
     """The commit of a checkout that geomix runs from; None when it is installed."""
-    folder = Path(__file__).resolve().parent.parent
+    folder = PACKAGE.parent
     if not (folder / ".git").exists():
         return None
     try:

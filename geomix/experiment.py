@@ -18,7 +18,7 @@ from geomix.environment import describe_environment
 from geomix.errors import UserError
 from geomix.parts import Environment, keep_part, parts_before, warning
 from geomix.prepare import Ready, prepared_arms
-from geomix.run import DEFAULT_ROOT, Run, open_run
+from geomix.run import DEFAULT_ROOT, RunDirectory, open_run
 from geomix.stored import differences, stored_configs
 from geomix.templates import edited, kept_templates
 from geomix.train.checkpoint import Checkpoint, checkpoint_of, described_checkpoint
@@ -63,7 +63,7 @@ def run_experiment(
     say: Callable[[str], object] = str,
     warn: Callable[[str], object] | None = None,
     begun: Callable[[Path], object] = str,
-) -> Run:
+) -> RunDirectory:
     """Train every arm of an experiment into `folder`.
 
     Everything that can be wrong with the data and the models is found before the folder is made.
@@ -89,7 +89,7 @@ def run_experiment(
         path = workers.first(lambda: _free(folder, experiment.name))
         check_elsewhere(experiment.arms)
         ready = prepared_arms(experiment.arms, workers.device, begins=workers.first(moment))
-        run = Run(Path(path))
+        run = RunDirectory(Path(path))
         environment = describe_environment(workers.device, workers.world)
         with _begun(run, experiment, ready, workers, environment, say):
             workers.first(lambda: True)  # the folder is there
@@ -124,7 +124,7 @@ def _free(folder: Path | None, name: str) -> str:
 
 @contextmanager
 def _begun(
-    run: Run,
+    run: RunDirectory,
     experiment: Experiment,
     ready: Ready,
     workers: Workers,
@@ -164,8 +164,8 @@ def _together(arms: Mapping[str, RunConfig]) -> Iterator[Workers]:
 
 
 def _with_runs(
-    run: Run, arms: Mapping[str, RunConfig], workers: Workers
-) -> dict[str, tuple[Run, RunConfig]]:
+    run: RunDirectory, arms: Mapping[str, RunConfig], workers: Workers
+) -> dict[str, tuple[RunDirectory, RunConfig]]:
     """The arms whose metrics this process hands to trackers: all or none."""
     return {name: (arm_of(run, name), config) for name, config in arms.items() if workers.main}
 
@@ -178,7 +178,7 @@ def resume_experiment(
     say: Callable[[str], object] = print,
     warn: Callable[[str], object] | None = None,
     begun: Callable[[Path], object] = str,
-) -> Run:
+) -> RunDirectory:
     """Go on with a run that was interrupted, as if it had not been.
 
     Args:
@@ -225,7 +225,7 @@ def resume_experiment(
 
 
 def _places(
-    run: Run,
+    run: RunDirectory,
     arms: Mapping[str, RunConfig],
     say: Callable[[str], object],
     warn: Callable[[str], object],
@@ -250,7 +250,7 @@ def _place_in(
 
 
 def _elsewhere(
-    run: Run, starts: Mapping[str, Checkpoint | None], environment: Environment
+    run: RunDirectory, starts: Mapping[str, Checkpoint | None], environment: Environment
 ) -> list[str]:
     """A line for each way in which what is kept was computed in another environment."""
     if not starts:
@@ -267,12 +267,15 @@ def _elsewhere(
     return [f"{line}; {run.environment_file.name} keeps both" for line in found.values()]
 
 
-def _done(run: Run) -> bool:
+def _done(run: RunDirectory) -> bool:
     return run.status_file.exists() and run.status()["state"] == "done"
 
 
 def _start(
-    arm: Run, config: RunConfig, say: Callable[[str], object], warn: Callable[[str], object]
+    arm: RunDirectory,
+    config: RunConfig,
+    say: Callable[[str], object],
+    warn: Callable[[str], object],
 ) -> Checkpoint | None:
     """Where an arm goes on, said; what a killed process left half done is removed."""
     names = [config.stage_name(index) for index in range(len(config.stages))]

@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from geomix.names import set_name
-from geomix.run import Run, verdict_file
+from geomix.run import RunDirectory, verdict_file
 
 Matrix = Sequence[Sequence[float]]
 
@@ -118,7 +118,7 @@ class Forgetting:
     learnt: list[int | None]
 
 
-def transfer_of(arm: Run) -> Transfer | None:
+def transfer_of(arm: RunDirectory) -> Transfer | None:
     """An arm's retention matrix as far as its stages have ended; None before the first evaluation.
 
     Of a boundary that is just being written, its row is left out.
@@ -148,7 +148,7 @@ def transfer_of(arm: Run) -> Transfer | None:
     )
 
 
-def forgetting_of(arm: Run) -> list[Forgetting]:
+def forgetting_of(arm: RunDirectory) -> list[Forgetting]:
     """The history of every set's facts, from the verdicts that are there.
 
     Raises:
@@ -170,7 +170,7 @@ def forgetting_of(arm: Run) -> list[Forgetting]:
     return found
 
 
-def _verdict_files(arm: Run) -> dict[Path, int]:
+def _verdict_files(arm: RunDirectory) -> dict[Path, int]:
     """The files of verdicts that are there, in order of time, with the steps since θ_0."""
     before, stage, last = 0, 0, 0
     found: dict[Path, int] = {}

@@ -13,7 +13,7 @@ from typing import Any
 
 from geomix.atomic import write_json
 from geomix.reading import expect, read_objects
-from geomix.run import Run
+from geomix.run import RunDirectory
 
 Environment = Mapping[str, Any]
 """As `geomix.environment.describe_environment` gives it; of a part, with `from`."""
@@ -27,7 +27,7 @@ _MOST = 4
 """Names that a line lists."""
 
 
-def parts_of(run: Run) -> list[dict[str, Any]]:
+def parts_of(run: RunDirectory) -> list[dict[str, Any]]:
     """The parts of a run, in order; none where no environment is known.
 
     Raises:
@@ -47,7 +47,7 @@ def _are_numbers(values: Sequence[Any]) -> bool:
     return all(isinstance(value, int) for value in values)
 
 
-def parts_before(run: Run, start: Mapping[str, Any]) -> list[dict[str, Any]]:
+def parts_before(run: RunDirectory, start: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The parts that begin before a place, and so stay where the run goes on from there."""
     arms = run.resolved().get("arms") or []
     return [part for part in parts_of(run) if _order(part[FROM], arms) < _order(start, arms)]
@@ -58,7 +58,7 @@ def _order(place: Mapping[str, Any], arms: Sequence[str]) -> tuple[int, int, int
     return arms.index(arm) if arm in arms else 0, place["stage"], place["step"]
 
 
-def keep_part(run: Run, now: Environment, start: Mapping[str, Any]) -> None:
+def keep_part(run: RunDirectory, now: Environment, start: Mapping[str, Any]) -> None:
     """Note in which environment a run is computed from a place on.
 
     Args:

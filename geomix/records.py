@@ -24,7 +24,7 @@ import numpy as np
 from geomix.errors import UserError
 from geomix.reading import all_of, expect, read_json
 from geomix.record.place import Place, places
-from geomix.run import Run
+from geomix.run import RunDirectory
 from geomix.stage_names import stage_title
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Records:
         run: of which; of a run with arms, one of its arms.
     """
 
-    run: Run
+    run: RunDirectory
 
     @property
     def snapshots(self) -> list[Place]:
@@ -242,7 +242,7 @@ class Records:
         }
 
 
-def export_run(run: Run, folder: Path, form: Format) -> list[Path]:
+def export_run(run: RunDirectory, folder: Path, form: Format) -> list[Path]:
     """Export a run; of one with arms, each arm that has records into a folder of its name.
 
     The folder is there once all of it is written; killed, the same command makes it again.

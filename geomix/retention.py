@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from geomix.reading import as_written
-from geomix.run import Run
+from geomix.run import RunDirectory
 
 Metric = Literal["exact_match", "alias_match", "token_f1", "rouge_l", "final_number"]
 
@@ -57,7 +57,7 @@ class RetentionRow:
         return found
 
 
-def retention_rows(run: Run) -> list[RetentionRow]:
+def retention_rows(run: RunDirectory) -> list[RetentionRow]:
     """Every set at the base model and at the end of each stage, arm by arm.
 
     A stage that has not ended shows its newest evaluation. A line that was written again, by a run
@@ -73,7 +73,7 @@ def retention_rows(run: Run) -> list[RetentionRow]:
     return found
 
 
-def _arm_rows(arm: Run) -> list[RetentionRow]:
+def _arm_rows(arm: RunDirectory) -> list[RetentionRow]:
     lines = [line for line in arm.metrics() if line["event"] == "evaluation"]
     ended = {line["stage"] for line in lines if line["moment"] == "end"}
     newest = {line["stage"]: line["step"] for line in lines}

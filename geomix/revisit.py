@@ -19,7 +19,7 @@ from geomix.errors import UserError
 from geomix.model.load import CPU, LoadedModel, default_device, load_model, load_tokenizer
 from geomix.prepare import Prepared, Ready, base_of, load_base
 from geomix.reading import read_json
-from geomix.run import Run
+from geomix.run import RunDirectory
 from geomix.train.base import check_base
 from geomix.train.checkpoint import FINAL, KEPT, Checkpoint, check, saved_second_moments
 from geomix.train.elsewhere import FILE as ELSEWHERE
@@ -69,7 +69,7 @@ class Revisit:
         chat: its chat format, as it was when the run began.
     """
 
-    arm: Run
+    arm: RunDirectory
     config: RunConfig
     ready: Ready
     prepared: Prepared
@@ -149,7 +149,7 @@ class Revisit:
         return base
 
 
-def points_of(arm: Run, config: RunConfig, say: Say) -> list[Point]:
+def points_of(arm: RunDirectory, config: RunConfig, say: Say) -> list[Point]:
     """θ_0 and every checkpoint of an arm, in order; nothing is loaded.
 
     Args:
@@ -178,7 +178,7 @@ def points_of(arm: Run, config: RunConfig, say: Say) -> list[Point]:
     return points
 
 
-def _end(arm: Run, stage: int) -> int:
+def _end(arm: RunDirectory, stage: int) -> int:
     """Optimiser steps that a finished stage took."""
     done = arm.steps_done()
     if stage not in done:

@@ -23,15 +23,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any, Self
 
 from geomix.atomic import write_json
 from geomix.errors import Interrupted, UserError
 from geomix.links import open_lock, refuse_linked_folders, shorten
 from geomix.reading import all_of, expect, expect_names, parse_json, read_json
-
-if TYPE_CHECKING:
-    from geomix.records import Records
 
 DEFAULT_ROOT = Path("runs")
 
@@ -49,8 +46,8 @@ def snapshot_place(name: str) -> tuple[int, int] | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """One run directory. Paths are where things belong, whether they exist yet or not."""
+class RunDirectory:
+    """One run directory. Paths say where things belong, whether they exist yet or not."""
 
     path: Path
 
@@ -119,17 +116,10 @@ class Run:
         return [file for _, file in sorted((place, file) for place, file in found if place)]
 
     @property
-    def arms(self) -> list[Run]:
+    def arms(self) -> list[Self]:
         """The arms in the configuration's order; a run without arms is its own single arm."""
         names = self.resolved().get("arms")
-        return [Run(self.path / "arms" / name) for name in names] if names else [self]
-
-    @property
-    def records(self) -> Records:
-        """What the recorder wrote, as labelled arrays; of a run with arms, ask each arm."""
-        from geomix.records import Records
-
-        return Records(self)
+        return [type(self)(self.path / "arms" / name) for name in names] if names else [self]
 
     def resolved(self) -> dict[str, Any]:
         """The resolved configuration.
@@ -302,7 +292,7 @@ def _taken(handle: IO[str]) -> bool:
     return True
 
 
-def open_run(path: str | Path) -> Run:
+def open_run(path: str | Path) -> RunDirectory:
     """Open a finished, running or interrupted run.
 
     Args:
@@ -311,7 +301,7 @@ def open_run(path: str | Path) -> Run:
     Raises:
         UserError: there is no such folder, it is not a run, or its name is no text.
     """
-    run = Run(Path(path))
+    run = RunDirectory(Path(path))
     try:
         str(path).encode()
     except UnicodeEncodeError:  # neither HDF5 nor JSON can hold it
@@ -323,13 +313,15 @@ def open_run(path: str | Path) -> Run:
     return run
 
 
-def newest_run(root: Path = DEFAULT_ROOT) -> Run:
+def newest_run(root: Path = DEFAULT_ROOT) -> RunDirectory:
     """The run under `root` that was started last.
 
     Raises:
         UserError: there is none.
     """
-    found = [folder for folder in root.glob("*") if Run(folder).resolved_file.is_file()]
+    found = [folder for folder in root.glob("*") if RunDirectory(folder).resolved_file.is_file()]
     if not found:
         raise UserError(f"{root}/: no run here; `geomix train` makes one, or name a run's folder")
-    return Run(max(found, key=lambda folder: Run(folder).resolved_file.stat().st_mtime_ns))
+    return RunDirectory(
+        max(found, key=lambda folder: RunDirectory(folder).resolved_file.stat().st_mtime_ns)
+    )

@@ -17,7 +17,7 @@ from geomix.errors import UserError
 from geomix.names import place_of_set
 from geomix.reading import as_written
 from geomix.retention import METRICS, Metric, RetentionRow, retention_rows
-from geomix.run import Run
+from geomix.run import RunDirectory
 from geomix.show_history import history_parts, read_history
 from geomix.show_stages import stage_table
 from geomix.state import state_text
@@ -28,7 +28,7 @@ _MOST_SETS = 4
 """More sets than this do not fit 80 columns with two numbers each."""
 
 
-def retention_table(run: Run, metric: Metric = "exact_match") -> RenderableType:
+def retention_table(run: RunDirectory, metric: Metric = "exact_match") -> RenderableType:
     """The retention rows: arm and moment down, the sets across.
 
     Raises:
@@ -78,7 +78,7 @@ def _cell(row: RetentionRow | None, column: Column) -> str:
     return "–" if value is None else f"{value:.1f}"
 
 
-def retention_csv(runs: Sequence[Run]) -> str:
+def retention_csv(runs: Sequence[RunDirectory]) -> str:
     """The retention rows as CSV, tidy: a line for each run, arm, checkpoint, set and metric.
 
     Columns: run, arm, seed, checkpoint (`θ_0`, `after stage 1`, …), set, n (examples), metric (the
@@ -99,7 +99,7 @@ def retention_csv(runs: Sequence[Run]) -> str:
     return text.getvalue()
 
 
-def run_facts(run: Run) -> dict[str, Any]:
+def run_facts(run: RunDirectory) -> dict[str, Any]:
     """What `geomix show --json` prints: name, state, every retention row, transfer and histories.
 
     Raises:
@@ -118,7 +118,7 @@ def run_facts(run: Run) -> dict[str, Any]:
     }
 
 
-def show_run(run: Run, metric: Metric = "exact_match") -> RenderableType:
+def show_run(run: RunDirectory, metric: Metric = "exact_match") -> RenderableType:
     """What a run is and how far it came, in at most 80 columns.
 
     Raises:
@@ -134,7 +134,7 @@ def show_run(run: Run, metric: Metric = "exact_match") -> RenderableType:
     return Group(*parts)
 
 
-def _head(run: Run) -> RenderableType:
+def _head(run: RunDirectory) -> RenderableType:
     resolved = run.resolved()
     config = resolved["config"]
     title = Text(run.name, style="bold").append("  ").append_text(state_text(run))
@@ -143,14 +143,14 @@ def _head(run: Run) -> RenderableType:
     return Group(title, Text(facts))
 
 
-def _results(run: Run) -> Iterable[Path]:
+def _results(run: RunDirectory) -> Iterable[Path]:
     """Finished results of the run and of its arms."""
     for owner in dict.fromkeys((run, *run.arms)):
         for folder in (owner.analysis_folder, owner.figure_folder):
             yield from sorted(p for p in folder.glob("*") if p.is_file() and p.suffix != ".partial")
 
 
-def _files(run: Run) -> RenderableType:
+def _files(run: RunDirectory) -> RenderableType:
     names = [str(path.relative_to(run.path)) for path in _results(run)]
     if not names:
         return Text("no analysis yet; `geomix analyze grad-angle` makes the first")

@@ -11,14 +11,14 @@ from rich.text import Text
 
 from geomix.forgetting import Forgetting, Transfer, forgetting_of, transfer_of
 from geomix.reading import as_written
-from geomix.run import Run
+from geomix.run import RunDirectory
 
 _HEADING = Text.assemble(
     ("Forgetting events", "bold"), ": facts right at one evaluation and wrong at the next"
 )
 
 
-def read_history(run: Run) -> tuple[list[Transfer], list[Forgetting]]:
+def read_history(run: RunDirectory) -> tuple[list[Transfer], list[Forgetting]]:
     """Retention matrix and transfer of each arm, and the history of each of its sets' facts.
 
     Raises:
@@ -36,7 +36,7 @@ def read_history(run: Run) -> tuple[list[Transfer], list[Forgetting]]:
     return transfers, histories
 
 
-def history_parts(run: Run) -> list[RenderableType]:
+def history_parts(run: RunDirectory) -> list[RenderableType]:
     """Both as tables, in at most 80 columns; nothing where there is nothing to tell yet."""
     transfers, histories = read_history(run)
     several = run.arms != [run]

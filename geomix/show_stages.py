@@ -12,14 +12,14 @@ from rich.text import Text
 from geomix.config_data import is_own
 from geomix.config_train import StopConfig, TrainConfig, stop_text
 from geomix.reading import as_written
-from geomix.run import Run
+from geomix.run import RunDirectory
 from geomix.state import state_text
 
 Row = tuple[str, ...]
 """Stage, data, mix, training, epochs and steps done."""
 
 
-def stage_table(run: Run) -> RenderableType:
+def stage_table(run: RunDirectory) -> RenderableType:
     """One line a stage and how many snapshots there are; what all arms share is said once.
 
     Raises:
@@ -57,7 +57,7 @@ def _table(rows: Sequence[Row]) -> Table:
     return table
 
 
-def _rows(arm: Run) -> list[Row]:
+def _rows(arm: RunDirectory) -> list[Row]:
     with as_written(arm.metrics_file):
         done = arm.steps_done()
     with as_written(arm.resolved_file):
@@ -67,12 +67,12 @@ def _rows(arm: Run) -> list[Row]:
         ]
 
 
-def _quirks(arm: Run) -> list[Text]:
+def _quirks(arm: RunDirectory) -> list[Text]:
     quirks = arm.resolved()["config"].get("paper_literal")
     return [Text(f"as the published code: {', '.join(quirks)}")] if quirks else []
 
 
-def _snapshots(arm: Run) -> str:
+def _snapshots(arm: RunDirectory) -> str:
     count = len(arm.snapshots())
     return f"{count} snapshot{'' if count == 1 else 's'}"
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from geomix.run import Run
+from geomix.run import RunDirectory
 
 _STYLES = {"done": "green", "failed": "red", "interrupted": "yellow", "running": "cyan"}
 
 
-def state_text(run: Run) -> Text:
+def state_text(run: RunDirectory) -> Text:
     """`done`, `running in stage 1, step 40`, `failed: why`."""
     if not run.status_file.exists():
         return Text("not started")

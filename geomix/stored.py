@@ -8,10 +8,10 @@ from pydantic import ValidationError
 
 from geomix.config import RunConfig, flat
 from geomix.errors import UserError
-from geomix.run import Run
+from geomix.run import RunDirectory
 
 
-def stored_configs(run: Run) -> dict[str, RunConfig]:
+def stored_configs(run: RunDirectory) -> dict[str, RunConfig]:
     """The configurations of a run's arms, as they were resolved; "" where it has no arms.
 
     Raises:
@@ -30,7 +30,7 @@ def stored_configs(run: Run) -> dict[str, RunConfig]:
 
 
 def differences(
-    run: Run, known: Mapping[str, RunConfig], given: Mapping[str, RunConfig]
+    run: RunDirectory, known: Mapping[str, RunConfig], given: Mapping[str, RunConfig]
 ) -> list[str]:
     """A line for each key that decides the outcome and differs; none where they are the same.
 

@@ -16,7 +16,7 @@ from geomix.config_data import JINJA_SUFFIX
 from geomix.data.chat import ChatFormat, Template, chat_format, template_of
 from geomix.errors import UserError
 from geomix.reading import expect
-from geomix.run import Run
+from geomix.run import RunDirectory
 from geomix.train.elsewhere import taken_folders
 
 KEY = "chat"
@@ -28,7 +28,7 @@ def described(chats: Mapping[str, ChatFormat]) -> dict[str, Any]:
     return {name: asdict(chat.template) for name, chat in chats.items()}
 
 
-def kept_templates(run: Run) -> dict[str, Template]:
+def kept_templates(run: RunDirectory) -> dict[str, Template]:
     """The templates of a run's arms; none in a run of a version of geomix that kept none.
 
     Raises:
@@ -71,14 +71,14 @@ def format_of(
 def _taken_moment(config: RunConfig) -> str | None:
     """The moment of the run whose stage is taken, where one is and that is known."""
     for folder in taken_folders(config).values():
-        run = Run(folder.parents[1])
+        run = RunDirectory(folder.parents[1])
         kept = kept_templates(run) if run.resolved_file.is_file() else {}
         if moments := [template.now for template in kept.values() if template.now]:
             return moments[0]
     return None
 
 
-def edited(run: Run, arms: Mapping[str, RunConfig]) -> list[str]:
+def edited(run: RunDirectory, arms: Mapping[str, RunConfig]) -> list[str]:
     """A line for each template file that is not what it was when the run began."""
     lines = []
     for name, template in kept_templates(run).items():

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from geomix.api import Run
 from geomix.choose import chooser
 from geomix.config import RunConfig
 from geomix.config_file import load
@@ -20,7 +21,6 @@ from geomix.errors import UserError
 from geomix.experiment import run_experiment
 from geomix.model.load import LoadedModel
 from geomix.plan import plan_table
-from geomix.run import Run
 from tests.teaching import teach
 
 KEYS = "abcdefghijklmnopqrstuvwx"

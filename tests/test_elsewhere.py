@@ -22,7 +22,7 @@ from geomix.errors import UserError
 from geomix.experiment import run_experiment
 from geomix.plan import origin, plan, plan_table
 from geomix.record.store import read_snapshot
-from geomix.run import Run
+from geomix.run import RunDirectory
 from geomix.train.checkpoint import check
 from geomix.train.elsewhere import steps_elsewhere, taken_stages
 
@@ -55,14 +55,14 @@ class Silent:
         return lambda *_, **__: None
 
 
-def run(text: str, folder: Path) -> Run:
+def run(text: str, folder: Path) -> RunDirectory:
     file = folder.with_suffix(".yaml")
     file.write_text(text, encoding="utf-8")
     return run_experiment(load(file, sources=tuple(SOURCES)), folder, lambda _: Silent())
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Run:
+def first(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> RunDirectory:
     return run(FIRST.format(model=tiny_model), tmp_path_factory.mktemp("runs") / "first")
 
 
@@ -70,19 +70,19 @@ BOTH = SECOND.replace("from: {taken}\n    data", "data")
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Run:
+def both(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> RunDirectory:
     """A run that trains both stages itself: 6 steps, then 4."""
     text = BOTH.format(model=tiny_model, more="stop: {epochs: 3}")
     return run(text, tmp_path_factory.mktemp("runs") / "both")
 
 
-def weights(run: Run, stage: str) -> dict[str, torch.Tensor]:
+def weights(run: RunDirectory, stage: str) -> dict[str, torch.Tensor]:
     return dict(load_file(run.path / "stages" / stage / "checkpoints/final/model.safetensors"))
 
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_stage_of_another_run_is_as_if_trained_here(
-    first: Run, both: Run, tiny_model: Path, tmp_path: Path, whole: bool
+    first: RunDirectory, both: RunDirectory, tiny_model: Path, tmp_path: Path, whole: bool
 ) -> None:
     """Against a run that trains both stages itself: the same θ_A, θ_B and evaluations."""
     taken = first.path if whole else first.path / "stages" / "0-kvr"
@@ -141,7 +141,7 @@ def config(stages: list[dict[str, Any]]) -> RunConfig:
     return RunConfig.model_validate({"stages": [{"data": "kvr", **stage} for stage in stages]})
 
 
-def test_each_stage_has_the_steps_that_it_took_there(both: Run) -> None:
+def test_each_stage_has_the_steps_that_it_took_there(both: RunDirectory) -> None:
     """A folder that is named says itself which stage it is; of a run it is the same stage."""
     path = str(both.path)
     taken = taken_stages(config([{"from": path}, {"from": path}]))
@@ -152,9 +152,11 @@ def test_each_stage_has_the_steps_that_it_took_there(both: Run) -> None:
     assert steps_elsewhere(config([{}, {"stop": {"steps_of": "b"}}]), {"b": both}) == {1: 4}
 
 
-def test_steps_of_a_run_that_has_not_said_how_many_are_one_line(both: Run, tmp_path: Path) -> None:
+def test_steps_of_a_run_that_has_not_said_how_many_are_one_line(
+    both: RunDirectory, tmp_path: Path
+) -> None:
     """It is still to go on, or has arms that may differ."""
-    copy = Run(tmp_path / "copy")
+    copy = RunDirectory(tmp_path / "copy")
     copy.path.mkdir()
     for name in ("resolved.json", "status.json", "metrics.jsonl"):
         (copy.path / name).write_bytes((both.path / name).read_bytes())
@@ -182,7 +184,7 @@ def test_steps_of_a_run_that_has_not_said_how_many_are_one_line(both: Run, tmp_p
     ],
 )
 def test_a_stage_that_cannot_be_taken_is_one_line(
-    first: Run, tiny_model: Path, tmp_path: Path, change: tuple[str, str], says: str
+    first: RunDirectory, tiny_model: Path, tmp_path: Path, change: tuple[str, str], says: str
 ) -> None:
     text = SECOND.format(model=tiny_model, taken="{first}", more="stop: {epochs: 3}")
     text = text.replace(*change).replace("{first}", str(first.path))
@@ -191,7 +193,9 @@ def test_a_stage_that_cannot_be_taken_is_one_line(
     assert len(raised.value.lines) == 1
 
 
-def test_a_damaged_stage_is_not_taken(first: Run, tiny_model: Path, tmp_path: Path) -> None:
+def test_a_damaged_stage_is_not_taken(
+    first: RunDirectory, tiny_model: Path, tmp_path: Path
+) -> None:
     copy = tmp_path / "copy"
     for file in first.path.rglob("*"):
         if file.is_file():
@@ -225,7 +229,9 @@ arms:
 """
 
 
-def test_as_many_steps_as_another_arm_or_run(first: Run, tiny_model: Path, tmp_path: Path) -> None:
+def test_as_many_steps_as_another_arm_or_run(
+    first: RunDirectory, tiny_model: Path, tmp_path: Path
+) -> None:
     """12 examples in fours twice; the schedule is that of so many steps, and 5 end an epoch."""
     found = run(ARMS.format(model=tiny_model, first=first.path), tmp_path / "arms")
     steps = {arm.name: arm.steps_done()[0] for arm in found.arms}
@@ -247,7 +253,7 @@ def test_as_many_steps_as_another_arm_or_run(first: Run, tiny_model: Path, tmp_p
     ],
 )
 def test_steps_of_what_is_not_there_are_one_line(
-    first: Run, tiny_model: Path, tmp_path: Path, change: tuple[str, str], says: str
+    first: RunDirectory, tiny_model: Path, tmp_path: Path, change: tuple[str, str], says: str
 ) -> None:
     text = ARMS.format(model=tiny_model, first=first.path).replace(*change)
     with pytest.raises(UserError, match=says):
@@ -266,7 +272,7 @@ def dry(text: str, folder: Path) -> dict[str, Any]:
 
 
 def test_a_dry_run_has_the_steps_of_other_arms_and_runs(
-    first: Run, tiny_model: Path, tmp_path: Path
+    first: RunDirectory, tiny_model: Path, tmp_path: Path
 ) -> None:
     """Against the run itself; an arm whose steps are those of one with a rule may end earlier."""
     text = ARMS.format(model=tiny_model, first=first.path)
@@ -283,7 +289,9 @@ def test_a_dry_run_has_the_steps_of_other_arms_and_runs(
     assert early == {"mixed": True, "as-many": True, "fixed": False, "as-first": False}
 
 
-def test_a_dry_run_trains_no_taken_stage(first: Run, tiny_model: Path, tmp_path: Path) -> None:
+def test_a_dry_run_trains_no_taken_stage(
+    first: RunDirectory, tiny_model: Path, tmp_path: Path
+) -> None:
     """Its snapshots, evaluations and files against those of the run itself."""
     text = SECOND.format(model=tiny_model, taken=first.path, more="stop: {epochs: 50}")
     text = text.replace("at: [boundaries]", "at: ['every:3']")
@@ -303,7 +311,9 @@ def test_a_dry_run_trains_no_taken_stage(first: Run, tiny_model: Path, tmp_path:
     assert cost["disk"]["verdicts"] == pytest.approx(verdicts, rel=0.2)
 
 
-def test_the_tables_say_what_is_taken(first: Run, tiny_model: Path, tmp_path: Path) -> None:
+def test_the_tables_say_what_is_taken(
+    first: RunDirectory, tiny_model: Path, tmp_path: Path
+) -> None:
     text = SECOND.format(model=tiny_model, taken=first.path, more="stop: {epochs: 3}")
     file = tmp_path / "dry.yaml"
     file.write_text(text, encoding="utf-8")
@@ -344,7 +354,7 @@ def test_a_run_in_few_characters(path: str, says: str) -> None:
     ],
 )
 def test_a_dry_run_says_what_training_would(
-    first: Run, tiny_model: Path, tmp_path: Path, change: tuple[str, str], says: str
+    first: RunDirectory, tiny_model: Path, tmp_path: Path, change: tuple[str, str], says: str
 ) -> None:
     text = SECOND.format(model=tiny_model, taken="{first}", more="stop: {epochs: 3}")
     text = text.replace(*change).replace("{first}", str(first.path))
@@ -360,7 +370,9 @@ def test_a_dry_run_says_what_training_would(
     assert planned.stderr.count("\n") == 1
 
 
-def test_a_dry_run_does_not_read_the_weights(first: Run, tiny_model: Path, tmp_path: Path) -> None:
+def test_a_dry_run_does_not_read_the_weights(
+    first: RunDirectory, tiny_model: Path, tmp_path: Path
+) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(first.path, copy)
     file = copy / "stages/0-kvr/checkpoints/final/model.safetensors"

@@ -17,7 +17,7 @@ from geomix.config_file import load
 from geomix.data.registry import SOURCES
 from geomix.errors import Interrupted, UserError
 from geomix.experiment import resume_experiment, run_experiment
-from geomix.run import Run
+from geomix.run import RunDirectory
 from geomix.train.checkpoint import check
 from geomix.train.parallel import workers_here
 
@@ -44,37 +44,37 @@ class Silent:
         return lambda *_, **__: None
 
 
-def run(text: str, folder: Path, stop: Callable[[], bool] = bool) -> Run:
+def run(text: str, folder: Path, stop: Callable[[], bool] = bool) -> RunDirectory:
     file = folder.with_suffix(".yaml")
     file.write_text(text, encoding="utf-8")
     experiment = load(file, sources=tuple(SOURCES))
     return run_experiment(experiment, folder, lambda _: Silent(), stop)
 
 
-def interrupted(text: str, folder: Path, step: int) -> Run:
+def interrupted(text: str, folder: Path, step: int) -> RunDirectory:
     """A run that was asked to end after so many steps."""
     steps = itertools.count(1)
     with pytest.raises(Interrupted):
         run(text, folder, lambda: next(steps) >= step)
-    return Run(folder)
+    return RunDirectory(folder)
 
 
 @pytest.fixture
-def other(tmp_path: Path, tiny_model: Path) -> Run:
+def other(tmp_path: Path, tiny_model: Path) -> RunDirectory:
     return run(BASE.format(model=tiny_model), tmp_path / "other")
 
 
-def final(of: Run, stage: str) -> dict[str, torch.Tensor]:
+def final(of: RunDirectory, stage: str) -> dict[str, torch.Tensor]:
     return dict(load_file(of.path / "stages" / stage / "checkpoints/final/model.safetensors"))
 
 
-def goes_on(of: Run) -> Run:
+def goes_on(of: RunDirectory) -> RunDirectory:
     return resume_experiment(of.path, lambda _: Silent(), say=lambda _: None)
 
 
 @pytest.mark.parametrize("change", ["removed", "retrained"])
 def test_a_run_keeps_the_steps_that_it_began_with(
-    other: Run, tiny_model: Path, tmp_path: Path, change: str
+    other: RunDirectory, tiny_model: Path, tmp_path: Path, change: str
 ) -> None:
     text = LIKE.format(model=tiny_model, other=other.path)
     whole = run(text, tmp_path / "whole")
@@ -89,7 +89,7 @@ def test_a_run_keeps_the_steps_that_it_began_with(
 
 @pytest.mark.parametrize("change", ["removed", "damaged"])
 def test_a_stage_that_was_taken_is_the_runs_own(
-    other: Run, tiny_model: Path, tmp_path: Path, change: str
+    other: RunDirectory, tiny_model: Path, tmp_path: Path, change: str
 ) -> None:
     text = TAKEN.format(model=tiny_model, other=other.path, more="")
     whole = run(text, tmp_path / "whole")
@@ -107,7 +107,7 @@ def test_a_stage_that_was_taken_is_the_runs_own(
 
 
 def test_a_manifest_that_names_files_elsewhere_is_refused(
-    other: Run, tiny_model: Path, tmp_path: Path
+    other: RunDirectory, tiny_model: Path, tmp_path: Path
 ) -> None:
     manifest = other.path / "stages/0-kvr/checkpoints/final/manifest.json"
     outside = tmp_path / "outside.txt"
@@ -123,7 +123,7 @@ def test_a_manifest_that_names_files_elsewhere_is_refused(
 
 
 def test_a_stage_of_another_model_is_refused_before_a_folder_is_made(
-    other: Run, tiny_model: Path, dropout_model: Path, tmp_path: Path
+    other: RunDirectory, tiny_model: Path, dropout_model: Path, tmp_path: Path
 ) -> None:
     renamed = tmp_path / "renamed"
     shutil.copytree(tiny_model, renamed)
@@ -142,7 +142,7 @@ def test_a_stage_of_another_model_is_refused_before_a_folder_is_made(
 
 
 def test_a_folder_that_another_process_began_is_left_alone(
-    other: Run, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+    other: RunDirectory, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {file: file.read_bytes() for file in other.path.rglob("*") if file.is_file()}
     monkeypatch.setattr("geomix.experiment.check_free", lambda _: None)  # it was free then

@@ -12,6 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from geomix.api import Run
 from geomix.cli import main
 from geomix.config import RunConfig
 from geomix.config_train import LoraConfig, TrainConfig
@@ -26,7 +27,6 @@ from geomix.model.load import load_model
 from geomix.model.loss import weighted_loss
 from geomix.model.shape import SHAPES, local_config, weightless
 from geomix.prepare import prepare
-from geomix.run import Run
 from geomix.train.optimiser import make_optimiser
 from geomix.train.step import Stepper, training_forward
 from geomix.train.trainable import attach

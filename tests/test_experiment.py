@@ -17,6 +17,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from geomix.api import open_run
 from geomix.config import RunConfig
 from geomix.config_file import load
 from geomix.data import kvr
@@ -24,7 +25,6 @@ from geomix.data.registry import SOURCES
 from geomix.errors import UserError
 from geomix.experiment import run_experiment
 from geomix.prepare import prepared_arms
-from geomix.run import open_run
 
 CONFIG = """
 model: {model}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from geomix.api import Run
 from geomix.forgetting import (
     Forgetting,
     Transfer,
@@ -19,7 +20,6 @@ from geomix.forgetting import (
     forward_transfer,
     transfer_of,
 )
-from geomix.run import Run
 
 R = [
     [1.0, 2.0, 4.0],  # θ_0

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from geomix.api import Run
 from geomix.atomic import append_json_line, write_json, write_text, written_folder
 from geomix.cli import main
 from geomix.config import RunConfig
 from geomix.errors import UserError
-from geomix.run import Run
 from geomix.sweep.board import _place
 from geomix.sweep.member import Member
 from geomix.train.saving import tidy

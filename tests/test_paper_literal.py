@@ -24,7 +24,7 @@ from geomix.errors import UserError
 from geomix.experiment import run_experiment
 from geomix.model.load import LoadedModel
 from geomix.model.score import judge
-from geomix.run import Run
+from geomix.run import RunDirectory
 from geomix.train.stage import stages_of
 
 
@@ -116,7 +116,7 @@ paper_literal: {literal}
 """
 
 
-def trained(folder: Path, model: Path, literal: str) -> Run:
+def trained(folder: Path, model: Path, literal: str) -> RunDirectory:
     file = folder / "run.yaml"
     file.write_text(RUN.format(model=model, file=webqa(folder), literal=literal), encoding="utf-8")
     return run_experiment(load(file), folder / "out", lambda _: Quiet())

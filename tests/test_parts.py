@@ -19,7 +19,7 @@ from geomix.environment import describe_environment
 from geomix.errors import Interrupted, UserError
 from geomix.experiment import resume_experiment, run_experiment
 from geomix.parts import changes, keep_part, keep_recorded, mixture, parts_of
-from geomix.run import Run
+from geomix.run import RunDirectory
 
 TEXT = """
 model: {model}
@@ -41,7 +41,7 @@ class Silent:
         return lambda *_, **__: None
 
 
-def begun(text: str, folder: Path, step: int | None = None) -> Run:
+def begun(text: str, folder: Path, step: int | None = None) -> RunDirectory:
     """A run that is done, or that was asked to end after so many steps."""
     file = folder.with_suffix(".yaml")
     file.write_text(text, encoding="utf-8")
@@ -51,17 +51,17 @@ def begun(text: str, folder: Path, step: int | None = None) -> Run:
         return run_experiment(load(file, sources=tuple(SOURCES)), folder, lambda _: Silent(), stop)
     except Interrupted:
         assert step is not None
-        return Run(folder)
+        return RunDirectory(folder)
 
 
-def gone_on(run: Run) -> list[str]:
+def gone_on(run: RunDirectory) -> list[str]:
     """Go on, with what is warned of."""
     told: list[str] = []
     resume_experiment(run.path, lambda _: Silent(), say=lambda _: None, warn=told.append)
     return told
 
 
-def elsewhere(run: Run, *, old: bool = False, **conditions: Any) -> None:
+def elsewhere(run: RunDirectory, *, old: bool = False, **conditions: Any) -> None:
     """Have a run's file say that its last part was computed in another environment."""
     parts = json.loads(run.environment_file.read_text())
     part = parts[-1] if isinstance(parts, list) else parts
@@ -122,7 +122,7 @@ def test_a_part_that_is_done_again_is_replaced(tiny_model: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("damage", ["[1]", "{", '[{"from": 3}]', '{"versions": []}'])
 def test_a_damaged_file_is_a_line(tmp_path: Path, damage: str) -> None:
-    run = Run(tmp_path)
+    run = RunDirectory(tmp_path)
     run.environment_file.write_text(damage)
     with pytest.raises(UserError, match=r"env\.json: cannot be read"):
         parts_of(run)
@@ -191,6 +191,6 @@ def test_what_one_environment_does_not_tell_is_no_difference() -> None:
 def test_a_run_without_the_file_goes_on(tiny_model: Path, tmp_path: Path) -> None:
     run = begun(TEXT.format(model=tiny_model), tmp_path / "run", 2)
     run.environment_file.unlink()
-    copy = Run(Path(shutil.copytree(run.path, tmp_path / "copy")))
+    copy = RunDirectory(Path(shutil.copytree(run.path, tmp_path / "copy")))
     assert gone_on(copy) == []
     assert [part["from"] for part in parts_of(copy)] == [{"stage": 0, "step": 2}]

@@ -15,14 +15,15 @@ from typing import Any
 
 import pytest
 
+from geomix.api import Run, open_run
 from geomix.errors import UserError
-from geomix.run import Run, newest_run, open_run
+from geomix.run import newest_run
 
 CONFIG = '"config": {"seed": 0, "stages": []}}'
 
 HOLD = """
 import pathlib, sys, time
-from geomix.run import Run
+from geomix.api import Run
 run = Run(pathlib.Path(sys.argv[1]))
 with run.locked():
     run.set_status("running", stage=1)

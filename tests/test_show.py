@@ -12,11 +12,11 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console, RenderableType
 
+from geomix.api import Run
 from geomix.cli import main
 from geomix.config import RunConfig
 from geomix.errors import UserError
 from geomix.retention import METRICS, Metric, RetentionRow, retention_rows
-from geomix.run import Run
 from geomix.show import retention_table, show_run
 
 SETS = ("D_A", "D_B", "D_M", "held-out")

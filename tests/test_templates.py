@@ -13,10 +13,10 @@ from click.testing import CliRunner
 from tokenizers import Tokenizer
 
 from geomix.analyze.pasts import revisits
+from geomix.api import open_run
 from geomix.cli import main
 from geomix.data import chat
 from geomix.errors import UserError
-from geomix.run import open_run
 from geomix.stored import stored_configs
 from geomix.templates import edited, kept_templates
 

@@ -24,10 +24,10 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from geomix.api import Run
 from geomix.cli import _OneLineErrors, main
 from geomix.config import RunConfig
 from geomix.console import Console, Live
-from geomix.run import Run
 from geomix.terminal import ESCAPED, Screened, echo, echo_json, harmless, screened
 
 HOSTILE = "a\x1b]52;c;aGk=\x07\x1b[31mb\x9bc\x7fd\u202ee\u2066f\rg\x08h"

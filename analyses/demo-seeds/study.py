@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from geomix.run import Run, open_run
+from geomix.api import Run, open_run
 from geomix.stats import t_interval
 
 HERE = Path(__file__).resolve().parent

@@ -13,9 +13,9 @@ from geomix.analyze.angle_sources import Asked
 from geomix.analyze.angles import GradAngle
 from geomix.analyze.contrasts import secant_rows
 from geomix.analyze.retention import retention_rows
+from geomix.api import Run
 from geomix.plots import along, grad_angle, plane
 from geomix.plots.figure import style
-from geomix.run import Run
 
 EARLY = ("A", "+4")
 """Moments whose angle with the update is measured."""

@@ -17,7 +17,7 @@ import yaml
 from judged import verdicts
 from measured import measure_adam, measure_all
 
-from geomix.run import open_run
+from geomix.api import open_run
 
 HERE = Path(__file__).resolve().parent
 RUNS = Path("runs/figure3-angles")

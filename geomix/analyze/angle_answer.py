@@ -23,7 +23,7 @@ from geomix.analyze.contrasts import ENOUGH, contrasts
 from geomix.analyze.directions import HELD_OUT
 from geomix.analyze.moments import TrainingMoment
 from geomix.geometry.cosine import norms
-from geomix.run import Run
+from geomix.run import RunDirectory
 from geomix.stage_names import stage_title
 from geomix.stats import over_seeds
 
@@ -38,7 +38,7 @@ _DOWN = {
 """The step whose first-order effect on D_A's loss has the sign of minus the cosine, by metric."""
 
 
-def answer(result: GradAngle, run: Run, files: Sequence[Path]) -> list[str]:
+def answer(result: GradAngle, run: RunDirectory, files: Sequence[Path]) -> list[str]:
     """What was asked, the cosines, the verdict and where the rest is, in at most 25 lines.
 
     Args:

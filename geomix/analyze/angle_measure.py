@@ -28,21 +28,21 @@ from geomix.analyze.unfinished import Unfinished
 from geomix.errors import UserError
 from geomix.geometry.cosine import Floats
 from geomix.reading import read_json
-from geomix.run import Run
+from geomix.run import RunDirectory
 
 if TYPE_CHECKING:
     from geomix.revisit import Revisit
 
 
 def measure(
-    runs: Sequence[Run], asked: Asked | None = None, say: Say = lambda _: None
+    runs: Sequence[RunDirectory], asked: Asked | None = None, say: Say = lambda _: None
 ) -> GradAngle:
     """As `measured`, the angles alone."""
     return measured(runs, asked or Asked(), say)[0]
 
 
 def measured(
-    runs: Sequence[Run], asked: Asked, say: Say, kept: Unfinished | None = None
+    runs: Sequence[RunDirectory], asked: Asked, say: Say, kept: Unfinished | None = None
 ) -> tuple[GradAngle, Mapping[Path, Revisit]]:
     """Measure the angles at every moment that is recorded, or whose weights are kept.
 
@@ -109,7 +109,7 @@ def _check_there(asked: Asked, moments: Sequence[TrainingMoment], known: Sequenc
             )
 
 
-def _nothing(run: Run, asked: Asked) -> str:
+def _nothing(run: RunDirectory, asked: Asked) -> str:
     if asked.source == "record":
         return f"{run.path}: no snapshots; train with `record:` on"
     return f"{run.path}: no snapshots, and no stage that has ended; train with `record:` on"
@@ -179,7 +179,7 @@ def _secants(grid: Sequence[Sequence[Look]], parameters: int, sets: int) -> Seca
     return found
 
 
-def _probe_counts(arm: Run) -> dict[str, tuple[int, int]]:
+def _probe_counts(arm: RunDirectory) -> dict[str, tuple[int, int]]:
     if not arm.probes_file.exists():
         return {}
     probes = read_json(arm.probes_file)

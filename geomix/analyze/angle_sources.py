@@ -15,7 +15,7 @@ from geomix.analyze.unfinished import Unfinished, arm_results
 from geomix.errors import UserError
 from geomix.progress import during
 from geomix.record.store import read_snapshot
-from geomix.run import Run
+from geomix.run import RunDirectory
 
 if TYPE_CHECKING:
     from geomix.revisit import Revisit
@@ -67,7 +67,7 @@ class Seen:
         sources: where every moment that there is comes from, by label.
     """
 
-    run: Run
+    run: RunDirectory
     looks: dict[str, Look]
     sources: dict[str, str]
 
@@ -91,7 +91,7 @@ def check_asked(asked: Asked) -> None:
 
 
 @during(lambda run, _: f"reading {run.path}")
-def known_moments(run: Run, asked: Asked) -> list[TrainingMoment]:
+def known_moments(run: RunDirectory, asked: Asked) -> list[TrainingMoment]:
     """The moments of a run's arms that are recorded or whose weights are kept; nothing is loaded.
 
     Raises:
@@ -113,7 +113,7 @@ def known_moments(run: Run, asked: Asked) -> list[TrainingMoment]:
     return sorted(set(found), key=lambda moment: (moment.stage, moment.step))
 
 
-def pasts_of(run: Run, asked: Asked, remarks: list[str]) -> dict[Path, Revisit]:
+def pasts_of(run: RunDirectory, asked: Asked, remarks: list[str]) -> dict[Path, Revisit]:
     """The arms of a run whose weights can be looked at, by folder.
 
     Args:
@@ -141,7 +141,7 @@ def pasts_of(run: Run, asked: Asked, remarks: list[str]) -> dict[Path, Revisit]:
         return {}
 
 
-def _keeps_weights(arm: Run) -> bool:
+def _keeps_weights(arm: RunDirectory) -> bool:
     """Whether a stage has ended, or weights within one were kept."""
     return any(arm.path.glob("stages/*/checkpoints/final")) or any(
         arm.path.glob("stages/*/weights/*")
@@ -149,7 +149,7 @@ def _keeps_weights(arm: Run) -> bool:
 
 
 def seen_of(
-    arm: Run,
+    arm: RunDirectory,
     pasts: Mapping[Path, Revisit],
     asked: Asked,
     say: Say,
@@ -188,7 +188,7 @@ def seen_of(
 
 
 def _from_weights(
-    arm: Run,
+    arm: RunDirectory,
     pasts: Mapping[Path, Revisit],
     asked: Asked,
     there: dict[TrainingMoment, str],
@@ -230,7 +230,7 @@ def _from_weights(
         raise UserError(f"{error}; --from record takes what the record holds") from None
 
 
-def _recorded(arm: Run) -> Iterable[Look]:
+def _recorded(arm: RunDirectory) -> Iterable[Look]:
     """What the snapshots hold, as looks."""
     first: Look | None = None
     for path in arm.snapshots():
@@ -246,7 +246,9 @@ def _recorded(arm: Run) -> Iterable[Look]:
         yield look
 
 
-def _check_layout(arm: Run, look: Look, before: Iterable[Look], compared: Layout | None) -> None:
+def _check_layout(
+    arm: RunDirectory, look: Look, before: Iterable[Look], compared: Layout | None
+) -> None:
     """Refuse other parameters at once: what is behind the first such look takes long to compute."""
     first = next(iter(before), None)
     if first is not None and not same_parameters(look.layout, first.layout):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.cells import cell_len, set_cell_size
 
-from geomix.run import Run
+from geomix.run import RunDirectory
 
 WIDTH = 80
 """Columns of a line, in cells."""
@@ -68,7 +68,9 @@ def shortened(text: str, most: int) -> str:
     return text if cell_len(text) <= most else set_cell_size(text, most - 1).rstrip() + "…"
 
 
-def file_map(run: Run, files: Sequence[Path], stem: str, meanings: Mapping[str, str]) -> list[str]:
+def file_map(
+    run: RunDirectory, files: Sequence[Path], stem: str, meanings: Mapping[str, str]
+) -> list[str]:
     """What lies where: a line for the files of one name, whatever their formats.
 
     Args:

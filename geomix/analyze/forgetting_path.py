@@ -20,12 +20,12 @@ from geomix.hdf5 import put, scale, written_hdf5
 from geomix.plots.figure import save_figure
 from geomix.plots.forgetting_path import draw
 from geomix.progress import phase, telling
-from geomix.run import Run
+from geomix.run import RunDirectory
 from geomix.terminal import echo_json
 
 
 def forgetting_path(
-    runs: Sequence[Run], stage: int | None = None, name: str = "D_A", by: By = "layer"
+    runs: Sequence[RunDirectory], stage: int | None = None, name: str = "D_A", by: By = "layer"
 ) -> tuple[ForgettingPath, list[Path]]:
     """Measure, save the arrays, the table and the figure, and say which files these are.
 
@@ -61,7 +61,7 @@ def forgetting_path(
     return result, files
 
 
-def _stem(result: ForgettingPath, runs: Sequence[Run]) -> str:
+def _stem(result: ForgettingPath, runs: Sequence[RunDirectory]) -> str:
     """How the files' names begin; like all files they count stages from 0."""
     return f"forgetting_path_stage{result.stage}" + together([str(run.path) for run in runs])
 
@@ -84,7 +84,7 @@ def _write_arm(group: Any, arm: ArmSplit, groups: tuple[str, ...]) -> None:
 
 
 def command(
-    runs: Sequence[Run],
+    runs: Sequence[RunDirectory],
     stage: str | None,
     name: str,
     by: By,

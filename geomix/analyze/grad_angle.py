@@ -31,7 +31,7 @@ from geomix.plots import along, angle_row, layer_module, pairwise, plane
 from geomix.plots import grad_angle as by_depth
 from geomix.plots.figure import save_figure
 from geomix.progress import during, telling
-from geomix.run import Run
+from geomix.run import RunDirectory
 from geomix.terminal import echo_json
 
 Drawn = tuple[str, Figure, list[dict[str, Any]]]
@@ -47,7 +47,7 @@ _COLUMNS = [
 
 
 def grad_angle(
-    runs: Sequence[Run], asked: Asked | None = None, say: Say = lambda _: None
+    runs: Sequence[RunDirectory], asked: Asked | None = None, say: Say = lambda _: None
 ) -> tuple[GradAngle, dict[str, Tables], list[Path]]:
     """Measure, save the arrays, the tables and the figures, and say which files these are.
 
@@ -72,12 +72,14 @@ def grad_angle(
         return result, examples, _saved(runs[0], result, examples, say)
 
 
-def _place(run: Run) -> str:
+def _place(run: RunDirectory) -> str:
     return str(run.path.absolute())
 
 
 @during(lambda *_: "drawing the figures")
-def _saved(run: Run, result: GradAngle, examples: dict[str, Tables], say: Say) -> list[Path]:
+def _saved(
+    run: RunDirectory, result: GradAngle, examples: dict[str, Tables], say: Say
+) -> list[Path]:
     """Save everything in a run's folders; its files."""
     folder, figures = run.analysis_folder, run.figure_folder
     with run.saving(say):
@@ -93,7 +95,7 @@ def _saved(run: Run, result: GradAngle, examples: dict[str, Tables], say: Say) -
     return files
 
 
-def _all_files(run: Run, stem: str) -> list[Path]:
+def _all_files(run: RunDirectory, stem: str) -> list[Path]:
     """Those that not every call writes, by their whole names: what is beside them is the user's."""
     endings = ["_along", "_row", "_pairs", *(f"_pairs_{arm.name}" for arm in run.arms)]
     names = [f"{stem}{ending}.{form}" for ending in endings for form in ("pdf", "png", "csv")]
@@ -120,7 +122,7 @@ def _figures(result: GradAngle) -> Iterator[Drawn]:
     names = list(dict.fromkeys(row["arm"] for row in cells))
     difference = (names[0], names[1]) if len(names) > 1 else None
     yield "_layer_module", layer_module.draw(cells, early[-1], difference=difference), cells
-    runs = [(arm.arm, [Run(Path(run)) for run in arm.runs]) for arm in result.arms]
+    runs = [(arm.arm, [RunDirectory(Path(run)) for run in arm.runs]) for arm in result.arms]
     retention = retention_rows(runs)
     if retention:
         every = [row for row in rows if row["group"] == "all"]
@@ -177,7 +179,7 @@ def _printed(path: Path, report: RenderableType) -> Path:
     return path
 
 
-def command(runs: Sequence[Run], asked: Asked, as_json: bool, full: bool = False) -> None:
+def command(runs: Sequence[RunDirectory], asked: Asked, as_json: bool, full: bool = False) -> None:
     """The command's body: compute, save, print the answer, or the whole result as JSON.
 
     Args:

@@ -36,7 +36,7 @@ class TrainingMoment:
         return checkpoint_name(self.stage) + (f"+{self.step}" if self.step else "")
 
     @property
-    def ischeckpoint_name(self) -> bool:
+    def is_boundary(self) -> bool:
         """Whether it is the base model or the end of a stage."""
         return self.end or self.step == 0
 

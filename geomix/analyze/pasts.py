@@ -25,7 +25,7 @@ from geomix.names import MIXED
 from geomix.prepare import prepared_arms
 from geomix.record.gradients import take_gradients
 from geomix.revisit import Point, Revisit, points_of
-from geomix.run import Run
+from geomix.run import RunDirectory
 from geomix.stored import stored_configs
 from geomix.templates import kept_templates
 from geomix.train.checkpoint import check, saved_second_moments
@@ -40,7 +40,7 @@ def unsaid(_: str) -> None:
     """For what cannot be looked at and is told of elsewhere."""
 
 
-def revisits(run: Run) -> dict[str, Revisit]:
+def revisits(run: RunDirectory) -> dict[str, Revisit]:
     """The arms of a run that have begun, by name ("" without arms), with their examples.
 
     Raises:
@@ -74,7 +74,7 @@ def adams(past: Revisit) -> tuple[SecondMoments, Path] | None:
     return saved_second_moments(check(point.folder), point.stage, point.step), point.folder
 
 
-def moments_of(arm: Run, config: RunConfig) -> list[TrainingMoment]:
+def moments_of(arm: RunDirectory, config: RunConfig) -> list[TrainingMoment]:
     """The moments of an arm whose weights are there."""
     return [_moment(config, point) for point in points_of(arm, config, unsaid)]
 

@@ -8,14 +8,19 @@ from pathlib import Path
 from geomix.analyze.answer import file_map, fitted, seeds_of, wrapped
 from geomix.analyze.path_notes import location, verdict
 from geomix.analyze.path_split import ForgettingPath
-from geomix.run import Run
+from geomix.run import RunDirectory
 
 _MOST_ARMS = 2
 """Arms that are told of; `--full` and the files have all."""
 
 
 def answer(
-    result: ForgettingPath, name: str, stem: str, run: Run, files: Sequence[Path], full: bool
+    result: ForgettingPath,
+    name: str,
+    stem: str,
+    run: RunDirectory,
+    files: Sequence[Path],
+    full: bool,
 ) -> list[str]:
     """What was asked, the change and where it sits, the verdict, and where the rest is.
 

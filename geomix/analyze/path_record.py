@@ -14,7 +14,7 @@ from geomix.geometry.path import PathChange, coarser_trapezoid, path_change
 from geomix.record.place import places
 from geomix.record.snapshot import TOTAL, PathRecord, ProbeRecord, Snapshot
 from geomix.record.store import read_snapshot
-from geomix.run import Run
+from geomix.run import RunDirectory
 from geomix.stage_names import stage_index, stage_title, stage_titles
 
 Floats = NDArray[np.float64]
@@ -45,7 +45,7 @@ class RecordedPath:
     pairs: int
 
 
-def last_stage(run: Run) -> int:
+def last_stage(run: RunDirectory) -> int:
     """Index of the last stage that has snapshots.
 
     Raises:
@@ -57,7 +57,7 @@ def last_stage(run: Run) -> int:
     return read_snapshot(files[-1], activations=False).stage
 
 
-def asked_stage(runs: Sequence[Run], asked: str) -> int:
+def asked_stage(runs: Sequence[RunDirectory], asked: str) -> int:
     """The index, from 0, of the recorded stage that is asked for by number, from 1, or by name.
 
     Raises:
@@ -71,7 +71,7 @@ def asked_stage(runs: Sequence[Run], asked: str) -> int:
     return stage_index(asked, names)
 
 
-def read_path(run: Run, stage: int) -> RecordedPath:
+def read_path(run: RunDirectory, stage: int) -> RecordedPath:
     """Sum up the path of a stage.
 
     Args:
@@ -107,7 +107,7 @@ def read_path(run: Run, stage: int) -> RecordedPath:
     )
 
 
-def _start(run: Run, stage: int, shots: list[Snapshot]) -> Snapshot:
+def _start(run: RunDirectory, stage: int, shots: list[Snapshot]) -> Snapshot:
     """The snapshot of the weights that the stage begins with."""
     first = [shot for shot in shots if (shot.stage, shot.step) == (stage, 0)]
     before = [shot for shot in shots if shot.stage == stage - 1]

@@ -17,7 +17,7 @@ from geomix.analyze.replicates import check_tokenizers, replicates, seed_of
 from geomix.errors import UserError
 from geomix.geometry.path import moved
 from geomix.record.snapshot import Snapshot
-from geomix.run import Run
+from geomix.run import RunDirectory
 from geomix.stage_names import stage_title
 from geomix.stats import t_interval
 
@@ -129,7 +129,9 @@ def interval(values: Floats) -> dict[str, Any]:
     return {"change": mean, "half_width": half, "seeds": n}
 
 
-def measure(runs: Sequence[Run], stage: int | None = None, by: By = "layer") -> ForgettingPath:
+def measure(
+    runs: Sequence[RunDirectory], stage: int | None = None, by: By = "layer"
+) -> ForgettingPath:
     """Split what the losses of the probe sets did over a stage.
 
     Args:
@@ -160,7 +162,7 @@ def measure(runs: Sequence[Run], stage: int | None = None, by: By = "layer") -> 
 
 
 def _arm(
-    label: str, members: Sequence[tuple[Run, RecordedPath]], model: Snapshot, by: By
+    label: str, members: Sequence[tuple[RunDirectory, RecordedPath]], model: Snapshot, by: By
 ) -> ArmSplit:
     runs = [run for run, _ in members]
     paths = [path for _, path in members]

@@ -9,10 +9,12 @@ from pathlib import Path
 
 from geomix.errors import UserError
 from geomix.reading import read_json
-from geomix.run import Run
+from geomix.run import RunDirectory
 
 
-def replicates(runs: Sequence[Run], arms: Sequence[tuple[Run, Run]]) -> list[tuple[str, list[Run]]]:
+def replicates(
+    runs: Sequence[RunDirectory], arms: Sequence[tuple[RunDirectory, RunDirectory]]
+) -> list[tuple[str, list[RunDirectory]]]:
     """Each configuration's runs, one a seed.
 
     Args:
@@ -27,7 +29,7 @@ def replicates(runs: Sequence[Run], arms: Sequence[tuple[Run, Run]]) -> list[tup
     Raises:
         UserError: a seed is given twice, or seeds began with other weights.
     """
-    found: dict[tuple[str, str], list[Run]] = {}
+    found: dict[tuple[str, str], list[RunDirectory]] = {}
     for run, arm in arms:
         found.setdefault((_label(run, arm, len(runs)), _configuration(arm)), []).append(arm)
     labels = [label for label, _ in found]
@@ -48,7 +50,7 @@ def _numbered(labels: Sequence[str]) -> Iterator[str]:
         yield f"{label} ({before + 1})" if before else label
 
 
-def seed_of(run: Run) -> int:
+def seed_of(run: RunDirectory) -> int:
     """The seed of a run or arm."""
     return int(run.resolved()["config"]["seed"])
 
@@ -65,7 +67,7 @@ def together(runs: Sequence[str]) -> str:
     return f"_of_{len(runs)}_runs_{hashlib.sha256(places.encode()).hexdigest()[:6]}"
 
 
-def check_tokenizers(arms: Sequence[Run]) -> None:
+def check_tokenizers(arms: Sequence[RunDirectory]) -> None:
     """Refuse to compare what was made of different tokens.
 
     Raises:
@@ -82,12 +84,12 @@ def check_tokenizers(arms: Sequence[Run]) -> None:
             )
 
 
-def _model(arm: Run) -> str:
+def _model(arm: RunDirectory) -> str:
     return str(arm.resolved()["config"]["model"])
 
 
-def _check_seeds(members: Sequence[Run]) -> None:
-    seeds: dict[int, Run] = {}
+def _check_seeds(members: Sequence[RunDirectory]) -> None:
+    seeds: dict[int, RunDirectory] = {}
     for run in members:
         seed = seed_of(run)
         if seed in seeds:
@@ -95,7 +97,7 @@ def _check_seeds(members: Sequence[Run]) -> None:
         seeds[seed] = run
 
 
-def _check_bases(members: Sequence[Run]) -> None:
+def _check_bases(members: Sequence[RunDirectory]) -> None:
     """Refuse seeds whose θ_0 differs, as where a model's folder was changed between two runs."""
     known = [(run, read_json(run.base_file)) for run in members if run.base_file.is_file()]
     for run, base in known:
@@ -107,18 +109,18 @@ def _check_bases(members: Sequence[Run]) -> None:
             )
 
 
-def _label(run: Run, arm: Run, runs: int) -> str:
+def _label(run: RunDirectory, arm: RunDirectory, runs: int) -> str:
     """An arm's name; what several runs without arms share is the name of their configuration."""
     return str(arm.resolved().get("name") or arm.name) if arm == run and runs > 1 else arm.name
 
 
-def _own(label: str, arm: Run) -> str:
+def _own(label: str, arm: RunDirectory) -> str:
     place = arm.path.absolute()
     folder = place.parent.parent.name if place.parent.name == "arms" else arm.name
     return f"{label} of {folder}"
 
 
-def _configuration(arm: Run) -> str:
+def _configuration(arm: RunDirectory) -> str:
     """What seeds share: all but the seed, the name and whose stage is taken."""
     config = arm.resolved()["config"]
     kept = {key: value for key, value in config.items() if key not in ("name", "seed")}

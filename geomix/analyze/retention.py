@@ -14,7 +14,7 @@ from geomix.errors import UserError
 from geomix.plots import retention as figure
 from geomix.plots.figure import save_figure
 from geomix.reading import expect
-from geomix.run import Run
+from geomix.run import RunDirectory
 from geomix.stats import over_seeds
 
 Rows = list[dict[str, Any]]
@@ -24,7 +24,7 @@ _ALWAYS = ("exact_match", "loss")
 
 
 def retention_rows(
-    arms: Iterable[tuple[str, Sequence[Run]]],
+    arms: Iterable[tuple[str, Sequence[RunDirectory]]],
     sets: Sequence[str] = ("D_A",),
     score: str = "exact_match",
 ) -> Rows:
@@ -56,21 +56,25 @@ def retention_rows(
     return rows
 
 
-def stage_names(run: Run) -> dict[int, str]:
+def stage_names(run: RunDirectory) -> dict[int, str]:
     """Names of a run's stages by their indices, as its folders of stages have them."""
     folders = [path.name for path in run.path.glob("stages/*-*")]
     split = [name.split("-", 1) for name in folders]
     return {int(number): name for number, name in split if number.isdigit()}
 
 
-def trained_sets(run: Run) -> list[str]:
+def trained_sets(run: RunDirectory) -> list[str]:
     """The sets that an arm's evaluations measured, in their order."""
     lines = run.metrics() if run.metrics_file.is_file() else []
     return list(dict.fromkeys(str(x["set"]) for x in lines if x.get("event") == "evaluation"))
 
 
 def retention_figure(
-    runs: Sequence[Run], sets: Sequence[str] = (), score: str = "exact_match", *, log: bool = False
+    runs: Sequence[RunDirectory],
+    sets: Sequence[str] = (),
+    score: str = "exact_match",
+    *,
+    log: bool = False,
 ) -> list[Path]:
     """Draw a score of sets along training, an arm a line, and save the figure and its table.
 
@@ -110,7 +114,7 @@ def _is_stage_set(name: str) -> bool:
     return name.startswith("D_") and not name.startswith("D_M")
 
 
-def _measured(run: Run, name: str, score: str) -> dict[tuple[int, int], tuple[float, int]]:
+def _measured(run: RunDirectory, name: str, score: str) -> dict[tuple[int, int], tuple[float, int]]:
     """(stage, step) → the score and how many examples it is of."""
     if not run.metrics_file.is_file():
         return {}

@@ -17,7 +17,7 @@ from geomix.analyze.moments import TrainingMoment, chosen
 from geomix.analyze.unfinished import Unfinished, arm_results
 from geomix.geometry.subspace import SHARE
 from geomix.progress import during
-from geomix.run import Run
+from geomix.run import RunDirectory
 
 if TYPE_CHECKING:
     from geomix.revisit import Point, Revisit
@@ -45,7 +45,7 @@ _OVERLAP = (
 
 def single_examples(
     pasts: Mapping[Path, Revisit],
-    arms: Sequence[Run],
+    arms: Sequence[RunDirectory],
     asked: Asked,
     say: Say,
     kept: Unfinished | None = None,

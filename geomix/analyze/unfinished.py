@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import geomix
 from geomix.analyze.groups import Layout
 from geomix.analyze.look import Look, Secant
 from geomix.analyze.moments import TrainingMoment
 from geomix.atomic import written_file
-from geomix.run import Run
+from geomix.package import PACKAGE
+from geomix.run import RunDirectory
 
 if TYPE_CHECKING:
     from geomix.revisit import Point, Revisit
@@ -66,7 +66,7 @@ class Unfinished:
 
 
 @contextmanager
-def unfinished(run: Run, command: Mapping[str, Any]) -> Iterator[Unfinished]:
+def unfinished(run: RunDirectory, command: Mapping[str, Any]) -> Iterator[Unfinished]:
     """Give what a command has computed so far; it is removed when the block ends without an error.
 
     A second process of the same command keeps nothing.
@@ -174,7 +174,7 @@ def arm_results(
 @cache
 def _code() -> str:
     """The hash of geomix itself: in a checkout the version says little."""
-    folder = Path(geomix.__file__).parent
+    folder = PACKAGE
     whole = hashlib.sha256()
     for file in sorted(folder.rglob("*.py")):
         whole.update(f"{file.relative_to(folder)}\n".encode() + file.read_bytes())

@@ -23,6 +23,7 @@ from geomix.model.packing import packs
 from geomix.model.past import goes_on
 from geomix.model.positions import Positions, positions_of
 from geomix.model.tokenizers import check_knows_letters, check_tokenizer_files
+from geomix.package import PACKAGE
 from geomix.progress import during
 
 BUILTIN = "builtin"
@@ -30,12 +31,11 @@ CPU = torch.device("cpu")
 
 _END_TOKENS = ("bos", "eos", "pad")
 
-_PACKAGE = Path(__file__).resolve().parent.parent
 _NOT_CAUSAL = 1e-4
 """Share of the largest logit by which a later token may change those before it. A causal model
 gives 0, float32's noise is 1e-6, and encoders start at 2e-3, random ones included."""
 
-_PLACES = (_PACKAGE / "builtin", _PACKAGE.parent / "data" / "base")  # installed; from a checkout
+_PLACES = (PACKAGE / "builtin", PACKAGE.parent / "data" / "base")  # installed; from a checkout
 
 
 @dataclass(frozen=True, slots=True)

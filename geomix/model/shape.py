@@ -11,8 +11,9 @@ from torch import nn
 
 from geomix.errors import UserError
 from geomix.model.load import BUILTIN, builtin_folder, load_tokenizer
+from geomix.package import PACKAGE
 
-SHAPES = Path(__file__).resolve().parent.parent / "presets" / "shapes.json"
+SHAPES = PACKAGE / "presets" / "shapes.json"
 """The published configurations of the presets' models, each with its source."""
 
 

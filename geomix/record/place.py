@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from geomix.run import Run, snapshot_place
+from geomix.run import RunDirectory, snapshot_place
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Place:
         return self.path.stem
 
 
-def places(run: Run) -> list[Place]:
+def places(run: RunDirectory) -> list[Place]:
     """The snapshots of a run, in the order of stage and step."""
     folders = (run.path / "stages").glob("*-*")
     names = dict(folder.name.split("-", 1) for folder in folders)

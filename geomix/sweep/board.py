@@ -15,7 +15,7 @@ from rich.text import Text
 from geomix.console import Console, Live
 from geomix.errors import UserError
 from geomix.retention import RetentionRow, retention_rows
-from geomix.run import Run
+from geomix.run import RunDirectory
 from geomix.sweep.member import Member, Outcome, State, last_line
 from geomix.sweep.table import Entry, known_rows, sweep_table
 
@@ -89,7 +89,7 @@ def _place(member: Member) -> str:
     run = member.run
     try:
         arm = run.status().get("arm") if member.begun else None
-        metrics = (Run(run.path / "arms" / arm) if arm else run).metrics_file
+        metrics = (RunDirectory(run.path / "arms" / arm) if arm else run).metrics_file
         line = json.loads(last_line(metrics))
         return f"{arm}: " * bool(arm) + f"stage {line['stage'] + 1}, step {line['step']}"
     except (UserError, ValueError, LookupError, TypeError):  # not there yet, or half a line

@@ -79,11 +79,11 @@ def _run(
     from geomix.errors import UserError
     from geomix.interrupt import EXIT, asked_to_end
     from geomix.links import refuse_links
-    from geomix.run import Run
+    from geomix.run import RunDirectory
     from geomix.sweep.board import Board
     from geomix.sweep.runner import run_members
 
-    own = Run(study.folder / "_sweep")  # no member's name begins like that
+    own = RunDirectory(study.folder / "_sweep")  # no member's name begins like that
     refuse_links([own.path, *own.path.glob("**/*")])
     try:
         own.path.mkdir(parents=True, exist_ok=True)

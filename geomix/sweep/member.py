@@ -13,7 +13,7 @@ from geomix.config_file import Experiment
 from geomix.errors import UserError
 from geomix.interrupt import EXIT
 from geomix.links import refuse_links
-from geomix.run import Run
+from geomix.run import RunDirectory
 from geomix.stored import differences, stored_configs
 
 State = Literal["left", "queued", "running", "done", "interrupted", "failed"]
@@ -39,9 +39,9 @@ class Member:
     experiment: Experiment
 
     @property
-    def run(self) -> Run:
+    def run(self) -> RunDirectory:
         """Its run directory."""
-        return Run(self.sweep / self.name)
+        return RunDirectory(self.sweep / self.name)
 
     @property
     def config_file(self) -> Path:

@@ -20,7 +20,7 @@ from geomix.atomic import write_json
 from geomix.errors import UserError
 from geomix.links import opened_to_append
 from geomix.reading import read_json
-from geomix.run import Run
+from geomix.run import RunDirectory
 from geomix.sweep.member import Member, State, command
 from geomix.terminal import harmless
 
@@ -190,7 +190,7 @@ def become_training(config: str, folder: str, log: str, resume: bool) -> None:
     from submitit.helpers import TorchDistributedEnvironment
 
     if os.environ.get("SLURM_RESTART_COUNT"):  # put back into the queue after it had begun
-        resume = Run(Path(folder)).resolved_file.exists()
+        resume = RunDirectory(Path(folder)).resolved_file.exists()
     if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
     if cpus := os.environ.get("SLURM_CPUS_PER_TASK"):

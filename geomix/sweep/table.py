@@ -12,7 +12,7 @@ from rich.text import Text
 from geomix.errors import UserError
 from geomix.names import place_of_set, set_name
 from geomix.retention import RetentionRow, retention_rows
-from geomix.run import Run
+from geomix.run import RunDirectory
 from geomix.state import state_text
 
 _AFTER = "after stage "
@@ -40,18 +40,18 @@ def is_sweep(folder: Path) -> bool:
     return (folder / "_sweep" / "study.yaml").is_file()
 
 
-def runs_of(folder: Path) -> list[Run]:
+def runs_of(folder: Path) -> list[RunDirectory]:
     """The runs of a sweep that have begun, by name."""
-    found = sorted(path for path in folder.iterdir() if Run(path).resolved_file.is_file())
-    return [Run(path) for path in found]
+    found = sorted(path for path in folder.iterdir() if RunDirectory(path).resolved_file.is_file())
+    return [RunDirectory(path) for path in found]
 
 
-def entries_of(runs: Sequence[Run]) -> list[Entry]:
+def entries_of(runs: Sequence[RunDirectory]) -> list[Entry]:
     """Each run with its state and retention."""
     return [Entry(run.name, state_text(run), known_rows(run), run.arms != [run]) for run in runs]
 
 
-def known_rows(run: Run) -> list[RetentionRow]:
+def known_rows(run: RunDirectory) -> list[RetentionRow]:
     """The retention of a run; none where it cannot be read."""
     try:
         return retention_rows(run) if run.resolved_file.is_file() else []

@@ -12,10 +12,10 @@ from geomix.errors import UserError
 from geomix.model.load import LoadedModel, place_of_model
 from geomix.progress import during
 from geomix.reading import read_json
-from geomix.run import Run
+from geomix.run import RunDirectory
 
 
-def keep_base(run: Run, name: str, loaded: LoadedModel) -> None:
+def keep_base(run: RunDirectory, name: str, loaded: LoadedModel) -> None:
     """Write down which θ_0 this is, or see that it is the one that the run began with.
 
     Args:
@@ -37,7 +37,7 @@ def keep_base(run: Run, name: str, loaded: LoadedModel) -> None:
         write_json(run.base_file, found)
 
 
-def check_base(run: Run, name: str, loaded: LoadedModel) -> None:
+def check_base(run: RunDirectory, name: str, loaded: LoadedModel) -> None:
     """See that θ_0 is the one that a run began with, where that is known; as `keep_base`."""
     if not run.base_file.exists():
         return

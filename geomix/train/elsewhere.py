@@ -16,7 +16,7 @@ from geomix.model.load import LoadedModel, load_tokenizer
 from geomix.model.shape import local_config
 from geomix.parts import FROM, parts_of
 from geomix.reading import read_json
-from geomix.run import Run, open_run
+from geomix.run import RunDirectory, open_run
 from geomix.train.checkpoint import FINAL, MANIFEST, Checkpoint, Position, check
 
 SHAPE = (
@@ -51,7 +51,9 @@ FILE = "elsewhere.json"
 """What a run took from others when it began, so that it can go on without them."""
 
 
-def settle(config: RunConfig, run: Run, arms: Mapping[str, Run]) -> dict[str, Any]:
+def settle(
+    config: RunConfig, run: RunDirectory, arms: Mapping[str, RunDirectory]
+) -> dict[str, Any]:
     """What a run has from elsewhere, as JSON can hold it: found once, then kept with the run.
 
     Args:
@@ -105,7 +107,7 @@ def environments(folder: Path) -> list[dict[str, Any]]:
     Args:
         folder: of the stage; its run may have taken it from a third.
     """
-    run, number = Run(folder.parents[1]), folder.name.split("-")[0]
+    run, number = RunDirectory(folder.parents[1]), folder.name.split("-")[0]
     index = int(number) if number.isdecimal() else 0
     elsewhere = read_json(run.path / FILE) if (run.path / FILE).is_file() else {}
     taken = elsewhere.get("taken", {}).get(str(index))
@@ -185,7 +187,7 @@ def _found(config: RunConfig) -> dict[int, tuple[Path, int]]:
 
 def _finished(key: str, index: int, path: Path) -> tuple[Path, int]:
     if path.parent.name == "stages":
-        folder, run = path, Run(path.parents[1])
+        folder, run = path, RunDirectory(path.parents[1])
         index = int(path.name.split("-")[0]) if path.name[:1].isdigit() else index
     else:
         run = _run_at(key, str(path))
@@ -200,14 +202,14 @@ def _finished(key: str, index: int, path: Path) -> tuple[Path, int]:
     return folder, run.steps_done().get(index, 0)
 
 
-def _run_at(key: str, named: str) -> Run:
+def _run_at(key: str, named: str) -> RunDirectory:
     try:
         return open_run(named)
     except UserError as error:
         raise UserError(f"{key} {error}") from None
 
 
-def _one_arm(key: str, run: Run) -> None:
+def _one_arm(key: str, run: RunDirectory) -> None:
     arms = run.arms
     if arms != [run]:
         names = ", ".join(str(arm.path) for arm in arms)
@@ -215,7 +217,7 @@ def _one_arm(key: str, run: Run) -> None:
 
 
 def steps_elsewhere(
-    config: RunConfig, arms: Mapping[str, Run], skip: Collection[str] = ()
+    config: RunConfig, arms: Mapping[str, RunDirectory], skip: Collection[str] = ()
 ) -> dict[int, int]:
     """The steps of the stages that are to have as many as another run's, by index.
 

@@ -17,7 +17,7 @@ from geomix.data.example import TokenisedExample
 from geomix.data.stage import StagePlan
 from geomix.errors import Interrupted, UserError
 from geomix.model.load import CPU, LoadedModel, load_model
-from geomix.run import Run
+from geomix.run import RunDirectory
 from geomix.train.checkpoint import Checkpoint, Position, adopt, save, saved_second_moments
 from geomix.train.elsewhere import Taken
 from geomix.train.events import Moment, Observer
@@ -72,7 +72,7 @@ class Engine:
 
     config: RunConfig
     loaded: LoadedModel
-    run: Run
+    run: RunDirectory
     observers: Sequence[Observer]
     progress: Progress
     evaluated: Mapping[str, Sequence[TokenisedExample]] = field(default_factory=dict)

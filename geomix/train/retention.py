@@ -9,7 +9,7 @@ from typing import Any
 from geomix.config import RunConfig
 from geomix.data.example import TokenisedExample
 from geomix.model.load import LoadedModel
-from geomix.run import Run, verdict_file
+from geomix.run import RunDirectory, verdict_file
 from geomix.train.evaluate import SetResult, evaluate
 from geomix.train.finite import check_finite
 from geomix.train.parallel import ALONE, Workers
@@ -33,7 +33,7 @@ class Retention:
 
     config: RunConfig
     loaded: LoadedModel
-    run: Run
+    run: RunDirectory
     stages: Sequence[Stage]
     extra: Mapping[str, Sequence[TokenisedExample]]
     workers: Workers = ALONE

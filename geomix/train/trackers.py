@@ -18,7 +18,7 @@ from geomix.atomic import write_text
 from geomix.config import RunConfig, flat
 from geomix.errors import UserError
 from geomix.reading import expect_names
-from geomix.run import Run
+from geomix.run import RunDirectory
 from geomix.train.engine import Progress
 
 PROJECT = "geomix"
@@ -57,7 +57,7 @@ class Trackers:
     """
 
     shown: Progress
-    run: Run
+    run: RunDirectory
     config: RunConfig
     warn: Callable[[str], object]
     _live: dict[str, Any] = field(default_factory=dict)
@@ -164,7 +164,7 @@ def _plain(config: RunConfig) -> dict[str, int | float | str]:
     }
 
 
-def _options(name: str, run: Run, step: int, *, goes_on: bool) -> dict[str, Any]:
+def _options(name: str, run: RunDirectory, step: int, *, goes_on: bool) -> dict[str, Any]:
     """What makes a tracker write into the run's folder, and go on where it was."""
     folder = run.path / "trackers"
     if name == "tensorboard":  # what it was told after the last checkpoint is taken back
@@ -182,7 +182,7 @@ def _options(name: str, run: Run, step: int, *, goes_on: bool) -> dict[str, Any]
 @contextmanager
 def tracked(
     shown: Callable[[str], Progress],
-    arms: Mapping[str, tuple[Run, RunConfig]],
+    arms: Mapping[str, tuple[RunDirectory, RunConfig]],
     warn: Callable[[str], object],
 ) -> Iterator[Callable[[str], Progress]]:
     """Within the block every arm's progress reaches its trackers too.

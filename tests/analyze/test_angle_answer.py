@@ -15,7 +15,7 @@ from geomix.analyze.angle_measure import measure
 from geomix.analyze.angle_sources import Asked
 from geomix.analyze.answer import aligned, file_map, fitted, names_of, seeds_of
 from geomix.analyze.grad_angle import command
-from geomix.run import Run
+from geomix.api import Run
 
 Make = Callable[..., Any]
 

@@ -22,9 +22,9 @@ from geomix.analyze.angle_sources import Asked
 from geomix.analyze.cut import Cut
 from geomix.analyze.grad_angle import _conflicts, command, grad_angle
 from geomix.analyze.single import render
+from geomix.api import Run
 from geomix.errors import UserError
 from geomix.model.load import LoadedModel
-from geomix.run import Run
 
 Make = Callable[..., Any]
 
@@ -78,7 +78,7 @@ from pathlib import Path
 from geomix.analyze.angle_files import save
 from geomix.analyze.angle_files import save
 from geomix.analyze.angle_measure import measure, measured
-from geomix.run import Run
+from geomix.api import Run
 run = Run(Path(sys.argv[1]))
 result = measure([run])
 resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))

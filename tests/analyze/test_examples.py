@@ -20,6 +20,7 @@ from geomix.analyze.example_rows import (
 )
 from geomix.analyze.examples import ExampleGeometry, example_geometry
 from geomix.analyze.groups import grouped
+from geomix.api import open_run
 from geomix.cli import main
 from geomix.data.chat import chat_format
 from geomix.data.example import Example
@@ -32,7 +33,6 @@ from geomix.prepare import prepared_arms
 from geomix.record.gradients import undisturbed
 from geomix.record.store import read_snapshot
 from geomix.revisit import Point, Revisit
-from geomix.run import open_run
 from geomix.stored import stored_configs
 
 RUN = """stages:

@@ -20,8 +20,8 @@ from geomix.analyze.angles import AngleRow, GradAngle
 from geomix.analyze.grad_angle import command, grad_angle
 from geomix.analyze.groups import Kind
 from geomix.analyze.moments import TrainingMoment, as_asked, chosen, figure_moments, key_moments
+from geomix.api import Run
 from geomix.errors import UserError
-from geomix.run import Run
 
 Make = Callable[..., Any]
 LAYERS = 3

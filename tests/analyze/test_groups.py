@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from geomix.analyze.groups import layer_modules
+from geomix.api import Run
 from geomix.model.layers import place_of
 from geomix.record.snapshot import Snapshot
 from geomix.record.store import read_snapshot
-from geomix.run import Run
 
 Make = Callable[..., Any]
 

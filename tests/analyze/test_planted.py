@@ -14,11 +14,11 @@ import torch
 from click.testing import CliRunner
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from geomix.api import Run
 from geomix.cli import main
 from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.record.recorder import Recorder
 from geomix.record.store import file_name, write_snapshot
-from geomix.run import Run
 from geomix.train.events import Moment
 
 Make = Callable[..., Any]

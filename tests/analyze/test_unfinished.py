@@ -19,8 +19,8 @@ from geomix.analyze.angle_sources import Asked
 from geomix.analyze.grad_angle import grad_angle
 from geomix.analyze.pasts import revisits, unsaid
 from geomix.analyze.unfinished import Unfinished, arm_results, unfinished
+from geomix.api import Run, open_run
 from geomix.cli import main
-from geomix.run import Run, open_run
 
 CONFIG = """stages:
   - data: {source: kvr, limit: 5}

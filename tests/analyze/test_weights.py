@@ -23,9 +23,9 @@ from geomix.analyze.angles import GradAngle
 from geomix.analyze.contrasts import contrasts, secant_rows
 from geomix.analyze.grad_angle import grad_angle
 from geomix.analyze.pasts import _shuffled, probe_batches, revisits
+from geomix.api import Run, open_run
 from geomix.cli import main
 from geomix.errors import UserError
-from geomix.run import Run, open_run
 from geomix.stats import t_interval
 from geomix.train.checkpoint import check
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from safetensors import safe_open
 
-from geomix.run import Run
+from geomix.api import Run
 
 GEOMIX = str(Path(sys.executable).with_name("geomix"))
 CONFIG = """stages:

@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from geomix.api import Run
 from geomix.record.store import read_snapshot
-from geomix.run import Run
 
 RUN = """stages:
   - data: {source: facts.jsonl, limit: 12}

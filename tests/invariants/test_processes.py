@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from geomix.run import Run
+from geomix.api import Run
 
 CONFIG = """
 model: builtin

@@ -12,8 +12,8 @@ import h5py
 import numpy as np
 import pytest
 
+from geomix.api import Run, open_run
 from geomix.record.store import read_snapshot
-from geomix.run import Run, open_run
 
 RUN = """stages:
   - data: {source: kvr, limit: 6}

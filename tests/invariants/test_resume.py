@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from geomix.api import Run
 from geomix.record.store import read_snapshot
-from geomix.run import Run
 
 RUN = """stages:
   - data: {source: facts.jsonl, limit: 6}

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from geomix.run import Run
+from geomix.api import Run
 
 RUN = """stages:
   - data: {source: kvr, limit: 6}

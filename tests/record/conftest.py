@@ -15,9 +15,9 @@ import torch
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from geomix.api import Run, open_run
 from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.record.recorder import Recorder
-from geomix.run import Run, open_run
 from geomix.train.events import Moment, SecondMoments
 
 VOCABULARY = 41

@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
+from geomix.api import Run
 from geomix.cli import main
 from geomix.errors import UserError
 from geomix.hdf5 import TEXTS, put, text_hash
 from geomix.record.new_folder import MARKER
 from geomix.records import export_run
-from geomix.run import Run
 
 Arrays = Callable[[Path], dict[str, Any]]
 

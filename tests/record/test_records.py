@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from geomix.api import Run, open_run
 from geomix.errors import UserError
 from geomix.record.recorder import Recorder
 from geomix.record.store import file_name, read_snapshot
 from geomix.records import Records
-from geomix.run import Run, open_run
 
 Make = Callable[[], Any]
 Resolved = Callable[..., Run]

@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from geomix.api import Run
 from geomix.config import RunConfig
 from geomix.data.stage import plan_stages
 from geomix.data.template import tokenise_all
 from geomix.model.load import LoadedModel
-from geomix.run import Run
 from geomix.train import engine
 from geomix.train.engine import Engine
 from geomix.train.events import Moment

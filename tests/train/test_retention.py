@@ -12,13 +12,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from geomix.api import Run
 from geomix.config import RunConfig
 from geomix.data.example import TokenisedExample
 from geomix.data.stage import plan_stages
 from geomix.data.template import tokenise_all
 from geomix.errors import UserError
 from geomix.model.load import LoadedModel, load_model
-from geomix.run import Run
 from geomix.train.engine import Engine
 from geomix.train.reference import Reference
 

@@ -1,0 +1,6 @@
+"""Where geomix itself lies."""
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+"""The folder of the package."""
