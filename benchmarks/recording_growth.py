@@ -21,13 +21,13 @@ import torch
 from scipy import stats
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from geomix.atomic import append_json_line
 from geomix.config_record import RecordConfig
 from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.plots.figure import COLOURS, new_figure, save_figure, settle, style
 from geomix.record.recorder import Recorder
 from geomix.record.store import file_name, write_snapshot
 from geomix.train.events import Moment
+from geomix.util.files import append_json_line
 
 SETS, TOKENS, TARGET, VOCABULARY = 4, 40, 12, 2048
 REPEATS = 3

@@ -151,9 +151,9 @@ def bare(work: Work, measured: Measured) -> None:
 
 
 def geomix(work: Work, measured: Measured) -> None:
-    from geomix.console import Console
     from geomix.experiment import run_experiment
     from geomix.train.progress import Display, Standing, shown
+    from geomix.util.console import Console
 
     class Watched(Display):
         """The display, which is told when a step and when a measurement is done."""

@@ -1,6 +1,6 @@
 """How language models memorise and forget: staged fine-tuning and the geometry of its gradients."""
 
-from geomix.threads import let_waiting_threads_sleep
+from geomix.util.threads import let_waiting_threads_sleep
 
 let_waiting_threads_sleep()  # before anything loads torch
 

@@ -5,7 +5,7 @@ import sys
 from contextlib import suppress
 
 from geomix.cli import is_one_of_several, main
-from geomix.terminal import screen
+from geomix.util.terminal import screen
 
 
 def run() -> None:

@@ -16,16 +16,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from geomix.arms import arm_of, recorder_of
-from geomix.atomic import write_json
 from geomix.config import RunConfig
 from geomix.config_document import Document, apply_text
 from geomix.config_file import mistakes_of
-from geomix.environment import describe_environment
-from geomix.errors import UserError
 from geomix.model.load import default_device
 from geomix.parts import keep_recorded, parts_of, warning
 from geomix.prepare import prepared_arms
-from geomix.reading import read_json
 from geomix.record.schedule import Schedule, parse
 from geomix.record.store import file_name, read_snapshot, write_snapshot
 from geomix.revisit import Point, Revisit, Say
@@ -33,6 +29,10 @@ from geomix.run import RunDirectory
 from geomix.stored import stored_configs
 from geomix.templates import edited, kept_templates
 from geomix.train.stage import Stage
+from geomix.util.environment import describe_environment
+from geomix.util.errors import UserError
+from geomix.util.files import write_json
+from geomix.util.reading import read_json
 
 _SAME_RECORD = {"at", "preset", "scratch", "weights"}
 """Keys of the recorder in which snapshots of one run may differ: not what is in each."""

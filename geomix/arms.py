@@ -9,17 +9,14 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from geomix.atomic import write_json, write_text
 from geomix.config import RunConfig
 from geomix.data.chat import ChatFormat
 from geomix.data.describe import tokens_hash
 from geomix.data.example import Example
 from geomix.data.template import tokenise_all
-from geomix.errors import Interrupted, UserError
 from geomix.model.load import LoadedModel
 from geomix.parts import Environment, keep_part, warning
 from geomix.prepare import Prepared, Ready, base_of, load_base
-from geomix.reading import read_json
 from geomix.record.recorder import Recorder
 from geomix.record.weights import WeightsKeeper
 from geomix.run import RunDirectory
@@ -33,6 +30,9 @@ from geomix.train.events import Observer
 from geomix.train.parallel import ALONE, Workers
 from geomix.train.stage import other_tokens
 from geomix.train.step import autocast, row_width
+from geomix.util.errors import Interrupted, UserError
+from geomix.util.files import write_json, write_text
+from geomix.util.reading import read_json
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,10 @@ from geomix.model.gradient import takes_positions
 from geomix.model.layers import decoder_layers
 from geomix.model.load import BUILTIN
 from geomix.model.shape import local_config, local_tokenizer, weightless
-from geomix.progress import phase
 from geomix.record.capture import module_names
 from geomix.train.setup import checkpointing
 from geomix.train.trainable import attach, set_trained, trained_names
+from geomix.util.progress import phase
 
 LARGE = 1_000_000_000
 """Parameters of a model of which batches of nearly one size are measured once, and each

@@ -10,14 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from geomix.config_data import FILE_SUFFIXES
-from geomix.console import Console
 from geomix.data.example import IGNORED, TokenisedExample
 from geomix.data.foreign import where_of
 from geomix.data.registry import SOURCES, examples_of
 from geomix.data.source import GENERATED, Request, Source
-from geomix.errors import one_line
 from geomix.names import REPLAY
-from geomix.terminal import echo_json, harmless
+from geomix.util.console import Console
+from geomix.util.errors import one_line
+from geomix.util.terminal import echo_json, harmless
 
 HEADINGS = {"factoid": "factoids", "non-factoid": "non-factoids", "mixing": "mixing data"}
 

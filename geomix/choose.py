@@ -12,9 +12,9 @@ from geomix.data.chat import ChatFormat, chat_format
 from geomix.data.example import Example, TokenisedExample
 from geomix.data.probes import shots_of
 from geomix.data.template import tokenise_all
-from geomix.errors import UserError
 from geomix.model.familiarity import as_text, cache_folder, familiar, shown
 from geomix.model.load import LoadedModel, embedded_tokens
+from geomix.util.errors import UserError
 
 FAMILIAR = "familiar"
 UNFAMILIAR = "not familiar"

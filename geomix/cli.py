@@ -12,9 +12,9 @@ from geomix.cli_analyze import analyze
 from geomix.cli_data import data
 from geomix.cli_figures import figure
 from geomix.cli_records import export, record
-from geomix.errors import Interrupted, UserError, first_line
 from geomix.sweep.command import sweep
-from geomix.terminal import echo, echo_json, screened
+from geomix.util.errors import Interrupted, UserError, first_line
+from geomix.util.terminal import echo, echo_json, screened
 
 if TYPE_CHECKING:
     from geomix.launch import How
@@ -158,8 +158,8 @@ def train(
         show_plan(experiment, gpus=gpus, gib=gpu_memory, as_json=as_json)
         return
     from geomix.experiment import check_free
-    from geomix.interrupt import EXIT
     from geomix.launch import launch
+    from geomix.util.signals import EXIT
 
     if out is not None and is_main():
         check_free(out)
@@ -198,10 +198,10 @@ def show(run: Path | None, metric: Metric, as_json: bool, as_csv: bool) -> None:
 
     RUN is the folder of a run or of a sweep; without it the newest run under runs/ is taken.
     """
-    from geomix.console import Console
     from geomix.run import newest_run, open_run
     from geomix.show import retention_csv, run_facts, show_run
     from geomix.sweep.table import entries_of, is_sweep, runs_of, sweep_table
+    from geomix.util.console import Console
 
     if as_json and as_csv:
         raise UserError("--csv: either this or --json")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from geomix.terminal import echo
+from geomix.util.terminal import echo
 
 
 @click.group()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from geomix.terminal import echo
+from geomix.util.terminal import echo
 
 if TYPE_CHECKING:
     from geomix.records import Format
@@ -35,9 +35,9 @@ def export(run: Path, folder: Path, form: Format) -> None:
 
     RUN is a run's folder.
     """
-    from geomix.progress import telling
     from geomix.records import export_run
     from geomix.run import open_run
+    from geomix.util.progress import telling
 
     with telling():
         files = export_run(open_run(run), folder, form)
@@ -68,8 +68,8 @@ def record(run: Path, at: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     """
     from geomix.afterwards import record_run
     from geomix.model.load import quiet_libraries
-    from geomix.progress import telling
     from geomix.run import open_run
+    from geomix.util.progress import telling
 
     quiet_libraries()
     with telling():

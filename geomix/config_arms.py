@@ -17,7 +17,7 @@ from geomix.config_document import (
     shortened,
     value_of,
 )
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 ARMS = "arms."
 

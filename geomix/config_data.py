@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from geomix.nearby import close_to
+from geomix.util.nearby import close_to
 
 
 class Strict(BaseModel):

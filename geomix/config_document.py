@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 Key = tuple[str | int, ...]
 """Path of a value in the tree: `("stages", 0, "mix", "ratio")`."""

@@ -25,8 +25,8 @@ from geomix.config_document import (
     repeated,
 )
 from geomix.config_suggest import suggestion
-from geomix.errors import UserError
-from geomix.package import PACKAGE
+from geomix.util.errors import UserError
+from geomix.util.package import PACKAGE
 
 NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """What can name a folder."""

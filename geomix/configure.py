@@ -11,8 +11,8 @@ import yaml
 from geomix.config import RunConfig
 from geomix.config_file import Experiment, load
 from geomix.data.registry import SOURCES
-from geomix.errors import UserError
-from geomix.terminal import echo_json, harmless
+from geomix.util.errors import UserError
+from geomix.util.terminal import echo_json, harmless
 
 
 def show(experiment: Experiment, arm: str | None = None) -> str:

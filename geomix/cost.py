@@ -16,7 +16,7 @@ from geomix.estimate import Arm
 from geomix.model.shape import stand_in_shape
 from geomix.node import of_snapshot, of_step
 from geomix.record_cost import record_cost
-from geomix.terminal import plain_table
+from geomix.util.terminal import plain_table
 
 UNKNOWN = "unknown"
 

@@ -9,13 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from geomix.arms import Training, arm_of, place_of, resolve
-from geomix.atomic import write_text
 from geomix.config import RunConfig
 from geomix.config_file import Experiment
 from geomix.data.chat import moment
 from geomix.data.remarks import remarks
-from geomix.environment import describe_environment
-from geomix.errors import UserError
 from geomix.parts import Environment, keep_part, parts_before, warning
 from geomix.prepare import Ready, prepared_arms
 from geomix.run import DEFAULT_ROOT, RunDirectory, open_run
@@ -27,6 +24,9 @@ from geomix.train.engine import Progress
 from geomix.train.parallel import Workers, lost, workers_here
 from geomix.train.saving import newest, tidy
 from geomix.train.trackers import check_trackers, tracked
+from geomix.util.environment import describe_environment
+from geomix.util.errors import UserError
+from geomix.util.files import write_text
 
 
 def new_folder(name: str, root: Path = DEFAULT_ROOT) -> Path:

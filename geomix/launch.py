@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 from geomix.config_file import Experiment
-from geomix.console import LastingConsole
 from geomix.experiment import resume_experiment, run_experiment
-from geomix.interrupt import asked_to_end
 from geomix.model.load import quiet_libraries
 from geomix.run import open_run
 from geomix.show import retention_table
 from geomix.train.progress import shown
 from geomix.train.report import Nothing, Quiet, Report, json_lines
+from geomix.util.console import LastingConsole
+from geomix.util.signals import asked_to_end
 
 How = Literal["shown", "quiet", "json", "silent"]
 """To people, to scripts, to programs, or to nobody: where another process speaks."""

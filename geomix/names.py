@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 MIXED = "D_M"
 """Name of the mixed-in examples; a stage's own are `D_A`, `D_B`, … by its place."""

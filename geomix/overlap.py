@@ -11,16 +11,16 @@ from rich.text import Text
 from geomix.browse import plain
 from geomix.config import RunConfig
 from geomix.config_file import Experiment
-from geomix.console import Console
 from geomix.data.describe import content_hash
 from geomix.data.example import Example
 from geomix.data.overlap import Match, Overlap, overlap
 from geomix.data.probes import asks_familiarity
 from geomix.data.stage import mixed_examples, plan_stages
-from geomix.errors import UserError
 from geomix.names import MIXED
-from geomix.progress import phase, telling
-from geomix.terminal import echo_json
+from geomix.util.console import Console
+from geomix.util.errors import UserError
+from geomix.util.progress import phase, telling
+from geomix.util.terminal import echo_json
 
 MOST_ROWS = 20
 """Overlapping rows of a comparison that are listed, unless all are asked for."""

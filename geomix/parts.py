@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from geomix.atomic import write_json
-from geomix.reading import expect, read_objects
 from geomix.run import RunDirectory
+from geomix.util.files import write_json
+from geomix.util.reading import expect, read_objects
 
 Environment = Mapping[str, Any]
-"""As `geomix.environment.describe_environment` gives it; of a part, with `from`."""
+"""As `geomix.util.environment.describe_environment` gives it; of a part, with `from`."""
 
 FROM = "from"
 

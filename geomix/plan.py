@@ -12,18 +12,18 @@ from rich.table import Table
 from geomix.config import RunConfig
 from geomix.config_file import Experiment
 from geomix.config_train import stop_text
-from geomix.console import Console
 from geomix.data.example import Example
 from geomix.data.probes import asks_familiarity, evaluation_sets, probe_sets
 from geomix.data.registry import reading_once
 from geomix.data.remarks import remarks
 from geomix.data.stage import SourceSet, StagePlan, plan_stages, planned_steps
 from geomix.data.standin import FACTOID, StandIns, standing_in
-from geomix.errors import Gathered, UserError
 from geomix.names import MIXED, REPLAY
-from geomix.progress import phase, telling
 from geomix.record.schedule import snapshots
-from geomix.terminal import echo_json, plain_table
+from geomix.util.console import Console
+from geomix.util.errors import Gathered, UserError
+from geomix.util.progress import phase, telling
+from geomix.util.terminal import echo_json, plain_table
 
 MOST = 1_000_000
 """Examples of one set that a dry run counts; so many are read or generated in some seconds."""

@@ -15,12 +15,12 @@ from geomix.data.example import Example
 from geomix.data.probes import evaluation_sets, probe_sets
 from geomix.data.registry import reading_once
 from geomix.data.stage import Choose, StagePlan, plan_stages, use_all
-from geomix.errors import Gathered
 from geomix.model.load import LoadedModel, load_model
-from geomix.progress import phase
 from geomix.templates import format_of
 from geomix.train.elsewhere import check_fits
 from geomix.train.setup import check_setup, weights_dtype
+from geomix.util.errors import Gathered
+from geomix.util.progress import phase
 
 
 @dataclass(frozen=True, slots=True)

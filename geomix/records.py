@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from geomix.errors import UserError
-from geomix.reading import all_of, expect, read_json
 from geomix.record.place import Place, places
 from geomix.run import RunDirectory
 from geomix.stage_names import stage_title
+from geomix.util.errors import UserError
+from geomix.util.reading import all_of, expect, read_json
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from geomix.reading import as_written
 from geomix.run import RunDirectory
+from geomix.util.reading import as_written
 
 Metric = Literal["exact_match", "alias_match", "token_f1", "rouge_l", "final_number"]
 

@@ -15,10 +15,8 @@ from torch import Tensor
 from geomix.config import RunConfig
 from geomix.data.chat import ChatFormat
 from geomix.data.template import tokenise_all
-from geomix.errors import UserError
 from geomix.model.load import CPU, LoadedModel, default_device, load_model, load_tokenizer
 from geomix.prepare import Prepared, Ready, base_of, load_base
-from geomix.reading import read_json
 from geomix.run import RunDirectory
 from geomix.train.base import check_base
 from geomix.train.checkpoint import FINAL, KEPT, Checkpoint, check, saved_second_moments
@@ -28,6 +26,8 @@ from geomix.train.parallel import ALONE
 from geomix.train.saving import steps_in
 from geomix.train.setup import Setup, weights_dtype
 from geomix.train.stage import Stage, check_described, check_unchanged, stages_of
+from geomix.util.errors import UserError
+from geomix.util.reading import read_json
 
 Say = Callable[[str], object]
 

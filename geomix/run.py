@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
-from geomix.atomic import write_json
-from geomix.errors import Interrupted, UserError
-from geomix.links import open_lock, refuse_linked_folders, shorten
-from geomix.reading import all_of, expect, expect_names, parse_json, read_json
+from geomix.util.errors import Interrupted, UserError
+from geomix.util.files import write_json
+from geomix.util.links import open_lock, refuse_linked_folders, shorten
+from geomix.util.reading import all_of, expect, expect_names, parse_json, read_json
 
 DEFAULT_ROOT = Path("runs")
 

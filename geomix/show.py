@@ -13,14 +13,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from geomix.errors import UserError
 from geomix.names import place_of_set
-from geomix.reading import as_written
 from geomix.retention import METRICS, Metric, RetentionRow, retention_rows
 from geomix.run import RunDirectory
 from geomix.show_history import history_parts, read_history
 from geomix.show_stages import stage_table
 from geomix.state import state_text
+from geomix.util.errors import UserError
+from geomix.util.reading import as_written
 
 Column = Metric | Literal["loss"]
 

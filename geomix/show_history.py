@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from geomix.forgetting import Forgetting, Transfer, forgetting_of, transfer_of
-from geomix.reading import as_written
 from geomix.run import RunDirectory
+from geomix.util.reading import as_written
 
 _HEADING = Text.assemble(
     ("Forgetting events", "bold"), ": facts right at one evaluation and wrong at the next"

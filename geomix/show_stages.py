@@ -11,9 +11,9 @@ from rich.text import Text
 
 from geomix.config_data import is_own
 from geomix.config_train import StopConfig, TrainConfig, stop_text
-from geomix.reading import as_written
 from geomix.run import RunDirectory
 from geomix.state import state_text
+from geomix.util.reading import as_written
 
 Row = tuple[str, ...]
 """Stage, data, mix, training, epochs and steps done."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 
 def stage_title(index: int, name: str = "") -> str:

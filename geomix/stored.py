@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 
 from geomix.config import RunConfig, flat
-from geomix.errors import UserError
 from geomix.run import RunDirectory
+from geomix.util.errors import UserError
 
 
 def stored_configs(run: RunDirectory) -> dict[str, RunConfig]:

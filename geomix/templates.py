@@ -14,10 +14,10 @@ from typing import Any
 from geomix.config import RunConfig
 from geomix.config_data import JINJA_SUFFIX
 from geomix.data.chat import ChatFormat, Template, chat_format, template_of
-from geomix.errors import UserError
-from geomix.reading import expect
 from geomix.run import RunDirectory
 from geomix.train.elsewhere import taken_folders
+from geomix.util.errors import UserError
+from geomix.util.reading import expect
 
 KEY = "chat"
 """Of `resolved.json`: a template an arm."""

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 import torch
 
-from geomix.atomic import append_json_line, write_json, write_text, written_file, written_folder
-from geomix.errors import UserError
 from geomix.model.score import Verdict
 from geomix.train.checkpoint import Position, save
 from geomix.train.evaluate import evaluate
 from geomix.train.optimiser import second_moments
+from geomix.util.errors import UserError
+from geomix.util.files import append_json_line, write_json, write_text, written_file, written_folder
 
 
 def test_a_file_is_whole_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_lines_are_appended(tmp_path: Path) -> None:
 
 HALF_FILE = """
 import pathlib, sys, time
-from geomix.atomic import written_file, written_folder
+from geomix.util.files import written_file, written_folder
 file, folder = map(pathlib.Path, sys.argv[1:])
 with written_file(file) as file, written_folder(folder) as folder:
     file.write_text("half")

@@ -19,7 +19,7 @@ from geomix.data.example import Example
 from geomix.data.registry import SOURCES
 from geomix.data.template import tokenise
 from geomix.model.load import load_tokenizer
-from geomix.terminal import ESCAPED
+from geomix.util.terminal import ESCAPED
 
 
 def run(*arguments: str, status: int = 0) -> str:

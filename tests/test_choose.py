@@ -17,10 +17,10 @@ from geomix.config import RunConfig
 from geomix.config_file import load
 from geomix.data.probes import evaluation_sets, probe_sets, shots_of
 from geomix.data.stage import plan_stages
-from geomix.errors import UserError
 from geomix.experiment import run_experiment
 from geomix.model.load import LoadedModel
 from geomix.plan import plan_table
+from geomix.util.errors import UserError
 from tests.teaching import teach
 
 KEYS = "abcdefghijklmnopqrstuvwx"

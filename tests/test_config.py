@@ -13,8 +13,8 @@ from geomix.config import RunConfig
 from geomix.config_data import ReplayConfig
 from geomix.config_file import Experiment, load
 from geomix.data.registry import SOURCES
-from geomix.errors import UserError
 from geomix.plan import plan_table
+from geomix.util.errors import UserError
 
 STAGES = "stages:\n  - data: kvr\n"
 

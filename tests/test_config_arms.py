@@ -9,7 +9,7 @@ import pytest
 
 from geomix.config_file import Experiment, load
 from geomix.data.registry import SOURCES
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 TEXT = """stages:
   - data: {source: kvr, limit: 20}

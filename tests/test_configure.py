@@ -16,7 +16,7 @@ from geomix.cli import main
 from geomix.config_file import PRESETS, load
 from geomix.configure import schema, validate
 from geomix.data.registry import SOURCES
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 SHORT = """

@@ -18,13 +18,13 @@ from geomix.config import RunConfig
 from geomix.config_file import load
 from geomix.cost import cost_of, cost_table
 from geomix.data.registry import SOURCES
-from geomix.errors import UserError
 from geomix.experiment import run_experiment
 from geomix.plan import origin, plan, plan_table
 from geomix.record.store import read_snapshot
 from geomix.run import RunDirectory
 from geomix.train.checkpoint import check
 from geomix.train.elsewhere import steps_elsewhere, taken_stages
+from geomix.util.errors import UserError
 
 FIRST = """
 model: {model}

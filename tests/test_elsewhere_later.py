@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 
 from geomix.config_file import load
 from geomix.data.registry import SOURCES
-from geomix.errors import Interrupted, UserError
 from geomix.experiment import resume_experiment, run_experiment
 from geomix.run import RunDirectory
 from geomix.train.checkpoint import check
 from geomix.train.parallel import workers_here
+from geomix.util.errors import Interrupted, UserError
 
 BASE = """
 model: {model}

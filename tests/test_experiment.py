@@ -22,9 +22,9 @@ from geomix.config import RunConfig
 from geomix.config_file import load
 from geomix.data import kvr
 from geomix.data.registry import SOURCES
-from geomix.errors import UserError
 from geomix.experiment import run_experiment
 from geomix.prepare import prepared_arms
+from geomix.util.errors import UserError
 
 CONFIG = """
 model: {model}

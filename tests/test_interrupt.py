@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from geomix.errors import Interrupted
-from geomix.interrupt import EXIT, asked_to_end, ending_at_once
+from geomix.util.errors import Interrupted
+from geomix.util.signals import EXIT, asked_to_end, ending_at_once
 
 
 def go_on_after(number: int) -> None:

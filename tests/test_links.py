@@ -13,14 +13,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from geomix.api import Run
-from geomix.atomic import append_json_line, write_json, write_text, written_folder
 from geomix.cli import main
 from geomix.config import RunConfig
-from geomix.errors import UserError
 from geomix.sweep.board import _place
 from geomix.sweep.member import Member
 from geomix.train.saving import tidy
 from geomix.train.trackers import _options
+from geomix.util.errors import UserError
+from geomix.util.files import append_json_line, write_json, write_text, written_folder
 
 PRECIOUS = "what the user wrote"
 

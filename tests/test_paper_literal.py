@@ -20,12 +20,12 @@ from geomix.data.chat import chat_format
 from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.data.stage import plan_stages
 from geomix.data.template import tokenise
-from geomix.errors import UserError
 from geomix.experiment import run_experiment
 from geomix.model.load import LoadedModel
 from geomix.model.score import judge
 from geomix.run import RunDirectory
 from geomix.train.stage import stages_of
+from geomix.util.errors import UserError
 
 
 class Quiet:

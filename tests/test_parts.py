@@ -15,11 +15,11 @@ import torch
 from geomix.afterwards import record_run
 from geomix.config_file import load
 from geomix.data.registry import SOURCES
-from geomix.environment import describe_environment
-from geomix.errors import Interrupted, UserError
 from geomix.experiment import resume_experiment, run_experiment
 from geomix.parts import changes, keep_part, keep_recorded, mixture, parts_of
 from geomix.run import RunDirectory
+from geomix.util.environment import describe_environment
+from geomix.util.errors import Interrupted, UserError
 
 TEXT = """
 model: {model}

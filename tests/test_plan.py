@@ -19,11 +19,11 @@ from geomix.data.registry import examples_of
 from geomix.data.rows import SHARES
 from geomix.data.source import Request
 from geomix.data.standin import FACTOID, standing_in
-from geomix.errors import Unreachable, UserError
 from geomix.estimate import Arm
 from geomix.model.shape import local_config, local_folder
 from geomix.node import CONTEXT, GIB, Node, Way, of_snapshot, of_step, other_ways, way_of
 from geomix.prepare import prepare
+from geomix.util.errors import Unreachable, UserError
 
 STAGES = """stages:
   - {data: {source: kvr, limit: 20}, stop: {epochs: 2}}

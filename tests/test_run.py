@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from geomix.api import Run, open_run
-from geomix.errors import UserError
 from geomix.run import newest_run
+from geomix.util.errors import UserError
 
 CONFIG = '"config": {"seed": 0, "stages": []}}'
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from geomix.errors import UserError
 from geomix.stage_names import stage_index, stage_title, stage_titles
+from geomix.util.errors import UserError
 
 NAMES = {0: {"kvr"}, 1: {"facts", "triples"}, 2: {"7"}, 3: {"kvr"}}
 

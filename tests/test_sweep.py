@@ -20,16 +20,16 @@ from click.testing import CliRunner, Result
 
 from geomix.cli import main
 from geomix.config_file import load
-from geomix.console import Console
 from geomix.data.registry import SOURCES
-from geomix.errors import UserError
-from geomix.interrupt import EXIT
 from geomix.sweep.board import Board
 from geomix.sweep.executors import Local, member_environment
 from geomix.sweep.member import Member, Outcome, State, command, last_line, outcome
 from geomix.sweep.runner import run_members
 from geomix.sweep.slurm import Slurm, become_training
 from geomix.sweep.study import Study, load_study
+from geomix.util.console import Console
+from geomix.util.errors import UserError
+from geomix.util.signals import EXIT
 
 BASE = """model: {model}
 stages:

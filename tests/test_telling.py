@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from geomix import progress
 from geomix.cli import main
-from geomix.console import Console
-from geomix.progress import Teller, during, phase, said, told_by
 from geomix.train.progress import shown
+from geomix.util import progress
+from geomix.util.console import Console
+from geomix.util.progress import Teller, during, phase, said, told_by
 
 TEXT = """
 model: {model}

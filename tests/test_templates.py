@@ -16,9 +16,9 @@ from geomix.analyze.pasts import revisits
 from geomix.api import open_run
 from geomix.cli import main
 from geomix.data import chat
-from geomix.errors import UserError
 from geomix.stored import stored_configs
 from geomix.templates import edited, kept_templates
+from geomix.util.errors import UserError
 
 TEMPLATE = (
     "{{ bos_token }}At {{ strftime_now('%d %b %Y %H:%M:%S.%f') }}.\n{% for m in messages %}"

@@ -27,8 +27,8 @@ from rich.text import Text
 from geomix.api import Run
 from geomix.cli import _OneLineErrors, main
 from geomix.config import RunConfig
-from geomix.console import Console, Live
-from geomix.terminal import ESCAPED, Screened, echo, echo_json, harmless, screened
+from geomix.util.console import Console, Live
+from geomix.util.terminal import ESCAPED, Screened, echo, echo_json, harmless, screened
 
 HOSTILE = "a\x1b]52;c;aGk=\x07\x1b[31mb\x9bc\x7fd\u202ee\u2066f\rg\x08h"
 """Sets the clipboard, the colour, the direction, and goes back in its line; C0, C1 and DEL."""

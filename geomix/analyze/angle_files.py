@@ -13,9 +13,9 @@ import numpy as np
 
 from geomix.analyze.angles import ArmAngles, GradAngle
 from geomix.analyze.contrasts import contrasts, secant_rows
-from geomix.atomic import write_json
 from geomix.geometry.cosine import cosines, norms
-from geomix.hdf5 import put, scale, written_hdf5
+from geomix.util.files import write_json
+from geomix.util.hdf5 import put, scale, written_hdf5
 
 SCHEMA_VERSION = 2
 

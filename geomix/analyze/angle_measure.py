@@ -25,10 +25,10 @@ from geomix.analyze.look import Look
 from geomix.analyze.moments import TrainingMoment, as_asked, chosen
 from geomix.analyze.replicates import check_tokenizers, replicates, seed_of
 from geomix.analyze.unfinished import Unfinished
-from geomix.errors import UserError
 from geomix.geometry.cosine import Floats
-from geomix.reading import read_json
 from geomix.run import RunDirectory
+from geomix.util.errors import UserError
+from geomix.util.reading import read_json
 
 if TYPE_CHECKING:
     from geomix.revisit import Revisit

@@ -12,10 +12,10 @@ from geomix.analyze.groups import Kind, Layout, layout_of, same_parameters
 from geomix.analyze.look import Look
 from geomix.analyze.moments import TrainingMoment, chosen
 from geomix.analyze.unfinished import Unfinished, arm_results
-from geomix.errors import UserError
-from geomix.progress import during
 from geomix.record.store import read_snapshot
 from geomix.run import RunDirectory
+from geomix.util.errors import UserError
+from geomix.util.progress import during
 
 if TYPE_CHECKING:
     from geomix.revisit import Revisit

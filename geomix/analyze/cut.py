@@ -10,11 +10,11 @@ import numpy as np
 from torch import Tensor, nn
 
 from geomix.analyze.groups import Layout
-from geomix.errors import UserError
 from geomix.geometry.heads import Piece, head_pieces
 from geomix.model.layers import decoder_layers, place_of, tied_head
 from geomix.record.gradients import adam_metric
 from geomix.train.events import SecondMoments
+from geomix.util.errors import UserError
 
 Gradient = list[Tensor | None]
 """One tensor a parameter or piece; None where no path leads to one."""

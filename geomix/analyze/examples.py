@@ -18,7 +18,6 @@ from geomix.analyze.moments import TrainingMoment
 from geomix.analyze.pasts import probe_batches, probe_texts
 from geomix.data.example import Example
 from geomix.data.probes import HELD_OUT
-from geomix.errors import UserError
 from geomix.geometry.cosine import Floats
 from geomix.record.gradients import trainable_parameters
 from geomix.record.per_example import PerExample
@@ -26,6 +25,7 @@ from geomix.record.products import gram_matrices
 from geomix.revisit import Point, Revisit
 from geomix.train.stage import Stage
 from geomix.train.step import autocast
+from geomix.util.errors import UserError
 
 WHOLE = "all"
 """The group of all parameters: the whole model."""

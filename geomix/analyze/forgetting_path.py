@@ -13,15 +13,15 @@ from geomix.analyze.path_record import asked_stage
 from geomix.analyze.path_split import ArmSplit, ForgettingPath, measure, to_json
 from geomix.analyze.path_table import render
 from geomix.analyze.replicates import together
-from geomix.atomic import write_json
-from geomix.console import Console
-from geomix.errors import UserError
-from geomix.hdf5 import put, scale, written_hdf5
 from geomix.plots.figure import save_figure
 from geomix.plots.forgetting_path import draw
-from geomix.progress import phase, telling
 from geomix.run import RunDirectory
-from geomix.terminal import echo_json
+from geomix.util.console import Console
+from geomix.util.errors import UserError
+from geomix.util.files import write_json
+from geomix.util.hdf5 import put, scale, written_hdf5
+from geomix.util.progress import phase, telling
+from geomix.util.terminal import echo_json
 
 
 def forgetting_path(

@@ -25,14 +25,14 @@ from geomix.analyze.retention import retention_rows
 from geomix.analyze.single import Tables, single_examples, without_pairs
 from geomix.analyze.single import render as render_examples
 from geomix.analyze.unfinished import unfinished
-from geomix.atomic import written_file
-from geomix.console import Console
 from geomix.plots import along, angle_row, layer_module, pairwise, plane
 from geomix.plots import grad_angle as by_depth
 from geomix.plots.figure import save_figure
-from geomix.progress import during, telling
 from geomix.run import RunDirectory
-from geomix.terminal import echo_json
+from geomix.util.console import Console
+from geomix.util.files import written_file
+from geomix.util.progress import during, telling
+from geomix.util.terminal import echo_json
 
 Drawn = tuple[str, Figure, list[dict[str, Any]]]
 """Ending of a figure's name, the figure, and the table behind it."""

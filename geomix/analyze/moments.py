@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from geomix.errors import UserError
 from geomix.names import checkpoint_name
+from geomix.util.errors import UserError
 
 _MOST_ROWS = 5
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from geomix.errors import UserError
 from geomix.geometry.path import PathChange, coarser_trapezoid, path_change
 from geomix.record.place import places
 from geomix.record.snapshot import TOTAL, PathRecord, ProbeRecord, Snapshot
 from geomix.record.store import read_snapshot
 from geomix.run import RunDirectory
 from geomix.stage_names import stage_index, stage_title, stage_titles
+from geomix.util.errors import UserError
 
 Floats = NDArray[np.float64]
 

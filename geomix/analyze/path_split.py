@@ -14,12 +14,12 @@ import numpy as np
 from geomix.analyze.groups import By, grouped, same_parameters
 from geomix.analyze.path_record import Floats, RecordedPath, last_stage, read_path
 from geomix.analyze.replicates import check_tokenizers, replicates, seed_of
-from geomix.errors import UserError
 from geomix.geometry.path import moved
 from geomix.record.snapshot import Snapshot
 from geomix.run import RunDirectory
 from geomix.stage_names import stage_title
 from geomix.stats import t_interval
+from geomix.util.errors import UserError
 
 WHOLE = "all"
 """The group of all parameters: the whole model."""

@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from geomix.errors import UserError
-from geomix.reading import read_json
 from geomix.run import RunDirectory
+from geomix.util.errors import UserError
+from geomix.util.reading import read_json
 
 
 def replicates(

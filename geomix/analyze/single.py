@@ -16,8 +16,8 @@ from geomix.analyze.angle_sources import Asked, Say
 from geomix.analyze.moments import TrainingMoment, chosen
 from geomix.analyze.unfinished import Unfinished, arm_results
 from geomix.geometry.subspace import SHARE
-from geomix.progress import during
 from geomix.run import RunDirectory
+from geomix.util.progress import during
 
 if TYPE_CHECKING:
     from geomix.revisit import Point, Revisit

@@ -25,9 +25,9 @@ import numpy as np
 from geomix.analyze.groups import Layout
 from geomix.analyze.look import Look, Secant
 from geomix.analyze.moments import TrainingMoment
-from geomix.atomic import written_file
-from geomix.package import PACKAGE
 from geomix.run import RunDirectory
+from geomix.util.files import written_file
+from geomix.util.package import PACKAGE
 
 if TYPE_CHECKING:
     from geomix.revisit import Point, Revisit
@@ -152,8 +152,8 @@ def arm_results(
     if kept.folder is None or not past.arm.base_file.is_file():  # nothing would identify θ_0
         return ArmResults(Unfinished(), "")
     from geomix.analyze.pasts import unsaid
-    from geomix.environment import describe_environment
     from geomix.model.load import default_device
+    from geomix.util.environment import describe_environment
 
     points = past.points(unsaid)
     decides = {

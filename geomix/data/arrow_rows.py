@@ -13,7 +13,7 @@ from typing import Any
 
 from geomix.data.parquet_pages import Pages, pages_of
 from geomix.data.row import LONGEST, Row
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 MOST_ROWS = 1024
 """Rows of a batch at most."""

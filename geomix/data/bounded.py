@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 SECONDS = 2.0
 """CPU time that the work may take; real templates take milliseconds."""

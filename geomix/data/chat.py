@@ -12,7 +12,7 @@ from typing import Any
 
 from geomix.config_data import JINJA_SUFFIX, known_chat_template
 from geomix.data.bounded import answers
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 TULU = "<|user|>\n{prompt}\n<|assistant|>\n{target}\n"
 """Tulu v2, in which the paper trains (appendix B): a line break follows the end token."""

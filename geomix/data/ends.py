@@ -9,7 +9,7 @@ from typing import Any
 
 from geomix.data.chat import ChatFormat
 from geomix.data.example import IGNORED, Example
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 _SHOWN = 60
 """Characters of an example that a message shows."""

@@ -12,7 +12,7 @@ from typing import Any
 from geomix.config_data import file_suffix, without_suffix
 from geomix.data.row import Row
 from geomix.data.table import rows
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 MOST_FILES = 10_000
 """Files that are looked at below a folder at most."""

@@ -8,7 +8,7 @@ from typing import Any
 from weakref import WeakSet
 
 from geomix.data.bounded import answers
-from geomix.errors import UserError, one_line
+from geomix.util.errors import UserError, one_line
 
 _TEXTS, _CHARACTERS = 20, 5_000
 """How many texts are tried, and the most characters of each."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from geomix.data.row import Row
 from geomix.data.source import Hub
-from geomix.errors import Unreachable, UserError
+from geomix.util.errors import Unreachable, UserError
 
 PATIENCE = 20.0
 """Seconds until a hub that does not answer counts as out of reach."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from geomix.data.row import Row, refuse_binary, refuse_empty
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 MOST_WHOLE = 256 * 2**20
 """A JSON file that is one object is held in memory; with more characters than this it is refused.

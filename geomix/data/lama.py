@@ -18,7 +18,7 @@ from geomix.data.rows import RowError, answered, text_in, texts_in
 from geomix.data.source import Found, Hub, Request, Source
 from geomix.data.table import rows
 from geomix.data.upstream import read
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 PROMPT = "Fill in the blank: {sentence} The answer is:"
 BLANK = "____"

@@ -25,8 +25,8 @@ from geomix.data.rows import (
 )
 from geomix.data.source import Found, Hub, Request
 from geomix.data.table import rows
-from geomix.errors import UserError
-from geomix.nearby import close_to
+from geomix.util.errors import UserError
+from geomix.util.nearby import close_to
 
 LONGEST_TEXT = 1_000_000
 """Characters of a prompt or target at most: a million are more tokens than any model takes."""

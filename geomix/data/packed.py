@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import TextIO
 
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 FREE = 64 * 2**20
 """Bytes that a packed file may unpack to whatever its size."""

@@ -21,8 +21,8 @@ from geomix.data.stage import (
     seed_of,
     use_all,
 )
-from geomix.errors import Gathered, UserError
 from geomix.names import MIXED
+from geomix.util.errors import Gathered, UserError
 
 HELD_OUT: Split = "held-out"
 """Name of the set that nobody trains on: the first stage's source, other examples."""

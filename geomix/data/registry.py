@@ -27,7 +27,7 @@ from geomix.data.example import Example
 from geomix.data.rows import held_out_of
 from geomix.data.source import Found, Request, Source
 from geomix.data.standin import stand_ins
-from geomix.errors import Unreachable, UserError
+from geomix.util.errors import Unreachable, UserError
 
 _ALL: tuple[Source, ...] = (
     kvr.SOURCE,

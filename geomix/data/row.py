@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 LONGEST = 10_000_000
 """A line of a file, or a field of one, with more characters than this is refused."""

@@ -16,7 +16,7 @@ from geomix.data.example import Example
 from geomix.data.row import LONGEST, Row
 from geomix.data.source import Found, Request
 from geomix.data.split import Split
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 SHOWN = 5
 """How many mistakes of one source are listed."""

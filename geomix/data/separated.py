@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from geomix.data.row import Row, refuse_binary, refuse_empty
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 HEAD = 20
 """So many rows show whether all cells of a column stand in quotes that are none to CSV."""

@@ -18,8 +18,8 @@ from geomix.data.example import Example
 from geomix.data.registry import Short, described, select
 from geomix.data.source import Request
 from geomix.data.split import Split
-from geomix.errors import Gathered, UserError
 from geomix.names import MIXED, REPLAY, set_name
+from geomix.util.errors import Gathered, UserError
 
 MOST_EVERY = 1_000_000
 """Examples at most where all that there are are asked for."""

@@ -19,7 +19,7 @@ from geomix.data.example import Example
 from geomix.data.rows import SHARES
 from geomix.data.source import Found, Request, Source
 from geomix.data.words import passage
-from geomix.errors import Unreachable, UserError
+from geomix.util.errors import Unreachable, UserError
 
 FACTOID = (28, 4)
 """Words of the prompt and of the target."""

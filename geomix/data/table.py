@@ -12,8 +12,8 @@ from geomix.data.json_rows import is_list, json_rows, line_rows
 from geomix.data.packed import GZIP, open_text
 from geomix.data.row import LONGEST, Row
 from geomix.data.separated import separated_rows
-from geomix.errors import UserError
-from geomix.nearby import no_such_file
+from geomix.util.errors import UserError
+from geomix.util.nearby import no_such_file
 
 PACKED = (".zip", ".tgz", ".tar", ".xz", ".bz2", ".zst", ".7z", ".gz")
 """Endings of what has to be unpacked first; of `.gz`, what is no text inside."""

@@ -17,8 +17,8 @@ from geomix.data.chat import ChatFormat, Literals, chat_format
 from geomix.data.ends import Beginning, check_ends
 from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.data.foreign import check_tokenizer, where_of
-from geomix.errors import one_line
-from geomix.progress import during
+from geomix.util.errors import one_line
+from geomix.util.progress import during
 
 BATCH = 1_000
 """Texts in one call of the tokenizer; more gains no speed and holds more offsets in memory."""

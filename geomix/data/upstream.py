@@ -11,7 +11,7 @@ from geomix.data.row import Row
 from geomix.data.rows import POOL, Convert, by_share
 from geomix.data.source import Found, Loader, Request, Source
 from geomix.data.table import files_below, rows
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 
 def published(convert: Convert, *files: str) -> Loader:

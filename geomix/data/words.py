@@ -14,7 +14,7 @@ import numpy as np
 
 from geomix.data.example import Example
 from geomix.data.source import Found, Request, Source
-from geomix.errors import Unreachable, UserError
+from geomix.util.errors import Unreachable, UserError
 
 PROMPT = "Memorize the following random-string passage:\n{passage}"
 """The paper's prompt (appendix B); the target is the passage itself."""

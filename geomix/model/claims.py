@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from geomix.errors import UserError
 from geomix.model.files import CONFIG, tensor_shapes, weight_files
+from geomix.util.errors import UserError
 
 _COUNTED = re.compile(r"(layer|layers|block|blocks|expert|experts|head|heads|depth)$")
 """Keys whose number becomes a loop or a list when a model is described or built."""

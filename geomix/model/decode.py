@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from geomix.data.foreign import where_of
-from geomix.errors import one_line
 from geomix.model.load import LoadedModel
 from geomix.model.past import Past
+from geomix.util.errors import one_line
 
 Hopeless = Callable[[int, Sequence[int]], bool]
 """Of a prompt's index and the tokens said so far: whether there is no need to go on."""

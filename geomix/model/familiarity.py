@@ -17,13 +17,13 @@ from typing import Any
 
 import torch
 
-from geomix.atomic import append_json_line
 from geomix.data.example import Example
 from geomix.data.foreign import where_of
-from geomix.errors import UserError, one_line
 from geomix.model.decode import greedy
 from geomix.model.load import LoadedModel
-from geomix.progress import phase
+from geomix.util.errors import UserError, one_line
+from geomix.util.files import append_json_line
+from geomix.util.progress import phase
 
 SLACK = 4
 """Tokens that are decoded beyond the longest answer: a line break must still fit."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"

@@ -6,8 +6,8 @@ import difflib
 import json
 from pathlib import Path
 
-from geomix.errors import UserError
 from geomix.model.files import ADAPTER_CONFIG, CONFIG, INDEX, WEIGHTS
+from geomix.util.errors import UserError
 
 
 def check_reachable(name: str, builtin: str) -> None:

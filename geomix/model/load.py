@@ -13,8 +13,6 @@ import torch
 from torch import nn
 
 from geomix.data.foreign import trust
-from geomix.errors import UserError, first_line, is_failure
-from geomix.interrupt import ending_at_once
 from geomix.model.claims import check_counts, check_weights
 from geomix.model.files import check_indices, read_config
 from geomix.model.hub import check_reachable, fetched_config, fetched_weights
@@ -23,8 +21,10 @@ from geomix.model.packing import packs
 from geomix.model.past import goes_on
 from geomix.model.positions import Positions, positions_of
 from geomix.model.tokenizers import check_knows_letters, check_tokenizer_files
-from geomix.package import PACKAGE
-from geomix.progress import during
+from geomix.util.errors import UserError, first_line, is_failure
+from geomix.util.package import PACKAGE
+from geomix.util.progress import during
+from geomix.util.signals import ending_at_once
 
 BUILTIN = "builtin"
 CPU = torch.device("cpu")
@@ -104,7 +104,7 @@ def load_model(name: str, device: torch.device) -> LoadedModel:
         device: where the model goes.
 
     Raises:
-        Interrupted: the process was asked to end (`geomix.interrupt`).
+        Interrupted: the process was asked to end (`geomix.util.signals`).
         UserError: there is no such model, or it is not a causal LM that can be used.
     """
     with ending_at_once():

@@ -24,7 +24,7 @@ from geomix.model.gradient import plain_forward
 from geomix.model.load import LoadedModel
 from geomix.model.loss import token_nll
 from geomix.model.past import Past
-from geomix.progress import phase
+from geomix.util.progress import phase
 
 SLACK = 8
 """A failure is decoded this many tokens beyond the target's length: a right answer may be

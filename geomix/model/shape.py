@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from geomix.errors import UserError
 from geomix.model.load import BUILTIN, builtin_folder, load_tokenizer
-from geomix.package import PACKAGE
+from geomix.util.errors import UserError
+from geomix.util.package import PACKAGE
 
 SHAPES = PACKAGE / "presets" / "shapes.json"
 """The published configurations of the presets' models, each with its source."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from geomix.data.foreign import check_tokenizer
-from geomix.errors import UserError, one_line
+from geomix.util.errors import UserError, one_line
 
 _FAST, _SENTENCEPIECE, _VOCABULARY = "tokenizer.json", "tokenizer.model", "vocab.json"
 _KNOWN = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "tekken.json", "merges.txt", "spiece*")

@@ -15,7 +15,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from geomix.atomic import written_file
+from geomix.util.files import written_file
 
 WIDTH = 7.0
 """Inches: the width of a page of two columns."""

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from geomix.data.batch import Batch
-from geomix.errors import UserError
 from geomix.model.gradient import plain_forward
 from geomix.model.layers import decoder_layers
 from geomix.record.calls import Call, called
+from geomix.util.errors import UserError
 
 CaptureName = Literal["nnsight", "hooks"]
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from geomix.hdf5 import expect, strings
 from geomix.record.snapshot import NODES, PAIR_NODES
+from geomix.util.hdf5 import expect, strings
 
 _STAGES = 26
 """Of a run, at most: the models at their ends are θ_A to θ_Z."""

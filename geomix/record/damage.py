@@ -9,8 +9,8 @@ from typing import Any
 
 import h5py
 
-from geomix.errors import UserError
-from geomix.hdf5 import reading
+from geomix.util.errors import UserError
+from geomix.util.hdf5 import reading
 
 _DAMAGE = (OSError, LookupError, ValueError, TypeError, AttributeError, OverflowError, RuntimeError)
 """What h5py and numpy raise on a file that is not as it was written."""

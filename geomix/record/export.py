@@ -15,11 +15,11 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from geomix.errors import UserError
-from geomix.progress import phase
 from geomix.record.labelled import attributes_of, datasets_of, json_value, opened, read
-from geomix.record.new_folder import make_folder
 from geomix.record.parquet import write_parquet
+from geomix.util.errors import UserError
+from geomix.util.new_folder import make_folder
+from geomix.util.progress import phase
 
 Format = Literal["parquet", "numpy"]
 

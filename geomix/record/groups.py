@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geomix.hdf5 import put, scale
 from geomix.record.snapshot import (
     NODES,
     PAIR_NODES,
@@ -17,6 +16,7 @@ from geomix.record.snapshot import (
     ProbeRecord,
     Snapshot,
 )
+from geomix.util.hdf5 import put, scale
 
 
 def write_probes(group: Any, record: ProbeRecord, parameters: Sequence[str]) -> None:

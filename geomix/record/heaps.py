@@ -8,7 +8,7 @@ from typing import Any
 
 import h5py
 
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 _MAGIC = b"GCOL\x01\0\0\0"
 _HEADER = 16  # bytes before a heap's first object, and of each object before its own

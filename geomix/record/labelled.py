@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from geomix.errors import UserError
 from geomix.record.damage import told
 from geomix.record.store import read_snapshot
+from geomix.util.errors import UserError
 
 if TYPE_CHECKING:
     from xarray.core.indexing import ExplicitIndexer

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 ENTRIES = 1 << 24
 """Logits that are held at a time (64 MiB in float32)."""

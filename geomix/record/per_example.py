@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from geomix.data.batch import Batch
-from geomix.errors import UserError
 from geomix.geometry.factors import Factor, materialised
 from geomix.geometry.projection import matrix_shape
 from geomix.model.loss import weighted_loss
@@ -23,6 +22,7 @@ from geomix.record.calls import Call
 from geomix.record.capture import CAPTURES, CaptureName
 from geomix.record.gradients import trainable_parameters, undisturbed
 from geomix.record.rules import Places, Rule, by_autograd, guesses
+from geomix.util.errors import UserError
 
 Factors = dict[str, list[Factor]]
 """The factors of each parameter in one batch; none where the loss does not depend on it."""

@@ -19,7 +19,6 @@ from geomix.data.batch import Batch, Reduction
 from geomix.data.example import TokenisedExample
 from geomix.model.gradient import Forward, backward_over, batches_of, plain_forward
 from geomix.model.layers import after_layers, decoder_layers, place_of, tied_head
-from geomix.progress import during
 from geomix.record.capture import CAPTURES, Capture, CaptureName, module_names
 from geomix.record.gradients import (
     adam_metric,
@@ -40,6 +39,7 @@ from geomix.record.streamed import Streamed, content_hash_of
 from geomix.record.together import put_together
 from geomix.train.events import Moment, SecondMoments
 from geomix.train.parallel import ALONE, Workers, shard_of
+from geomix.util.progress import during
 
 
 class Recorder:

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from geomix.data.batch import Batch
-from geomix.errors import UserError
 from geomix.model.loss import all_correct, token_nll
 from geomix.record.capture import Capture
 from geomix.record.lens import check_last, through_lens
 from geomix.record.products import Sketcher
 from geomix.record.snapshot import ModuleRecord, ProbeRecord, SketchRecord
+from geomix.util.errors import UserError
 
 
 @dataclass

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 MOST = 100_000
 """Snapshots of a stage that can be asked for."""

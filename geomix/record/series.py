@@ -9,9 +9,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from geomix.errors import UserError
 from geomix.record.labelled import Described, Stacked, group_of, is_label, lazy, opened, read
 from geomix.record.place import Place
+from geomix.util.errors import UserError
 
 _OF_THE_SET = ("offsets", "positions", "targets")
 """What is the same at every snapshot: which tokens of a probe set are looked at."""

@@ -36,7 +36,7 @@
 Every dimension is an HDF5 dimension scale, so that `xarray.open_dataset(path, group="probes/d_a",
 engine="h5netcdf")` shows labelled axes. Numbers, coordinates too, carry a checksum (Fletcher-32)
 and no compression: gradients are noise. HDF5 has none for texts; their hash is an attribute of the
-file (`geomix.hdf5.text_hash`).
+file (`geomix.util.hdf5.text_hash`).
 
 Shapes are those of `geomix.record.snapshot`.
 """
@@ -50,8 +50,6 @@ from typing import Any
 
 import numpy as np
 
-from geomix.errors import UserError
-from geomix.hdf5 import TEXTS, strings, text_hash, written_hdf5
 from geomix.record.checks import check_shapes
 from geomix.record.damage import check_alone, told
 from geomix.record.groups import write_gradient, write_parameters, write_path, write_probes
@@ -66,6 +64,8 @@ from geomix.record.snapshot import (
     Snapshot,
 )
 from geomix.run import snapshot_place
+from geomix.util.errors import UserError
+from geomix.util.hdf5 import TEXTS, strings, text_hash, written_hdf5
 
 FORMAT = "geomix snapshot"
 SCHEMA = 3

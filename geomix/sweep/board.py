@@ -12,12 +12,12 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from geomix.console import Console, Live
-from geomix.errors import UserError
 from geomix.retention import RetentionRow, retention_rows
 from geomix.run import RunDirectory
 from geomix.sweep.member import Member, Outcome, State, last_line
 from geomix.sweep.table import Entry, known_rows, sweep_table
+from geomix.util.console import Console, Live
+from geomix.util.errors import UserError
 
 _STYLES = {"done": "green", "failed": "red", "interrupted": "yellow", "running": "cyan"}
 _MOST_LIVE = 12

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from geomix.terminal import echo, echo_json
+from geomix.util.terminal import echo, echo_json
 
 if TYPE_CHECKING:
-    from geomix.console import Console
     from geomix.sweep.executors import Executor
     from geomix.sweep.member import Outcome
     from geomix.sweep.study import ExecutorName, Study
+    from geomix.util.console import Console
 
 
 @click.command()
@@ -41,11 +41,11 @@ def sweep(
     varies. Members that are complete are not run again, so the same command goes on with a sweep
     that was interrupted (status 75), or tries again what failed (status 1).
     """
-    from geomix.console import Console, LastingConsole
     from geomix.data.registry import SOURCES
-    from geomix.errors import UserError
     from geomix.sweep.member import refuse_others
     from geomix.sweep.study import load_study
+    from geomix.util.console import Console, LastingConsole
+    from geomix.util.errors import UserError
 
     loaded = load_study(study, overrides, tuple(SOURCES))
     where = executor or loaded.config.executor
@@ -75,13 +75,13 @@ def _run(
     study: Study, where: ExecutorName, jobs: int | None, wait: bool, console: Console
 ) -> tuple[dict[str, Outcome], int]:
     """Run the study; how each member stands, and the exit status."""
-    from geomix.atomic import write_text
-    from geomix.errors import UserError
-    from geomix.interrupt import EXIT, asked_to_end
-    from geomix.links import refuse_links
     from geomix.run import RunDirectory
     from geomix.sweep.board import Board
     from geomix.sweep.runner import run_members
+    from geomix.util.errors import UserError
+    from geomix.util.files import write_text
+    from geomix.util.links import refuse_links
+    from geomix.util.signals import EXIT, asked_to_end
 
     own = RunDirectory(study.folder / "_sweep")  # no member's name begins like that
     refuse_links([own.path, *own.path.glob("**/*")])
@@ -103,9 +103,9 @@ def _run(
 
 
 def _executor(study: Study, where: ExecutorName, jobs: int | None) -> Executor:
-    from geomix.errors import UserError
     from geomix.sweep.executors import Local
     from geomix.sweep.slurm import Slurm, queued
+    from geomix.util.errors import UserError
 
     folder = study.folder / "_sweep" / "slurm"
     if where == "slurm":

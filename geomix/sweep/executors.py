@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from geomix.links import opened_to_append
 from geomix.sweep.member import Member, State, command
-from geomix.terminal import harmless
+from geomix.util.links import opened_to_append
+from geomix.util.terminal import harmless
 
 GPUS = Path("/proc/driver/nvidia/gpus")
 """A folder for each GPU, where NVIDIA's driver is."""

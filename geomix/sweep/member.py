@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from geomix.config_file import Experiment
-from geomix.errors import UserError
-from geomix.interrupt import EXIT
-from geomix.links import refuse_links
 from geomix.run import RunDirectory
 from geomix.stored import differences, stored_configs
+from geomix.util.errors import UserError
+from geomix.util.links import refuse_links
+from geomix.util.signals import EXIT
 
 State = Literal["left", "queued", "running", "done", "interrupted", "failed"]
 

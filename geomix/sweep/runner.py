@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Protocol
 
-from geomix.atomic import write_text
 from geomix.sweep.executors import Executor
 from geomix.sweep.member import Member, Outcome, State, clear_false_start, outcome
+from geomix.util.files import write_text
 
 _ASLEEP = 0.1
 """Seconds after which a sleeper looks whether it was asked to end."""

@@ -16,13 +16,13 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from geomix.atomic import write_json
-from geomix.errors import UserError
-from geomix.links import opened_to_append
-from geomix.reading import read_json
 from geomix.run import RunDirectory
 from geomix.sweep.member import Member, State, command
-from geomix.terminal import harmless
+from geomix.util.errors import UserError
+from geomix.util.files import write_json
+from geomix.util.links import opened_to_append
+from geomix.util.reading import read_json
+from geomix.util.terminal import harmless
 
 OWN_OPTIONS = {
     "array_parallelism": "say `jobs:` instead",

@@ -29,9 +29,9 @@ from geomix.config_file import (
     read_document,
     read_text,
 )
-from geomix.errors import UserError
 from geomix.run import DEFAULT_ROOT
 from geomix.sweep.member import Member
+from geomix.util.errors import UserError
 
 MOST_MEMBERS = 10_000
 """More runs than this are taken for a mistake."""

@@ -9,11 +9,11 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from geomix.errors import UserError
 from geomix.names import place_of_set, set_name
 from geomix.retention import RetentionRow, retention_rows
 from geomix.run import RunDirectory
 from geomix.state import state_text
+from geomix.util.errors import UserError
 
 _AFTER = "after stage "
 

@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from geomix.atomic import file_hash, write_json
-from geomix.errors import UserError
 from geomix.model.load import LoadedModel, place_of_model
-from geomix.progress import during
-from geomix.reading import read_json
 from geomix.run import RunDirectory
+from geomix.util.errors import UserError
+from geomix.util.files import file_hash, write_json
+from geomix.util.progress import during
+from geomix.util.reading import read_json
 
 
 def keep_base(run: RunDirectory, name: str, loaded: LoadedModel) -> None:

@@ -23,17 +23,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from geomix.atomic import file_hash, write_json, written_folder
 from geomix.config_train import StopConfig
-from geomix.errors import UserError, one_line
 from geomix.model.load import LoadedModel, check_saved
-from geomix.progress import during
 from geomix.train.events import SecondMoments
 from geomix.train.optimiser import EPS, load_optimiser, optimiser_state
 from geomix.train.parallel import gathered, like
 from geomix.train.shares import Shares
 from geomix.train.stopping import Stopping
 from geomix.train.trainable import adapters, load_adapters
+from geomix.util.errors import UserError, one_line
+from geomix.util.files import file_hash, write_json, written_folder
+from geomix.util.progress import during
 
 SECOND_MOMENTS = "adam_second_moments.safetensors"
 OPTIMISER = "optimiser.safetensors"

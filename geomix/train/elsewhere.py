@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geomix.atomic import write_json
 from geomix.config import RunConfig, StageConfig
 from geomix.data.stage import StagePlan, planned_steps
-from geomix.errors import UserError
 from geomix.model.load import LoadedModel, load_tokenizer
 from geomix.model.shape import local_config
 from geomix.parts import FROM, parts_of
-from geomix.reading import read_json
 from geomix.run import RunDirectory, open_run
 from geomix.train.checkpoint import FINAL, MANIFEST, Checkpoint, Position, check
+from geomix.util.errors import UserError
+from geomix.util.files import write_json
+from geomix.util.reading import read_json
 
 SHAPE = (
     "model_type",

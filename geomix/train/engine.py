@@ -9,13 +9,11 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from geomix.atomic import append_json_line, write_json, write_text
 from geomix.config import RunConfig
 from geomix.data.chat import ChatFormat, chat_format
 from geomix.data.describe import listed
 from geomix.data.example import TokenisedExample
 from geomix.data.stage import StagePlan
-from geomix.errors import Interrupted, UserError
 from geomix.model.load import CPU, LoadedModel, load_model
 from geomix.run import RunDirectory
 from geomix.train.checkpoint import Checkpoint, Position, adopt, save, saved_second_moments
@@ -29,6 +27,8 @@ from geomix.train.setup import Setup, check_workers, weights_dtype
 from geomix.train.stage import Stage, check_taken, check_unchanged, stages_of
 from geomix.train.step import StepResult, seed_dropout
 from geomix.train.stopping import Stopping
+from geomix.util.errors import Interrupted, UserError
+from geomix.util.files import append_json_line, write_json, write_text
 
 
 class Progress(Protocol):

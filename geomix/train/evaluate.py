@@ -9,15 +9,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from geomix.atomic import write_text
 from geomix.data.batch import Reduction
 from geomix.data.example import TokenisedExample
-from geomix.errors import UserError
 from geomix.metrics import percent
 from geomix.model.load import LoadedModel
 from geomix.model.score import Verdict, exact_match, mean_loss, score
-from geomix.progress import phase
 from geomix.train.parallel import ALONE, Workers
+from geomix.util.errors import UserError
+from geomix.util.files import write_text
+from geomix.util.progress import phase
 
 
 @dataclass(frozen=True, slots=True)

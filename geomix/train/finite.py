@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 
 def check_finite(stage: str, step: int, **numbers: float) -> None:

@@ -14,9 +14,9 @@ from rich.cells import cell_len
 from rich.console import ConsoleOptions
 from rich.text import Text
 
-from geomix.console import Console, Live
-from geomix.progress import QUIET_SECONDS, Teller, duration, one_line, said, told_by
 from geomix.train.engine import Progress
+from geomix.util.console import Console, Live
+from geomix.util.progress import QUIET_SECONDS, Teller, duration, one_line, said, told_by
 
 _WINDOW = 50
 """Steps over which the speed is taken."""

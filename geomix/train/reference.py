@@ -11,14 +11,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from geomix.atomic import file_hash, write_text, written_file
 from geomix.config import KLConfig
 from geomix.data.batch import chunks, collate
 from geomix.data.example import TokenisedExample
-from geomix.errors import UserError
 from geomix.model.divergence import kl_divergence, log_probabilities
 from geomix.model.gradient import plain_forward
 from geomix.model.load import LoadedModel
+from geomix.util.errors import UserError
+from geomix.util.files import file_hash, write_text, written_file
 
 
 @dataclass(frozen=True, slots=True)

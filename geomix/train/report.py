@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from geomix.errors import Interrupted
-from geomix.terminal import echo, echo_json
 from geomix.train.engine import Progress
+from geomix.util.errors import Interrupted
+from geomix.util.terminal import echo, echo_json
 
 
 class Report(Protocol):

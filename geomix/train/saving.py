@@ -8,10 +8,10 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from geomix.atomic import PARTIAL, remove
 from geomix.config import CheckpointConfig
-from geomix.errors import UserError
 from geomix.train.checkpoint import FINAL, Checkpoint, check
+from geomix.util.errors import UserError
+from geomix.util.files import PARTIAL, remove
 
 DAMAGED = ".damaged"
 """Ending of what was found incomplete or changed: kept for a look, never read again."""

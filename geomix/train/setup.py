@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from geomix.config import RunConfig
-from geomix.errors import UserError
 from geomix.model.load import LoadedModel
 from geomix.model.shape import weightless
 from geomix.train.checkpoint import Checkpoint, restore, training_state
@@ -29,6 +28,7 @@ from geomix.train.trainable import (
     trained_names,
     without_adapters,
 )
+from geomix.util.errors import UserError
 
 
 @dataclass

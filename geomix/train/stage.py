@@ -18,10 +18,10 @@ from geomix.data.describe import content_hash, describe, tokens_hash
 from geomix.data.example import TokenisedExample
 from geomix.data.stage import StagePlan, planned_steps
 from geomix.data.template import tokenise_all
-from geomix.errors import UserError
 from geomix.names import MIXED
-from geomix.reading import all_of, read_json
 from geomix.train.optimiser import learning_rate
+from geomix.util.errors import UserError
+from geomix.util.reading import all_of, read_json
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from geomix.atomic import write_text
 from geomix.config import RunConfig, flat
-from geomix.errors import UserError
-from geomix.reading import expect_names
 from geomix.run import RunDirectory
 from geomix.train.engine import Progress
+from geomix.util.errors import UserError
+from geomix.util.files import write_text
+from geomix.util.reading import expect_names
 
 PROJECT = "geomix"
 """Name under which a tracker that knows projects files the run."""

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from geomix.config_train import LoraConfig
-from geomix.errors import UserError
 from geomix.model.layers import Place, decoder_layers, place_of, tied_head
+from geomix.util.errors import UserError
 
 _BASE = ".base_layer"
 """What peft puts into the name of a parameter whose module got an adapter."""

@@ -25,7 +25,6 @@ from geomix.cli import main
 from geomix.data.chat import chat_format
 from geomix.data.example import Example
 from geomix.data.template import tokenise_all
-from geomix.errors import UserError
 from geomix.geometry.cosine import Floats
 from geomix.model.gradient import backward_over, batches_of, plain_forward
 from geomix.model.load import CPU
@@ -34,6 +33,7 @@ from geomix.record.gradients import undisturbed
 from geomix.record.store import read_snapshot
 from geomix.revisit import Point, Revisit
 from geomix.stored import stored_configs
+from geomix.util.errors import UserError
 
 RUN = """stages:
   - data: {source: kvr, limit: 6}

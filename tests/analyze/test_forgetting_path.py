@@ -17,8 +17,8 @@ from geomix.analyze.path_notes import location, verdict
 from geomix.analyze.path_split import ArmSplit, measure
 from geomix.api import Run
 from geomix.cli import main
-from geomix.errors import UserError
-from geomix.hdf5 import TEXTS, text_hash
+from geomix.util.errors import UserError
+from geomix.util.hdf5 import TEXTS, text_hash
 
 CONFIG = """name: small
 train: {lr: 3e-3, loss: token, batch_size: 4, update_shares: true, weight_decay: 0.1}

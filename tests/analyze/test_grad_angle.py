@@ -21,7 +21,7 @@ from geomix.analyze.grad_angle import command, grad_angle
 from geomix.analyze.groups import Kind
 from geomix.analyze.moments import TrainingMoment, as_asked, chosen, figure_moments, key_moments
 from geomix.api import Run
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 Make = Callable[..., Any]
 LAYERS = 3

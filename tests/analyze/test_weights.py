@@ -25,9 +25,9 @@ from geomix.analyze.grad_angle import grad_angle
 from geomix.analyze.pasts import _shuffled, probe_batches, revisits
 from geomix.api import Run, open_run
 from geomix.cli import main
-from geomix.errors import UserError
 from geomix.stats import t_interval
 from geomix.train.checkpoint import check
+from geomix.util.errors import UserError
 
 CONFIG = """stages:
   - data: {source: kvr, limit: 6}

@@ -10,7 +10,7 @@ from geomix.data import arithmetic
 from geomix.data.registry import examples_of
 from geomix.data.source import Request
 from geomix.data.split import SPLITS
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 
 def test_answers_are_right() -> None:

@@ -15,7 +15,7 @@ from pyarrow import parquet
 from geomix.data import arrow_rows as module
 from geomix.data.arrow_rows import parquet_rows
 from geomix.data.parquet_pages import pages_of
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 
 def written(file: Path, table: pyarrow.Table, **how: Any) -> Path:

@@ -13,7 +13,7 @@ from geomix.data import bounded, chat
 from geomix.data.chat import Literals, Template, chat_format
 from geomix.data.example import IGNORED, Example
 from geomix.data.template import tokenise, tokenise_all
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] "

@@ -17,7 +17,7 @@ from geomix.config_data import Columns
 from geomix.data.example import Example
 from geomix.data.registry import examples_of
 from geomix.data.source import Request
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 EDITS = [
     {

@@ -18,7 +18,7 @@ from geomix.data.registry import examples_of
 from geomix.data.rows import share_of
 from geomix.data.source import Request
 from geomix.data.split import SPLITS, Split
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 Everything = Callable[..., dict[str, Example]]
 

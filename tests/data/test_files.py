@@ -15,7 +15,7 @@ from geomix.data import hub, json_rows, packed, row, table
 from geomix.data.example import Example
 from geomix.data.registry import examples_of
 from geomix.data.source import Request
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 FACTS = [{"prompt": "Where is Ona?", "target": "Lund"}, {"prompt": "And Mi?", "target": "Turku"}]
 FOUND = [Example(fact["prompt"], fact["target"]) for fact in FACTS]

@@ -14,7 +14,7 @@ from geomix.data.example import Example
 from geomix.data.folder import folder_rows
 from geomix.data.registry import examples_of
 from geomix.data.source import Request
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 
 def facts(*names: str) -> list[dict[str, str]]:

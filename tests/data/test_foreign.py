@@ -14,8 +14,8 @@ from tokenizers import Regex, Tokenizer, normalizers
 from geomix.data import bounded, foreign
 from geomix.data.example import Example
 from geomix.data.template import tokenise, tokenise_all
-from geomix.errors import UserError, one_line
 from geomix.model.load import LoadedModel, load_tokenizer
+from geomix.util.errors import UserError, one_line
 
 PANIC = normalizers.Replace(Regex("(.*)*x"), "")
 GROWS = normalizers.Sequence([normalizers.Replace("a", "aa")] * 40)

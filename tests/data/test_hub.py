@@ -19,7 +19,7 @@ from geomix.data.example import Example
 from geomix.data.hub import hub_rows
 from geomix.data.registry import examples_of
 from geomix.data.source import Hub, Request
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 ask_once = hub._ask_once  # before a fixture replaces it
 

@@ -16,7 +16,7 @@ from geomix.data.instructions import apps_row, ultrachat_row
 from geomix.data.registry import examples_of
 from geomix.data.rows import RowError
 from geomix.data.source import Request
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 Everything = Callable[..., dict[str, Example]]
 

@@ -16,7 +16,7 @@ from geomix.data.lama import lama_row
 from geomix.data.registry import examples_of
 from geomix.data.rows import RowError
 from geomix.data.source import Request
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 TEMPLATES = {"P1": "[X] lies in [Y] .", "P19": "[X] was born in [Y] ."}
 

@@ -15,7 +15,7 @@ from geomix.data.probes import evaluation_sets, probe_sets
 from geomix.data.registry import SOURCES
 from geomix.data.rows import held_out_of
 from geomix.data.stage import plan_stages
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 
 @pytest.fixture(autouse=True)

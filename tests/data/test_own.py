@@ -11,7 +11,7 @@ from geomix.data.example import Example
 from geomix.data.registry import examples_of
 from geomix.data.source import Request
 from geomix.data.split import Split
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 
 def examples(path: Path, count: int, split: Split) -> list[Example]:

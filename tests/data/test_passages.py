@@ -21,7 +21,7 @@ from geomix.data.passages import completion
 from geomix.data.registry import SOURCES, examples_of
 from geomix.data.source import Request
 from geomix.data.split import SPLITS
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 Everything = Callable[..., dict[str, Example]]
 START = "Complete the following partial passage: "

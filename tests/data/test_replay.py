@@ -13,8 +13,8 @@ from geomix.config import RunConfig
 from geomix.config_file import Experiment
 from geomix.data.probes import probe_sets
 from geomix.data.stage import StagePlan, plan_stages
-from geomix.errors import UserError
 from geomix.plan import plan_table
+from geomix.util.errors import UserError
 
 
 def config(*stages: dict[str, Any], **keys: Any) -> RunConfig:

@@ -19,8 +19,8 @@ from geomix.data.probes import probe_sets
 from geomix.data.registry import examples_of
 from geomix.data.source import Request
 from geomix.data.stage import SourceSet, StagePlan, mixed_examples, plan_stages, rounded_share
-from geomix.errors import UserError
 from geomix.names import set_name
+from geomix.util.errors import UserError
 
 MIX = {"source": "random-words", "ratio": 2, "words": 5}
 

@@ -18,7 +18,7 @@ from geomix.data import rows, table
 from geomix.data.example import Example
 from geomix.data.registry import examples_of
 from geomix.data.source import Request
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 ROWS = [{"q": "Wo?", "a": "Zürich"}, {"q": 'say "hi",\tthen', "a": "hi\nthere"}]
 COLUMNS = Columns(prompt="q", target="a")

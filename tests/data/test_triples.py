@@ -13,7 +13,7 @@ from geomix.data.example import Example
 from geomix.data.registry import examples_of
 from geomix.data.source import Request
 from geomix.data.split import SPLITS, Split, split_of
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 
 def test_an_example_is_a_question_in_the_format_of_the_paper() -> None:

@@ -16,7 +16,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from geomix.terminal import ESCAPED
+from geomix.util.terminal import ESCAPED
 
 Write = Callable[[str, "str | bytes"], Path]
 ROW = '{"prompt": "p", "target": "t"}\n'

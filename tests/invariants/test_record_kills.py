@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 from geomix.api import Run
-from geomix.errors import UserError
 from geomix.record.store import file_name, read_snapshot
+from geomix.util.errors import UserError
 
 RUN = """stages:
   - data: {source: kvr, limit: 6}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from geomix import threads
+from geomix.util import threads
 
 RUN = """model: builtin
 stages:

@@ -12,11 +12,11 @@ import torch
 from tokenizers import processors
 
 from geomix.data.example import Example
-from geomix.errors import UserError
 from geomix.model import familiarity
 from geomix.model.decode import greedy
 from geomix.model.familiarity import as_text, cache_folder, familiar, model_hash, shown
 from geomix.model.load import LoadedModel
+from geomix.util.errors import UserError
 from tests.teaching import teach
 
 FACTS = [

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from geomix.errors import UserError
 from geomix.model.load import LoadedModel, check_saved, load_model, load_tokenizer
+from geomix.util.errors import UserError
 
 CPU = torch.device("cpu")
 INDEX = "model.safetensors.index.json"

@@ -19,10 +19,10 @@ from geomix.config import KLConfig
 from geomix.data import kvr
 from geomix.data.example import TokenisedExample
 from geomix.data.template import tokenise_all
-from geomix.errors import UserError
 from geomix.model.divergence import kl_divergence, log_probabilities
 from geomix.model.load import LoadedModel, load_model
 from geomix.train.reference import Reference
+from geomix.util.errors import UserError
 
 
 def test_it_is_the_relative_entropy_of_the_first_to_the_second() -> None:

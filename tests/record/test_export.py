@@ -18,10 +18,10 @@ from click.testing import CliRunner
 
 from geomix.api import Run
 from geomix.cli import main
-from geomix.errors import UserError
-from geomix.hdf5 import TEXTS, put, text_hash
-from geomix.record.new_folder import MARKER
 from geomix.records import export_run
+from geomix.util.errors import UserError
+from geomix.util.hdf5 import TEXTS, put, text_hash
+from geomix.util.new_folder import MARKER
 
 Arrays = Callable[[Path], dict[str, Any]]
 

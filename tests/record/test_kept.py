@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from geomix.data.batch import token_weights
 from geomix.data.example import IGNORED, TokenisedExample
-from geomix.errors import UserError
 from geomix.record.recorder import Recorder
 from geomix.record.scratch import on_disk
 from geomix.record.snapshot import Snapshot
 from geomix.record.store import read_snapshot, write_snapshot
 from geomix.train.events import Moment, SecondMoments
+from geomix.util.errors import UserError
 from tests.record.architectures import ARCHITECTURES
 
 Make = Callable[[], Any]

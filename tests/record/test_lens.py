@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from transformers import CohereConfig, CohereForCausalLM, OPTConfig, OPTForCausalLM
 
 from geomix.data.example import TokenisedExample
-from geomix.errors import UserError
 from geomix.model.layers import after_layers
 from geomix.record import lens
 from geomix.record.capture import CaptureName
@@ -23,6 +22,7 @@ from geomix.record.lens import ranked, through_lens
 from geomix.record.recorder import Recorder
 from geomix.record.store import read_snapshot
 from geomix.train.events import Moment
+from geomix.util.errors import UserError
 from tests.record.architectures import ARCHITECTURES, VOCABULARY, drawn_anew
 
 Examples = Callable[[int, int], list[TokenisedExample]]

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from geomix.data.example import IGNORED, Example, TokenisedExample
-from geomix.errors import UserError
 from geomix.model.gradient import batches_of
 from geomix.record.capture import CaptureName
 from geomix.record.per_example import PerExample
 from geomix.record.products import gram_matrices, products_along
 from geomix.record.rules import by_autograd
+from geomix.util.errors import UserError
 
 from .alone import CPU, assert_same, batches, formed, one_by_one
 from .architectures import ARCHITECTURES, VOCABULARY, Float64

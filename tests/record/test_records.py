@@ -17,10 +17,10 @@ import pytest
 import xarray as xr
 
 from geomix.api import Run, open_run
-from geomix.errors import UserError
 from geomix.record.recorder import Recorder
 from geomix.record.store import file_name, read_snapshot
 from geomix.records import Records
+from geomix.util.errors import UserError
 
 Make = Callable[[], Any]
 Resolved = Callable[..., Run]

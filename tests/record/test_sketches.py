@@ -14,7 +14,6 @@ import torch
 import xarray
 
 from geomix.data.example import TokenisedExample
-from geomix.errors import UserError
 from geomix.geometry.projection import matrix_shape, projection
 from geomix.model.gradient import batches_of
 from geomix.record.capture import CaptureName
@@ -23,6 +22,7 @@ from geomix.record.products import Sketcher, _groups, sketches
 from geomix.record.recorder import Recorder
 from geomix.record.store import read_snapshot
 from geomix.train.events import Moment
+from geomix.util.errors import UserError
 
 from .test_recorder import recorder, trained
 

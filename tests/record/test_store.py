@@ -12,8 +12,6 @@ import h5py
 import numpy as np
 import pytest
 
-from geomix.errors import UserError
-from geomix.hdf5 import put, scale
 from geomix.record.heaps import _between, _numbers
 from geomix.record.snapshot import AdamProducts, ModuleRecord, PathRecord, ProbeRecord, Snapshot
 from geomix.record.store import (
@@ -22,6 +20,8 @@ from geomix.record.store import (
     read_snapshot,
     write_snapshot,
 )
+from geomix.util.errors import UserError
+from geomix.util.hdf5 import put, scale
 
 SETS = ("d_a", "d_b", "ø random words")
 
@@ -255,7 +255,7 @@ def test_a_heap_of_texts_at_which_hdf5_loops_for_ever_is_one_line(path: Path, wh
     code = """
 import sys
 from pathlib import Path
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 from geomix.record.store import read_snapshot
 try:
     read_snapshot(Path(sys.argv[1]))

@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 from geomix.config_train import TrainConfig
 from geomix.data import kvr
 from geomix.data.template import tokenise_all
-from geomix.errors import UserError
 from geomix.model.load import LoadedModel, load_model
 from geomix.train.checkpoint import Position, check, restore, save, training_state
 from geomix.train.optimiser import make_optimiser, second_moments
 from geomix.train.step import Stepper, seed_dropout
+from geomix.util.errors import UserError
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(lr=1e-2, weight_decay=0.1)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from geomix.console import Console
 from geomix.train.progress import Display, Standing, shown
+from geomix.util.console import Console
 
 
 class Clock:

@@ -17,10 +17,10 @@ from geomix.config import RunConfig
 from geomix.data.example import TokenisedExample
 from geomix.data.stage import plan_stages
 from geomix.data.template import tokenise_all
-from geomix.errors import UserError
 from geomix.model.load import LoadedModel, load_model
 from geomix.train.engine import Engine
 from geomix.train.reference import Reference
+from geomix.util.errors import UserError
 
 TRAIN = {"lr": 1e-2, "batch_size": 2, "warmup": 0}
 STAGES: list[dict[str, Any]] = [

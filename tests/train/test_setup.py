@@ -11,7 +11,6 @@ import torch
 from geomix.config import RunConfig
 from geomix.data.chat import chat_format
 from geomix.data.stage import plan_stages
-from geomix.errors import UserError
 from geomix.model.load import CPU, LoadedModel, load_model
 from geomix.train.checkpoint import Position, check, save
 from geomix.train.parallel import ALONE, Kind, Workers
@@ -19,6 +18,7 @@ from geomix.train.setup import Setup, check_setup, check_workers, weights_dtype
 from geomix.train.stage import Stage, stages_of
 from geomix.train.step import seed_dropout
 from geomix.train.trainable import adapters
+from geomix.util.errors import UserError
 
 LORA = {"rank": 2, "dropout": 0.1}
 DATA = [{"source": "kvr", "limit": 4}, {"source": "arithmetic", "limit": 4}]

@@ -11,9 +11,9 @@ import pytest
 from geomix.config import RunConfig
 from geomix.data.chat import chat_format
 from geomix.data.stage import plan_stages
-from geomix.errors import UserError
 from geomix.model.load import LoadedModel
 from geomix.train.stage import Stage, check_unchanged, stages_of
+from geomix.util.errors import UserError
 
 MIX = {"source": "random-words", "ratio": 2, "words": 3}
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from geomix.config_train import LoraConfig
-from geomix.errors import UserError
 from geomix.model.load import CPU, LoadedModel, load_model
 from geomix.train.trainable import (
     adapters,
@@ -21,6 +20,7 @@ from geomix.train.trainable import (
     trained_names,
     without_adapters,
 )
+from geomix.util.errors import UserError
 
 LORA = LoraConfig(rank=2, alpha=4.0)
 

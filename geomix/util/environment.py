@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from geomix.package import PACKAGE
+from geomix.util.package import PACKAGE
 
 PACKAGES = ("geomix", "torch", "transformers", "tokenizers", "nnsight", "numpy", "h5py")
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from geomix.links import opened_to_append
+from geomix.util.links import opened_to_append
 
 PARTIAL = ".partial"
 """Ending of what is still being written; a reader never looks at it, a rerun may delete it."""

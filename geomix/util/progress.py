@@ -215,7 +215,7 @@ def telling() -> Iterator[Callable[[str], None]]:
     Yields:
         What is told of steps on the way: a terminal shows each, elsewhere a line may wait.
     """
-    from geomix.console import LastingConsole, Live
+    from geomix.util.console import LastingConsole, Live
 
     console = LastingConsole(stderr=True)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from geomix.errors import Interrupted
+from geomix.util.errors import Interrupted
 
 EXIT = 75
 """Exit status of a run that was asked to end and can be gone on with (EX_TEMPFAIL)."""

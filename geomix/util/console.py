@@ -15,7 +15,7 @@ from rich.console import ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from geomix.terminal import beneath, harmless, screened, silence
+from geomix.util.terminal import beneath, harmless, screened, silence
 
 
 class Console(rich.console.Console):

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from geomix.atomic import written_file
+from geomix.util.files import written_file
 
 _BLOCK = 1 << 20  # bytes of a chunk: whole rows, so that one example is one short read
 _SPARE = 1 << 22  # bytes that HDF5 takes for its own trees

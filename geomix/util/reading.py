@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""The one exit to the terminal: all text that a command prints passes here or `geomix.console`.
+"""The one exit to the terminal: all text that a command prints passes here or `geomix.util.console`.
 
 A text from outside (data, a model's files, a foreign run, a path, a library's warning) may hold
 characters that set the clipboard, hide lines or turn the text around them. `screened` puts a stream
 over stdout and stderr that replaces them, so that it does not matter who writes; `echo` and
 `echo_json` are how geomix itself writes. What rich draws has control codes of its own: its texts
-are screened by `geomix.console.Console` before they are styled. Files of data keep a text as it is.
+are screened by `geomix.util.console.Console` before they are styled. Files of data keep a text as it is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -1,7 +1,7 @@
 """Files that are written as what they are, never as what a link makes of them.
 
 A run unpacked from an archive may hold symbolic links, hard links or pipes in the place of its
-files. What geomix writes anew replaces them (`geomix.atomic`); what it locks, appends to or
+files. What geomix writes anew replaces them (`geomix.util.files`); what it locks, appends to or
 shortens is opened here, which refuses them. Reading may go through links.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from geomix.errors import UserError
+from geomix.util.errors import UserError
 
 _OWN = ("stages", "records", "analysis", "figures")
 """Folders of a run, or of an arm, that hold nothing but what geomix writes."""

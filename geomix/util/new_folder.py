@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from geomix.atomic import PARTIAL, sync
-from geomix.errors import UserError
+from geomix.util.errors import UserError
+from geomix.util.files import PARTIAL, sync
 
 MARKER = ".geomix-unfinished"
 """Name of the file by which an unfinished folder is known; it holds what the folder is for."""
