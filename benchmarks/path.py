@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomix.api import Run
-from geomix.geometry.path import path_change
+from geomix.measures.line_integral import path_change
 from geomix.record.snapshot import Snapshot
 from geomix.record.store import read_snapshot
 

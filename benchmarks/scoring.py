@@ -20,7 +20,7 @@ from geomix.data import kvr, words
 from geomix.data.batch import chunks, collate, token_weights
 from geomix.data.example import Example, TokenisedExample
 from geomix.data.template import tokenise_all
-from geomix.metrics import exact
+from geomix.measures.text import exact
 from geomix.model.gradient import plain_forward
 from geomix.model.load import LoadedModel, load_model, quiet_libraries
 from geomix.model.loss import all_correct, weighted_loss

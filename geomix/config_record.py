@@ -35,7 +35,7 @@ class SketchConfig(Strict):
     """Random projections of every probe example's gradient, one for each parameter tensor.
 
     Inner products of sketches are unbiased for those of the gradients; their variance is in
-    `geomix.geometry.projection`.
+    `geomix.measures.sketch`.
     """
 
     entries: Annotated[Count, Field(le=1 << 16), AfterValidator(_square)] = 64

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geomix.metrics import (
+from geomix.measures.text import (
     common_subsequence,
     exact,
     final_number,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from geomix.stats import t_interval
+from geomix.measures.intervals import t_interval
 
 
 def test_against_a_printed_table_of_student_t() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geomix.verdict import verdict
+from geomix.measures.verdict import verdict
 
 
 @pytest.mark.parametrize(

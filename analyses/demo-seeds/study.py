@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from geomix.api import Run, open_run
-from geomix.stats import t_interval
+from geomix.measures.intervals import t_interval
 
 HERE = Path(__file__).resolve().parent
 TABLE = HERE / "retention.csv"

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import false_discovery_control, ttest_1samp
 
-from geomix.stats import t_interval
-from geomix.verdict import verdict
+from geomix.measures.intervals import t_interval
+from geomix.measures.verdict import verdict
 
 LEVEL = 1 - 0.05 / 3
 """Of the intervals: each claim is tested on three D_B."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from geomix.analyze.angles import ArmAngles, GradAngle
 from geomix.analyze.contrasts import contrasts, secant_rows
-from geomix.geometry.cosine import cosines, norms
+from geomix.measures.cosine import cosines, norms
 from geomix.util.files import write_json
 from geomix.util.hdf5 import put, scale, written_hdf5
 

@@ -10,8 +10,8 @@ import numpy as np
 from geomix.analyze.angles import ArmAngles, GradAngle, told
 from geomix.analyze.contrasts import ENOUGH, Contrast, contrasts
 from geomix.analyze.directions import HELD_OUT, SHUFFLED, UPDATE
-from geomix.geometry.cosine import norms
-from geomix.stats import over_seeds
+from geomix.measures.cosine import norms
+from geomix.measures.intervals import over_seeds
 
 ONE_SEED = "One seed: no interval over seeds; nothing is claimed beyond this run."
 

@@ -14,8 +14,8 @@ from geomix.analyze.angles import WHOLE, ArmAngles, GradAngle
 from geomix.analyze.contrasts import secant_rows
 from geomix.analyze.directions import HELD_OUT, SHUFFLED, UPDATE
 from geomix.analyze.moments import key_moments
-from geomix.geometry.cosine import Floats, cosines, norms
-from geomix.stats import over_seeds
+from geomix.measures.cosine import Floats, cosines, norms
+from geomix.measures.intervals import over_seeds
 
 MOST_GROUPS = 40
 """More groups than this are cut to those that carry the largest |g_A·g_B|; the files hold all."""

@@ -17,8 +17,8 @@ from geomix.analyze.directions import HELD_OUT, rank
 from geomix.analyze.groups import Kind, Layout, grouped
 from geomix.analyze.moments import TrainingMoment
 from geomix.analyze.replicates import together
-from geomix.geometry.cosine import Floats, cosines, group_inner_products, norms
-from geomix.stats import over_seeds
+from geomix.measures.cosine import Floats, cosines, group_inner_products, norms
+from geomix.measures.intervals import over_seeds
 
 WHOLE = "all"
 """The group of all parameters: the whole model."""

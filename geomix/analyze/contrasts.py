@@ -11,8 +11,8 @@ import numpy as np
 from geomix.analyze.angles import UNDETERMINED, WHOLE, ArmAngles, GradAngle
 from geomix.analyze.directions import HELD_OUT, UPDATE
 from geomix.analyze.groups import grouped
-from geomix.geometry.cosine import Floats
-from geomix.stats import over_seeds
+from geomix.measures.cosine import Floats
+from geomix.measures.intervals import over_seeds
 
 ENOUGH = 10
 """Paired seeds that a verdict needs: with five, no test by signs can ever be significant."""

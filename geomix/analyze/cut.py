@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from geomix.analyze.groups import Layout
-from geomix.geometry.heads import Piece, head_pieces
+from geomix.measures.heads import Piece, head_pieces
 from geomix.model.layers import decoder_layers, place_of, tied_head
 from geomix.record.gradients import adam_metric
 from geomix.train.events import SecondMoments

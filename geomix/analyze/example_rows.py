@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from geomix.analyze.examples import ExampleGeometry
-from geomix.geometry.examples import (
+from geomix.measures.example_gram import (
     by_conflict,
     conflicts,
     cosine_with_set,
@@ -24,8 +24,8 @@ from geomix.geometry.examples import (
     set_products,
     with_set,
 )
-from geomix.geometry.sampling import reliability, set_cosine
-from geomix.geometry.subspace import (
+from geomix.measures.sampling_error import reliability, set_cosine
+from geomix.measures.subspace import (
     SHARE,
     effective_rank,
     overlap,
@@ -46,7 +46,7 @@ def cosine_rows(found: ExampleGeometry) -> Rows:
     """Every group and pair of sets: the cosine, what it is worth, and whether it can be read.
 
     `measured` is the cosine between the examples that were looked at, `cosine` the estimate for the
-    sets (`geomix.geometry.sampling.set_cosine`), with its 95 % interval over examples.
+    sets (`geomix.measures.sampling_error.set_cosine`), with its 95 % interval over examples.
     """
     inner = set_products(found.gram, found.owners)
     reliable = reliability(found.gram, found.owners, found.sampled)

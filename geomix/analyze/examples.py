@@ -18,7 +18,7 @@ from geomix.analyze.moments import TrainingMoment
 from geomix.analyze.pasts import probe_batches, probe_texts
 from geomix.data.example import Example
 from geomix.data.probes import HELD_OUT
-from geomix.geometry.cosine import Floats
+from geomix.measures.cosine import Floats
 from geomix.record.gradients import trainable_parameters
 from geomix.record.per_example import PerExample
 from geomix.record.products import gram_matrices

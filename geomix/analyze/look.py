@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from geomix.analyze.groups import Layout
 from geomix.analyze.moments import TrainingMoment
-from geomix.geometry.cosine import Floats
+from geomix.measures.cosine import Floats
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from geomix.geometry.path import PathChange, coarser_trapezoid, path_change
+from geomix.measures.line_integral import PathChange, coarser_trapezoid, path_change
 from geomix.record.place import places
 from geomix.record.snapshot import TOTAL, PathRecord, ProbeRecord, Snapshot
 from geomix.record.store import read_snapshot

@@ -15,7 +15,7 @@ from geomix.analyze.angle_notes import number, signed
 from geomix.analyze.angle_sources import Asked, Say
 from geomix.analyze.moments import TrainingMoment, chosen
 from geomix.analyze.unfinished import Unfinished, arm_results
-from geomix.geometry.subspace import SHARE
+from geomix.measures.subspace import SHARE
 from geomix.run import RunDirectory
 from geomix.util.progress import during
 

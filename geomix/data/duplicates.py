@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from geomix.data.example import Example
-from geomix.metrics import normalise, percent
+from geomix.measures.text import normalise, percent
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from transformers import DynamicCache
 
 from geomix.data.batch import Reduction, chunks, collate
 from geomix.data.example import TokenisedExample
-from geomix.metrics import (
+from geomix.measures.text import (
     exact,
     matches_any,
     may_become,

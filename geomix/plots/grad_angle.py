@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from geomix.geometry.cosine import Floats
+from geomix.measures.cosine import Floats
 from geomix.plots.figure import arm_look, new_figure, settle, style
 from geomix.plots.lines import FAINT, MANY, draw_band, draw_line, name_arms
 from geomix.plots.names import (

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from geomix.geometry.cosine import Floats
+from geomix.measures.cosine import Floats
 from geomix.plots.figure import arm_look
 
 FAINT = 0.35

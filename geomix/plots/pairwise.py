@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import FuncNorm
 from matplotlib.figure import Figure
 
-from geomix.geometry.cosine import Floats
+from geomix.measures.cosine import Floats
 from geomix.plots.figure import COLUMN, SIGNED, new_figure, settle, style
 
 _LEAST = 0.05

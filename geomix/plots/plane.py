@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Arc
 from scipy.optimize import isotonic_regression
 
-from geomix.geometry.plane import Plane, in_plane
+from geomix.measures.plane import Plane, in_plane
 from geomix.plots.figure import COLOURS, COLUMN, WIDTH, new_figure, settle, style
 from geomix.plots.names import (
     UPDATE,

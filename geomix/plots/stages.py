@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from geomix.geometry.cosine import Floats
+from geomix.measures.cosine import Floats
 from geomix.plots.figure import arm_look
 from geomix.plots.lines import draw_band, draw_line
 from geomix.plots.names import UPDATE, Row, half_width, is_undetermined

@@ -2,7 +2,7 @@
 
 On the straight line from θ_k to θ_k+1 a loss changes by the integral of g·dθ. Written down are its
 integrand's values at the start, the middle and the end, for every parameter tensor and every part
-of the step, so that Simpson's rule is a sum over the file (`geomix.geometry.path`).
+of the step, so that Simpson's rule is a sum over the file (`geomix.measures.line_integral`).
 
 Memory beside the snapshot's own: the weights of the snapshot before, those of the middle while they
 are looked at, and where the sources' parts are known one copy of the weights for each. With pairs

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from geomix.data.batch import Batch
-from geomix.geometry.factors import Factor, materialised
-from geomix.geometry.projection import matrix_shape
+from geomix.measures.factors import Factor, materialised
+from geomix.measures.sketch import matrix_shape
 from geomix.model.loss import weighted_loss
 from geomix.record.calls import Call
 from geomix.record.capture import CAPTURES, CaptureName

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from geomix.data.batch import Batch
-from geomix.geometry.factors import along, projected
-from geomix.geometry.gram import gram_matrix
-from geomix.geometry.projection import matrix_shape, projection
+from geomix.measures.factors import along, projected
+from geomix.measures.gram import gram_matrix
+from geomix.measures.sketch import matrix_shape, projection
 from geomix.record.calls import Call
 from geomix.record.per_example import Factors, PerExample, exactly
 
@@ -48,7 +48,7 @@ class Sketcher:
 
     Args:
         examples: of the model as it is now.
-        seed: of the projections, see `geomix.geometry.projection.projection`.
+        seed: of the projections, see `geomix.measures.sketch.projection`.
         entries: K, a square.
     """
 

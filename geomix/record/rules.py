@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from geomix.data.batch import Batch
-from geomix.geometry.factors import Factor, Lookup, Outer, Whole
+from geomix.measures.factors import Factor, Lookup, Outer, Whole
 from geomix.record.calls import Call, tensors
 from geomix.record.placement import Placement, answers_of, tokens_of
 

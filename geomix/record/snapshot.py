@@ -33,7 +33,7 @@ class SketchRecord:
     Attributes:
         values: `(N, M, K)` float32, of the gradient of the example's share of the set's mean loss,
             so that the sum over examples is the sketch of the set's gradient; nats per unit.
-        seed: of the projections (`geomix.geometry.projection.projection`).
+        seed: of the projections (`geomix.measures.sketch.projection`).
     """
 
     values: NDArray[np.float32]

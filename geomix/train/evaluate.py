@@ -11,7 +11,7 @@ from typing import Any
 
 from geomix.data.batch import Reduction
 from geomix.data.example import TokenisedExample
-from geomix.metrics import percent
+from geomix.measures.text import percent
 from geomix.model.load import LoadedModel
 from geomix.model.score import Verdict, exact_match, mean_loss, score
 from geomix.train.parallel import ALONE, Workers

@@ -25,7 +25,7 @@ from geomix.cli import main
 from geomix.data.chat import chat_format
 from geomix.data.example import Example
 from geomix.data.template import tokenise_all
-from geomix.geometry.cosine import Floats
+from geomix.measures.cosine import Floats
 from geomix.model.gradient import backward_over, batches_of, plain_forward
 from geomix.model.load import CPU
 from geomix.prepare import prepared_arms

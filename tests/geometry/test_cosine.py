@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from geomix.geometry.cosine import cosines, group_inner_products, norms
+from geomix.measures.cosine import cosines, group_inner_products, norms
 
 
 def gradients(seed: int = 0) -> list[np.ndarray]:

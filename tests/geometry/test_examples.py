@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from geomix.geometry.cosine import Floats
-from geomix.geometry.examples import (
+from geomix.measures.cosine import Floats
+from geomix.measures.example_gram import (
     by_conflict,
     conflicts,
     cosine_with_set,
@@ -20,7 +20,7 @@ from geomix.geometry.examples import (
     set_products,
     with_set,
 )
-from geomix.geometry.sampling import bounds, reliability, set_cosine
+from geomix.measures.sampling_error import bounds, reliability, set_cosine
 
 OWNERS = np.array([0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2])
 

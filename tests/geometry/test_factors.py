@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from geomix.geometry import gram
-from geomix.geometry.factors import (
+from geomix.measures import gram
+from geomix.measures.factors import (
     Factor,
     Lookup,
     Outer,
@@ -18,8 +18,8 @@ from geomix.geometry.factors import (
     materialised,
     projected,
 )
-from geomix.geometry.gram import gram_matrix
-from geomix.geometry.projection import projection
+from geomix.measures.gram import gram_matrix
+from geomix.measures.sketch import projection
 
 O, I = 12, 5  # noqa: E741
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from geomix.geometry.heads import Piece, head_pieces
+from geomix.measures.heads import Piece, head_pieces
 
 SHAPES = {
     "self_attn.q_proj": (12, 12),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from geomix.geometry.path import coarser_trapezoid, moved, path_change
+from geomix.measures.line_integral import coarser_trapezoid, moved, path_change
 
 Array = NDArray[np.float64]
 HESSIAN = np.array([[2.0, 0.7, -0.3], [0.7, 1.0, 0.4], [-0.3, 0.4, 3.0]])

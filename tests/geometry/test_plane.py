@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from geomix.geometry.plane import in_plane
+from geomix.measures.plane import in_plane
 
 
 def gram(vectors: NDArray[np.float64]) -> NDArray[np.float64]:

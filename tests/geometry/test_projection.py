@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from geomix.geometry.projection import (
+from geomix.measures.sketch import (
     Floats,
     Projection,
     inner_product_variance,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.linalg import subspace_angles
 
-from geomix.geometry.cosine import Floats
-from geomix.geometry.subspace import (
+from geomix.measures.cosine import Floats
+from geomix.measures.subspace import (
     effective_rank,
     overlap,
     participation_ratio,

@@ -13,7 +13,7 @@ from geomix.data.batch import collate
 from geomix.data.chat import chat_format
 from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.data.template import tokenise, tokenise_all
-from geomix.metrics import normalise
+from geomix.measures.text import normalise
 from geomix.model.gradient import plain_forward
 from geomix.model.load import LoadedModel, load_model
 from geomix.model.loss import correct_tokens

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from geomix.data.batch import Batch, collate, token_weights
 from geomix.data.example import IGNORED, Example, TokenisedExample
-from geomix.geometry.factors import materialised
-from geomix.geometry.projection import matrix_shape
+from geomix.measures.factors import materialised
+from geomix.measures.sketch import matrix_shape
 from geomix.model.gradient import backward_over, batches_of, plain_forward
 from geomix.record.gradients import trainable_parameters, undisturbed
 from geomix.record.per_example import PerExample

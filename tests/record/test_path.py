@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from geomix.data.batch import token_weights
 from geomix.data.example import IGNORED, TokenisedExample
-from geomix.geometry.path import path_change
+from geomix.measures.line_integral import path_change
 from geomix.model.gradient import backward_over, batches_of, plain_forward
 from geomix.record.recorder import Recorder
 from geomix.record.snapshot import Snapshot

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from geomix.data.batch import Batch
-from geomix.geometry.factors import Whole
-from geomix.geometry.projection import matrix_shape, projection
+from geomix.measures.factors import Whole
+from geomix.measures.sketch import matrix_shape, projection
 from geomix.model.gradient import backward_over, batches_of, plain_forward
 from geomix.model.packing import packs
 from geomix.record.capture import CaptureName

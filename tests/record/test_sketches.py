@@ -14,7 +14,7 @@ import torch
 import xarray
 
 from geomix.data.example import TokenisedExample
-from geomix.geometry.projection import matrix_shape, projection
+from geomix.measures.sketch import matrix_shape, projection
 from geomix.model.gradient import batches_of
 from geomix.record.capture import CaptureName
 from geomix.record.per_example import PerExample

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from geomix.geometry.cosine import Floats
+from geomix.measures.cosine import Floats
 
 Indices = NDArray[np.int64]
 

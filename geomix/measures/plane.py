@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from geomix.geometry.cosine import Floats, cosines
+from geomix.measures.cosine import Floats, cosines
 
 PARALLEL = 1e-6
 """Two directions closer to one line than this, in radians, span no plane that can be told."""

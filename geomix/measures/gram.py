@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from geomix.geometry.factors import (
+from geomix.measures.factors import (
     Factor,
     Lookup,
     Outer,

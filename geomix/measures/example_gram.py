@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from geomix.geometry.cosine import Floats
+from geomix.measures.cosine import Floats
 
 Indices = NDArray[np.int64]
 
@@ -45,7 +45,7 @@ def largest_share(block: Floats) -> Floats:
 def example_cosines(gram: Floats) -> Floats:
     """Cosines between the examples' gradients, `(..., N, N)` in [−1, 1]; nan of a gradient of zero.
 
-    Unlike `geomix.geometry.cosine.cosines` it takes products of single precision, in which two
+    Unlike `geomix.measures.cosine.cosines` it takes products of single precision, in which two
     gradients that are alike come out at more than 1.
 
     Args:

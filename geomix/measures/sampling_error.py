@@ -1,6 +1,6 @@
 """What the cosine of two sets is worth where samples of examples stand for them.
 
-From the Gram matrix of per-example gradients, see `geomix.geometry.examples`.
+From the Gram matrix of per-example gradients, see `geomix.measures.example_gram`.
 Shapes: N examples, s sets, n examples of one set; the leading axes `...` are groups of parameters.
 """
 
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from geomix.geometry.cosine import Floats
-from geomix.geometry.examples import Indices, block_of, members
+from geomix.measures.cosine import Floats
+from geomix.measures.example_gram import Indices, block_of, members
 
 LEAST_BOUND = 0.5
 """A cosine that noise alone keeps under this is undetermined."""
@@ -108,7 +108,7 @@ def set_cosine(
     can be estimated, it covered down to 80 %. No interval from a sample knows of a rare example
     that outweighs the others: of real gradients, samples of 64 of 100 covered 92 to 96 %, one pair
     of sets 85 %, but 75 to 77 % where one example had 86 % of its set's summed squared lengths
-    (`geomix.geometry.examples.largest_share`). In a simulation of that share samples without the
+    (`geomix.measures.example_gram.largest_share`). In a simulation of that share samples without the
     example, which cannot know, covered 45 %, those with it 98 %: a rule on the share within a
     sample would warn of the wrong ones. Where hardly any reliability is left, the few samples that
     look determined do so by luck and cover less: of 16 or 32 down to 63 %.

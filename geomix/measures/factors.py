@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from geomix.geometry.projection import Projection
+from geomix.measures.sketch import Projection
 
 
 @dataclass(frozen=True, slots=True)
