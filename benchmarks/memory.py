@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from geomix.config_train import LoraConfig, TrainConfig
+from geomix.config.training import LoraConfig, TrainConfig
 from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.memory import MicroBatch, memory_of
 from geomix.train.optimiser import make_optimiser

@@ -19,8 +19,9 @@ from typing import Any
 
 import torch
 
-from geomix.config import RunConfig
-from geomix.config_file import PRESETS, load
+from geomix.config.load import PRESETS, load
+from geomix.config.run import RunConfig
+from geomix.config.schedule import snapshots
 from geomix.data.probes import probe_sets
 from geomix.data.registry import SOURCES
 from geomix.data.stage import plan_stages, planned_steps
@@ -28,7 +29,6 @@ from geomix.data.template import tokenise_all
 from geomix.model.gradient import backward_over, batches_of, plain_forward
 from geomix.model.load import LoadedModel, load_model
 from geomix.record.recorder import Recorder
-from geomix.record.schedule import snapshots
 from geomix.train.events import Moment, SecondMoments
 from geomix.train.optimiser import EPS, make_optimiser, second_moments
 from geomix.train.step import Stepper, row_width

@@ -21,7 +21,7 @@ import torch
 from scipy import stats
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from geomix.config_record import RecordConfig
+from geomix.config.recording import RecordConfig
 from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.plots.figure import COLOURS, new_figure, save_figure, settle, style
 from geomix.record.recorder import Recorder

@@ -73,7 +73,7 @@ class Work:
     def __init__(self, job: Job) -> None:
         import torch
 
-        from geomix.config_file import load
+        from geomix.config.load import load
         from geomix.data.registry import SOURCES
         from geomix.data.stage import plan_stages
         from geomix.data.template import tokenise_all

@@ -16,13 +16,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from geomix.arms import arm_of, recorder_of
-from geomix.config import RunConfig
-from geomix.config_document import Document, apply_text
-from geomix.config_file import mistakes_of
+from geomix.config.document import Document, apply_text
+from geomix.config.load import mistakes_of
+from geomix.config.run import RunConfig
+from geomix.config.schedule import Schedule, parse
 from geomix.model.load import default_device
 from geomix.parts import keep_recorded, parts_of, warning
 from geomix.prepare import prepared_arms
-from geomix.record.schedule import Schedule, parse
 from geomix.record.store import file_name, read_snapshot, write_snapshot
 from geomix.revisit import Point, Revisit, Say
 from geomix.run import RunDirectory
@@ -50,7 +50,7 @@ def record_run(
 
     Args:
         run: finished or interrupted.
-        at: which moments, see `geomix.record.schedule.parse`; None takes every checkpoint.
+        at: which moments, see `geomix.config.schedule.parse`; None takes every checkpoint.
         overrides: `record.key=value` texts, laid over the run's own configuration.
         say: is told of each snapshot once it is on disk, and of what is not made.
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from geomix.config import RunConfig
+from geomix.config.run import RunConfig
 from geomix.data.chat import ChatFormat
 from geomix.data.describe import tokens_hash
 from geomix.data.example import Example

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from geomix.config_train import TrainConfig
+from geomix.config.training import TrainConfig
 from geomix.memory import Memory, MicroBatch, Size, memory_of, size_of
 from geomix.model.gradient import takes_positions
 from geomix.model.layers import decoder_layers

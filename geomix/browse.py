@@ -9,12 +9,12 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from geomix.config_data import FILE_SUFFIXES
+from geomix.config.data import FILE_SUFFIXES
+from geomix.config.names import REPLAY
 from geomix.data.example import IGNORED, TokenisedExample
 from geomix.data.foreign import where_of
 from geomix.data.registry import SOURCES, examples_of
 from geomix.data.source import GENERATED, Request, Source
-from geomix.names import REPLAY
 from geomix.util.console import Console
 from geomix.util.errors import one_line
 from geomix.util.terminal import echo_json, harmless

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from geomix.config import RunConfig
-from geomix.config_data import DataConfig, FamiliarConfig, SourceConfig
+from geomix.config.data import DataConfig, FamiliarConfig, SourceConfig
+from geomix.config.run import RunConfig
 from geomix.data.chat import ChatFormat, chat_format
 from geomix.data.example import Example, TokenisedExample
 from geomix.data.probes import shots_of

@@ -131,7 +131,7 @@ def train(
     A run that was killed goes on with --resume RUN; one that was asked to end (SIGTERM, Ctrl-C)
     saves first and exits with status 75.
     """
-    from geomix.config_file import load
+    from geomix.config.load import load
     from geomix.data.registry import SOURCES
 
     if quiet and (as_json or dry_run):
@@ -236,7 +236,7 @@ def config_show(config: Path | None, overrides: tuple[str, ...], arm: str | None
 
     CONFIG is a YAML file or the name of a preset; without it the preset `demo` is taken.
     """
-    from geomix.config_file import load
+    from geomix.config.load import load
     from geomix.configure import show as shown
     from geomix.data.registry import SOURCES
 
@@ -264,6 +264,6 @@ def config_schema() -> None:
 
 def _config_file(given: Path | None) -> Path:
     """The file that CONFIG means: a path, or a preset's name."""
-    from geomix.config_file import PRESETS, config_path
+    from geomix.config.load import PRESETS, config_path
 
     return PRESETS / "demo.yaml" if given is None else config_path(given)

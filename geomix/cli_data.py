@@ -61,7 +61,7 @@ def data_show(
     NAME is a source of `geomix data list`, a file or folder of your own, or a hub id owner/name.
     """
     from geomix.browse import show_source
-    from geomix.config_data import Columns
+    from geomix.config.data import Columns
     from geomix.data.source import Request
 
     columns = Columns(prompt=prompt, target=target, aliases=aliases, subject=subject)
@@ -90,7 +90,7 @@ def data_overlap(
     CONFIG is a YAML file or the name of a preset. A fact stands in a passage where its subject and
     an accepted answer both do, or where they have so many words in a row in common.
     """
-    from geomix.config_file import config_path, load
+    from geomix.config.load import config_path, load
     from geomix.data.registry import SOURCES
     from geomix.overlap import show_overlap
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from geomix.config import RunConfig
-from geomix.config_file import Experiment, load
+from geomix.config.load import Experiment, load
+from geomix.config.run import RunConfig
 from geomix.data.registry import SOURCES
 from geomix.util.errors import UserError
 from geomix.util.terminal import echo_json, harmless

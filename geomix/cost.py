@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from geomix.config_file import Experiment
+from geomix.config.load import Experiment
 from geomix.data.example import Example
 from geomix.data.stage import StagePlan, planned_steps
 from geomix.disk import disk_of

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from geomix.config.schedule import snapshots, steps_to_record
 from geomix.data.example import Example
 from geomix.data.stage import planned_steps
 from geomix.estimate import Arm
 from geomix.memory import Size
-from geomix.record.schedule import snapshots, steps_to_record
 
 _LINE = 210
 """Bytes of a line of `metrics.jsonl`, and of what stands around the texts of a verdict."""

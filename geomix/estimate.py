@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from geomix.base_model import Base, Kind, base_of, groups_in, memory_in, modules_in, size_in
-from geomix.config import RunConfig
-from geomix.config_data import JINJA_SUFFIX
-from geomix.config_train import TrainConfig
+from geomix.config.data import JINJA_SUFFIX
+from geomix.config.run import RunConfig
+from geomix.config.training import TrainConfig
 from geomix.data.batch import with_padding_loss
 from geomix.data.chat import chat_format
 from geomix.data.example import Example, TokenisedExample

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from geomix.arms import Training, arm_of, place_of, resolve
-from geomix.config import RunConfig
-from geomix.config_file import Experiment
+from geomix.config.load import Experiment
+from geomix.config.run import RunConfig
 from geomix.data.chat import moment
 from geomix.data.remarks import remarks
 from geomix.parts import Environment, keep_part, parts_before, warning

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from geomix.names import set_name
+from geomix.config.names import set_name
 from geomix.run import RunDirectory, verdict_file
 
 Matrix = Sequence[Sequence[float]]

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Literal
 
-from geomix.config_file import Experiment
+from geomix.config.load import Experiment
 from geomix.experiment import resume_experiment, run_experiment
 from geomix.model.load import quiet_libraries
 from geomix.run import open_run

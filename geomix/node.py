@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from geomix.config import RunConfig
+from geomix.config.run import RunConfig
 from geomix.estimate import Arm, Packing
 from geomix.memory import Memory
 

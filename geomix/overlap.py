@@ -9,14 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from geomix.browse import plain
-from geomix.config import RunConfig
-from geomix.config_file import Experiment
+from geomix.config.load import Experiment
+from geomix.config.names import MIXED
+from geomix.config.run import RunConfig
 from geomix.data.describe import content_hash
 from geomix.data.example import Example
 from geomix.data.overlap import Match, Overlap, overlap
 from geomix.data.probes import asks_familiarity
 from geomix.data.stage import mixed_examples, plan_stages
-from geomix.names import MIXED
 from geomix.util.console import Console
 from geomix.util.errors import UserError
 from geomix.util.progress import phase, telling

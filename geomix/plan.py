@@ -9,17 +9,17 @@ from typing import Any
 
 from rich.table import Table
 
-from geomix.config import RunConfig
-from geomix.config_file import Experiment
-from geomix.config_train import stop_text
+from geomix.config.load import Experiment
+from geomix.config.names import MIXED, REPLAY
+from geomix.config.run import RunConfig
+from geomix.config.schedule import snapshots
+from geomix.config.training import stop_text
 from geomix.data.example import Example
 from geomix.data.probes import asks_familiarity, evaluation_sets, probe_sets
 from geomix.data.registry import reading_once
 from geomix.data.remarks import remarks
 from geomix.data.stage import SourceSet, StagePlan, plan_stages, planned_steps
 from geomix.data.standin import FACTOID, StandIns, standing_in
-from geomix.names import MIXED, REPLAY
-from geomix.record.schedule import snapshots
 from geomix.util.console import Console
 from geomix.util.errors import Gathered, UserError
 from geomix.util.progress import phase, telling

@@ -9,7 +9,7 @@ from types import MappingProxyType
 import torch
 
 from geomix.choose import chooser
-from geomix.config import RunConfig
+from geomix.config.run import RunConfig
 from geomix.data.chat import ChatFormat, Template
 from geomix.data.example import Example
 from geomix.data.probes import evaluation_sets, probe_sets

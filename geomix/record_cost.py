@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from geomix.config.schedule import snapshots, steps_to_record
 from geomix.data.stage import planned_steps
 from geomix.disk import disk_of
 from geomix.estimate import Arm
-from geomix.record.schedule import snapshots, steps_to_record
 
 
 @dataclass(frozen=True, slots=True)

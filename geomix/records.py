@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from geomix.config.stage_names import stage_title
 from geomix.record.place import Place, places
 from geomix.run import RunDirectory
-from geomix.stage_names import stage_title
 from geomix.util.errors import UserError
 from geomix.util.reading import all_of, expect, read_json
 

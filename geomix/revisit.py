@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from geomix.config import RunConfig
+from geomix.config.run import RunConfig
 from geomix.data.chat import ChatFormat
 from geomix.data.template import tokenise_all
 from geomix.model.load import CPU, LoadedModel, default_device, load_model, load_tokenizer

@@ -13,7 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from geomix.names import place_of_set
+from geomix.config.names import place_of_set
 from geomix.retention import METRICS, Metric, RetentionRow, retention_rows
 from geomix.run import RunDirectory
 from geomix.show_history import history_parts, read_history

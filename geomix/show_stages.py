@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from geomix.config_data import is_own
-from geomix.config_train import StopConfig, TrainConfig, stop_text
+from geomix.config.data import is_own
+from geomix.config.training import StopConfig, TrainConfig, stop_text
 from geomix.run import RunDirectory
 from geomix.state import state_text
 from geomix.util.reading import as_written

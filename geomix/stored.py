@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 
-from geomix.config import RunConfig, flat
+from geomix.config.run import RunConfig, flat
 from geomix.run import RunDirectory
 from geomix.util.errors import UserError
 

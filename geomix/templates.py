@@ -11,8 +11,8 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from geomix.config import RunConfig
-from geomix.config_data import JINJA_SUFFIX
+from geomix.config.data import JINJA_SUFFIX
+from geomix.config.run import RunConfig
 from geomix.data.chat import ChatFormat, Template, chat_format, template_of
 from geomix.run import RunDirectory
 from geomix.train.elsewhere import taken_folders

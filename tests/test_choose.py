@@ -13,8 +13,8 @@ import torch
 
 from geomix.api import Run
 from geomix.choose import chooser
-from geomix.config import RunConfig
-from geomix.config_file import load
+from geomix.config.load import load
+from geomix.config.run import RunConfig
 from geomix.data.probes import evaluation_sets, probe_sets, shots_of
 from geomix.data.stage import plan_stages
 from geomix.experiment import run_experiment

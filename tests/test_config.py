@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from geomix import config as config_module
-from geomix.config import RunConfig
-from geomix.config_data import ReplayConfig
-from geomix.config_file import Experiment, load
+from geomix.config import run as config_module
+from geomix.config.data import ReplayConfig
+from geomix.config.load import Experiment, load
+from geomix.config.run import RunConfig
 from geomix.data.registry import SOURCES
 from geomix.plan import plan_table
 from geomix.util.errors import UserError

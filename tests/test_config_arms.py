@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from geomix.config_file import Experiment, load
+from geomix.config.load import Experiment, load
 from geomix.data.registry import SOURCES
 from geomix.util.errors import UserError
 

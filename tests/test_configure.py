@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 
 from geomix.cli import main
-from geomix.config_file import PRESETS, load
+from geomix.config.load import PRESETS, load
 from geomix.configure import schema, validate
 from geomix.data.registry import SOURCES
 from geomix.util.errors import UserError

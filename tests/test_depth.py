@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from geomix import memory
-from geomix.config_train import LoraConfig
+from geomix.config.training import LoraConfig
 from geomix.depth import SHALLOW, alike, peak, truncate
 from geomix.memory import MicroBatch, memory_of
 from geomix.model.layers import decoder_layers

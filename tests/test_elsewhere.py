@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from geomix.cli import main
-from geomix.config import RunConfig
-from geomix.config_file import load
+from geomix.config.load import load
+from geomix.config.run import RunConfig
 from geomix.cost import cost_of, cost_table
 from geomix.data.registry import SOURCES
 from geomix.experiment import run_experiment

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from geomix.config_file import load
+from geomix.config.load import load
 from geomix.data.registry import SOURCES
 from geomix.experiment import resume_experiment, run_experiment
 from geomix.run import RunDirectory

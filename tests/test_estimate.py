@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 
 from geomix.api import Run
 from geomix.cli import main
-from geomix.config import RunConfig
-from geomix.config_train import LoraConfig, TrainConfig
+from geomix.config.run import RunConfig
+from geomix.config.training import LoraConfig, TrainConfig
 from geomix.cost import amount
 from geomix.data.batch import Batch, collate
 from geomix.data.example import IGNORED, Example, TokenisedExample

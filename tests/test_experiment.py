@@ -18,8 +18,8 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from geomix.api import open_run
-from geomix.config import RunConfig
-from geomix.config_file import load
+from geomix.config.load import load
+from geomix.config.run import RunConfig
 from geomix.data import kvr
 from geomix.data.registry import SOURCES
 from geomix.experiment import run_experiment

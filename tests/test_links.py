@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from geomix.api import Run
 from geomix.cli import main
-from geomix.config import RunConfig
+from geomix.config.run import RunConfig
 from geomix.sweep.board import _place
 from geomix.sweep.member import Member
 from geomix.train.saving import tidy

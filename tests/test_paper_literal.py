@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from geomix.config import Quirk, RunConfig
-from geomix.config_file import load
+from geomix.config.load import load
+from geomix.config.run import Quirk, RunConfig
 from geomix.data.batch import with_padding_loss
 from geomix.data.chat import chat_format
 from geomix.data.example import IGNORED, Example, TokenisedExample

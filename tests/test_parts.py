@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from geomix.afterwards import record_run
-from geomix.config_file import load
+from geomix.config.load import load
 from geomix.data.registry import SOURCES
 from geomix.experiment import resume_experiment, run_experiment
 from geomix.parts import changes, keep_part, keep_recorded, mixture, parts_of

@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from geomix.cli import main
-from geomix.config import RunConfig
-from geomix.config_file import PRESETS, load
+from geomix.config.load import PRESETS, load
+from geomix.config.run import RunConfig
 from geomix.data import hub
 from geomix.data.registry import examples_of
 from geomix.data.rows import SHARES

@@ -8,7 +8,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from geomix.cli import main
-from geomix.config_file import load
+from geomix.config.load import load
 from geomix.data.registry import SOURCES
 from geomix.sweep.study import load_study
 

@@ -14,7 +14,7 @@ from rich.console import Console, RenderableType
 
 from geomix.api import Run
 from geomix.cli import main
-from geomix.config import RunConfig
+from geomix.config.run import RunConfig
 from geomix.retention import METRICS, Metric, RetentionRow, retention_rows
 from geomix.show import retention_table, show_run
 from geomix.util.errors import UserError

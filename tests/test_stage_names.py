@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from geomix.stage_names import stage_index, stage_title, stage_titles
+from geomix.config.stage_names import stage_index, stage_title, stage_titles
 from geomix.util.errors import UserError
 
 NAMES = {0: {"kvr"}, 1: {"facts", "triples"}, 2: {"7"}, 3: {"kvr"}}

@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from geomix.cli import main
-from geomix.config_file import load
+from geomix.config.load import load
 from geomix.data.registry import SOURCES
 from geomix.sweep.board import Board
 from geomix.sweep.executors import Local, member_environment

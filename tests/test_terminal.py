@@ -26,7 +26,7 @@ from rich.text import Text
 
 from geomix.api import Run
 from geomix.cli import _OneLineErrors, main
-from geomix.config import RunConfig
+from geomix.config.run import RunConfig
 from geomix.util.console import Console, Live
 from geomix.util.terminal import ESCAPED, Screened, echo, echo_json, harmless, screened
 

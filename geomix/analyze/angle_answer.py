@@ -22,10 +22,10 @@ from geomix.analyze.answer import (
 from geomix.analyze.contrasts import ENOUGH, contrasts
 from geomix.analyze.directions import HELD_OUT
 from geomix.analyze.moments import TrainingMoment
+from geomix.config.stage_names import stage_title
 from geomix.measures.cosine import norms
 from geomix.measures.intervals import over_seeds
 from geomix.run import RunDirectory
-from geomix.stage_names import stage_title
 
 _START = "θ_0"
 

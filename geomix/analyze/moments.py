@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from geomix.names import checkpoint_name
+from geomix.config.names import checkpoint_name
 from geomix.util.errors import UserError
 
 _MOST_ROWS = 5

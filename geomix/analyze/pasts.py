@@ -14,14 +14,14 @@ from geomix.analyze.cut import Gradient
 from geomix.analyze.directions import SHUFFLED
 from geomix.analyze.moments import TrainingMoment
 from geomix.arms import arm_of
-from geomix.config import RunConfig
-from geomix.config_record import RecordConfig
+from geomix.config.names import MIXED
+from geomix.config.recording import RecordConfig
+from geomix.config.run import RunConfig
 from geomix.data.batch import Batch
 from geomix.data.example import Example, TokenisedExample
 from geomix.data.template import tokenise_all
 from geomix.model.gradient import backward_over, batches_of, plain_forward
 from geomix.model.load import LoadedModel, default_device
-from geomix.names import MIXED
 from geomix.prepare import prepared_arms
 from geomix.record.gradients import take_gradients
 from geomix.revisit import Point, Revisit, points_of

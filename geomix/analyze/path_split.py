@@ -14,11 +14,11 @@ import numpy as np
 from geomix.analyze.groups import By, grouped, same_parameters
 from geomix.analyze.path_record import Floats, RecordedPath, last_stage, read_path
 from geomix.analyze.replicates import check_tokenizers, replicates, seed_of
+from geomix.config.stage_names import stage_title
 from geomix.measures.intervals import t_interval
 from geomix.measures.line_integral import moved
 from geomix.record.snapshot import Snapshot
 from geomix.run import RunDirectory
-from geomix.stage_names import stage_title
 from geomix.util.errors import UserError
 
 WHOLE = "all"

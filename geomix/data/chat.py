@@ -10,7 +10,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from geomix.config_data import JINJA_SUFFIX, known_chat_template
+from geomix.config.data import JINJA_SUFFIX, known_chat_template
 from geomix.data.bounded import answers
 from geomix.util.errors import UserError
 

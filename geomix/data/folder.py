@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-from geomix.config_data import file_suffix, without_suffix
+from geomix.config.data import file_suffix, without_suffix
 from geomix.data.row import Row
 from geomix.data.table import rows
 from geomix.util.errors import UserError

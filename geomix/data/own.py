@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geomix.config_data import Columns, is_path
+from geomix.config.data import Columns, is_path
 from geomix.data.example import Example
 from geomix.data.folder import folder_rows
 from geomix.data.hub import hub_rows

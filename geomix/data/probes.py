@@ -7,8 +7,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from geomix.config import RunConfig
-from geomix.config_data import DataConfig
+from geomix.config.data import DataConfig
+from geomix.config.names import MIXED
+from geomix.config.run import RunConfig
 from geomix.data.example import Example
 from geomix.data.registry import SOURCES, select
 from geomix.data.split import Split
@@ -21,7 +22,6 @@ from geomix.data.stage import (
     seed_of,
     use_all,
 )
-from geomix.names import MIXED
 from geomix.util.errors import Gathered, UserError
 
 HELD_OUT: Split = "held-out"

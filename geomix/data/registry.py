@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import cycle, islice
 from typing import Any, Literal
 
-from geomix.config_data import is_hub_id, is_own, is_path, unknown_source
+from geomix.config.data import is_hub_id, is_own, is_path, unknown_source
 from geomix.data import (
     arithmetic,
     factoids,

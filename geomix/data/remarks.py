@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from geomix.config import RunConfig
-from geomix.config_data import DataConfig, is_own
+from geomix.config.data import DataConfig, is_own
+from geomix.config.run import RunConfig
 from geomix.data.duplicates import duplicates_in
 from geomix.data.example import Example
 from geomix.data.own import SLOT

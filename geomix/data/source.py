@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from geomix.config_data import Columns
+from geomix.config.data import Columns
 from geomix.data.example import Example
 from geomix.data.split import Split
 

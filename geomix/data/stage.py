@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from geomix.config import RunConfig, StageConfig
-from geomix.config_data import DataConfig, MixConfig, ReplayConfig, SourceConfig
+from geomix.config.data import DataConfig, MixConfig, ReplayConfig, SourceConfig
+from geomix.config.names import MIXED, REPLAY, set_name
+from geomix.config.run import RunConfig, StageConfig
 from geomix.data.duplicates import InCommon, prompts_in_common
 from geomix.data.example import Example
 from geomix.data.registry import Short, described, select
 from geomix.data.source import Request
 from geomix.data.split import Split
-from geomix.names import MIXED, REPLAY, set_name
 from geomix.util.errors import Gathered, UserError
 
 MOST_EVERY = 1_000_000

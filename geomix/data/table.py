@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from geomix.config_data import FILE_SUFFIXES, file_suffix
+from geomix.config.data import FILE_SUFFIXES, file_suffix
 from geomix.data.arrow_rows import arrow_rows, parquet_rows
 from geomix.data.json_rows import is_list, json_rows, line_rows
 from geomix.data.packed import GZIP, open_text

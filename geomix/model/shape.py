@@ -13,7 +13,7 @@ from geomix.model.load import BUILTIN, builtin_folder, load_tokenizer
 from geomix.util.errors import UserError
 from geomix.util.package import PACKAGE
 
-SHAPES = PACKAGE / "presets" / "shapes.json"
+SHAPES = PACKAGE / "config" / "presets" / "shapes.json"
 """The published configurations of the presets' models, each with its source."""
 
 

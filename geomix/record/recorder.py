@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
+from geomix.config.schedule import parse
 from geomix.data.batch import Batch, Reduction
 from geomix.data.example import TokenisedExample
 from geomix.model.gradient import Forward, backward_over, batches_of, plain_forward
@@ -31,7 +32,6 @@ from geomix.record.path import Gradient, Piece
 from geomix.record.per_example import PerExample
 from geomix.record.products import Sketcher
 from geomix.record.rows import Rows
-from geomix.record.schedule import parse
 from geomix.record.scratch import in_memory, on_disk
 from geomix.record.snapshot import AdamProducts, PathRecord, ProbeRecord, Snapshot
 from geomix.record.store import file_name, write_snapshot
@@ -51,7 +51,7 @@ class Recorder:
     Args:
         folder: where the snapshot files go.
         probes: the probe sets by name, in the order of the record; none of them empty.
-        at: which steps, see `geomix.record.schedule.parse`.
+        at: which steps, see `geomix.config.schedule.parse`.
         reduction: the mean whose gradients are recorded.
         batch_size: examples in a pass; changes memory and speed, not the record.
         pad_id: token id of the padding.

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from geomix.config.schedule import parse
 from geomix.model.load import LoadedModel
-from geomix.record.schedule import parse
 from geomix.train.checkpoint import KEPT, Position, save
 from geomix.train.events import Moment
 from geomix.train.parallel import ALONE, Workers, gathered
@@ -22,7 +22,7 @@ class WeightsKeeper:
 
     Attributes:
         folder_of: gives the folder of a stage, by its index and name.
-        at: which steps, see `geomix.record.schedule.parse`.
+        at: which steps, see `geomix.config.schedule.parse`.
         loaded: the trained model and its tokenizer.
         workers: the processes that train it; the first one writes.
     """

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from geomix.config_file import Experiment
+from geomix.config.load import Experiment
 from geomix.run import RunDirectory
 from geomix.stored import differences, stored_configs
 from geomix.util.errors import UserError

@@ -18,10 +18,10 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from geomix.config_arms import set_text
-from geomix.config_data import Count, Name, Seed, Strict
-from geomix.config_document import Document, Key, key_of, override, parse
-from geomix.config_file import (
+from geomix.config.arms import set_text
+from geomix.config.data import Count, Name, Seed, Strict
+from geomix.config.document import Document, Key, key_of, override, parse
+from geomix.config.load import (
     config_path,
     experiment_of,
     mistakes_of,

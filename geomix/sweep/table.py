@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from geomix.names import place_of_set, set_name
+from geomix.config.names import place_of_set, set_name
 from geomix.retention import RetentionRow, retention_rows
 from geomix.run import RunDirectory
 from geomix.state import state_text

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from geomix.config_train import StopConfig
+from geomix.config.training import StopConfig
 from geomix.model.load import LoadedModel, check_saved
 from geomix.train.events import SecondMoments
 from geomix.train.optimiser import EPS, load_optimiser, optimiser_state

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geomix.config import RunConfig, StageConfig
+from geomix.config.run import RunConfig, StageConfig
 from geomix.data.stage import StagePlan, planned_steps
 from geomix.model.load import LoadedModel, load_tokenizer
 from geomix.model.shape import local_config

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from geomix.config import RunConfig
+from geomix.config.run import RunConfig
 from geomix.data.chat import ChatFormat, chat_format
 from geomix.data.describe import listed
 from geomix.data.example import TokenisedExample

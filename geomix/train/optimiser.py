@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from geomix.config_train import TrainConfig
+from geomix.config.training import TrainConfig
 from geomix.train.parallel import gathered, like
 
 EPS = 1e-8

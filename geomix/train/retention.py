@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from geomix.config import RunConfig
+from geomix.config.run import RunConfig
 from geomix.data.example import TokenisedExample
 from geomix.model.load import LoadedModel
 from geomix.run import RunDirectory, verdict_file

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from geomix.config import CheckpointConfig
+from geomix.config.run import CheckpointConfig
 from geomix.train.checkpoint import FINAL, Checkpoint, check
 from geomix.util.errors import UserError
 from geomix.util.files import PARTIAL, remove

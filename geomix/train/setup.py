@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geomix.config import RunConfig
+from geomix.config.run import RunConfig
 from geomix.model.load import LoadedModel
 from geomix.model.shape import weightless
 from geomix.train.checkpoint import Checkpoint, restore, training_state

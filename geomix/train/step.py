@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from geomix.config_train import TrainConfig
+from geomix.config.training import TrainConfig
 from geomix.data.batch import Batch, chunks, collate, token_weights
 from geomix.data.example import TokenisedExample
 from geomix.model.gradient import Forward, backward, plain_forward

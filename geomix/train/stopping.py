@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from geomix.config_train import StopConfig
+from geomix.config.training import StopConfig
 
 
 @dataclass

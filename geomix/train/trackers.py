@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from geomix.config import RunConfig, flat
+from geomix.config.run import RunConfig, flat
 from geomix.run import RunDirectory
 from geomix.train.engine import Progress
 from geomix.util.errors import UserError

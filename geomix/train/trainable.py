@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geomix.config_train import LoraConfig
+from geomix.config.training import LoraConfig
 from geomix.model.layers import Place, decoder_layers, place_of, tied_head
 from geomix.util.errors import UserError
 

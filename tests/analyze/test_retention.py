@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from geomix.api import Run
 from geomix.cli import main
-from geomix.config import RunConfig
+from geomix.config.run import RunConfig
 
 EXACT = {(0, 0): 0.0, (0, 40): 100.0, (1, 10): 70.0, (1, 30): 40.0}
 """(stage, step) → exact match on D_A of seed 0; other seeds have as much more as their number."""

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from pyarrow import parquet
 
 from geomix.cli import main
-from geomix.config_data import Columns
+from geomix.config.data import Columns
 from geomix.data.example import Example
 from geomix.data.registry import examples_of
 from geomix.data.source import Request

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from geomix.cli import main
-from geomix.config import RunConfig
+from geomix.config.run import RunConfig
 from geomix.data.duplicates import Duplicates, InCommon, duplicates_in, prompts_in_common
 from geomix.data.example import Example
 from geomix.data.probes import evaluation_sets, probe_sets

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from geomix.config_data import Columns, is_hub_id, is_own, is_path, without_suffix
+from geomix.config.data import Columns, is_hub_id, is_own, is_path, without_suffix
 from geomix.data import hub, json_rows, packed, row, table
 from geomix.data.example import Example
 from geomix.data.registry import examples_of

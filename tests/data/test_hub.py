@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub.errors import HfHubHTTPError
 from pyarrow import parquet
 
-from geomix.config_data import Columns
+from geomix.config.data import Columns
 from geomix.data import hub
 from geomix.data.example import Example
 from geomix.data.hub import hub_rows

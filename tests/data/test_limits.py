@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from geomix.config import RunConfig
-from geomix.config_data import DataConfig
+from geomix.config.data import DataConfig
+from geomix.config.run import RunConfig
 from geomix.data import rows, stage
 from geomix.data.probes import evaluation_sets, probe_sets
 from geomix.data.registry import SOURCES

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from geomix.config import RunConfig
-from geomix.config_file import Experiment
+from geomix.config.load import Experiment
+from geomix.config.run import RunConfig
 from geomix.data.probes import probe_sets
 from geomix.data.stage import StagePlan, plan_stages
 from geomix.plan import plan_table
@@ -134,7 +134,7 @@ def test_the_dry_run_counts_it_by_the_set_it_is_from() -> None:
 
 ORDER = """
 import hashlib
-from geomix.config import RunConfig
+from geomix.config.run import RunConfig
 from geomix.data.stage import plan_stages
 words = {"source": "random-words", "words": 5}
 stages = [

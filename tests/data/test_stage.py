@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from geomix.config import RunConfig
-from geomix.config_data import MixConfig
+from geomix.config.data import MixConfig
+from geomix.config.names import set_name
+from geomix.config.run import RunConfig
 from geomix.data.describe import content_hash, describe
 from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.data.probes import probe_sets
 from geomix.data.registry import examples_of
 from geomix.data.source import Request
 from geomix.data.stage import SourceSet, StagePlan, mixed_examples, plan_stages, rounded_share
-from geomix.names import set_name
 from geomix.util.errors import UserError
 
 MIX = {"source": "random-words", "ratio": 2, "words": 5}

@@ -13,7 +13,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from geomix.config_data import Columns
+from geomix.config.data import Columns
 from geomix.data import rows, table
 from geomix.data.example import Example
 from geomix.data.registry import examples_of

@@ -2,7 +2,7 @@
 
 The classes of the configuration note who reads their fields while tiny runs go through the command
 line. What validates, compares or writes a configuration reads every field and proves nothing:
-pydantic does it without looking a name up, and readers within `geomix.config*` do not count unless
+pydantic does it without looking a name up, and readers within `geomix.config.run*` do not count unless
 they read on behalf of somebody else, as a property or a method does.
 """
 
@@ -18,9 +18,9 @@ import pydantic
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from geomix import config as config_module
-from geomix.config import RunConfig
-from geomix.config_data import Strict
+from geomix.config import run as config_module
+from geomix.config.data import Strict
+from geomix.config.run import RunConfig
 
 WHOLE = """name: whole
 stages:

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from geomix.record.schedule import log_spaced, parse, steps_to_record
+from geomix.config.schedule import log_spaced, parse, steps_to_record
 
 
 @pytest.mark.parametrize(

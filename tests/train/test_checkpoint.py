@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from geomix.config_train import TrainConfig
+from geomix.config.training import TrainConfig
 from geomix.data import kvr
 from geomix.data.template import tokenise_all
 from geomix.model.load import LoadedModel, load_model

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from geomix.api import Run
-from geomix.config import RunConfig
+from geomix.config.run import RunConfig
 from geomix.data.stage import plan_stages
 from geomix.data.template import tokenise_all
 from geomix.model.load import LoadedModel

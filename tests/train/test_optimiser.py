@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from geomix.config_train import TrainConfig
+from geomix.config.training import TrainConfig
 from geomix.train.optimiser import learning_rate, make_optimiser, second_moments
 
 

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from geomix.api import Run
-from geomix.config import RunConfig
+from geomix.config.run import RunConfig
 from geomix.data.example import TokenisedExample
 from geomix.data.stage import plan_stages
 from geomix.data.template import tokenise_all

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from geomix.config import CheckpointConfig
+from geomix.config.run import CheckpointConfig
 from geomix.train.checkpoint import Position, save
 from geomix.train.saving import Saving, newest, steps_in, tidy
 

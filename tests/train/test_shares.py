@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from geomix.config_train import TrainConfig
+from geomix.config.training import TrainConfig
 from geomix.data.batch import collate, token_weights
 from geomix.data.example import TokenisedExample
 from geomix.model.gradient import plain_forward

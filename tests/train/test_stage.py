@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from geomix.config import RunConfig
+from geomix.config.run import RunConfig
 from geomix.data.chat import chat_format
 from geomix.data.stage import plan_stages
 from geomix.model.load import LoadedModel

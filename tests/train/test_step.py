@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from geomix.config_train import TrainConfig
+from geomix.config.training import TrainConfig
 from geomix.data.batch import collate
 from geomix.data.example import TokenisedExample
 from geomix.model.load import LoadedModel

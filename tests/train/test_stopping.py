@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from geomix.config_train import StopConfig
+from geomix.config.training import StopConfig
 from geomix.train.stopping import Stopping
 
 

@@ -13,7 +13,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 from click.testing import CliRunner, Result
 
 from geomix.cli import main
-from geomix.config import RunConfig, flat
+from geomix.config.run import RunConfig, flat
 from geomix.train import trackers
 from geomix.train.trackers import numbers
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from geomix.config_train import LoraConfig
+from geomix.config.training import LoraConfig
 from geomix.model.load import CPU, LoadedModel, load_model
 from geomix.train.trainable import (
     adapters,

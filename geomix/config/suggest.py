@@ -7,9 +7,9 @@ from typing import get_origin
 
 from pydantic import BaseModel
 
-from geomix.config import RunConfig, StageConfig
-from geomix.config_document import Key
-from geomix.config_train import TrainConfig
+from geomix.config.document import Key
+from geomix.config.run import RunConfig, StageConfig
+from geomix.config.training import TrainConfig
 
 MOST_PLACES = 3
 """So many places of a key are named."""

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from geomix.config_data import Count, Strict
+from geomix.config.data import Count, Strict
 
 
 def _named(value: object, info: ValidationInfo) -> object:

@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from geomix.config_data import (
+from geomix.config.data import (
     Count,
     CountOrNone,
     Data,
@@ -29,8 +29,8 @@ from geomix.config_data import (
     known_chat_template,
     without_suffix,
 )
-from geomix.config_record import RecordConfig
-from geomix.config_train import StopConfig, TrainConfig
+from geomix.config.recording import RecordConfig
+from geomix.config.training import StopConfig, TrainConfig
 
 
 def _looking_back(stages: list[StageConfig]) -> list[StageConfig]:

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from geomix.config_document import (
+from geomix.config.document import (
     Document,
     Key,
     Origin,

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from geomix.config_data import Count, CountOrNone, Mix, Seed, Strict
+from geomix.config.data import Count, CountOrNone, Mix, Seed, Strict
 
 
 def _scheduled(at: list[str | int]) -> list[str | int]:
-    """Refuse what `geomix.record.schedule` cannot read."""
+    """Refuse what `geomix.config.schedule` cannot read."""
     for item in at:
         if not re.fullmatch("boundaries|(log|every):[1-9][0-9]{0,8}|[0-9]{1,9}", str(item)) or (
             isinstance(item, str) and item.isdigit()

@@ -12,9 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from geomix.config import RunConfig
-from geomix.config_arms import set_text
-from geomix.config_document import (
+from geomix.config.arms import set_text
+from geomix.config.document import (
     Document,
     Key,
     Mistakes,
@@ -24,14 +23,15 @@ from geomix.config_document import (
     parse,
     repeated,
 )
-from geomix.config_suggest import suggestion
+from geomix.config.run import RunConfig
+from geomix.config.suggest import suggestion
 from geomix.util.errors import UserError
 from geomix.util.package import PACKAGE
 
 NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """What can name a folder."""
 
-PRESETS = PACKAGE / "presets"
+PRESETS = PACKAGE / "config" / "presets"
 
 
 @dataclass(frozen=True, slots=True)
