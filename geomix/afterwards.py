@@ -21,12 +21,12 @@ from geomix.config.load import mistakes_of
 from geomix.config.run import RunConfig
 from geomix.config.schedule import Schedule, parse
 from geomix.model.load import default_device
-from geomix.parts import keep_recorded, parts_of, warning
 from geomix.prepare import prepared_arms
 from geomix.record.store import file_name, read_snapshot, write_snapshot
 from geomix.revisit import Point, Revisit, Say
-from geomix.run import RunDirectory
-from geomix.stored import stored_configs
+from geomix.runs.configs import stored_configs
+from geomix.runs.directory import RunDirectory
+from geomix.runs.parts import keep_recorded, parts_of, warning
 from geomix.templates import edited, kept_templates
 from geomix.train.stage import Stage
 from geomix.util.environment import describe_environment

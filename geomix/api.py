@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geomix import run as directory
-from geomix.run import RunDirectory
+from geomix.runs import directory
+from geomix.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     from geomix.records import Records

@@ -15,11 +15,11 @@ from geomix.data.describe import tokens_hash
 from geomix.data.example import Example
 from geomix.data.template import tokenise_all
 from geomix.model.load import LoadedModel
-from geomix.parts import Environment, keep_part, warning
 from geomix.prepare import Prepared, Ready, base_of, load_base
 from geomix.record.recorder import Recorder
 from geomix.record.weights import WeightsKeeper
-from geomix.run import RunDirectory
+from geomix.runs.directory import RunDirectory
+from geomix.runs.parts import Environment, keep_part, warning
 from geomix.templates import KEY as CHAT
 from geomix.templates import described as described_templates
 from geomix.train.base import keep_base

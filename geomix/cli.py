@@ -18,7 +18,7 @@ from geomix.util.terminal import echo, echo_json, screened
 
 if TYPE_CHECKING:
     from geomix.launch import How
-    from geomix.retention import Metric
+    from geomix.runs.retention import Metric
 
 MOST_SHOWN = 600
 """Characters of one mistake that are printed."""
@@ -198,7 +198,7 @@ def show(run: Path | None, metric: Metric, as_json: bool, as_csv: bool) -> None:
 
     RUN is the folder of a run or of a sweep; without it the newest run under runs/ is taken.
     """
-    from geomix.run import newest_run, open_run
+    from geomix.runs.directory import newest_run, open_run
     from geomix.show import retention_csv, run_facts, show_run
     from geomix.sweep.table import entries_of, is_sweep, runs_of, sweep_table
     from geomix.util.console import Console

@@ -74,7 +74,7 @@ def grad_angle(
     """
     from geomix.analyze import grad_angle as analysis
     from geomix.analyze.angle_sources import Asked
-    from geomix.run import newest_run, open_run
+    from geomix.runs.directory import newest_run, open_run
 
     opened = [open_run(run) for run in runs] or [newest_run()]
     moments = tuple(item for text in at for item in text.split(","))
@@ -107,7 +107,7 @@ def forgetting_path(
     taken. Runs that differ in their seed alone give means with an interval.
     """
     from geomix.analyze import forgetting_path as analysis
-    from geomix.run import newest_run, open_run
+    from geomix.runs.directory import newest_run, open_run
 
     opened = [open_run(run) for run in runs] or [newest_run()]
     analysis.command(opened, stage, name, by, as_json, full)

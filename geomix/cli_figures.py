@@ -40,7 +40,7 @@ def retention(runs: tuple[Path, ...], sets: tuple[str, ...], metric: str, log: b
     seed alone give one line with an interval.
     """
     from geomix.analyze.retention import retention_figure
-    from geomix.run import newest_run, open_run
+    from geomix.runs.directory import newest_run, open_run
 
     opened = [open_run(run) for run in runs] or [newest_run()]
     for file in retention_figure(opened, sets, metric, log=log):

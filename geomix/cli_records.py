@@ -36,7 +36,7 @@ def export(run: Path, folder: Path, form: Format) -> None:
     RUN is a run's folder.
     """
     from geomix.records import export_run
-    from geomix.run import open_run
+    from geomix.runs.directory import open_run
     from geomix.util.progress import telling
 
     with telling():
@@ -68,7 +68,7 @@ def record(run: Path, at: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     """
     from geomix.afterwards import record_run
     from geomix.model.load import quiet_libraries
-    from geomix.run import open_run
+    from geomix.runs.directory import open_run
     from geomix.util.progress import telling
 
     quiet_libraries()

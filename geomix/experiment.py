@@ -13,10 +13,10 @@ from geomix.config.load import Experiment
 from geomix.config.run import RunConfig
 from geomix.data.chat import moment
 from geomix.data.remarks import remarks
-from geomix.parts import Environment, keep_part, parts_before, warning
 from geomix.prepare import Ready, prepared_arms
-from geomix.run import DEFAULT_ROOT, RunDirectory, open_run
-from geomix.stored import differences, stored_configs
+from geomix.runs.configs import differences, stored_configs
+from geomix.runs.directory import DEFAULT_ROOT, RunDirectory, open_run
+from geomix.runs.parts import Environment, keep_part, parts_before, warning
 from geomix.templates import edited, kept_templates
 from geomix.train.checkpoint import Checkpoint, checkpoint_of, described_checkpoint
 from geomix.train.elsewhere import check_elsewhere

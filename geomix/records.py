@@ -23,7 +23,7 @@ import numpy as np
 
 from geomix.config.stage_names import stage_title
 from geomix.record.place import Place, places
-from geomix.run import RunDirectory
+from geomix.runs.directory import RunDirectory
 from geomix.util.errors import UserError
 from geomix.util.reading import all_of, expect, read_json
 

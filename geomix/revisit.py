@@ -17,7 +17,7 @@ from geomix.data.chat import ChatFormat
 from geomix.data.template import tokenise_all
 from geomix.model.load import CPU, LoadedModel, default_device, load_model, load_tokenizer
 from geomix.prepare import Prepared, Ready, base_of, load_base
-from geomix.run import RunDirectory
+from geomix.runs.directory import RunDirectory
 from geomix.train.base import check_base
 from geomix.train.checkpoint import FINAL, KEPT, Checkpoint, check, saved_second_moments
 from geomix.train.elsewhere import FILE as ELSEWHERE

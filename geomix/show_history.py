@@ -9,8 +9,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from geomix.forgetting import Forgetting, Transfer, forgetting_of, transfer_of
-from geomix.run import RunDirectory
+from geomix.runs.directory import RunDirectory
+from geomix.runs.history import Forgetting, Transfer, forgetting_of, transfer_of
 from geomix.util.reading import as_written
 
 _HEADING = Text.assemble(

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from geomix.config.data import is_own
 from geomix.config.training import StopConfig, TrainConfig, stop_text
-from geomix.run import RunDirectory
-from geomix.state import state_text
+from geomix.runs.directory import RunDirectory
+from geomix.runs.state import state_text
 from geomix.util.reading import as_written
 
 Row = tuple[str, ...]

@@ -14,7 +14,7 @@ from typing import Any
 from geomix.config.data import JINJA_SUFFIX
 from geomix.config.run import RunConfig
 from geomix.data.chat import ChatFormat, Template, chat_format, template_of
-from geomix.run import RunDirectory
+from geomix.runs.directory import RunDirectory
 from geomix.train.elsewhere import taken_folders
 from geomix.util.errors import UserError
 from geomix.util.reading import expect

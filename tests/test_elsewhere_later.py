@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from geomix.config.load import load
 from geomix.data.registry import SOURCES
 from geomix.experiment import resume_experiment, run_experiment
-from geomix.run import RunDirectory
+from geomix.runs.directory import RunDirectory
 from geomix.train.checkpoint import check
 from geomix.train.parallel import workers_here
 from geomix.util.errors import Interrupted, UserError

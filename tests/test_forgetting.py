@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from geomix.api import Run
-from geomix.forgetting import (
+from geomix.runs.history import (
     Forgetting,
     Transfer,
     average_forgetting,

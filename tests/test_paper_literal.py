@@ -23,7 +23,7 @@ from geomix.data.template import tokenise
 from geomix.experiment import run_experiment
 from geomix.model.load import LoadedModel
 from geomix.model.score import judge
-from geomix.run import RunDirectory
+from geomix.runs.directory import RunDirectory
 from geomix.train.stage import stages_of
 from geomix.util.errors import UserError
 

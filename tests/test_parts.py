@@ -16,8 +16,8 @@ from geomix.afterwards import record_run
 from geomix.config.load import load
 from geomix.data.registry import SOURCES
 from geomix.experiment import resume_experiment, run_experiment
-from geomix.parts import changes, keep_part, keep_recorded, mixture, parts_of
-from geomix.run import RunDirectory
+from geomix.runs.directory import RunDirectory
+from geomix.runs.parts import changes, keep_part, keep_recorded, mixture, parts_of
 from geomix.util.environment import describe_environment
 from geomix.util.errors import Interrupted, UserError
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from geomix.api import Run, open_run
-from geomix.run import newest_run
+from geomix.runs.directory import newest_run
 from geomix.util.errors import UserError
 
 CONFIG = '"config": {"seed": 0, "stages": []}}'

@@ -15,7 +15,7 @@ from rich.console import Console, RenderableType
 from geomix.api import Run
 from geomix.cli import main
 from geomix.config.run import RunConfig
-from geomix.retention import METRICS, Metric, RetentionRow, retention_rows
+from geomix.runs.retention import METRICS, Metric, RetentionRow, retention_rows
 from geomix.show import retention_table, show_run
 from geomix.util.errors import UserError
 

@@ -16,7 +16,7 @@ from geomix.analyze.pasts import revisits
 from geomix.api import open_run
 from geomix.cli import main
 from geomix.data import chat
-from geomix.stored import stored_configs
+from geomix.runs.configs import stored_configs
 from geomix.templates import edited, kept_templates
 from geomix.util.errors import UserError
 

@@ -25,7 +25,7 @@ from geomix.analyze.moments import TrainingMoment
 from geomix.config.stage_names import stage_title
 from geomix.measures.cosine import norms
 from geomix.measures.intervals import over_seeds
-from geomix.run import RunDirectory
+from geomix.runs.directory import RunDirectory
 
 _START = "θ_0"
 

@@ -26,7 +26,7 @@ from geomix.analyze.moments import TrainingMoment, as_asked, chosen
 from geomix.analyze.replicates import check_tokenizers, replicates, seed_of
 from geomix.analyze.unfinished import Unfinished
 from geomix.measures.cosine import Floats
-from geomix.run import RunDirectory
+from geomix.runs.directory import RunDirectory
 from geomix.util.errors import UserError
 from geomix.util.reading import read_json
 

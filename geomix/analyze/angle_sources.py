@@ -13,7 +13,7 @@ from geomix.analyze.look import Look
 from geomix.analyze.moments import TrainingMoment, chosen
 from geomix.analyze.unfinished import Unfinished, arm_results
 from geomix.record.store import read_snapshot
-from geomix.run import RunDirectory
+from geomix.runs.directory import RunDirectory
 from geomix.util.errors import UserError
 from geomix.util.progress import during
 
@@ -99,7 +99,7 @@ def known_moments(run: RunDirectory, asked: Asked) -> list[TrainingMoment]:
     """
     from geomix.analyze.pasts import moments_of
     from geomix.arms import arm_of
-    from geomix.stored import stored_configs
+    from geomix.runs.configs import stored_configs
 
     arms = [arm for arm in run.arms if arm.resolved_file.is_file()]
     found = [] if asked.needs_weights else [look.moment for arm in arms for look in _recorded(arm)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.cells import cell_len, set_cell_size
 
-from geomix.run import RunDirectory
+from geomix.runs.directory import RunDirectory
 
 WIDTH = 80
 """Columns of a line, in cells."""

@@ -15,7 +15,7 @@ from geomix.analyze.path_table import render
 from geomix.analyze.replicates import together
 from geomix.plots.figure import save_figure
 from geomix.plots.forgetting_path import draw
-from geomix.run import RunDirectory
+from geomix.runs.directory import RunDirectory
 from geomix.util.console import Console
 from geomix.util.errors import UserError
 from geomix.util.files import write_json

@@ -28,7 +28,7 @@ from geomix.analyze.unfinished import unfinished
 from geomix.plots import along, angle_row, layer_module, pairwise, plane
 from geomix.plots import grad_angle as by_depth
 from geomix.plots.figure import save_figure
-from geomix.run import RunDirectory
+from geomix.runs.directory import RunDirectory
 from geomix.util.console import Console
 from geomix.util.files import written_file
 from geomix.util.progress import during, telling

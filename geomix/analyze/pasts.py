@@ -25,8 +25,8 @@ from geomix.model.load import LoadedModel, default_device
 from geomix.prepare import prepared_arms
 from geomix.record.gradients import take_gradients
 from geomix.revisit import Point, Revisit, points_of
-from geomix.run import RunDirectory
-from geomix.stored import stored_configs
+from geomix.runs.configs import stored_configs
+from geomix.runs.directory import RunDirectory
 from geomix.templates import kept_templates
 from geomix.train.checkpoint import check, saved_second_moments
 from geomix.train.events import SecondMoments

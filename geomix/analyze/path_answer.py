@@ -8,7 +8,7 @@ from pathlib import Path
 from geomix.analyze.answer import file_map, fitted, seeds_of, wrapped
 from geomix.analyze.path_notes import location, verdict
 from geomix.analyze.path_split import ForgettingPath
-from geomix.run import RunDirectory
+from geomix.runs.directory import RunDirectory
 
 _MOST_ARMS = 2
 """Arms that are told of; `--full` and the files have all."""

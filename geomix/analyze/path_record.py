@@ -14,7 +14,7 @@ from geomix.measures.line_integral import PathChange, coarser_trapezoid, path_ch
 from geomix.record.place import places
 from geomix.record.snapshot import TOTAL, PathRecord, ProbeRecord, Snapshot
 from geomix.record.store import read_snapshot
-from geomix.run import RunDirectory
+from geomix.runs.directory import RunDirectory
 from geomix.util.errors import UserError
 
 Floats = NDArray[np.float64]

@@ -18,7 +18,7 @@ from geomix.config.stage_names import stage_title
 from geomix.measures.intervals import t_interval
 from geomix.measures.line_integral import moved
 from geomix.record.snapshot import Snapshot
-from geomix.run import RunDirectory
+from geomix.runs.directory import RunDirectory
 from geomix.util.errors import UserError
 
 WHOLE = "all"

@@ -13,7 +13,7 @@ from geomix.analyze.replicates import replicates, together
 from geomix.measures.intervals import over_seeds
 from geomix.plots import retention as figure
 from geomix.plots.figure import save_figure
-from geomix.run import RunDirectory
+from geomix.runs.directory import RunDirectory
 from geomix.util.errors import UserError
 from geomix.util.reading import expect
 

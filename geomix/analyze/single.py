@@ -16,7 +16,7 @@ from geomix.analyze.angle_sources import Asked, Say
 from geomix.analyze.moments import TrainingMoment, chosen
 from geomix.analyze.unfinished import Unfinished, arm_results
 from geomix.measures.subspace import SHARE
-from geomix.run import RunDirectory
+from geomix.runs.directory import RunDirectory
 from geomix.util.progress import during
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ import numpy as np
 from geomix.analyze.groups import Layout
 from geomix.analyze.look import Look, Secant
 from geomix.analyze.moments import TrainingMoment
-from geomix.run import RunDirectory
+from geomix.runs.directory import RunDirectory
 from geomix.util.files import written_file
 from geomix.util.package import PACKAGE
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from geomix.run import RunDirectory, snapshot_place
+from geomix.runs.directory import RunDirectory, snapshot_place
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ from geomix.record.snapshot import (
     SketchRecord,
     Snapshot,
 )
-from geomix.run import snapshot_place
+from geomix.runs.directory import snapshot_place
 from geomix.util.errors import UserError
 from geomix.util.hdf5 import TEXTS, strings, text_hash, written_hdf5
 

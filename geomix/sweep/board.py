@@ -12,8 +12,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from geomix.retention import RetentionRow, retention_rows
-from geomix.run import RunDirectory
+from geomix.runs.directory import RunDirectory
+from geomix.runs.retention import RetentionRow, retention_rows
 from geomix.sweep.member import Member, Outcome, State, last_line
 from geomix.sweep.table import Entry, known_rows, sweep_table
 from geomix.util.console import Console, Live

@@ -75,7 +75,7 @@ def _run(
     study: Study, where: ExecutorName, jobs: int | None, wait: bool, console: Console
 ) -> tuple[dict[str, Outcome], int]:
     """Run the study; how each member stands, and the exit status."""
-    from geomix.run import RunDirectory
+    from geomix.runs.directory import RunDirectory
     from geomix.sweep.board import Board
     from geomix.sweep.runner import run_members
     from geomix.util.errors import UserError
@@ -127,7 +127,7 @@ def _print(study: Study, results: dict[str, Outcome], as_json: bool, console: Co
 
 def _environments(study: Study) -> list[str]:
     """A line where members that are compared were not computed in one environment."""
-    from geomix.parts import mixture, parts_of
+    from geomix.runs.parts import mixture, parts_of
 
     begun = [member for member in study.members if member.begun]
     line = mixture({member.name: parts_of(member.run) for member in begun})

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from geomix.config.load import Experiment
-from geomix.run import RunDirectory
-from geomix.stored import differences, stored_configs
+from geomix.runs.configs import differences, stored_configs
+from geomix.runs.directory import RunDirectory
 from geomix.util.errors import UserError
 from geomix.util.links import refuse_links
 from geomix.util.signals import EXIT

@@ -16,7 +16,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from geomix.run import RunDirectory
+from geomix.runs.directory import RunDirectory
 from geomix.sweep.member import Member, State, command
 from geomix.util.errors import UserError
 from geomix.util.files import write_json

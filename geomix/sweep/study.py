@@ -29,7 +29,7 @@ from geomix.config.load import (
     read_document,
     read_text,
 )
-from geomix.run import DEFAULT_ROOT
+from geomix.runs.directory import DEFAULT_ROOT
 from geomix.sweep.member import Member
 from geomix.util.errors import UserError
 

@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from geomix.config.names import place_of_set, set_name
-from geomix.retention import RetentionRow, retention_rows
-from geomix.run import RunDirectory
-from geomix.state import state_text
+from geomix.runs.directory import RunDirectory
+from geomix.runs.retention import RetentionRow, retention_rows
+from geomix.runs.state import state_text
 from geomix.util.errors import UserError
 
 _AFTER = "after stage "

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from geomix.model.load import LoadedModel, place_of_model
-from geomix.run import RunDirectory
+from geomix.runs.directory import RunDirectory
 from geomix.util.errors import UserError
 from geomix.util.files import file_hash, write_json
 from geomix.util.progress import during

@@ -12,8 +12,8 @@ from geomix.config.run import RunConfig, StageConfig
 from geomix.data.stage import StagePlan, planned_steps
 from geomix.model.load import LoadedModel, load_tokenizer
 from geomix.model.shape import local_config
-from geomix.parts import FROM, parts_of
-from geomix.run import RunDirectory, open_run
+from geomix.runs.directory import RunDirectory, open_run
+from geomix.runs.parts import FROM, parts_of
 from geomix.train.checkpoint import FINAL, MANIFEST, Checkpoint, Position, check
 from geomix.util.errors import UserError
 from geomix.util.files import write_json

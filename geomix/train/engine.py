@@ -15,7 +15,7 @@ from geomix.data.describe import listed
 from geomix.data.example import TokenisedExample
 from geomix.data.stage import StagePlan
 from geomix.model.load import CPU, LoadedModel, load_model
-from geomix.run import RunDirectory
+from geomix.runs.directory import RunDirectory
 from geomix.train.checkpoint import Checkpoint, Position, adopt, save, saved_second_moments
 from geomix.train.elsewhere import Taken
 from geomix.train.events import Moment, Observer

@@ -9,7 +9,7 @@ from typing import Any
 from geomix.config.run import RunConfig
 from geomix.data.example import TokenisedExample
 from geomix.model.load import LoadedModel
-from geomix.run import RunDirectory, verdict_file
+from geomix.runs.directory import RunDirectory, verdict_file
 from geomix.train.evaluate import SetResult, evaluate
 from geomix.train.finite import check_finite
 from geomix.train.parallel import ALONE, Workers

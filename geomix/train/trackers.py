@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from geomix.config.run import RunConfig, flat
-from geomix.run import RunDirectory
+from geomix.runs.directory import RunDirectory
 from geomix.train.engine import Progress
 from geomix.util.errors import UserError
 from geomix.util.files import write_text

@@ -1,4 +1,4 @@
-"""The present environment: versions, device, commit. `geomix.parts` keeps it with a run."""
+"""The present environment: versions, device, commit. `geomix.runs.parts` keeps it with a run."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from geomix.prepare import prepared_arms
 from geomix.record.gradients import undisturbed
 from geomix.record.store import read_snapshot
 from geomix.revisit import Point, Revisit
-from geomix.stored import stored_configs
+from geomix.runs.configs import stored_configs
 from geomix.util.errors import UserError
 
 RUN = """stages:

@@ -61,7 +61,9 @@ def test_no_bit_depends_on_how_threads_wait(tmp_path: Path) -> None:
     assert lines[0] == lines[1]
 
 
-@pytest.mark.parametrize("started", ["geomix", "geomix.__main__", "geomix.cli", "geomix.run"])
+@pytest.mark.parametrize(
+    "started", ["geomix", "geomix.__main__", "geomix.cli", "geomix.runs.directory"]
+)
 def test_whatever_is_imported_first_the_setting_comes_before_torch(
     tmp_path: Path, started: str
 ) -> None:

@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from geomix.config.names import set_name
-from geomix.run import RunDirectory, verdict_file
+from geomix.runs.directory import RunDirectory, verdict_file
 
 Matrix = Sequence[Sequence[float]]
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from geomix.run import RunDirectory
+from geomix.runs.directory import RunDirectory
 from geomix.util.files import write_json
 from geomix.util.reading import expect, read_objects
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from geomix.run import RunDirectory
+from geomix.runs.directory import RunDirectory
 from geomix.util.reading import as_written
 
 Metric = Literal["exact_match", "alias_match", "token_f1", "rouge_l", "final_number"]

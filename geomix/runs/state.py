@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from geomix.run import RunDirectory
+from geomix.runs.directory import RunDirectory
 
 _STYLES = {"done": "green", "failed": "red", "interrupted": "yellow", "running": "cyan"}
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 
 from geomix.config.run import RunConfig, flat
-from geomix.run import RunDirectory
+from geomix.runs.directory import RunDirectory
 from geomix.util.errors import UserError
 
 
