@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from geomix.api import Run
 from geomix.measures.line_integral import path_change
-from geomix.record.snapshot import Snapshot
-from geomix.record.store import read_snapshot
+from geomix.snapshots.file import read_snapshot
+from geomix.snapshots.schema import Snapshot
 
 CONFIG = """name: path
 model: builtin

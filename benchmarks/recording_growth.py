@@ -25,7 +25,7 @@ from geomix.config.recording import RecordConfig
 from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.plots.figure import COLOURS, new_figure, save_figure, settle, style
 from geomix.record.recorder import Recorder
-from geomix.record.store import file_name, write_snapshot
+from geomix.snapshots.file import file_name, write_snapshot
 from geomix.train.events import Moment
 from geomix.util.files import append_json_line
 

@@ -22,11 +22,11 @@ from geomix.config.run import RunConfig
 from geomix.config.schedule import Schedule, parse
 from geomix.model.load import default_device
 from geomix.prepare import prepared_arms
-from geomix.record.store import file_name, read_snapshot, write_snapshot
 from geomix.revisit import Point, Revisit, Say
 from geomix.runs.configs import stored_configs
 from geomix.runs.directory import RunDirectory
 from geomix.runs.parts import keep_recorded, parts_of, warning
+from geomix.snapshots.file import file_name, read_snapshot, write_snapshot
 from geomix.templates import edited, kept_templates
 from geomix.train.stage import Stage
 from geomix.util.environment import describe_environment

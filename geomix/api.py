@@ -10,7 +10,7 @@ from geomix.runs import directory
 from geomix.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
-    from geomix.records import Records
+    from geomix.snapshots.records import Records
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Run(RunDirectory):
     @property
     def records(self) -> Records:
         """What the recorder wrote, as labelled arrays; of a run with arms, ask each arm."""
-        from geomix.records import Records
+        from geomix.snapshots.records import Records
 
         return Records(self)
 

@@ -10,7 +10,7 @@ import click
 from geomix.util.terminal import echo
 
 if TYPE_CHECKING:
-    from geomix.records import Format
+    from geomix.snapshots.records import Format
 
 
 @click.command()
@@ -35,8 +35,8 @@ def export(run: Path, folder: Path, form: Format) -> None:
 
     RUN is a run's folder.
     """
-    from geomix.records import export_run
     from geomix.runs.directory import open_run
+    from geomix.snapshots.records import export_run
     from geomix.util.progress import telling
 
     with telling():

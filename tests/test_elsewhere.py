@@ -20,8 +20,8 @@ from geomix.cost import cost_of, cost_table
 from geomix.data.registry import SOURCES
 from geomix.experiment import run_experiment
 from geomix.plan import origin, plan, plan_table
-from geomix.record.store import read_snapshot
 from geomix.runs.directory import RunDirectory
+from geomix.snapshots.file import read_snapshot
 from geomix.train.checkpoint import check
 from geomix.train.elsewhere import steps_elsewhere, taken_stages
 from geomix.util.errors import UserError

@@ -12,8 +12,8 @@ from geomix.analyze.groups import Kind, Layout, layout_of, same_parameters
 from geomix.analyze.look import Look
 from geomix.analyze.moments import TrainingMoment, chosen
 from geomix.analyze.unfinished import Unfinished, arm_results
-from geomix.record.store import read_snapshot
 from geomix.runs.directory import RunDirectory
+from geomix.snapshots.file import read_snapshot
 from geomix.util.errors import UserError
 from geomix.util.progress import during
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from geomix.config.stage_names import stage_index, stage_title, stage_titles
 from geomix.measures.line_integral import PathChange, coarser_trapezoid, path_change
-from geomix.record.place import places
-from geomix.record.snapshot import TOTAL, PathRecord, ProbeRecord, Snapshot
-from geomix.record.store import read_snapshot
 from geomix.runs.directory import RunDirectory
+from geomix.snapshots.file import read_snapshot
+from geomix.snapshots.index import places
+from geomix.snapshots.schema import TOTAL, PathRecord, ProbeRecord, Snapshot
 from geomix.util.errors import UserError
 
 Floats = NDArray[np.float64]

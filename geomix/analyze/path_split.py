@@ -17,8 +17,8 @@ from geomix.analyze.replicates import check_tokenizers, replicates, seed_of
 from geomix.config.stage_names import stage_title
 from geomix.measures.intervals import t_interval
 from geomix.measures.line_integral import moved
-from geomix.record.snapshot import Snapshot
 from geomix.runs.directory import RunDirectory
+from geomix.snapshots.schema import Snapshot
 from geomix.util.errors import UserError
 
 WHOLE = "all"

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from geomix.record.gradients import products_with
-from geomix.record.snapshot import TOTAL, PathRecord
+from geomix.snapshots.schema import TOTAL, PathRecord
 from geomix.train.events import Moment
 from geomix.train.parallel import ALONE, Workers, local
 

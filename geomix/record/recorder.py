@@ -33,10 +33,10 @@ from geomix.record.per_example import PerExample
 from geomix.record.products import Sketcher
 from geomix.record.rows import Rows
 from geomix.record.scratch import in_memory, on_disk
-from geomix.record.snapshot import AdamProducts, PathRecord, ProbeRecord, Snapshot
-from geomix.record.store import file_name, write_snapshot
 from geomix.record.streamed import Streamed, content_hash_of
 from geomix.record.together import put_together
+from geomix.snapshots.file import file_name, write_snapshot
+from geomix.snapshots.schema import AdamProducts, PathRecord, ProbeRecord, Snapshot
 from geomix.train.events import Moment, SecondMoments
 from geomix.train.parallel import ALONE, Workers, shard_of
 from geomix.util.progress import during
@@ -68,7 +68,7 @@ class Recorder:
         scratch: whether the gradients of a snapshot lie in a file of the folder, not in memory.
         autocast: makes the context of each forward pass, to record mixed precision as trained.
         width: of packed rows, see `geomix.data.batch.collate`.
-        origin: what it is of, see `geomix.record.snapshot.ORIGIN`.
+        origin: what it is of, see `geomix.snapshots.schema.ORIGIN`.
         workers: the processes that take a snapshot together, each of a share of every probe set;
             the first one writes it.
 

@@ -18,7 +18,7 @@ from geomix.model.loss import all_correct, token_nll
 from geomix.record.capture import Capture
 from geomix.record.lens import check_last, through_lens
 from geomix.record.products import Sketcher
-from geomix.record.snapshot import ModuleRecord, ProbeRecord, SketchRecord
+from geomix.snapshots.schema import ModuleRecord, ProbeRecord, SketchRecord
 from geomix.util.errors import UserError
 
 

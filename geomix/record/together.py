@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geomix.record.snapshot import ModuleRecord, ProbeRecord
+from geomix.snapshots.schema import ModuleRecord, ProbeRecord
 from geomix.train.parallel import Workers
 
 _PER_EXAMPLE = ("loss", "exact", "sketches")

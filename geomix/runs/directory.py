@@ -36,7 +36,7 @@ _PATIENCE = 0.5
 """Seconds that a writer waits for the lock: a reader who looks at it holds it for an instant."""
 
 _SNAPSHOT = re.compile(r"stage(0|[1-9][0-9]?)-step([0-9]{6}|[1-9][0-9]{6,11})\.h5")
-"""As `geomix.record.store.file_name` writes them, and no other way to write the same numbers."""
+"""As `geomix.snapshots.file.file_name` writes them, and no other way to write the same numbers."""
 
 
 def snapshot_place(name: str) -> tuple[int, int] | None:

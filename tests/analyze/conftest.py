@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from geomix.api import Run
-from geomix.record.snapshot import ProbeRecord, Snapshot
-from geomix.record.store import file_name, write_snapshot
+from geomix.snapshots.file import file_name, write_snapshot
+from geomix.snapshots.schema import ProbeRecord, Snapshot
 
 SETS = ("D_A", "D_B", "D_M", "held-out")
 MOMENTS = ((0, 0, 40), (0, 40, 40), (1, 1, 20), (1, 20, 20))

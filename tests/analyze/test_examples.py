@@ -30,9 +30,9 @@ from geomix.model.gradient import backward_over, batches_of, plain_forward
 from geomix.model.load import CPU
 from geomix.prepare import prepared_arms
 from geomix.record.gradients import undisturbed
-from geomix.record.store import read_snapshot
 from geomix.revisit import Point, Revisit
 from geomix.runs.configs import stored_configs
+from geomix.snapshots.file import read_snapshot
 from geomix.util.errors import UserError
 
 RUN = """stages:

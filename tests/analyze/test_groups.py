@@ -13,8 +13,8 @@ import pytest
 from geomix.analyze.groups import layer_modules
 from geomix.api import Run
 from geomix.model.layers import place_of
-from geomix.record.snapshot import Snapshot
-from geomix.record.store import read_snapshot
+from geomix.snapshots.file import read_snapshot
+from geomix.snapshots.schema import Snapshot
 
 Make = Callable[..., Any]
 

@@ -18,7 +18,7 @@ from geomix.api import Run
 from geomix.cli import main
 from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.record.recorder import Recorder
-from geomix.record.store import file_name, write_snapshot
+from geomix.snapshots.file import file_name, write_snapshot
 from geomix.train.events import Moment
 
 Make = Callable[..., Any]

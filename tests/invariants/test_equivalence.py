@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from geomix.api import Run
-from geomix.record.store import read_snapshot
+from geomix.snapshots.file import read_snapshot
 
 RUN = """stages:
   - data: {source: facts.jsonl, limit: 12}

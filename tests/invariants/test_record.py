@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from geomix.api import Run, open_run
-from geomix.record.store import read_snapshot
+from geomix.snapshots.file import read_snapshot
 
 RUN = """stages:
   - data: {source: kvr, limit: 6}

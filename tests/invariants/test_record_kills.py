@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from geomix.api import Run
-from geomix.record.store import file_name, read_snapshot
+from geomix.snapshots.file import file_name, read_snapshot
 from geomix.util.errors import UserError
 
 RUN = """stages:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from geomix.api import Run
-from geomix.record.store import read_snapshot
+from geomix.snapshots.file import read_snapshot
 
 RUN = """stages:
   - data: {source: facts.jsonl, limit: 6}

@@ -27,7 +27,7 @@ from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.model.gradient import backward_over, batches_of
 from geomix.record.capture import CAPTURES, CaptureName
 from geomix.record.recorder import Recorder
-from geomix.record.snapshot import Snapshot
+from geomix.snapshots.schema import Snapshot
 from geomix.train.events import Moment
 
 VOCABULARY = 43

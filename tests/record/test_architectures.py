@@ -24,8 +24,8 @@ from geomix.model.layers import decoder_layers
 from geomix.model.packing import packs
 from geomix.record.capture import CAPTURES
 from geomix.record.recorder import Recorder
-from geomix.record.snapshot import Snapshot
-from geomix.record.store import read_snapshot
+from geomix.snapshots.file import read_snapshot
+from geomix.snapshots.schema import Snapshot
 from tests.record.architectures import ARCHITECTURES, Float64
 
 TOLERANCE = 1e-9

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from geomix.api import Run
 from geomix.cli import main
-from geomix.records import export_run
+from geomix.snapshots.records import export_run
 from geomix.util.errors import UserError
 from geomix.util.hdf5 import TEXTS, put, text_hash
 from geomix.util.new_folder import MARKER

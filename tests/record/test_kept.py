@@ -17,8 +17,8 @@ from geomix.data.batch import token_weights
 from geomix.data.example import IGNORED, TokenisedExample
 from geomix.record.recorder import Recorder
 from geomix.record.scratch import on_disk
-from geomix.record.snapshot import Snapshot
-from geomix.record.store import read_snapshot, write_snapshot
+from geomix.snapshots.file import read_snapshot, write_snapshot
+from geomix.snapshots.schema import Snapshot
 from geomix.train.events import Moment, SecondMoments
 from geomix.util.errors import UserError
 from tests.record.architectures import ARCHITECTURES

@@ -20,7 +20,7 @@ from geomix.record import lens
 from geomix.record.capture import CaptureName
 from geomix.record.lens import ranked, through_lens
 from geomix.record.recorder import Recorder
-from geomix.record.store import read_snapshot
+from geomix.snapshots.file import read_snapshot
 from geomix.train.events import Moment
 from geomix.util.errors import UserError
 from tests.record.architectures import ARCHITECTURES, VOCABULARY, drawn_anew

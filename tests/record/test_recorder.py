@@ -17,8 +17,8 @@ from geomix.data.example import IGNORED, TokenisedExample
 from geomix.model.gradient import backward_over, batches_of, plain_forward
 from geomix.record.capture import CaptureName
 from geomix.record.recorder import Recorder
-from geomix.record.snapshot import Snapshot
-from geomix.record.store import read_snapshot, write_snapshot
+from geomix.snapshots.file import read_snapshot, write_snapshot
+from geomix.snapshots.schema import Snapshot
 from geomix.train.events import Moment
 
 Make = Callable[[], Any]

@@ -18,8 +18,8 @@ import xarray as xr
 
 from geomix.api import Run, open_run
 from geomix.record.recorder import Recorder
-from geomix.record.store import file_name, read_snapshot
-from geomix.records import Records
+from geomix.snapshots.file import file_name, read_snapshot
+from geomix.snapshots.records import Records
 from geomix.util.errors import UserError
 
 Make = Callable[[], Any]
@@ -433,7 +433,7 @@ WRITER = """
 import sys, time
 from dataclasses import replace
 from pathlib import Path
-from geomix.record.store import file_name, read_snapshot, write_snapshot
+from geomix.snapshots.file import file_name, read_snapshot, write_snapshot
 source, folder = map(Path, sys.argv[1:])
 snapshot = read_snapshot(source)
 for step in range(5, 125):
@@ -443,7 +443,7 @@ for step in range(5, 125):
 READER = """
 import sys
 from geomix import open_run
-from geomix.record.store import read_snapshot
+from geomix.snapshots.file import read_snapshot
 run, looks, seen = open_run(sys.argv[1]), 0, 0
 while seen < 122:
     records = run.records

@@ -20,7 +20,7 @@ from geomix.record.capture import CaptureName
 from geomix.record.per_example import PerExample
 from geomix.record.products import Sketcher, _groups, sketches
 from geomix.record.recorder import Recorder
-from geomix.record.store import read_snapshot
+from geomix.snapshots.file import read_snapshot
 from geomix.train.events import Moment
 from geomix.util.errors import UserError
 

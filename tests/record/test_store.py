@@ -12,14 +12,14 @@ import h5py
 import numpy as np
 import pytest
 
-from geomix.record.heaps import _between, _numbers
-from geomix.record.snapshot import AdamProducts, ModuleRecord, PathRecord, ProbeRecord, Snapshot
-from geomix.record.store import (
+from geomix.snapshots.file import (
     SCHEMA,
     file_name,
     read_snapshot,
     write_snapshot,
 )
+from geomix.snapshots.heaps import _between, _numbers
+from geomix.snapshots.schema import AdamProducts, ModuleRecord, PathRecord, ProbeRecord, Snapshot
 from geomix.util.errors import UserError
 from geomix.util.hdf5 import put, scale
 
@@ -256,7 +256,7 @@ def test_a_heap_of_texts_at_which_hdf5_loops_for_ever_is_one_line(path: Path, wh
 import sys
 from pathlib import Path
 from geomix.util.errors import UserError
-from geomix.record.store import read_snapshot
+from geomix.snapshots.file import read_snapshot
 try:
     read_snapshot(Path(sys.argv[1]))
 except UserError as error:
@@ -444,7 +444,7 @@ def test_a_full_disk_while_writing_is_an_error_of_python(path: Path, room: int) 
 import dataclasses, resource, sys
 from pathlib import Path
 import numpy as np
-from geomix.record.store import read_snapshot, write_snapshot
+from geomix.snapshots.file import read_snapshot, write_snapshot
 path, room = Path(sys.argv[1]), int(sys.argv[2])
 snapshot = read_snapshot(path)
 whole = {name: [np.ones((4, 3)), np.ones(30)] for name in snapshot.sets}

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from geomix.record.labelled import (
+from geomix.snapshots.arrays import (
     Described,
     attributes_of,
     group_of,

@@ -9,8 +9,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from geomix.record.labelled import Described, Stacked, group_of, is_label, lazy, opened, read
-from geomix.record.place import Place
+from geomix.snapshots.arrays import Described, Stacked, group_of, is_label, lazy, opened, read
+from geomix.snapshots.index import Place
 from geomix.util.errors import UserError
 
 _OF_THE_SET = ("offsets", "positions", "targets")
@@ -22,7 +22,7 @@ Held = list[tuple[Place, dict[str, Described]]]
 
 
 def series(places: Sequence[Place], name: str) -> xr.DataArray | None:
-    """One variable of every snapshot that holds it; see `geomix.records.Records.series`.
+    """One variable of every snapshot that holds it; see `geomix.snapshots.records.Records.series`.
 
     Args:
         places: the snapshots, in order.
@@ -53,7 +53,7 @@ def series(places: Sequence[Place], name: str) -> xr.DataArray | None:
 
 
 def probes(places: Sequence[Place], name: str) -> xr.Dataset | None:
-    """All that the snapshots say of one probe set; see `geomix.records.Records.probes`.
+    """All that the snapshots say of one probe set; see `geomix.snapshots.records.Records.probes`.
 
     Raises:
         UserError: it is not the same in all snapshots, or a file is damaged.

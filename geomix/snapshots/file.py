@@ -1,7 +1,7 @@
 """Snapshots on disk: one HDF5 file each, complete whenever it exists.
 
     /                         attributes: format, schema, versions, stage, step, reduction, what it
-                              is of (`geomix.record.snapshot.ORIGIN`),
+                              is of (`geomix.snapshots.schema.ORIGIN`),
                               coverage, path (`recorded`, or why not), …, and `complete`, last
     /probes/<set>/            attribute sha256, of the token ids and labels; coordinates: example,
                               edge, position, kept_position, layer, feature
@@ -38,7 +38,7 @@ engine="h5netcdf")` shows labelled axes. Numbers, coordinates too, carry a check
 and no compression: gradients are noise. HDF5 has none for texts; their hash is an attribute of the
 file (`geomix.util.hdf5.text_hash`).
 
-Shapes are those of `geomix.record.snapshot`.
+Shapes are those of `geomix.snapshots.schema`.
 """
 
 from __future__ import annotations
@@ -50,11 +50,12 @@ from typing import Any
 
 import numpy as np
 
-from geomix.record.checks import check_shapes
-from geomix.record.damage import check_alone, told
-from geomix.record.groups import write_gradient, write_parameters, write_path, write_probes
-from geomix.record.heaps import check_heaps
-from geomix.record.snapshot import (
+from geomix.runs.directory import snapshot_place
+from geomix.snapshots.checks import check_shapes
+from geomix.snapshots.groups import write_gradient, write_parameters, write_path, write_probes
+from geomix.snapshots.heaps import check_heaps
+from geomix.snapshots.integrity import check_alone, told
+from geomix.snapshots.schema import (
     ORIGIN,
     AdamProducts,
     ModuleRecord,
@@ -63,7 +64,6 @@ from geomix.record.snapshot import (
     SketchRecord,
     Snapshot,
 )
-from geomix.runs.directory import snapshot_place
 from geomix.util.errors import UserError
 from geomix.util.hdf5 import TEXTS, strings, text_hash, written_hdf5
 

@@ -1,7 +1,7 @@
 """Snapshots for programs that do not read HDF5: tidy Parquet tables, or NumPy archives.
 
 NumPy: `stage0-step000120.npz`, each array under its path in the HDF5 file, texts as Unicode, no
-pickle; `attributes` is a text of JSON. Parquet: see `geomix.record.parquet`.
+pickle; `attributes` is a text of JSON. Parquet: see `geomix.snapshots.parquet`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from geomix.record.labelled import attributes_of, datasets_of, json_value, opened, read
-from geomix.record.parquet import write_parquet
+from geomix.snapshots.arrays import attributes_of, datasets_of, json_value, opened, read
+from geomix.snapshots.parquet import write_parquet
 from geomix.util.errors import UserError
 from geomix.util.new_folder import make_folder
 from geomix.util.progress import phase

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from geomix.record.snapshot import NODES, PAIR_NODES
+from geomix.snapshots.schema import NODES, PAIR_NODES
 from geomix.util.hdf5 import expect, strings
 
 _STAGES = 26

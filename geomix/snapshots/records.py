@@ -22,15 +22,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from geomix.config.stage_names import stage_title
-from geomix.record.place import Place, places
 from geomix.runs.directory import RunDirectory
+from geomix.snapshots.index import Place, places
 from geomix.util.errors import UserError
 from geomix.util.reading import all_of, expect, read_json
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from geomix.record.labelled import SnapshotArrays
+    from geomix.snapshots.arrays import SnapshotArrays
 
 Format = Literal["parquet", "numpy"]
 
@@ -80,7 +80,7 @@ class Records:
             return f"<records of {self.run.path}: {error.lines[0]}>"
 
     def _summary(self) -> str:
-        from geomix.record.labelled import group_of
+        from geomix.snapshots.arrays import group_of
 
         if not (found := places(self.run)):
             arms = [arm.name for arm in self.run.arms if arm != self.run]
@@ -156,7 +156,7 @@ class Records:
         Raises:
             UserError: no snapshot holds it, or a file is damaged.
         """
-        from geomix.record.series import series
+        from geomix.snapshots.series import series
 
         found = series(self.snapshots, name)
         if found is None:
@@ -176,7 +176,7 @@ class Records:
             UserError: there is no such set, it is not the same in all snapshots, or a file is
                 damaged.
         """
-        from geomix.record.series import probes
+        from geomix.snapshots.series import probes
 
         found = probes(self.snapshots, name)
         if found is None:
@@ -198,7 +198,7 @@ class Records:
         Raises:
             UserError: the folder is there already, nothing is recorded, or a file is damaged.
         """
-        from geomix.record.export import Source, export
+        from geomix.snapshots.export import Source, export
 
         if not (places := self.snapshots):
             raise UserError(f"{self.run.path}: nothing is recorded yet")
@@ -206,20 +206,20 @@ class Records:
         return export({"": source}, Path(folder), format)
 
     def _arrays(self, place: Place) -> SnapshotArrays:
-        from geomix.record.labelled import SnapshotArrays
+        from geomix.snapshots.arrays import SnapshotArrays
 
         return SnapshotArrays(place.path)
 
     def _groups(self) -> list[str]:
         """The groups of the last snapshot; none where nothing is recorded yet."""
-        from geomix.record.labelled import groups_of
+        from geomix.snapshots.arrays import groups_of
 
         places = self.snapshots
         return [group for group in groups_of(places[-1].path) if group] if places else []
 
     def _known(self, name: str) -> str:
         """What there is in the group of a variable, else which groups there are, for a message."""
-        from geomix.record.labelled import group_of
+        from geomix.snapshots.arrays import group_of
 
         group = name.rpartition("/")[0]
         if group not in self._groups():
@@ -258,7 +258,7 @@ def export_run(run: RunDirectory, folder: Path, form: Format) -> list[Path]:
     recorded = [arm for arm in arms if arm.snapshots()]
     if not recorded:
         raise UserError(f"{run.path}: nothing is recorded yet")
-    from geomix.record.export import Source, export
+    from geomix.snapshots.export import Source, export
 
     sources = {
         arm.name: Source([place.path for place in Records(arm).snapshots], arm.probes_file)

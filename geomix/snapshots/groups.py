@@ -1,4 +1,4 @@
-"""The groups of a snapshot's file, as they are written; `geomix.record.store` lays them out."""
+"""The groups of a snapshot's file, as they are written; `geomix.snapshots.file` lays them out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geomix.record.snapshot import (
+from geomix.snapshots.schema import (
     NODES,
     PAIR_NODES,
     ModuleRecord,

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from geomix.record.damage import told
-from geomix.record.store import read_snapshot
+from geomix.snapshots.file import read_snapshot
+from geomix.snapshots.integrity import told
 from geomix.util.errors import UserError
 
 if TYPE_CHECKING:
