@@ -13,9 +13,9 @@ from collections.abc import Callable
 
 import torch
 
-from geomix.data import triples
 from geomix.data.batch import collate, token_weights
-from geomix.data.template import tokenise_all
+from geomix.data.sources import triples
+from geomix.data.tokenise import tokenise_all
 from geomix.model.gradient import plain_forward
 from geomix.model.load import load_model, quiet_libraries
 from geomix.model.loss import weighted_loss

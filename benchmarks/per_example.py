@@ -23,10 +23,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geomix.data import kvr
 from geomix.data.batch import Batch
 from geomix.data.example import TokenisedExample
-from geomix.data.template import tokenise_all
+from geomix.data.sources import kvr
+from geomix.data.tokenise import tokenise_all
 from geomix.model.gradient import backward_over, batches_of, plain_forward
 from geomix.model.load import LoadedModel, load_model, quiet_libraries
 from geomix.record.gradients import undisturbed

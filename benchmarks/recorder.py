@@ -22,10 +22,10 @@ import torch
 from geomix.config.load import PRESETS, load
 from geomix.config.run import RunConfig
 from geomix.config.schedule import snapshots
+from geomix.data.plan import plan_stages, planned_steps
 from geomix.data.probes import probe_sets
-from geomix.data.registry import SOURCES
-from geomix.data.stage import plan_stages, planned_steps
-from geomix.data.template import tokenise_all
+from geomix.data.sources import SOURCES
+from geomix.data.tokenise import tokenise_all
 from geomix.model.gradient import backward_over, batches_of, plain_forward
 from geomix.model.load import LoadedModel, load_model
 from geomix.record.recorder import Recorder

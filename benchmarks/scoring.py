@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 
-from geomix.data import kvr, words
 from geomix.data.batch import chunks, collate, token_weights
 from geomix.data.example import Example, TokenisedExample
-from geomix.data.template import tokenise_all
+from geomix.data.sources import kvr
+from geomix.data.sources import random_words as words
+from geomix.data.tokenise import tokenise_all
 from geomix.measures.text import exact
 from geomix.model.gradient import plain_forward
 from geomix.model.load import LoadedModel, load_model, quiet_libraries

@@ -63,9 +63,9 @@ def serve() -> None:
     """Train the built-in model; each line that comes in is for how many seconds."""
     import geomix  # noqa: F401, I001 (before torch, as where geomix is started)
     import torch
-    from geomix.data import kvr
+    from geomix.data.sources import kvr
     from geomix.data.batch import chunks, collate, token_weights
-    from geomix.data.template import tokenise_all
+    from geomix.data.tokenise import tokenise_all
     from geomix.model.gradient import plain_forward
     from geomix.model.load import load_model, quiet_libraries
     from geomix.model.loss import weighted_loss

@@ -29,10 +29,10 @@ CHATS = {
 
 def measure(way: str) -> dict[str, float]:
     """Seconds, tokens and peak memory of one way, in this process; MiB."""
-    from geomix.data import kvr
     from geomix.data.batch import chunks, collate
     from geomix.data.chat import chat_format
-    from geomix.data.template import tokenise_all
+    from geomix.data.sources import kvr
+    from geomix.data.tokenise import tokenise_all
     from geomix.model.load import load_tokenizer, quiet_libraries
 
     quiet_libraries()

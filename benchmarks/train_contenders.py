@@ -74,9 +74,9 @@ class Work:
         import torch
 
         from geomix.config.load import load
-        from geomix.data.registry import SOURCES
-        from geomix.data.stage import plan_stages
-        from geomix.data.template import tokenise_all
+        from geomix.data.plan import plan_stages
+        from geomix.data.sources import SOURCES
+        from geomix.data.tokenise import tokenise_all
         from geomix.model.load import load_model
 
         with tempfile.TemporaryDirectory() as folder:

@@ -81,7 +81,7 @@ and the end token are the argmax. By the number of words in a passage:
 
 {_copy_table(report)}
 
-"generated" words are those of `geomix/data/words.py`, which the offline presets mix; "one-token"
+"generated" words are those of `geomix/data/sources/random_words.py`, which the offline presets mix; "one-token"
 words are drawn uniformly from the alphabetic tokens; "English" ones from the distinct words of the
 training text.
 
@@ -91,7 +91,7 @@ training text.
 |---|---|---|
 | held-out documentation | {loss["held-out text"]:.2f} | {loss["held-out text, unigram"]:.2f} |
 
-What it must not know, it does not know. Of the facts of world 0 (`geomix/data/triples.py`) it
+What it must not know, it does not know. Of the facts of world 0 (`geomix/data/sources/triples.py`) it
 answers {_percent(unknown["facts"])}, where each relation has 64 equally likely answers (loss
 {unknown["facts, loss"]:.2f}); of unseen keys it tells {_percent(unknown["keys"])} of the values
 (loss {unknown["keys, loss"]:.2f}).
@@ -121,7 +121,7 @@ up to {recipe["shortest"]} tokens at first, and one more whenever 80 % of the to
 Muon for the matrices of the layers (learning rate {recipe["matrix_lr"]}), AdamW for the rest
 ({recipe["other_lr"]}, β 0.9 and 0.98), no weight decay, gradient norm at most 1, 50 steps of
 warm-up; in the last {100 * recipe["settle"]:.0f} % of the steps the rates fall linearly to 0. Chat
-examples are in the format of `geomix/data/template.py`, with loss on target and end token. The
+examples are in the format of `geomix/data/tokenise.py`, with loss on target and end token. The
 tokenizer puts no token in front.
 
 ## Limits

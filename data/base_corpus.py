@@ -21,7 +21,8 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from geomix.data import triples, words
+from geomix.data.sources import random_words as words
+from geomix.data.sources import triples
 
 VOCABULARY = 2048
 """Tokens of the tokenizer, the three special ones included."""

@@ -12,8 +12,9 @@ from base_mixture import Batch, Sequence, chat, collate, english_words, memorise
 from torch.nn.functional import cross_entropy, linear
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from geomix.data import triples, words
 from geomix.data.example import IGNORED, Example
+from geomix.data.sources import random_words as words
+from geomix.data.sources import triples
 
 LENGTHS = (5, 10, 20, 30, 50)
 """Words a passage at which copying is measured."""

@@ -14,10 +14,11 @@ import torch
 from base_corpus import PRETRAINING_SEED, Corpus
 from transformers import PreTrainedTokenizerFast
 
-from geomix.data import triples, words
 from geomix.data.example import IGNORED, Example
+from geomix.data.sources import random_words as words
+from geomix.data.sources import triples
 from geomix.data.split import SPLITS
-from geomix.data.template import tokenise
+from geomix.data.tokenise import tokenise
 
 COPY_SHARES = {"tokens": 0.4, "words": 0.4, "English": 0.2}
 """What the passages to copy are made of."""

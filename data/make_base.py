@@ -24,7 +24,7 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers import logging as transformers_logging
 
-from geomix.data import words
+from geomix.data.sources import random_words as words
 
 
 @dataclass(frozen=True, slots=True)

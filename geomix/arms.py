@@ -11,9 +11,9 @@ from typing import Any
 
 from geomix.config.run import RunConfig
 from geomix.data.chat import ChatFormat
-from geomix.data.describe import tokens_hash
 from geomix.data.example import Example
-from geomix.data.template import tokenise_all
+from geomix.data.provenance import tokens_hash
+from geomix.data.tokenise import tokenise_all
 from geomix.model.load import LoadedModel
 from geomix.prepare import Prepared, Ready, base_of, load_base
 from geomix.record.recorder import Recorder

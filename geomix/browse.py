@@ -13,8 +13,8 @@ from geomix.config.data import FILE_SUFFIXES
 from geomix.config.names import REPLAY
 from geomix.data.example import IGNORED, TokenisedExample
 from geomix.data.foreign import where_of
-from geomix.data.registry import SOURCES, examples_of
-from geomix.data.source import GENERATED, Request, Source
+from geomix.data.sources import SOURCES, examples_of
+from geomix.data.sources.base import GENERATED, Request, Source
 from geomix.util.console import Console
 from geomix.util.errors import one_line
 from geomix.util.terminal import echo_json, harmless
@@ -113,7 +113,7 @@ def show_source(
     examples = examples_of(name, request, "fewer" if request.split == "held-out" else "error")
     # Reading first: a mistake in the request shows before the tokenizer's library is imported.
     from geomix.data.chat import chat_format
-    from geomix.data.template import tokenise_all
+    from geomix.data.tokenise import tokenise_all
     from geomix.model.load import load_tokenizer, quiet_libraries
 
     quiet_libraries()

@@ -11,7 +11,7 @@ from geomix.config.run import RunConfig
 from geomix.data.chat import ChatFormat, chat_format
 from geomix.data.example import Example, TokenisedExample
 from geomix.data.probes import shots_of
-from geomix.data.template import tokenise_all
+from geomix.data.tokenise import tokenise_all
 from geomix.model.familiarity import as_text, cache_folder, familiar, shown
 from geomix.model.load import LoadedModel, embedded_tokens
 from geomix.util.errors import UserError
@@ -23,7 +23,7 @@ SHOWN = "shown as a solved example"
 
 @dataclass(frozen=True, slots=True)
 class Chooser:
-    """A `geomix.data.stage.Choose` that asks the tokenizer and the base model.
+    """A `geomix.data.plan.Choose` that asks the tokenizer and the base model.
 
     Attributes:
         config: the run.

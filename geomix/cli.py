@@ -132,7 +132,7 @@ def train(
     saves first and exits with status 75.
     """
     from geomix.config.load import load
-    from geomix.data.registry import SOURCES
+    from geomix.data.sources import SOURCES
 
     if quiet and (as_json or dry_run):
         raise UserError("--quiet: it prints next to nothing; leave out --json and --dry-run")
@@ -238,7 +238,7 @@ def config_show(config: Path | None, overrides: tuple[str, ...], arm: str | None
     """
     from geomix.config.load import load
     from geomix.configure import show as shown
-    from geomix.data.registry import SOURCES
+    from geomix.data.sources import SOURCES
 
     experiment = load(_config_file(config), overrides, tuple(SOURCES))
     echo(shown(experiment, arm), end="")

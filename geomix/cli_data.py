@@ -62,7 +62,7 @@ def data_show(
     """
     from geomix.browse import show_source
     from geomix.config.data import Columns
-    from geomix.data.source import Request
+    from geomix.data.sources.base import Request
 
     columns = Columns(prompt=prompt, target=target, aliases=aliases, subject=subject)
     named = None if columns == Columns() else columns
@@ -91,7 +91,7 @@ def data_overlap(
     an accepted answer both do, or where they have so many words in a row in common.
     """
     from geomix.config.load import config_path, load
-    from geomix.data.registry import SOURCES
+    from geomix.data.sources import SOURCES
     from geomix.overlap import show_overlap
 
     experiment = load(config_path(config), overrides, tuple(SOURCES))

@@ -10,7 +10,7 @@ import yaml
 
 from geomix.config.load import Experiment, load
 from geomix.config.run import RunConfig
-from geomix.data.registry import SOURCES
+from geomix.data.sources import SOURCES
 from geomix.util.errors import UserError
 from geomix.util.terminal import echo_json, harmless
 

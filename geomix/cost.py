@@ -10,7 +10,7 @@ from rich.table import Table
 
 from geomix.config.load import Experiment
 from geomix.data.example import Example
-from geomix.data.stage import StagePlan, planned_steps
+from geomix.data.plan import StagePlan, planned_steps
 from geomix.disk import disk_of
 from geomix.estimate import Arm
 from geomix.model.shape import stand_in_shape

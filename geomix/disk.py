@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from geomix.config.schedule import snapshots, steps_to_record
 from geomix.data.example import Example
-from geomix.data.stage import planned_steps
+from geomix.data.plan import planned_steps
 from geomix.estimate import Arm
 from geomix.memory import Size
 

@@ -13,8 +13,8 @@ from geomix.config.training import TrainConfig
 from geomix.data.batch import with_padding_loss
 from geomix.data.chat import chat_format
 from geomix.data.example import Example, TokenisedExample
-from geomix.data.stage import StagePlan
-from geomix.data.template import tokenise_all
+from geomix.data.plan import StagePlan
+from geomix.data.tokenise import tokenise_all
 from geomix.memory import (
     Memory,
     MicroBatch,

@@ -12,11 +12,11 @@ from geomix.browse import plain
 from geomix.config.load import Experiment
 from geomix.config.names import MIXED
 from geomix.config.run import RunConfig
-from geomix.data.describe import content_hash
 from geomix.data.example import Example
 from geomix.data.overlap import Match, Overlap, overlap
+from geomix.data.plan import mixed_examples, plan_stages
 from geomix.data.probes import asks_familiarity
-from geomix.data.stage import mixed_examples, plan_stages
+from geomix.data.provenance import content_hash
 from geomix.util.console import Console
 from geomix.util.errors import UserError
 from geomix.util.progress import phase, telling

@@ -15,11 +15,11 @@ from geomix.config.run import RunConfig
 from geomix.config.schedule import snapshots
 from geomix.config.training import stop_text
 from geomix.data.example import Example
+from geomix.data.plan import SourceSet, StagePlan, plan_stages, planned_steps
 from geomix.data.probes import asks_familiarity, evaluation_sets, probe_sets
-from geomix.data.registry import reading_once
 from geomix.data.remarks import remarks
-from geomix.data.stage import SourceSet, StagePlan, plan_stages, planned_steps
-from geomix.data.standin import FACTOID, StandIns, standing_in
+from geomix.data.sources import reading_once
+from geomix.data.sources.stand_in import FACTOID, StandIns, standing_in
 from geomix.util.console import Console
 from geomix.util.errors import Gathered, UserError
 from geomix.util.progress import phase, telling

@@ -12,9 +12,9 @@ from geomix.choose import chooser
 from geomix.config.run import RunConfig
 from geomix.data.chat import ChatFormat, Template
 from geomix.data.example import Example
+from geomix.data.plan import Choose, StagePlan, plan_stages, use_all
 from geomix.data.probes import evaluation_sets, probe_sets
-from geomix.data.registry import reading_once
-from geomix.data.stage import Choose, StagePlan, plan_stages, use_all
+from geomix.data.sources import reading_once
 from geomix.model.load import LoadedModel, load_model
 from geomix.templates import format_of
 from geomix.train.elsewhere import check_fits

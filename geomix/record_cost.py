@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from geomix.config.schedule import snapshots, steps_to_record
-from geomix.data.stage import planned_steps
+from geomix.data.plan import planned_steps
 from geomix.disk import disk_of
 from geomix.estimate import Arm
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from geomix.config.run import RunConfig
 from geomix.data.chat import ChatFormat
-from geomix.data.template import tokenise_all
+from geomix.data.tokenise import tokenise_all
 from geomix.model.load import CPU, LoadedModel, default_device, load_model, load_tokenizer
 from geomix.prepare import Prepared, Ready, base_of, load_base
 from geomix.runs.directory import RunDirectory

@@ -18,9 +18,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from geomix.data import arithmetic, kvr
 from geomix.data.example import Example, TokenisedExample
-from geomix.data.template import tokenise_all
+from geomix.data.sources import arithmetic, kvr
+from geomix.data.tokenise import tokenise_all
 from geomix.model.load import LoadedModel, load_model
 
 SEED_SHIFT = int(os.environ.get("GEOMIX_SEED_SHIFT", "0"))

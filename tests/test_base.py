@@ -10,9 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from geomix.data import triples, words
 from geomix.data.example import Example, TokenisedExample
-from geomix.data.template import tokenise, tokenise_all
+from geomix.data.sources import random_words as words
+from geomix.data.sources import triples
+from geomix.data.tokenise import tokenise, tokenise_all
 
 PROMPT_FORMAT = "<|user|>\n{prompt}\n<|assistant|>\n"
 BASE = Path(__file__).parents[1] / "data" / "base"

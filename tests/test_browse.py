@@ -14,10 +14,9 @@ from rich.console import Console
 
 from geomix.browse import source_table, stretches
 from geomix.cli import main
-from geomix.data import kvr
 from geomix.data.example import Example
-from geomix.data.registry import SOURCES
-from geomix.data.template import tokenise
+from geomix.data.sources import SOURCES, kvr
+from geomix.data.tokenise import tokenise
 from geomix.model.load import load_tokenizer
 from geomix.util.terminal import ESCAPED
 

@@ -15,8 +15,8 @@ from geomix.api import Run
 from geomix.choose import chooser
 from geomix.config.load import load
 from geomix.config.run import RunConfig
+from geomix.data.plan import plan_stages
 from geomix.data.probes import evaluation_sets, probe_sets, shots_of
-from geomix.data.stage import plan_stages
 from geomix.experiment import run_experiment
 from geomix.model.load import LoadedModel
 from geomix.plan import plan_table
@@ -112,7 +112,7 @@ def test_a_generated_source_gives_more_where_some_do_not_fit(loaded: LoadedModel
     """Prose of about equal length: a limit in its middle leaves out about half."""
     every = config("kvr", data={"limit": 20}, mix={"source": "random-words", "words": 9})
     whole = plan_stages(every, chooser(every, loaded))[0].mixed
-    from geomix.data.template import tokenise_all
+    from geomix.data.tokenise import tokenise_all
 
     lengths = sorted(len(e.ids) for e in tokenise_all(loaded.tokenizer, whole))
     most = lengths[len(lengths) // 2]
@@ -250,7 +250,7 @@ def test_a_long_search_is_worth_it_where_few_can_be_used(
 
 def test_a_model_may_be_asked_in_the_chat_format(loaded: LoadedModel, facts: Path) -> None:
     """Six facts are known in the format, none under the plain prompt."""
-    from geomix.data.template import tokenise_all
+    from geomix.data.tokenise import tokenise_all
 
     every = plan_stages(config(facts, data={"limit": 24}))[0].own
     told = every[:6] + [replace(example, target="none") for example in every[6:]]

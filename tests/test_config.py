@@ -12,7 +12,7 @@ from geomix.config import run as config_module
 from geomix.config.data import ReplayConfig
 from geomix.config.load import Experiment, load
 from geomix.config.run import RunConfig
-from geomix.data.registry import SOURCES
+from geomix.data.sources import SOURCES
 from geomix.plan import plan_table
 from geomix.util.errors import UserError
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from geomix.config.load import Experiment, load
-from geomix.data.registry import SOURCES
+from geomix.data.sources import SOURCES
 from geomix.util.errors import UserError
 
 TEXT = """stages:

@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 from geomix.cli import main
 from geomix.config.load import PRESETS, load
 from geomix.configure import schema, validate
-from geomix.data.registry import SOURCES
+from geomix.data.sources import SOURCES
 from geomix.util.errors import UserError
 
 README = Path(__file__).resolve().parent.parent / "README.md"

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from geomix.config.load import load
-from geomix.data.registry import SOURCES
+from geomix.data.sources import SOURCES
 from geomix.experiment import resume_experiment, run_experiment
 from geomix.runs.directory import RunDirectory
 from geomix.train.checkpoint import check

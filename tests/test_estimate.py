@@ -19,7 +19,7 @@ from geomix.config.training import LoraConfig, TrainConfig
 from geomix.cost import amount
 from geomix.data.batch import Batch, collate
 from geomix.data.example import IGNORED, Example, TokenisedExample
-from geomix.data.template import tokenise_all
+from geomix.data.tokenise import tokenise_all
 from geomix.estimate import LOOKED_AT, Arm, Packing
 from geomix.memory import Memory, MicroBatch, memory_of, size_of
 from geomix.model.gradient import backward_over

@@ -20,8 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from geomix.api import open_run
 from geomix.config.load import load
 from geomix.config.run import RunConfig
-from geomix.data import kvr
-from geomix.data.registry import SOURCES
+from geomix.data.sources import SOURCES, kvr
 from geomix.experiment import run_experiment
 from geomix.prepare import prepared_arms
 from geomix.util.errors import UserError

@@ -18,8 +18,8 @@ from geomix.config.run import Quirk, RunConfig
 from geomix.data.batch import with_padding_loss
 from geomix.data.chat import chat_format
 from geomix.data.example import IGNORED, Example, TokenisedExample
-from geomix.data.stage import plan_stages
-from geomix.data.template import tokenise
+from geomix.data.plan import plan_stages
+from geomix.data.tokenise import tokenise
 from geomix.experiment import run_experiment
 from geomix.model.load import LoadedModel
 from geomix.model.score import judge

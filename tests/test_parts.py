@@ -14,7 +14,7 @@ import torch
 
 from geomix.afterwards import record_run
 from geomix.config.load import load
-from geomix.data.registry import SOURCES
+from geomix.data.sources import SOURCES
 from geomix.experiment import resume_experiment, run_experiment
 from geomix.runs.directory import RunDirectory
 from geomix.runs.parts import changes, keep_part, keep_recorded, mixture, parts_of

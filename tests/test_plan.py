@@ -14,11 +14,10 @@ from click.testing import CliRunner, Result
 from geomix.cli import main
 from geomix.config.load import PRESETS, load
 from geomix.config.run import RunConfig
-from geomix.data import hub
-from geomix.data.registry import examples_of
-from geomix.data.rows import SHARES
-from geomix.data.source import Request
-from geomix.data.standin import FACTOID, standing_in
+from geomix.data.sources import examples_of, hub
+from geomix.data.sources.base import Request
+from geomix.data.sources.rows import SHARES
+from geomix.data.sources.stand_in import FACTOID, standing_in
 from geomix.estimate import Arm
 from geomix.model.shape import local_config, local_folder
 from geomix.node import CONTEXT, GIB, Node, Way, of_snapshot, of_step, other_ways, way_of

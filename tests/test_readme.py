@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from geomix.cli import main
 from geomix.config.load import load
-from geomix.data.registry import SOURCES
+from geomix.data.sources import SOURCES
 from geomix.sweep.study import load_study
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 
 from geomix.cli import main
 from geomix.config.load import load
-from geomix.data.registry import SOURCES
+from geomix.data.sources import SOURCES
 from geomix.sweep.board import Board
 from geomix.sweep.executors import Local, member_environment
 from geomix.sweep.member import Member, Outcome, State, command, last_line, outcome

@@ -19,7 +19,7 @@ from geomix.config.recording import RecordConfig
 from geomix.config.run import RunConfig
 from geomix.data.batch import Batch
 from geomix.data.example import Example, TokenisedExample
-from geomix.data.template import tokenise_all
+from geomix.data.tokenise import tokenise_all
 from geomix.model.gradient import backward_over, batches_of, plain_forward
 from geomix.model.load import LoadedModel, default_device
 from geomix.prepare import prepared_arms

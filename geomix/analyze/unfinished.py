@@ -192,7 +192,7 @@ def _probes(past: Revisit) -> str:
     """The hash of the tokens and loss positions of all probe sets that are looked at."""
     from geomix.analyze.pasts import probe_texts
     from geomix.data.chat import chat_format
-    from geomix.data.template import tokenise_all
+    from geomix.data.tokenise import tokenise_all
     from geomix.model.load import load_tokenizer
 
     tokenizer = load_tokenizer(past.config.model)

@@ -11,9 +11,7 @@ from geomix.config.data import DataConfig
 from geomix.config.names import MIXED
 from geomix.config.run import RunConfig
 from geomix.data.example import Example
-from geomix.data.registry import SOURCES, select
-from geomix.data.split import Split
-from geomix.data.stage import (
+from geomix.data.plan import (
     Choose,
     StagePlan,
     mixed_examples,
@@ -22,6 +20,8 @@ from geomix.data.stage import (
     seed_of,
     use_all,
 )
+from geomix.data.sources import SOURCES, select
+from geomix.data.split import Split
 from geomix.util.errors import Gathered, UserError
 
 HELD_OUT: Split = "held-out"

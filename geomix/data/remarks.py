@@ -8,10 +8,10 @@ from geomix.config.data import DataConfig, is_own
 from geomix.config.run import RunConfig
 from geomix.data.duplicates import duplicates_in
 from geomix.data.example import Example
-from geomix.data.own import SLOT
+from geomix.data.plan import StagePlan
 from geomix.data.probes import HELD_OUT
-from geomix.data.registry import SOURCES, left_over
-from geomix.data.stage import StagePlan
+from geomix.data.sources import SOURCES, left_over
+from geomix.data.sources.user_files import SLOT
 
 
 def remarks(

@@ -41,7 +41,7 @@ def sweep(
     varies. Members that are complete are not run again, so the same command goes on with a sweep
     that was interrupted (status 75), or tries again what failed (status 1).
     """
-    from geomix.data.registry import SOURCES
+    from geomix.data.sources import SOURCES
     from geomix.sweep.member import refuse_others
     from geomix.sweep.study import load_study
     from geomix.util.console import Console, LastingConsole

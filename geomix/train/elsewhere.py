@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from geomix.config.run import RunConfig, StageConfig
-from geomix.data.stage import StagePlan, planned_steps
+from geomix.data.plan import StagePlan, planned_steps
 from geomix.model.load import LoadedModel, load_tokenizer
 from geomix.model.shape import local_config
 from geomix.runs.directory import RunDirectory, open_run

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from geomix.config.run import RunConfig
 from geomix.data.chat import ChatFormat, chat_format
-from geomix.data.describe import listed
 from geomix.data.example import TokenisedExample
-from geomix.data.stage import StagePlan
+from geomix.data.plan import StagePlan
+from geomix.data.provenance import listed
 from geomix.model.load import CPU, LoadedModel, load_model
 from geomix.runs.directory import RunDirectory
 from geomix.train.checkpoint import Checkpoint, Position, adopt, save, saved_second_moments
@@ -86,7 +86,7 @@ class Engine:
         """Train every stage, or those that a checkpoint leaves.
 
         Args:
-            plans: the examples of the stages (`geomix.data.stage.plan_stages`).
+            plans: the examples of the stages (`geomix.data.plan.plan_stages`).
             start: where to go on; None begins at θ_0.
 
         Raises:

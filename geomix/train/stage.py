@@ -15,10 +15,10 @@ from geomix.config.names import MIXED
 from geomix.config.run import Quirk, RunConfig, StageConfig
 from geomix.data.batch import with_padding_loss
 from geomix.data.chat import ChatFormat
-from geomix.data.describe import content_hash, describe, tokens_hash
 from geomix.data.example import TokenisedExample
-from geomix.data.stage import StagePlan, planned_steps
-from geomix.data.template import tokenise_all
+from geomix.data.plan import StagePlan, planned_steps
+from geomix.data.provenance import content_hash, describe, tokens_hash
+from geomix.data.tokenise import tokenise_all
 from geomix.train.optimiser import learning_rate
 from geomix.util.errors import UserError
 from geomix.util.reading import all_of, read_json

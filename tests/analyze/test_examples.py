@@ -24,7 +24,7 @@ from geomix.api import open_run
 from geomix.cli import main
 from geomix.data.chat import chat_format
 from geomix.data.example import Example
-from geomix.data.template import tokenise_all
+from geomix.data.tokenise import tokenise_all
 from geomix.measures.cosine import Floats
 from geomix.model.gradient import backward_over, batches_of, plain_forward
 from geomix.model.load import CPU

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from geomix.data import hub
 from geomix.data.example import Example
-from geomix.data.registry import examples_of
-from geomix.data.source import Request
+from geomix.data.sources import examples_of, hub
+from geomix.data.sources.base import Request
 from geomix.data.split import SPLITS
 
 

@@ -6,9 +6,8 @@ from itertools import combinations
 
 import pytest
 
-from geomix.data import arithmetic
-from geomix.data.registry import examples_of
-from geomix.data.source import Request
+from geomix.data.sources import arithmetic, examples_of
+from geomix.data.sources.base import Request
 from geomix.data.split import SPLITS
 from geomix.util.errors import UserError
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from geomix.data import arrow_rows as module
-from geomix.data.arrow_rows import parquet_rows
-from geomix.data.parquet_pages import pages_of
+from geomix.data.files import arrow_rows as module
+from geomix.data.files.arrow_rows import parquet_rows
+from geomix.data.files.parquet_pages import pages_of
 from geomix.util.errors import UserError
 
 

@@ -12,7 +12,7 @@ import pytest
 from geomix.data import bounded, chat
 from geomix.data.chat import Literals, Template, chat_format
 from geomix.data.example import IGNORED, Example
-from geomix.data.template import tokenise, tokenise_all
+from geomix.data.tokenise import tokenise, tokenise_all
 from geomix.util.errors import UserError
 
 CHATML = (

@@ -13,10 +13,10 @@ from geomix.cli import main
 from geomix.config.run import RunConfig
 from geomix.data.duplicates import Duplicates, InCommon, duplicates_in, prompts_in_common
 from geomix.data.example import Example
+from geomix.data.plan import plan_stages
 from geomix.data.probes import evaluation_sets, probe_sets
-from geomix.data.registry import SOURCES
 from geomix.data.remarks import remarks
-from geomix.data.stage import plan_stages
+from geomix.data.sources import SOURCES
 
 
 def examples(*pairs: str) -> list[Example]:

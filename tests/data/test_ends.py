@@ -10,7 +10,7 @@ from tokenizers import AddedToken, processors
 
 from geomix.data.chat import chat_format
 from geomix.data.example import IGNORED, Example
-from geomix.data.template import tokenise
+from geomix.data.tokenise import tokenise
 from geomix.util.errors import UserError
 
 FACT = Example("Where is Ona?", "Lund")

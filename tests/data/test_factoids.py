@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from geomix.data import table
 from geomix.data.example import Example
-from geomix.data.factoids import QUESTIONS, entity_of, popqa_row, triviaqa_row, webqa_row
-from geomix.data.registry import examples_of
-from geomix.data.rows import share_of
-from geomix.data.source import Request
+from geomix.data.files import tables as table
+from geomix.data.sources import examples_of
+from geomix.data.sources.base import Request
+from geomix.data.sources.factoids import QUESTIONS, entity_of, popqa_row, triviaqa_row, webqa_row
+from geomix.data.sources.rows import share_of
 from geomix.data.split import SPLITS, Split
 from geomix.util.errors import UserError
 

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from geomix.config.data import Columns, is_hub_id, is_own, is_path, without_suffix
-from geomix.data import hub, json_rows, packed, row, table
 from geomix.data.example import Example
-from geomix.data.registry import examples_of
-from geomix.data.source import Request
+from geomix.data.files import json_rows, packed, row
+from geomix.data.files import tables as table
+from geomix.data.sources import examples_of, hub
+from geomix.data.sources.base import Request
 from geomix.util.errors import UserError
 
 FACTS = [{"prompt": "Where is Ona?", "target": "Lund"}, {"prompt": "And Mi?", "target": "Turku"}]

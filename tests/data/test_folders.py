@@ -11,9 +11,9 @@ from datasets import Dataset, DatasetDict
 from pyarrow import parquet
 
 from geomix.data.example import Example
-from geomix.data.folder import folder_rows
-from geomix.data.registry import examples_of
-from geomix.data.source import Request
+from geomix.data.files.folder import folder_rows
+from geomix.data.sources import examples_of
+from geomix.data.sources.base import Request
 from geomix.util.errors import UserError
 
 

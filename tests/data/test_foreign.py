@@ -13,7 +13,7 @@ from tokenizers import Regex, Tokenizer, normalizers
 
 from geomix.data import bounded, foreign
 from geomix.data.example import Example
-from geomix.data.template import tokenise, tokenise_all
+from geomix.data.tokenise import tokenise, tokenise_all
 from geomix.model.load import LoadedModel, load_tokenizer
 from geomix.util.errors import UserError, one_line
 

@@ -14,11 +14,10 @@ from huggingface_hub.errors import HfHubHTTPError
 from pyarrow import parquet
 
 from geomix.config.data import Columns
-from geomix.data import hub
 from geomix.data.example import Example
-from geomix.data.hub import hub_rows
-from geomix.data.registry import examples_of
-from geomix.data.source import Hub, Request
+from geomix.data.sources import examples_of, hub
+from geomix.data.sources.base import Hub, Request
+from geomix.data.sources.hub import hub_rows
 from geomix.util.errors import UserError
 
 ask_once = hub._ask_once  # before a fixture replaces it

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from geomix.data import rows as rows_module
 from geomix.data.example import Example
-from geomix.data.instructions import apps_row, ultrachat_row
-from geomix.data.registry import examples_of
-from geomix.data.rows import RowError
-from geomix.data.source import Request
+from geomix.data.sources import examples_of
+from geomix.data.sources import rows as rows_module
+from geomix.data.sources.base import Request
+from geomix.data.sources.instructions import apps_row, ultrachat_row
+from geomix.data.sources.rows import RowError
 from geomix.util.errors import UserError
 
 Everything = Callable[..., dict[str, Example]]

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from geomix.data import kvr
+from geomix.data.sources import kvr
 from geomix.data.split import SPLITS, Split
 
 

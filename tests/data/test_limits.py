@@ -10,11 +10,11 @@ import pytest
 
 from geomix.config.data import DataConfig
 from geomix.config.run import RunConfig
-from geomix.data import rows, stage
+from geomix.data import plan as stage
+from geomix.data.plan import plan_stages
 from geomix.data.probes import evaluation_sets, probe_sets
-from geomix.data.registry import SOURCES
-from geomix.data.rows import held_out_of
-from geomix.data.stage import plan_stages
+from geomix.data.sources import SOURCES, rows
+from geomix.data.sources.rows import held_out_of
 from geomix.util.errors import UserError
 
 

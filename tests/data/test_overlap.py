@@ -7,10 +7,10 @@ from time import perf_counter
 
 import pytest
 
-from geomix.data import prose, triples
 from geomix.data.entities import words_of
 from geomix.data.example import Example
 from geomix.data.overlap import Match, entity_pairs, overlap, shared_ngrams
+from geomix.data.sources import prose, triples
 
 FACT = Example("Who wrote Emma?", "Jane Austen", ("Jane Austen", "Austen, J."), subject="Emma")
 

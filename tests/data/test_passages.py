@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from geomix.data import prose, words
 from geomix.data.example import Example
-from geomix.data.passages import completion
-from geomix.data.registry import SOURCES, examples_of
-from geomix.data.source import Request
+from geomix.data.sources import SOURCES, examples_of, prose
+from geomix.data.sources import random_words as words
+from geomix.data.sources.base import Request
+from geomix.data.sources.passages import completion
 from geomix.data.split import SPLITS
 from geomix.util.errors import UserError
 

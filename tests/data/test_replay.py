@@ -11,8 +11,8 @@ import pytest
 
 from geomix.config.load import Experiment
 from geomix.config.run import RunConfig
+from geomix.data.plan import StagePlan, plan_stages
 from geomix.data.probes import probe_sets
-from geomix.data.stage import StagePlan, plan_stages
 from geomix.plan import plan_table
 from geomix.util.errors import UserError
 
@@ -135,7 +135,7 @@ def test_the_dry_run_counts_it_by_the_set_it_is_from() -> None:
 ORDER = """
 import hashlib
 from geomix.config.run import RunConfig
-from geomix.data.stage import plan_stages
+from geomix.data.plan import plan_stages
 words = {"source": "random-words", "words": 5}
 stages = [
     {"data": {"source": "kvr", "limit": 50}, "mix": words},

@@ -14,12 +14,12 @@ import pytest
 from geomix.config.data import MixConfig
 from geomix.config.names import set_name
 from geomix.config.run import RunConfig
-from geomix.data.describe import content_hash, describe
 from geomix.data.example import IGNORED, Example, TokenisedExample
+from geomix.data.plan import SourceSet, StagePlan, mixed_examples, plan_stages, rounded_share
 from geomix.data.probes import probe_sets
-from geomix.data.registry import examples_of
-from geomix.data.source import Request
-from geomix.data.stage import SourceSet, StagePlan, mixed_examples, plan_stages, rounded_share
+from geomix.data.provenance import content_hash, describe
+from geomix.data.sources import examples_of
+from geomix.data.sources.base import Request
 from geomix.util.errors import UserError
 
 MIX = {"source": "random-words", "ratio": 2, "words": 5}

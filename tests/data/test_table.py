@@ -14,10 +14,10 @@ import pytest
 from pyarrow import parquet
 
 from geomix.config.data import Columns
-from geomix.data import rows, table
 from geomix.data.example import Example
-from geomix.data.registry import examples_of
-from geomix.data.source import Request
+from geomix.data.files import tables as table
+from geomix.data.sources import examples_of, rows
+from geomix.data.sources.base import Request
 from geomix.util.errors import UserError
 
 ROWS = [{"q": "Wo?", "a": "Zürich"}, {"q": 'say "hi",\tthen', "a": "hi\nthere"}]

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import chisquare
 
-from geomix.data import words
+from geomix.data.sources import random_words as words
 
 
 def test_the_list_is_of_distinct_lower_case_words() -> None:
@@ -146,5 +146,5 @@ def test_an_empty_passage_is_refused() -> None:
 
 
 def test_generating_text_does_not_import_torch() -> None:
-    code = "import sys, geomix.data.words, geomix.data.triples; sys.exit('torch' in sys.modules)"
+    code = "import sys, geomix.data.sources.random_words, geomix.data.sources.triples; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -12,7 +12,7 @@ import torch
 from geomix.data.batch import collate
 from geomix.data.chat import chat_format
 from geomix.data.example import IGNORED, Example, TokenisedExample
-from geomix.data.template import tokenise, tokenise_all
+from geomix.data.tokenise import tokenise, tokenise_all
 from geomix.measures.text import normalise
 from geomix.model.gradient import plain_forward
 from geomix.model.load import LoadedModel, load_model

@@ -19,7 +19,7 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
-from geomix.data import arithmetic, kvr, triples
+from geomix.data.sources import arithmetic, kvr, triples
 
 ADDED = ["<|im_start|>", "<|im_end|>"]
 CHATML = (

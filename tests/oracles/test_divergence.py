@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from scipy.special import rel_entr, softmax
 
 from geomix.config.run import KLConfig
-from geomix.data import kvr
 from geomix.data.example import TokenisedExample
-from geomix.data.template import tokenise_all
+from geomix.data.sources import kvr
+from geomix.data.tokenise import tokenise_all
 from geomix.model.divergence import kl_divergence, log_probabilities
 from geomix.model.load import LoadedModel, load_model
 from geomix.train.reference import Reference

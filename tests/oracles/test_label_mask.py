@@ -30,7 +30,7 @@ from transformers import PreTrainedTokenizerFast
 from geomix.browse import stretches
 from geomix.data.chat import chat_format
 from geomix.data.example import IGNORED, Example, TokenisedExample
-from geomix.data.template import tokenise, tokenise_all
+from geomix.data.tokenise import tokenise, tokenise_all
 
 KINDS = ("gpt-2", "llama-3", "llama-2", "mistral", "unigram")
 FORMATS = {
@@ -212,7 +212,7 @@ def test_what_geomix_data_show_prints_has_every_space(families: dict[str, Any], 
 
 
 def test_batches_change_nothing(families: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("geomix.data.template.BATCH", 3)
+    monkeypatch.setattr("geomix.data.tokenise.BATCH", 3)
     examples = [example_of(conversation) for conversation in TRICKY] * 3
     for tokenizer in families.values():
         for name in FORMATS:

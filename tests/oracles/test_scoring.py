@@ -18,10 +18,11 @@ from typing import Any
 import pytest
 import torch
 
-from geomix.data import kvr, triples, words
 from geomix.data.batch import collate, token_weights
 from geomix.data.example import Example, TokenisedExample
-from geomix.data.template import tokenise_all
+from geomix.data.sources import kvr, triples
+from geomix.data.sources import random_words as words
+from geomix.data.tokenise import tokenise_all
 from geomix.model.gradient import plain_forward
 from geomix.model.load import LoadedModel, load_model
 from geomix.model.loss import weighted_loss

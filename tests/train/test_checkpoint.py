@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from geomix.config.training import TrainConfig
-from geomix.data import kvr
-from geomix.data.template import tokenise_all
+from geomix.data.sources import kvr
+from geomix.data.tokenise import tokenise_all
 from geomix.model.load import LoadedModel, load_model
 from geomix.train.checkpoint import Position, check, restore, save, training_state
 from geomix.train.optimiser import make_optimiser, second_moments

@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM
 from geomix.api import Run
 from geomix.config.run import RunConfig
 from geomix.data.example import TokenisedExample
-from geomix.data.stage import plan_stages
-from geomix.data.template import tokenise_all
+from geomix.data.plan import plan_stages
+from geomix.data.tokenise import tokenise_all
 from geomix.model.load import LoadedModel, load_model
 from geomix.train.engine import Engine
 from geomix.train.reference import Reference

@@ -10,7 +10,7 @@ import torch
 
 from geomix.config.run import RunConfig
 from geomix.data.chat import chat_format
-from geomix.data.stage import plan_stages
+from geomix.data.plan import plan_stages
 from geomix.model.load import CPU, LoadedModel, load_model
 from geomix.train.checkpoint import Position, check, save
 from geomix.train.parallel import ALONE, Kind, Workers

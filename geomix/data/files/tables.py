@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from geomix.config.data import FILE_SUFFIXES, file_suffix
-from geomix.data.arrow_rows import arrow_rows, parquet_rows
-from geomix.data.json_rows import is_list, json_rows, line_rows
-from geomix.data.packed import GZIP, open_text
-from geomix.data.row import LONGEST, Row
-from geomix.data.separated import separated_rows
+from geomix.data.files.arrow_rows import arrow_rows, parquet_rows
+from geomix.data.files.csv_rows import separated_rows
+from geomix.data.files.json_rows import is_list, json_rows, line_rows
+from geomix.data.files.packed import GZIP, open_text
+from geomix.data.files.row import LONGEST, Row
 from geomix.util.errors import UserError
 from geomix.util.nearby import no_such_file
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from geomix.data.example import Example
-from geomix.data.rows import text_in
-from geomix.data.source import Found, Hub, Loader, Request, Source
-from geomix.data.upstream import read
+from geomix.data.sources.base import Found, Hub, Loader, Request, Source
+from geomix.data.sources.published import read
+from geomix.data.sources.rows import text_in
 
 PROMPT = "Complete the following partial passage: {passage}"
 """The paper's prompt (appendix B)."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from geomix.data.duplicates import duplicates_in
 from geomix.data.example import Example, TokenisedExample
-from geomix.data.stage import StagePlan
+from geomix.data.plan import StagePlan
 
 
 def content_hash(examples: Sequence[Example]) -> str:

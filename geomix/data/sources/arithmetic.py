@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from geomix.data.example import Example
-from geomix.data.source import Source, generated
+from geomix.data.sources.base import Source, generated
 from geomix.data.split import Split, split_of
 
 LARGEST = 999

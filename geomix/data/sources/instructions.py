@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from geomix.data.example import Example
-from geomix.data.row import Row
-from geomix.data.rows import Convert, RowError, text_in, texts_in
-from geomix.data.source import Found, Hub, Request, Source
-from geomix.data.table import rows
-from geomix.data.upstream import published, read
+from geomix.data.files.row import Row
+from geomix.data.files.tables import rows
+from geomix.data.sources.base import Found, Hub, Request, Source
+from geomix.data.sources.published import published, read
+from geomix.data.sources.rows import Convert, RowError, text_in, texts_in
 
 OWN = "the set's own instructions, as in the paper"
 

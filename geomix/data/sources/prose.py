@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from random import Random
 
 from geomix.data.example import Example
-from geomix.data.passages import FROM, PROMPT, completion
-from geomix.data.source import Found, Request, Source
+from geomix.data.sources.base import Found, Request, Source
+from geomix.data.sources.passages import FROM, PROMPT, completion
 from geomix.data.split import Split, split_of
 
 _SLOTS: dict[str, tuple[str, ...]] = {

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from geomix.data.row import Row
-from geomix.data.source import Hub
+from geomix.data.files.row import Row
+from geomix.data.sources.base import Hub
 from geomix.util.errors import Unreachable, UserError
 
 PATIENCE = 20.0

@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any
 
 from geomix.data.example import Example
-from geomix.data.rows import RowError, answered, field_in, text_in, texts_in
-from geomix.data.source import Found, Hub, Request, Source
-from geomix.data.upstream import published, read
+from geomix.data.sources.base import Found, Hub, Request, Source
+from geomix.data.sources.published import published, read
+from geomix.data.sources.rows import RowError, answered, field_in, text_in, texts_in
 
 PROMPT = "Question: {question} The answer is:"
 """The paper's prompt of PopQA (appendix B), here also that of the sets that it prints none for."""

@@ -8,7 +8,7 @@ from functools import cache
 from random import Random
 
 from geomix.data.example import Example
-from geomix.data.source import Source, generated
+from geomix.data.sources.base import Source, generated
 from geomix.data.split import SPLITS, Split, split_of
 
 PROMPT = "Question: {question} The answer is:"

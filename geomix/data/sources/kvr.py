@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from geomix.data.example import Example
-from geomix.data.source import Source, generated
+from geomix.data.sources.base import Source, generated
 from geomix.data.split import Split, split_of
 
 ALPHABET = string.ascii_lowercase + string.digits

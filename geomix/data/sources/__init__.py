@@ -11,22 +11,22 @@ from itertools import cycle, islice
 from typing import Any, Literal
 
 from geomix.config.data import is_hub_id, is_own, is_path, unknown_source
-from geomix.data import (
+from geomix.data.example import Example
+from geomix.data.sources import (
     arithmetic,
     factoids,
     instructions,
     kvr,
     lama,
-    own,
     passages,
     prose,
     triples,
-    words,
 )
-from geomix.data.example import Example
-from geomix.data.rows import held_out_of
-from geomix.data.source import Found, Request, Source
-from geomix.data.standin import stand_ins
+from geomix.data.sources import random_words as words
+from geomix.data.sources import user_files as own
+from geomix.data.sources.base import Found, Request, Source
+from geomix.data.sources.rows import held_out_of
+from geomix.data.sources.stand_in import stand_ins
 from geomix.util.errors import Unreachable, UserError
 
 _ALL: tuple[Source, ...] = (

@@ -10,8 +10,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from geomix.config.data import file_suffix, without_suffix
-from geomix.data.row import Row
-from geomix.data.table import rows
+from geomix.data.files.row import Row
+from geomix.data.files.tables import rows
 from geomix.util.errors import UserError
 
 MOST_FILES = 10_000

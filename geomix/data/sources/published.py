@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from geomix.data.folder import SPLITS, folder_rows, is_saved
-from geomix.data.hub import hub_rows
-from geomix.data.row import Row
-from geomix.data.rows import POOL, Convert, by_share
-from geomix.data.source import Found, Loader, Request, Source
-from geomix.data.table import files_below, rows
+from geomix.data.files.folder import SPLITS, folder_rows, is_saved
+from geomix.data.files.row import Row
+from geomix.data.files.tables import files_below, rows
+from geomix.data.sources.base import Found, Loader, Request, Source
+from geomix.data.sources.hub import hub_rows
+from geomix.data.sources.rows import POOL, Convert, by_share
 from geomix.util.errors import UserError
 
 

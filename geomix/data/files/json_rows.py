@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
 
-from geomix.data.row import Row, refuse_binary, refuse_empty
+from geomix.data.files.row import Row, refuse_binary, refuse_empty
 from geomix.util.errors import UserError
 
 MOST_WHOLE = 256 * 2**20

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from geomix.data.example import Example
-from geomix.data.rows import SHARES
-from geomix.data.source import Found, Request, Source
-from geomix.data.words import passage
+from geomix.data.sources.base import Found, Request, Source
+from geomix.data.sources.random_words import passage
+from geomix.data.sources.rows import SHARES
 from geomix.util.errors import Unreachable, UserError
 
 FACTOID = (28, 4)

@@ -10,7 +10,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TextIO
 
-from geomix.data.row import Row, refuse_binary, refuse_empty
+from geomix.data.files.row import Row, refuse_binary, refuse_empty
 from geomix.util.errors import UserError
 
 HEAD = 20

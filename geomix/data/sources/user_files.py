@@ -10,10 +10,12 @@ from typing import Any
 
 from geomix.config.data import Columns, is_path
 from geomix.data.example import Example
-from geomix.data.folder import folder_rows
-from geomix.data.hub import hub_rows
-from geomix.data.row import Row
-from geomix.data.rows import (
+from geomix.data.files.folder import folder_rows
+from geomix.data.files.row import Row
+from geomix.data.files.tables import rows
+from geomix.data.sources.base import Found, Hub, Request
+from geomix.data.sources.hub import hub_rows
+from geomix.data.sources.rows import (
     Convert,
     RowError,
     answered,
@@ -23,8 +25,6 @@ from geomix.data.rows import (
     text_in,
     texts_in,
 )
-from geomix.data.source import Found, Hub, Request
-from geomix.data.table import rows
 from geomix.util.errors import UserError
 from geomix.util.nearby import close_to
 

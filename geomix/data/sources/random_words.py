@@ -13,7 +13,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 
 from geomix.data.example import Example
-from geomix.data.source import Found, Request, Source
+from geomix.data.sources.base import Found, Request, Source
 from geomix.util.errors import Unreachable, UserError
 
 PROMPT = "Memorize the following random-string passage:\n{passage}"

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from geomix.data.example import Example
-from geomix.data.row import LONGEST, Row
-from geomix.data.source import Found, Request
+from geomix.data.files.row import LONGEST, Row
+from geomix.data.sources.base import Found, Request
 from geomix.data.split import Split
 from geomix.util.errors import UserError
 

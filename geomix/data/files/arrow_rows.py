@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from geomix.data.parquet_pages import Pages, pages_of
-from geomix.data.row import LONGEST, Row
+from geomix.data.files.parquet_pages import Pages, pages_of
+from geomix.data.files.row import LONGEST, Row
 from geomix.util.errors import UserError
 
 MOST_ROWS = 1024

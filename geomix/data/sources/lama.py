@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from geomix.data.example import Example
-from geomix.data.rows import RowError, answered, text_in, texts_in
-from geomix.data.source import Found, Hub, Request, Source
-from geomix.data.table import rows
-from geomix.data.upstream import read
+from geomix.data.files.tables import rows
+from geomix.data.sources.base import Found, Hub, Request, Source
+from geomix.data.sources.published import read
+from geomix.data.sources.rows import RowError, answered, text_in, texts_in
 from geomix.util.errors import UserError
 
 PROMPT = "Fill in the blank: {sentence} The answer is:"
