@@ -16,10 +16,10 @@ import torch
 from geomix.data.batch import collate, token_weights
 from geomix.data.sources import triples
 from geomix.data.tokenise import tokenise_all
-from geomix.model.gradient import plain_forward
-from geomix.model.load import load_model, quiet_libraries
-from geomix.model.loss import weighted_loss
-from geomix.model.score import exact_match, score
+from geomix.models.forward import plain_forward
+from geomix.models.load import load_model, quiet_libraries
+from geomix.models.loss import weighted_loss
+from geomix.models.score import exact_match, score
 
 FACTS = 128
 WIDTH = 128

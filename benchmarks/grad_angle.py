@@ -56,7 +56,7 @@ def builtin(folder: Path) -> None:
 
 def billion(folder: Path) -> None:
     """A random Llama of a billion parameters."""
-    from geomix.model.load import builtin_folder
+    from geomix.models.load import builtin_folder
 
     model = folder / "billion"
     count = _random_llama(model, builtin_folder())

@@ -26,8 +26,8 @@ from geomix.data.plan import plan_stages, planned_steps
 from geomix.data.probes import probe_sets
 from geomix.data.sources import SOURCES
 from geomix.data.tokenise import tokenise_all
-from geomix.model.gradient import backward_over, batches_of, plain_forward
-from geomix.model.load import LoadedModel, load_model
+from geomix.models.forward import backward_over, batches_of, plain_forward
+from geomix.models.load import LoadedModel, load_model
 from geomix.record.recorder import Recorder
 from geomix.train.events import Moment, SecondMoments
 from geomix.train.optimiser import EPS, make_optimiser, second_moments

@@ -61,7 +61,7 @@ def measure(name: str) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from geomix.data.example import IGNORED, Example, TokenisedExample
-    from geomix.model.gradient import backward_over, batches_of, plain_forward
+    from geomix.models.forward import backward_over, batches_of, plain_forward
     from geomix.record.recorder import Recorder
     from geomix.train.events import Moment, SecondMoments
 

@@ -22,10 +22,10 @@ from geomix.data.sources import kvr
 from geomix.data.sources import random_words as words
 from geomix.data.tokenise import tokenise_all
 from geomix.measures.text import exact
-from geomix.model.gradient import plain_forward
-from geomix.model.load import LoadedModel, load_model, quiet_libraries
-from geomix.model.loss import all_correct, weighted_loss
-from geomix.model.score import score
+from geomix.models.forward import plain_forward
+from geomix.models.load import LoadedModel, load_model, quiet_libraries
+from geomix.models.loss import all_correct, weighted_loss
+from geomix.models.score import score
 
 NEW_TOKENS = 64
 FACTS = 16

@@ -66,9 +66,9 @@ def serve() -> None:
     from geomix.data.sources import kvr
     from geomix.data.batch import chunks, collate, token_weights
     from geomix.data.tokenise import tokenise_all
-    from geomix.model.gradient import plain_forward
-    from geomix.model.load import load_model, quiet_libraries
-    from geomix.model.loss import weighted_loss
+    from geomix.models.forward import plain_forward
+    from geomix.models.load import load_model, quiet_libraries
+    from geomix.models.loss import weighted_loss
 
     quiet_libraries()
     loaded = load_model("builtin", torch.device("cpu"))

@@ -33,7 +33,7 @@ def measure(way: str) -> dict[str, float]:
     from geomix.data.chat import chat_format
     from geomix.data.sources import kvr
     from geomix.data.tokenise import tokenise_all
-    from geomix.model.load import load_tokenizer, quiet_libraries
+    from geomix.models.load import load_tokenizer, quiet_libraries
 
     quiet_libraries()
     tokenizer = load_tokenizer("builtin")

@@ -77,7 +77,7 @@ class Work:
         from geomix.data.plan import plan_stages
         from geomix.data.sources import SOURCES
         from geomix.data.tokenise import tokenise_all
-        from geomix.model.load import load_model
+        from geomix.models.load import load_model
 
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "bench.yaml"
@@ -313,7 +313,7 @@ def main() -> None:
         return
     import torch
 
-    from geomix.model.load import quiet_libraries
+    from geomix.models.load import quiet_libraries
 
     quiet_libraries()
     torch.set_num_threads(1)

@@ -20,7 +20,7 @@ from geomix.config.document import Document, apply_text
 from geomix.config.load import mistakes_of
 from geomix.config.run import RunConfig
 from geomix.config.schedule import Schedule, parse
-from geomix.model.load import default_device
+from geomix.models.load import default_device
 from geomix.prepare import prepared_arms
 from geomix.revisit import Point, Revisit, Say
 from geomix.runs.configs import stored_configs

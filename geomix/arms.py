@@ -14,7 +14,8 @@ from geomix.data.chat import ChatFormat
 from geomix.data.example import Example
 from geomix.data.provenance import tokens_hash
 from geomix.data.tokenise import tokenise_all
-from geomix.model.load import LoadedModel
+from geomix.models.distributed import ALONE, Workers
+from geomix.models.load import LoadedModel
 from geomix.prepare import Prepared, Ready, base_of, load_base
 from geomix.record.recorder import Recorder
 from geomix.record.weights import WeightsKeeper
@@ -27,7 +28,6 @@ from geomix.train.checkpoint import Checkpoint
 from geomix.train.elsewhere import settle, taken_of
 from geomix.train.engine import Engine, Progress
 from geomix.train.events import Observer
-from geomix.train.parallel import ALONE, Workers
 from geomix.train.stage import other_tokens
 from geomix.train.step import autocast, row_width
 from geomix.util.errors import Interrupted, UserError

@@ -114,7 +114,7 @@ def show_source(
     # Reading first: a mistake in the request shows before the tokenizer's library is imported.
     from geomix.data.chat import chat_format
     from geomix.data.tokenise import tokenise_all
-    from geomix.model.load import load_tokenizer, quiet_libraries
+    from geomix.models.load import load_tokenizer, quiet_libraries
 
     quiet_libraries()
     tokenizer = load_tokenizer(model)

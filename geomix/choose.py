@@ -12,8 +12,8 @@ from geomix.data.chat import ChatFormat, chat_format
 from geomix.data.example import Example, TokenisedExample
 from geomix.data.probes import shots_of
 from geomix.data.tokenise import tokenise_all
-from geomix.model.familiarity import as_text, cache_folder, familiar, shown
-from geomix.model.load import LoadedModel, embedded_tokens
+from geomix.models.familiarity import as_text, cache_folder, familiar, shown
+from geomix.models.load import LoadedModel, embedded_tokens
 from geomix.util.errors import UserError
 
 FAMILIAR = "familiar"

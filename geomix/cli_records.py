@@ -67,7 +67,7 @@ def record(run: Path, at: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     every snapshot once it is on disk; those that are there already are not made again.
     """
     from geomix.afterwards import record_run
-    from geomix.model.load import quiet_libraries
+    from geomix.models.load import quiet_libraries
     from geomix.runs.directory import open_run
     from geomix.util.progress import telling
 

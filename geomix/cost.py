@@ -13,7 +13,7 @@ from geomix.data.example import Example
 from geomix.data.plan import StagePlan, planned_steps
 from geomix.disk import disk_of
 from geomix.estimate import Arm
-from geomix.model.shape import stand_in_shape
+from geomix.models.meta import stand_in_shape
 from geomix.node import of_snapshot, of_step
 from geomix.record_cost import record_cost
 from geomix.util.terminal import plain_table

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from geomix.model.layers import decoder_layers
+from geomix.models.layers import decoder_layers
 
 SHALLOW = 4
 """Layers of the shallower model: two of them belong to either end of a pass."""

@@ -22,7 +22,7 @@ from geomix.memory import (
     largest,
     micro_batches,
 )
-from geomix.model.positions import positions_of
+from geomix.models.positions import positions_of
 from geomix.train.setup import weights_dtype
 
 LOOKED_AT = 50

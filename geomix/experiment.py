@@ -13,6 +13,7 @@ from geomix.config.load import Experiment
 from geomix.config.run import RunConfig
 from geomix.data.chat import moment
 from geomix.data.remarks import remarks
+from geomix.models.distributed import Workers, lost, workers_here
 from geomix.prepare import Ready, prepared_arms
 from geomix.runs.configs import differences, stored_configs
 from geomix.runs.directory import DEFAULT_ROOT, RunDirectory, open_run
@@ -21,7 +22,6 @@ from geomix.templates import edited, kept_templates
 from geomix.train.checkpoint import Checkpoint, checkpoint_of, described_checkpoint
 from geomix.train.elsewhere import check_elsewhere
 from geomix.train.engine import Progress
-from geomix.train.parallel import Workers, lost, workers_here
 from geomix.train.saving import newest, tidy
 from geomix.train.trackers import check_trackers, tracked
 from geomix.util.environment import describe_environment

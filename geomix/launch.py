@@ -8,7 +8,7 @@ from typing import Literal
 
 from geomix.config.load import Experiment
 from geomix.experiment import resume_experiment, run_experiment
-from geomix.model.load import quiet_libraries
+from geomix.models.load import quiet_libraries
 from geomix.runs.directory import open_run
 from geomix.show import retention_table
 from geomix.train.progress import shown

@@ -27,8 +27,8 @@ from geomix.alive import Alive
 from geomix.data.batch import Batch, chunks, laid_out
 from geomix.data.example import TokenisedExample
 from geomix.depth import SHALLOW, alike, peak, truncate
-from geomix.model.loss import weighted_loss
-from geomix.model.shape import weightless
+from geomix.models.loss import weighted_loss
+from geomix.models.meta import weightless
 from geomix.train.step import training_forward
 
 _CPU = torch.device("cpu")

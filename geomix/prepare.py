@@ -15,7 +15,7 @@ from geomix.data.example import Example
 from geomix.data.plan import Choose, StagePlan, plan_stages, use_all
 from geomix.data.probes import evaluation_sets, probe_sets
 from geomix.data.sources import reading_once
-from geomix.model.load import LoadedModel, load_model
+from geomix.models.load import LoadedModel, load_model
 from geomix.templates import format_of
 from geomix.train.elsewhere import check_fits
 from geomix.train.setup import check_setup, weights_dtype

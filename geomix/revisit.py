@@ -15,14 +15,14 @@ from torch import Tensor
 from geomix.config.run import RunConfig
 from geomix.data.chat import ChatFormat
 from geomix.data.tokenise import tokenise_all
-from geomix.model.load import CPU, LoadedModel, default_device, load_model, load_tokenizer
+from geomix.models.distributed import ALONE
+from geomix.models.load import CPU, LoadedModel, default_device, load_model, load_tokenizer
 from geomix.prepare import Prepared, Ready, base_of, load_base
 from geomix.runs.directory import RunDirectory
 from geomix.train.base import check_base
 from geomix.train.checkpoint import FINAL, KEPT, Checkpoint, check, saved_second_moments
 from geomix.train.elsewhere import FILE as ELSEWHERE
 from geomix.train.events import Moment
-from geomix.train.parallel import ALONE
 from geomix.train.saving import steps_in
 from geomix.train.setup import Setup, weights_dtype
 from geomix.train.stage import Stage, check_described, check_unchanged, stages_of

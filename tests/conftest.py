@@ -21,7 +21,7 @@ from transformers import (
 from geomix.data.example import Example, TokenisedExample
 from geomix.data.sources import arithmetic, kvr
 from geomix.data.tokenise import tokenise_all
-from geomix.model.load import LoadedModel, load_model
+from geomix.models.load import LoadedModel, load_model
 
 SEED_SHIFT = int(os.environ.get("GEOMIX_SEED_SHIFT", "0"))
 """Added to every seed that a test gives torch (`make portable`): other weights of random models, so

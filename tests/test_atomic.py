@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from geomix.model.score import Verdict
+from geomix.models.score import Verdict
 from geomix.train.checkpoint import Position, save
 from geomix.train.evaluate import evaluate
 from geomix.train.optimiser import second_moments

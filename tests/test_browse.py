@@ -17,7 +17,7 @@ from geomix.cli import main
 from geomix.data.example import Example
 from geomix.data.sources import SOURCES, kvr
 from geomix.data.tokenise import tokenise
-from geomix.model.load import load_tokenizer
+from geomix.models.load import load_tokenizer
 from geomix.util.terminal import ESCAPED
 
 

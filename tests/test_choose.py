@@ -18,7 +18,7 @@ from geomix.config.run import RunConfig
 from geomix.data.plan import plan_stages
 from geomix.data.probes import evaluation_sets, probe_sets, shots_of
 from geomix.experiment import run_experiment
-from geomix.model.load import LoadedModel
+from geomix.models.load import LoadedModel
 from geomix.plan import plan_table
 from geomix.util.errors import UserError
 from tests.teaching import teach
@@ -52,7 +52,7 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def knowing(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base model that knows every third fact under the plain prompt; taught with raw texts."""
-    from geomix.model.load import load_model
+    from geomix.models.load import load_model
 
     loaded = load_model(str(tiny_model), torch.device("cpu"))
     model: Any = loaded.model
@@ -128,7 +128,7 @@ def test_a_generated_source_gives_more_where_some_do_not_fit(loaded: LoadedModel
 def test_facts_are_chosen_by_what_the_model_knows(
     knowing: Path, facts: Path, asked: str, expected: bool
 ) -> None:
-    from geomix.model.load import load_model
+    from geomix.models.load import load_model
 
     loaded = load_model(str(knowing), torch.device("cpu"))
     run = config(facts, data={"limit": 6, "familiar": {"facts": asked, "prompt": "plain"}})
@@ -144,7 +144,7 @@ def test_facts_are_chosen_by_what_the_model_knows(
 
 
 def test_too_few_unfamiliar_facts_say_why(knowing: Path, facts: Path) -> None:
-    from geomix.model.load import load_model
+    from geomix.models.load import load_model
 
     loaded = load_model(str(knowing), torch.device("cpu"))
     run = config(facts, data={"limit": 20, "familiar": {"facts": "drop", "prompt": "plain"}})

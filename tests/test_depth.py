@@ -13,8 +13,8 @@ from geomix import memory
 from geomix.config.training import LoraConfig
 from geomix.depth import SHALLOW, alike, peak, truncate
 from geomix.memory import MicroBatch, memory_of
-from geomix.model.layers import decoder_layers
-from geomix.model.shape import weightless
+from geomix.models.layers import decoder_layers
+from geomix.models.meta import weightless
 from geomix.train.setup import checkpointing
 from geomix.train.trainable import attach, set_trained
 

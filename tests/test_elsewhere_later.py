@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from geomix.config.load import load
 from geomix.data.sources import SOURCES
 from geomix.experiment import resume_experiment, run_experiment
+from geomix.models.distributed import workers_here
 from geomix.runs.directory import RunDirectory
 from geomix.train.checkpoint import check
-from geomix.train.parallel import workers_here
 from geomix.util.errors import Interrupted, UserError
 
 BASE = """

@@ -22,10 +22,10 @@ from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.data.tokenise import tokenise_all
 from geomix.estimate import LOOKED_AT, Arm, Packing
 from geomix.memory import Memory, MicroBatch, memory_of, size_of
-from geomix.model.gradient import backward_over
-from geomix.model.load import load_model
-from geomix.model.loss import weighted_loss
-from geomix.model.shape import SHAPES, local_config, weightless
+from geomix.models.forward import backward_over
+from geomix.models.load import load_model
+from geomix.models.loss import weighted_loss
+from geomix.models.meta import SHAPES, local_config, weightless
 from geomix.prepare import prepare
 from geomix.train.optimiser import make_optimiser
 from geomix.train.step import Stepper, training_forward

@@ -21,8 +21,8 @@ from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.data.plan import plan_stages
 from geomix.data.tokenise import tokenise
 from geomix.experiment import run_experiment
-from geomix.model.load import LoadedModel
-from geomix.model.score import judge
+from geomix.models.load import LoadedModel
+from geomix.models.score import judge
 from geomix.runs.directory import RunDirectory
 from geomix.train.stage import stages_of
 from geomix.util.errors import UserError

@@ -125,7 +125,7 @@ def pasts_of(run: RunDirectory, asked: Asked, remarks: list[str]) -> dict[Path, 
         UserError: they are needed, and the data or a model is not what it was.
     """
     from geomix.analyze.pasts import revisits
-    from geomix.model.load import quiet_libraries
+    from geomix.models.load import quiet_libraries
 
     quiet_libraries()
     if asked.source == "record":

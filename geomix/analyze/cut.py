@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from geomix.analyze.groups import Layout
 from geomix.measures.heads import Piece, head_pieces
-from geomix.model.layers import decoder_layers, place_of, tied_head
+from geomix.models.layers import decoder_layers, place_of, tied_head
 from geomix.record.gradients import adam_metric
 from geomix.train.events import SecondMoments
 from geomix.util.errors import UserError

@@ -20,8 +20,8 @@ from geomix.config.run import RunConfig
 from geomix.data.batch import Batch
 from geomix.data.example import Example, TokenisedExample
 from geomix.data.tokenise import tokenise_all
-from geomix.model.gradient import backward_over, batches_of, plain_forward
-from geomix.model.load import LoadedModel, default_device
+from geomix.models.forward import backward_over, batches_of, plain_forward
+from geomix.models.load import LoadedModel, default_device
 from geomix.prepare import prepared_arms
 from geomix.record.gradients import take_gradients
 from geomix.revisit import Point, Revisit, points_of

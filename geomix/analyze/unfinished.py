@@ -152,7 +152,7 @@ def arm_results(
     if kept.folder is None or not past.arm.base_file.is_file():  # nothing would identify θ_0
         return ArmResults(Unfinished(), "")
     from geomix.analyze.pasts import unsaid
-    from geomix.model.load import default_device
+    from geomix.models.load import default_device
     from geomix.util.environment import describe_environment
 
     points = past.points(unsaid)
@@ -193,7 +193,7 @@ def _probes(past: Revisit) -> str:
     from geomix.analyze.pasts import probe_texts
     from geomix.data.chat import chat_format
     from geomix.data.tokenise import tokenise_all
-    from geomix.model.load import load_tokenizer
+    from geomix.models.load import load_tokenizer
 
     tokenizer = load_tokenizer(past.config.model)
     chat = chat_format(past.config.chat_template, tokenizer)

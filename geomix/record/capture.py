@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from geomix.data.batch import Batch
-from geomix.model.gradient import plain_forward
-from geomix.model.layers import decoder_layers
+from geomix.models.forward import plain_forward
+from geomix.models.layers import decoder_layers
 from geomix.record.calls import Call, called
 from geomix.util.errors import UserError
 
@@ -31,7 +31,7 @@ CaptureName = Literal["nnsight", "hooks"]
 
 
 class Capture(ABC):
-    """A forward pass (`geomix.model.gradient.Forward`) that keeps the residual stream.
+    """A forward pass (`geomix.models.forward.Forward`) that keeps the residual stream.
 
     Of `watched` modules it keeps every call, in `calls`: inputs, outputs and, after the backward
     pass, gradients. Works inside its own `with` block and leaves no hook and no attribute on the

@@ -49,7 +49,7 @@ def through_lens(
     Args:
         residuals: L tensors `(Q, D)`, as the forward pass had them.
         targets: `(Q,)` token ids.
-        to_logits: from `(n, D)` to `(n, V)`, see `geomix.model.layers.after_layers`.
+        to_logits: from `(n, D)` to `(n, V)`, see `geomix.models.layers.after_layers`.
 
     Returns:
         `(Q, L)` int32 and `(Q, L)` float32, on the CPU; see `ranked`.

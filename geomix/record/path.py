@@ -20,10 +20,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from geomix.models.distributed import ALONE, Workers, local
 from geomix.record.gradients import products_with
 from geomix.snapshots.schema import TOTAL, PathRecord
 from geomix.train.events import Moment
-from geomix.train.parallel import ALONE, Workers, local
 
 Gradient = Sequence[Tensor | None]
 """Of one set: one tensor a parameter, None where none leads to it."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from geomix.data.batch import Batch
 from geomix.measures.factors import Factor, materialised
 from geomix.measures.sketch import matrix_shape
-from geomix.model.loss import weighted_loss
+from geomix.models.loss import weighted_loss
 from geomix.record.calls import Call
 from geomix.record.capture import CAPTURES, CaptureName
 from geomix.record.gradients import trainable_parameters, undisturbed

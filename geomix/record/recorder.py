@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from geomix.config.schedule import parse
 from geomix.data.batch import Batch, Reduction
 from geomix.data.example import TokenisedExample
-from geomix.model.gradient import Forward, backward_over, batches_of, plain_forward
-from geomix.model.layers import after_layers, decoder_layers, place_of, tied_head
+from geomix.models.distributed import ALONE, Workers, shard_of
+from geomix.models.forward import Forward, backward_over, batches_of, plain_forward
+from geomix.models.layers import after_layers, decoder_layers, place_of, tied_head
 from geomix.record.capture import CAPTURES, Capture, CaptureName, module_names
 from geomix.record.gradients import (
     adam_metric,
@@ -38,7 +39,6 @@ from geomix.record.together import put_together
 from geomix.snapshots.file import file_name, write_snapshot
 from geomix.snapshots.schema import AdamProducts, PathRecord, ProbeRecord, Snapshot
 from geomix.train.events import Moment, SecondMoments
-from geomix.train.parallel import ALONE, Workers, shard_of
 from geomix.util.progress import during
 
 

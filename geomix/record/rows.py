@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from geomix.data.batch import Batch
-from geomix.model.loss import all_correct, token_nll
+from geomix.models.loss import all_correct, token_nll
 from geomix.record.capture import Capture
 from geomix.record.lens import check_last, through_lens
 from geomix.record.products import Sketcher

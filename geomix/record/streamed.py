@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geomix.data.example import TokenisedExample
+from geomix.models.distributed import gathered, sharded_like
 from geomix.record.path import Gradient
-from geomix.train.parallel import gathered, sharded_like
 
 
 def content_hash_of(examples: Sequence[TokenisedExample]) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geomix.models.distributed import Workers
 from geomix.snapshots.schema import ModuleRecord, ProbeRecord
-from geomix.train.parallel import Workers
 
 _PER_EXAMPLE = ("loss", "exact", "sketches")
 _RAGGED = ("positions", "targets")

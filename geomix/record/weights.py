@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geomix.config.schedule import parse
-from geomix.model.load import LoadedModel
+from geomix.models.distributed import ALONE, Workers, gathered
+from geomix.models.load import LoadedModel
 from geomix.train.checkpoint import KEPT, Position, save
 from geomix.train.events import Moment
-from geomix.train.parallel import ALONE, Workers, gathered
 from geomix.train.setup import whole_weights
 
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from geomix.model.load import LoadedModel, place_of_model
+from geomix.models.load import LoadedModel, place_of_model
 from geomix.runs.directory import RunDirectory
 from geomix.util.errors import UserError
 from geomix.util.files import file_hash, write_json

@@ -24,10 +24,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from geomix.config.training import StopConfig
-from geomix.model.load import LoadedModel, check_saved
+from geomix.models.distributed import gathered, like
+from geomix.models.load import LoadedModel, check_saved
 from geomix.train.events import SecondMoments
 from geomix.train.optimiser import EPS, load_optimiser, optimiser_state
-from geomix.train.parallel import gathered, like
 from geomix.train.shares import Shares
 from geomix.train.stopping import Stopping
 from geomix.train.trainable import adapters, load_adapters

@@ -10,8 +10,8 @@ from typing import Any
 
 from geomix.config.run import RunConfig, StageConfig
 from geomix.data.plan import StagePlan, planned_steps
-from geomix.model.load import LoadedModel, load_tokenizer
-from geomix.model.shape import local_config
+from geomix.models.load import LoadedModel, load_tokenizer
+from geomix.models.meta import local_config
 from geomix.runs.directory import RunDirectory, open_run
 from geomix.runs.parts import FROM, parts_of
 from geomix.train.checkpoint import FINAL, MANIFEST, Checkpoint, Position, check

@@ -14,13 +14,13 @@ from geomix.data.chat import ChatFormat, chat_format
 from geomix.data.example import TokenisedExample
 from geomix.data.plan import StagePlan
 from geomix.data.provenance import listed
-from geomix.model.load import CPU, LoadedModel, load_model
+from geomix.models.distributed import ALONE, Workers
+from geomix.models.load import CPU, LoadedModel, load_model
 from geomix.runs.directory import RunDirectory
 from geomix.train.checkpoint import Checkpoint, Position, adopt, save, saved_second_moments
 from geomix.train.elsewhere import Taken
 from geomix.train.events import Moment, Observer
 from geomix.train.finite import check_finite
-from geomix.train.parallel import ALONE, Workers
 from geomix.train.retention import Retention, lines_of
 from geomix.train.saving import Saving
 from geomix.train.setup import Setup, check_workers, weights_dtype

@@ -12,9 +12,9 @@ from typing import Any
 from geomix.data.batch import Reduction
 from geomix.data.example import TokenisedExample
 from geomix.measures.text import percent
-from geomix.model.load import LoadedModel
-from geomix.model.score import Verdict, exact_match, mean_loss, score
-from geomix.train.parallel import ALONE, Workers
+from geomix.models.distributed import ALONE, Workers
+from geomix.models.load import LoadedModel
+from geomix.models.score import Verdict, exact_match, mean_loss, score
 from geomix.util.errors import UserError
 from geomix.util.files import write_text
 from geomix.util.progress import phase
@@ -34,7 +34,7 @@ class SetResult:
         final_number: share that ends in the target's number, over the examples whose target holds
             `#### number` (GSM8K); None where none does.
         cut: share of answers that did not end within the target's length and a few tokens more, so
-            that only their beginning was scored (`geomix.model.score.Verdict`).
+            that only their beginning was scored (`geomix.models.score.Verdict`).
         kl: mean KL divergence from the model that the stage began with, over answer positions of
             the set's probe, in nats; None where that is not measured.
 
@@ -87,7 +87,7 @@ def evaluate(
         batch_size: examples in one pass.
         file: where the verdicts go.
         width: of packed rows, see `geomix.data.batch.collate`.
-        empty_right: see `geomix.model.score.score`.
+        empty_right: see `geomix.models.score.score`.
         exact_only: see there, too.
         workers: the processes that share the work; the first one writes.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from geomix.config.training import TrainConfig
-from geomix.train.parallel import gathered, like
+from geomix.models.distributed import gathered, like
 
 EPS = 1e-8
 """What Adam adds to the root of its second moment."""

@@ -14,9 +14,9 @@ from torch import Tensor
 from geomix.config.run import KLConfig
 from geomix.data.batch import chunks, collate
 from geomix.data.example import TokenisedExample
-from geomix.model.divergence import kl_divergence, log_probabilities
-from geomix.model.gradient import plain_forward
-from geomix.model.load import LoadedModel
+from geomix.models.divergence import kl_divergence, log_probabilities
+from geomix.models.forward import plain_forward
+from geomix.models.load import LoadedModel
 from geomix.util.errors import UserError
 from geomix.util.files import file_hash, write_text, written_file
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from geomix.config.run import RunConfig
 from geomix.data.example import TokenisedExample
-from geomix.model.load import LoadedModel
+from geomix.models.distributed import ALONE, Workers
+from geomix.models.load import LoadedModel
 from geomix.runs.directory import RunDirectory, verdict_file
 from geomix.train.evaluate import SetResult, evaluate
 from geomix.train.finite import check_finite
-from geomix.train.parallel import ALONE, Workers
 from geomix.train.reference import Reference
 from geomix.train.stage import Stage, mixed_sets
 from geomix.train.step import row_width

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from geomix.config.run import RunConfig
-from geomix.model.load import LoadedModel
-from geomix.model.shape import weightless
+from geomix.models.distributed import Workers, gathered
+from geomix.models.load import LoadedModel
+from geomix.models.meta import weightless
 from geomix.train.checkpoint import Checkpoint, restore, training_state
 from geomix.train.events import SecondMoments
 from geomix.train.optimiser import EPS, make_optimiser, second_moments
-from geomix.train.parallel import Workers, gathered
 from geomix.train.shares import Shares
 from geomix.train.stage import Stage
 from geomix.train.step import Stepper, row_width, seed_dropout

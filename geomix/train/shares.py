@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from geomix.train.parallel import whole
+from geomix.models.distributed import whole
 
 
 @dataclass

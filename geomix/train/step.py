@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from geomix.config.training import TrainConfig
 from geomix.data.batch import Batch, chunks, collate, token_weights
 from geomix.data.example import TokenisedExample
-from geomix.model.gradient import Forward, backward, plain_forward
-from geomix.model.load import LoadedModel
-from geomix.train.parallel import ALONE, Workers, whole
+from geomix.models.distributed import ALONE, Workers, whole
+from geomix.models.forward import Forward, backward, plain_forward
+from geomix.models.load import LoadedModel
 from geomix.train.shares import Shares
 
 

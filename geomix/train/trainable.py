@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from geomix.config.training import LoraConfig
-from geomix.model.layers import Place, decoder_layers, place_of, tied_head
+from geomix.models.layers import Place, decoder_layers, place_of, tied_head
 from geomix.util.errors import UserError
 
 _BASE = ".base_layer"

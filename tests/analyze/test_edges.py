@@ -23,7 +23,7 @@ from geomix.analyze.cut import Cut
 from geomix.analyze.grad_angle import _conflicts, command, grad_angle
 from geomix.analyze.single import render
 from geomix.api import Run
-from geomix.model.load import LoadedModel
+from geomix.models.load import LoadedModel
 from geomix.util.errors import UserError
 
 Make = Callable[..., Any]

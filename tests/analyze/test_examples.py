@@ -26,8 +26,8 @@ from geomix.data.chat import chat_format
 from geomix.data.example import Example
 from geomix.data.tokenise import tokenise_all
 from geomix.measures.cosine import Floats
-from geomix.model.gradient import backward_over, batches_of, plain_forward
-from geomix.model.load import CPU
+from geomix.models.forward import backward_over, batches_of, plain_forward
+from geomix.models.load import CPU
 from geomix.prepare import prepared_arms
 from geomix.record.gradients import undisturbed
 from geomix.revisit import Point, Revisit

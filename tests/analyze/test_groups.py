@@ -12,7 +12,7 @@ import pytest
 
 from geomix.analyze.groups import layer_modules
 from geomix.api import Run
-from geomix.model.layers import place_of
+from geomix.models.layers import place_of
 from geomix.snapshots.file import read_snapshot
 from geomix.snapshots.schema import Snapshot
 

@@ -14,7 +14,7 @@ from tokenizers import Regex, Tokenizer, normalizers
 from geomix.data import bounded, foreign
 from geomix.data.example import Example
 from geomix.data.tokenise import tokenise, tokenise_all
-from geomix.model.load import LoadedModel, load_tokenizer
+from geomix.models.load import LoadedModel, load_tokenizer
 from geomix.util.errors import UserError, one_line
 
 PANIC = normalizers.Replace(Regex("(.*)*x"), "")
@@ -77,7 +77,7 @@ def test_a_tokenizer_is_tried_once(tokenizer: Any, monkeypatch: pytest.MonkeyPat
 def test_a_panic_while_decoding_or_loading_is_one_line(
     loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model: Path
 ) -> None:
-    from geomix.model import decode
+    from geomix.models import decode
 
     def panics(*_: Any, **__: Any) -> Any:
         return Tokenizer.from_str(json.dumps(known)).encode("y" * 99 + "\nx")

@@ -126,7 +126,7 @@ def test_a_process_that_has_tokenised_can_fork() -> None:
     choice = "TOKENIZERS_PARALLELISM"
     code = (
         "import os; from geomix.data import kvr; from geomix.data.tokenise import tokenise_all; "
-        "from geomix.model.load import load_tokenizer; tokenizer = load_tokenizer('builtin'); "
+        "from geomix.models.load import load_tokenizer; tokenizer = load_tokenizer('builtin'); "
         "tokenise_all(tokenizer, kvr.examples(500, 0, 'train')); child = os.fork(); "
         f"print(os.environ['{choice}'], flush=True) if child else tokenizer(['a', 'b']); "
         "child and os.waitpid(child, 0); os._exit(0)"

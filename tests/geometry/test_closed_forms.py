@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from geomix.data.batch import Reduction
 from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.measures.cosine import cosines, group_inner_products, norms
-from geomix.model.gradient import backward_over, batches_of, plain_forward
+from geomix.models.forward import backward_over, batches_of, plain_forward
 from geomix.record.gradients import (
     adam_metric,
     inner_products,

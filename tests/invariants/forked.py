@@ -128,7 +128,7 @@ if __name__ == "__main__":
     import geomix.show
     import geomix.train.progress  # noqa: F401
     from geomix.cli import main
-    from geomix.model.load import load_model
+    from geomix.models.load import load_model
 
     load_model(sys.argv[1], torch.device("cpu"))  # whatever that imports
     serve(Path(sys.argv[2]))

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from geomix.model.familiarity import model_hash
-from geomix.model.load import load_model
+from geomix.models.familiarity import model_hash
+from geomix.models.load import load_model
 
 ALONE = "stages: [{data: {source: kvr, limit: 5}}]\n"
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(

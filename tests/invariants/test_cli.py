@@ -37,7 +37,7 @@ folder, model = sys.argv[1:]
 os.chdir(folder)
 import torch, transformers, nnsight, geomix.experiment, geomix.show, geomix.train.progress
 from geomix.cli import main
-from geomix.model.load import load_model
+from geomix.models.load import load_model
 load_model(model, torch.device("cpu"))  # whatever that imports
 
 def start(name, kill_at, *more):

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from geomix.model.decode import greedy
-from geomix.model.load import LoadedModel
+from geomix.models.decode import greedy
+from geomix.models.load import LoadedModel
 from tests.teaching import teach
 
 TEXTS = ["a b c d e", "one two</s> three four", "red"]

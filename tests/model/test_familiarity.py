@@ -12,10 +12,10 @@ import torch
 from tokenizers import processors
 
 from geomix.data.example import Example
-from geomix.model import familiarity
-from geomix.model.decode import greedy
-from geomix.model.familiarity import as_text, cache_folder, familiar, model_hash, shown
-from geomix.model.load import LoadedModel
+from geomix.models import familiarity
+from geomix.models.decode import greedy
+from geomix.models.familiarity import as_text, cache_folder, familiar, model_hash, shown
+from geomix.models.load import LoadedModel
 from geomix.util.errors import UserError
 from tests.teaching import teach
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from geomix.model.load import LoadedModel, check_saved, load_model, load_tokenizer
+from geomix.models.load import LoadedModel, check_saved, load_model, load_tokenizer
 from geomix.util.errors import UserError
 
 CPU = torch.device("cpu")
@@ -141,8 +141,8 @@ def test_counts_beyond_the_weights_are_refused_before_anything_is_built(
 def test_more_parameters_than_the_weights_have_end_the_description(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("geomix.model.claims._AT_LEAST", 10)
-    monkeypatch.setattr("geomix.model.claims._PER_TENSOR", 2)
+    monkeypatch.setattr("geomix.models.claims._AT_LEAST", 10)
+    monkeypatch.setattr("geomix.models.claims._PER_TENSOR", 2)
     edit(copy, num_hidden_layers=9, layer_types=None)
     assert "describes over 40 tensors, its weights hold 20" in refused(copy)
 
@@ -161,7 +161,7 @@ def test_sizes_that_the_weights_do_not_have_are_said(
 
 
 def test_tables_beyond_all_measure_are_refused(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("geomix.model.claims._BUFFERS", 16)  # of rotary frequencies there are more
+    monkeypatch.setattr("geomix.models.claims._BUFFERS", 16)  # of rotary frequencies there are more
     assert "tables beside the weights" in refused(copy)
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from geomix.model.load import LoadedModel, load_model, quiet_libraries
+from geomix.models.load import LoadedModel, load_model, quiet_libraries
 from geomix.util.errors import UserError
 
 CPU = torch.device("cpu")

@@ -12,8 +12,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from geomix.data.batch import Batch, Reduction, chunks, collate, token_weights
 from geomix.data.example import IGNORED, Example, TokenisedExample
-from geomix.model.gradient import backward_over, batches_of, plain_forward
-from geomix.model.loss import all_correct, correct_tokens, token_nll, weighted_loss
+from geomix.models.forward import backward_over, batches_of, plain_forward
+from geomix.models.loss import all_correct, correct_tokens, token_nll, weighted_loss
 
 VOCABULARY = 23
 CPU = torch.device("cpu")

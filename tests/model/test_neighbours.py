@@ -9,8 +9,8 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from geomix.model.neighbours import neighbour_problem
-from geomix.model.positions import positions_of
+from geomix.models.neighbours import neighbour_problem
+from geomix.models.positions import positions_of
 
 SIZES: dict[str, Any] = {
     "vocab_size": 61,

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from geomix.data.batch import Batch, collate, token_weights
 from geomix.data.example import IGNORED, Example, TokenisedExample
-from geomix.model.gradient import backward_over, plain_forward
-from geomix.model.packing import packs
+from geomix.models.forward import backward_over, plain_forward
+from geomix.models.packing import packs
 
 VOCABULARY = 61
 SIZES = {

@@ -10,11 +10,11 @@ from transformers import DynamicCache
 
 from geomix.data.batch import collate
 from geomix.data.example import TokenisedExample
-from geomix.model.decode import continuations
-from geomix.model.gradient import plain_forward
-from geomix.model.load import LoadedModel
-from geomix.model.past import Past, goes_on
-from geomix.model.score import score
+from geomix.models.decode import continuations
+from geomix.models.forward import plain_forward
+from geomix.models.kv_cache import Past, goes_on
+from geomix.models.load import LoadedModel
+from geomix.models.score import score
 from tests.model.test_packing import APART, FAMILIES, VOCABULARY, examples, model_of
 
 

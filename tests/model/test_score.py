@@ -14,10 +14,10 @@ from geomix.data.chat import chat_format
 from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.data.tokenise import tokenise, tokenise_all
 from geomix.measures.text import normalise
-from geomix.model.gradient import plain_forward
-from geomix.model.load import LoadedModel, load_model
-from geomix.model.loss import correct_tokens
-from geomix.model.score import KnownAnswer, Verdict, exact_match, known_answer, mean_loss, score
+from geomix.models.forward import plain_forward
+from geomix.models.load import LoadedModel, load_model
+from geomix.models.loss import correct_tokens
+from geomix.models.score import KnownAnswer, Verdict, exact_match, known_answer, mean_loss, score
 from geomix.train.evaluate import summarise
 from tests.teaching import teach
 

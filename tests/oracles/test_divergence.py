@@ -19,8 +19,8 @@ from geomix.config.run import KLConfig
 from geomix.data.example import TokenisedExample
 from geomix.data.sources import kvr
 from geomix.data.tokenise import tokenise_all
-from geomix.model.divergence import kl_divergence, log_probabilities
-from geomix.model.load import LoadedModel, load_model
+from geomix.models.divergence import kl_divergence, log_probabilities
+from geomix.models.load import LoadedModel, load_model
 from geomix.train.reference import Reference
 from geomix.util.errors import UserError
 

@@ -24,7 +24,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from geomix.data.batch import Reduction
 from geomix.data.example import IGNORED, Example, TokenisedExample
-from geomix.model.gradient import backward_over, batches_of
+from geomix.models.forward import backward_over, batches_of
 from geomix.record.capture import CAPTURES, CaptureName
 from geomix.record.recorder import Recorder
 from geomix.snapshots.schema import Snapshot

@@ -23,10 +23,10 @@ from geomix.data.example import Example, TokenisedExample
 from geomix.data.sources import kvr, triples
 from geomix.data.sources import random_words as words
 from geomix.data.tokenise import tokenise_all
-from geomix.model.gradient import plain_forward
-from geomix.model.load import LoadedModel, load_model
-from geomix.model.loss import weighted_loss
-from geomix.model.score import score
+from geomix.models.forward import plain_forward
+from geomix.models.load import LoadedModel, load_model
+from geomix.models.loss import weighted_loss
+from geomix.models.score import score
 
 SLACK = 8
 """Tokens that a wrong answer may be longer than the target, its end token included."""

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geomix.data.example import IGNORED, TokenisedExample
-from geomix.model.layers import decoder_layers
-from geomix.model.packing import packs
+from geomix.models.layers import decoder_layers
+from geomix.models.packing import packs
 from geomix.record.capture import CAPTURES
 from geomix.record.recorder import Recorder
 from geomix.snapshots.file import read_snapshot

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from geomix.data.batch import collate
 from geomix.data.example import IGNORED, Example, TokenisedExample
-from geomix.model.gradient import backward_over, batches_of, plain_forward
+from geomix.models.forward import backward_over, batches_of, plain_forward
 from geomix.record.capture import CAPTURES, CaptureName, NNsightCapture
 
 Make = Callable[[], Any]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import CohereConfig, CohereForCausalLM, OPTConfig, OPTForCausalLM
 
 from geomix.data.example import TokenisedExample
-from geomix.model.layers import after_layers
+from geomix.models.layers import after_layers
 from geomix.record import lens
 from geomix.record.capture import CaptureName
 from geomix.record.lens import ranked, through_lens

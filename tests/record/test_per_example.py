@@ -16,8 +16,8 @@ from torch import Tensor
 from geomix.data.batch import Batch
 from geomix.measures.factors import Whole
 from geomix.measures.sketch import matrix_shape, projection
-from geomix.model.gradient import backward_over, batches_of, plain_forward
-from geomix.model.packing import packs
+from geomix.models.forward import backward_over, batches_of, plain_forward
+from geomix.models.packing import packs
 from geomix.record.capture import CaptureName
 from geomix.record.gradients import undisturbed
 from geomix.record.per_example import PerExample

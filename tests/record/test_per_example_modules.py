@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from geomix.data.example import IGNORED, Example, TokenisedExample
-from geomix.model.gradient import batches_of
+from geomix.models.forward import batches_of
 from geomix.record.capture import CaptureName
 from geomix.record.per_example import PerExample
 from geomix.record.products import gram_matrices, products_along

@@ -15,7 +15,7 @@ import xarray
 
 from geomix.data.example import TokenisedExample
 from geomix.measures.sketch import matrix_shape, projection
-from geomix.model.gradient import batches_of
+from geomix.models.forward import batches_of
 from geomix.record.capture import CaptureName
 from geomix.record.per_example import PerExample
 from geomix.record.products import Sketcher, _groups, sketches

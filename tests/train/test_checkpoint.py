@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from geomix.config.training import TrainConfig
 from geomix.data.sources import kvr
 from geomix.data.tokenise import tokenise_all
-from geomix.model.load import LoadedModel, load_model
+from geomix.models.load import LoadedModel, load_model
 from geomix.train.checkpoint import Position, check, restore, save, training_state
 from geomix.train.optimiser import make_optimiser, second_moments
 from geomix.train.step import Stepper, seed_dropout

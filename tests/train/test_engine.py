@@ -17,11 +17,11 @@ from geomix.api import Run
 from geomix.config.run import RunConfig
 from geomix.data.plan import plan_stages
 from geomix.data.tokenise import tokenise_all
-from geomix.model.load import LoadedModel
+from geomix.models.distributed import Workers
+from geomix.models.load import LoadedModel
 from geomix.train import engine
 from geomix.train.engine import Engine
 from geomix.train.events import Moment
-from geomix.train.parallel import Workers
 
 MIX = {"source": "random-words", "ratio": 2, "words": 3}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from geomix.model.score import Verdict
+from geomix.models.score import Verdict
 from geomix.train.evaluate import SetResult, summarise
 
 VERDICT = Verdict(

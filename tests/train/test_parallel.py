@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from geomix.train.parallel import Workers
+from geomix.models.distributed import Workers
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 5])

@@ -17,7 +17,7 @@ from geomix.config.run import RunConfig
 from geomix.data.example import TokenisedExample
 from geomix.data.plan import plan_stages
 from geomix.data.tokenise import tokenise_all
-from geomix.model.load import LoadedModel, load_model
+from geomix.models.load import LoadedModel, load_model
 from geomix.train.engine import Engine
 from geomix.train.reference import Reference
 from geomix.util.errors import UserError

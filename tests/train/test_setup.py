@@ -11,9 +11,9 @@ import torch
 from geomix.config.run import RunConfig
 from geomix.data.chat import chat_format
 from geomix.data.plan import plan_stages
-from geomix.model.load import CPU, LoadedModel, load_model
+from geomix.models.distributed import ALONE, Kind, Workers
+from geomix.models.load import CPU, LoadedModel, load_model
 from geomix.train.checkpoint import Position, check, save
-from geomix.train.parallel import ALONE, Kind, Workers
 from geomix.train.setup import Setup, check_setup, check_workers, weights_dtype
 from geomix.train.stage import Stage, stages_of
 from geomix.train.step import seed_dropout

@@ -10,9 +10,9 @@ import torch
 from geomix.config.training import TrainConfig
 from geomix.data.batch import collate, token_weights
 from geomix.data.example import TokenisedExample
-from geomix.model.gradient import plain_forward
-from geomix.model.load import CPU, LoadedModel, load_model
-from geomix.model.loss import weighted_loss
+from geomix.models.forward import plain_forward
+from geomix.models.load import CPU, LoadedModel, load_model
+from geomix.models.loss import weighted_loss
 from geomix.train.optimiser import make_optimiser
 from geomix.train.shares import Shares
 from geomix.train.step import Stepper

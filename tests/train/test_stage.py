@@ -11,7 +11,7 @@ import pytest
 from geomix.config.run import RunConfig
 from geomix.data.chat import chat_format
 from geomix.data.plan import plan_stages
-from geomix.model.load import LoadedModel
+from geomix.models.load import LoadedModel
 from geomix.train.stage import Stage, check_unchanged, stages_of
 from geomix.util.errors import UserError
 

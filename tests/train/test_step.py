@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from geomix.config.training import TrainConfig
 from geomix.data.batch import collate
 from geomix.data.example import TokenisedExample
-from geomix.model.load import LoadedModel
+from geomix.models.load import LoadedModel
 from geomix.train.optimiser import make_optimiser
 from geomix.train.step import Stepper, StepResult, row_width, seed_dropout, training_forward
 

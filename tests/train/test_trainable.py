@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from geomix.config.training import LoraConfig
-from geomix.model.load import CPU, LoadedModel, load_model
+from geomix.models.load import CPU, LoadedModel, load_model
 from geomix.train.trainable import (
     adapters,
     attach,

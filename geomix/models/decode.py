@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from geomix.data.foreign import where_of
-from geomix.model.load import LoadedModel
-from geomix.model.past import Past
+from geomix.models.kv_cache import Past
+from geomix.models.load import LoadedModel
 from geomix.util.errors import one_line
 
 Hopeless = Callable[[int, Sequence[int]], bool]

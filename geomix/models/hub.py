@@ -6,7 +6,7 @@ import difflib
 import json
 from pathlib import Path
 
-from geomix.model.files import ADAPTER_CONFIG, CONFIG, INDEX, WEIGHTS
+from geomix.models.files import ADAPTER_CONFIG, CONFIG, INDEX, WEIGHTS
 from geomix.util.errors import UserError
 
 

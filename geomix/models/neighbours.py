@@ -11,9 +11,9 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from geomix.data.batch import Batch
-from geomix.model.gradient import plain_forward
-from geomix.model.packing import tolerance
-from geomix.model.positions import positions_of
+from geomix.models.forward import plain_forward
+from geomix.models.packing import tolerance
+from geomix.models.positions import positions_of
 
 _SHORT, _LONG, _LONG_EXPERTS = 4, 128, 1024
 """Tokens of the neighbours: as many as the text that is looked at, at most this many, and, of

@@ -25,8 +25,8 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from geomix.model.layers import decoder_layers
-from geomix.model.load import CPU, default_device
+from geomix.models.layers import decoder_layers
+from geomix.models.load import CPU, default_device
 from geomix.util.errors import UserError
 
 Kind = Literal["ddp", "fsdp"]

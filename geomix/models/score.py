@@ -19,11 +19,11 @@ from geomix.measures.text import (
     same_final_number,
     token_f1,
 )
-from geomix.model.decode import continuations, places_left, text_of
-from geomix.model.gradient import plain_forward
-from geomix.model.load import LoadedModel
-from geomix.model.loss import token_nll
-from geomix.model.past import Past
+from geomix.models.decode import continuations, places_left, text_of
+from geomix.models.forward import plain_forward
+from geomix.models.kv_cache import Past
+from geomix.models.load import LoadedModel
+from geomix.models.loss import token_nll
 from geomix.util.progress import phase
 
 SLACK = 8

@@ -13,14 +13,14 @@ import torch
 from torch import nn
 
 from geomix.data.foreign import trust
-from geomix.model.claims import check_counts, check_weights
-from geomix.model.files import check_indices, read_config
-from geomix.model.hub import check_reachable, fetched_config, fetched_weights
-from geomix.model.neighbours import neighbour_problem
-from geomix.model.packing import packs
-from geomix.model.past import goes_on
-from geomix.model.positions import Positions, positions_of
-from geomix.model.tokenizers import check_knows_letters, check_tokenizer_files
+from geomix.models.claims import check_counts, check_weights
+from geomix.models.files import check_indices, read_config
+from geomix.models.hub import check_reachable, fetched_config, fetched_weights
+from geomix.models.kv_cache import goes_on
+from geomix.models.neighbours import neighbour_problem
+from geomix.models.packing import packs
+from geomix.models.positions import Positions, positions_of
+from geomix.models.tokenizers import check_knows_letters, check_tokenizer_files
 from geomix.util.errors import UserError, first_line, is_failure
 from geomix.util.package import PACKAGE
 from geomix.util.progress import during
@@ -46,8 +46,8 @@ class LoadedModel:
         model: in float32, in evaluation mode, on `device`.
         tokenizer: a fast tokenizer.
         pad_id: token id that fills a batch; nothing is predicted from it.
-        packs: whether several examples may share a row (`geomix.model.packing`).
-        goes_on: whether it can decode from what a forward pass kept (`geomix.model.past`).
+        packs: whether several examples may share a row (`geomix.models.packing`).
+        goes_on: whether it can decode from what a forward pass kept (`geomix.models.kv_cache`).
     """
 
     model: nn.Module

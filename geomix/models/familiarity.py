@@ -19,8 +19,8 @@ import torch
 
 from geomix.data.example import Example
 from geomix.data.foreign import where_of
-from geomix.model.decode import greedy
-from geomix.model.load import LoadedModel
+from geomix.models.decode import greedy
+from geomix.models.load import LoadedModel
 from geomix.util.errors import UserError, one_line
 from geomix.util.files import append_json_line
 from geomix.util.progress import phase

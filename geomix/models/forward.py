@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from geomix.data.batch import Batch, Reduction, chunks, collate, token_weights
 from geomix.data.example import TokenisedExample
-from geomix.model.loss import weighted_loss
+from geomix.models.loss import weighted_loss
 
 Weighed = tuple[TokenisedExample, float]
 """An example and what each of its target tokens weighs in the loss."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from geomix.model.load import BUILTIN, builtin_folder, load_tokenizer
+from geomix.models.load import BUILTIN, builtin_folder, load_tokenizer
 from geomix.util.errors import UserError
 from geomix.util.package import PACKAGE
 

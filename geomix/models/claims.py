@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from geomix.model.files import CONFIG, tensor_shapes, weight_files
+from geomix.models.files import CONFIG, tensor_shapes, weight_files
 from geomix.util.errors import UserError
 
 _COUNTED = re.compile(r"(layer|layers|block|blocks|expert|experts|head|heads|depth)$")

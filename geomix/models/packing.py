@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from geomix.data.batch import Batch
-from geomix.model.gradient import plain_forward, takes_positions
+from geomix.models.forward import plain_forward, takes_positions
 
 _APART = {torch.float32: 1e-4, torch.float64: 1e-4}
 _APART_HALF = 3e-2
