@@ -27,11 +27,11 @@ from geomix.data.batch import Batch
 from geomix.data.example import TokenisedExample
 from geomix.data.sources import kvr
 from geomix.data.tokenise import tokenise_all
+from geomix.gradients.example_products import gram_matrices, products_along, sketches
+from geomix.gradients.inner_products import undisturbed
+from geomix.gradients.per_example import PerExample
 from geomix.models.forward import backward_over, batches_of, plain_forward
 from geomix.models.load import LoadedModel, load_model, quiet_libraries
-from geomix.record.gradients import undisturbed
-from geomix.record.per_example import PerExample
-from geomix.record.products import gram_matrices, products_along, sketches
 
 EXAMPLES = 256
 BATCH = 32

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from geomix.config.training import TrainConfig
+from geomix.gradients.capture import module_names
 from geomix.memory import Memory, MicroBatch, Size, memory_of, size_of
 from geomix.models.forward import takes_positions
 from geomix.models.layers import decoder_layers
 from geomix.models.load import BUILTIN
 from geomix.models.meta import local_config, local_tokenizer, weightless
-from geomix.record.capture import module_names
 from geomix.train.setup import checkpointing
 from geomix.train.trainable import attach, set_trained, trained_names
 from geomix.util.progress import phase

@@ -10,9 +10,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from geomix.analyze.groups import Layout
+from geomix.gradients.inner_products import adam_metric
 from geomix.measures.heads import Piece, head_pieces
 from geomix.models.layers import decoder_layers, place_of, tied_head
-from geomix.record.gradients import adam_metric
 from geomix.train.events import SecondMoments
 from geomix.util.errors import UserError
 
@@ -20,7 +20,7 @@ Gradient = list[Tensor | None]
 """One tensor a parameter or piece; None where no path leads to one."""
 
 Metric = list[Callable[[int, int], Tensor] | None]
-"""The weights of each piece's elements, see `geomix.record.gradients.inner_products`."""
+"""The weights of each piece's elements, see `geomix.gradients.inner_products.inner_products`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,10 @@ from geomix.analyze.moments import TrainingMoment
 from geomix.analyze.pasts import probe_batches, probe_texts
 from geomix.data.example import Example
 from geomix.data.probes import HELD_OUT
+from geomix.gradients.example_products import gram_matrices
+from geomix.gradients.inner_products import trainable_parameters
+from geomix.gradients.per_example import PerExample
 from geomix.measures.cosine import Floats
-from geomix.record.gradients import trainable_parameters
-from geomix.record.per_example import PerExample
-from geomix.record.products import gram_matrices
 from geomix.revisit import Point, Revisit
 from geomix.train.stage import Stage
 from geomix.train.step import autocast

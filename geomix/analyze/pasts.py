@@ -20,10 +20,10 @@ from geomix.config.run import RunConfig
 from geomix.data.batch import Batch
 from geomix.data.example import Example, TokenisedExample
 from geomix.data.tokenise import tokenise_all
+from geomix.gradients.inner_products import take_gradients
 from geomix.models.forward import backward_over, batches_of, plain_forward
 from geomix.models.load import LoadedModel, default_device
 from geomix.prepare import prepared_arms
-from geomix.record.gradients import take_gradients
 from geomix.revisit import Point, Revisit, points_of
 from geomix.runs.configs import stored_configs
 from geomix.runs.directory import RunDirectory

@@ -23,8 +23,8 @@ from geomix.analyze.look import Look, Secant
 from geomix.analyze.moments import TrainingMoment
 from geomix.analyze.pasts import gradients, moment_of, unsaid
 from geomix.analyze.unfinished import ArmResults, Unfinished
-from geomix.record.gradients import inner_products, trainable_parameters, undisturbed
-from geomix.record.scratch import in_memory, on_disk
+from geomix.gradients.inner_products import inner_products, trainable_parameters, undisturbed
+from geomix.gradients.spill import in_memory, on_disk
 from geomix.revisit import Point, Revisit
 from geomix.train.events import SecondMoments
 from geomix.train.stage import Stage

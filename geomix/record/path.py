@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from geomix.gradients.inner_products import products_with
 from geomix.models.distributed import ALONE, Workers, local
-from geomix.record.gradients import products_with
 from geomix.snapshots.schema import TOTAL, PathRecord
 from geomix.train.events import Moment
 

@@ -18,22 +18,22 @@ from torch import Tensor, nn
 from geomix.config.schedule import parse
 from geomix.data.batch import Batch, Reduction
 from geomix.data.example import TokenisedExample
-from geomix.models.distributed import ALONE, Workers, shard_of
-from geomix.models.forward import Forward, backward_over, batches_of, plain_forward
-from geomix.models.layers import after_layers, decoder_layers, place_of, tied_head
-from geomix.record.capture import CAPTURES, Capture, CaptureName, module_names
-from geomix.record.gradients import (
+from geomix.gradients.capture import CAPTURES, Capture, CaptureName, module_names
+from geomix.gradients.example_products import Sketcher
+from geomix.gradients.inner_products import (
     adam_metric,
     inner_products,
     take_gradients,
     trainable_parameters,
     undisturbed,
 )
+from geomix.gradients.per_example import PerExample
+from geomix.gradients.spill import in_memory, on_disk
+from geomix.models.distributed import ALONE, Workers, shard_of
+from geomix.models.forward import Forward, backward_over, batches_of, plain_forward
+from geomix.models.layers import after_layers, decoder_layers, place_of, tied_head
 from geomix.record.path import Gradient, Piece
-from geomix.record.per_example import PerExample
-from geomix.record.products import Sketcher
 from geomix.record.rows import Rows
-from geomix.record.scratch import in_memory, on_disk
 from geomix.record.streamed import Streamed, content_hash_of
 from geomix.record.together import put_together
 from geomix.snapshots.file import file_name, write_snapshot
@@ -58,7 +58,7 @@ class Recorder:
         capture: `nnsight`, or `hooks` for plain torch hooks (the same numbers without the import).
         activations: of how many examples a set, the first ones, activations and their gradients
             are stored, nearly all of a file; None is all, 0 none.
-        lens: whether the logit lens looks there (`geomix.record.lens`).
+        lens: whether the logit lens looks there (`geomix.gradients.logit_lens`).
         modules: patterns of the names of modules whose outputs are kept there too.
         adam: whether the inner products in Adam's metric are stored where there is one.
         sketches: entries and seed of the sketches of single examples' gradients; None for none.

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from geomix.data.batch import Batch
+from geomix.gradients.capture import Capture
+from geomix.gradients.example_products import Sketcher
+from geomix.gradients.logit_lens import check_last, through_lens
 from geomix.models.loss import all_correct, token_nll
-from geomix.record.capture import Capture
-from geomix.record.lens import check_last, through_lens
-from geomix.record.products import Sketcher
 from geomix.snapshots.schema import ModuleRecord, ProbeRecord, SketchRecord
 from geomix.util.errors import UserError
 

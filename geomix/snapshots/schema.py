@@ -56,7 +56,7 @@ class ProbeRecord:
         gradients: `(Q, L, D)` float32, gradient of the set's mean loss (in the snapshot's
             reduction) at the same places, nats per unit of the activation. None like `activations`.
         lens_rank: `(Q, L)` int32, rank of the target token if the model ended after each layer, see
-            `geomix.record.lens`; None if not kept.
+            `geomix.gradients.logit_lens`; None if not kept.
         lens_logprob: `(Q, L)` float32, its log-probability then, nats; None if not kept.
         modules: outputs of other modules by name.
         sketches: of every example's gradient; None if not kept or read.

@@ -19,15 +19,15 @@ from torch import Tensor, nn
 
 from geomix.data.batch import Reduction
 from geomix.data.example import IGNORED, Example, TokenisedExample
-from geomix.measures.cosine import cosines, group_inner_products, norms
-from geomix.models.forward import backward_over, batches_of, plain_forward
-from geomix.record.gradients import (
+from geomix.gradients.inner_products import (
     adam_metric,
     inner_products,
     take_gradients,
     trainable_parameters,
     undisturbed,
 )
+from geomix.measures.cosine import cosines, group_inner_products, norms
+from geomix.models.forward import backward_over, batches_of, plain_forward
 
 FEATURES = 5
 Floats = NDArray[np.float64]

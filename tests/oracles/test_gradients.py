@@ -24,8 +24,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from geomix.data.batch import Reduction
 from geomix.data.example import IGNORED, Example, TokenisedExample
+from geomix.gradients.capture import CAPTURES, CaptureName
 from geomix.models.forward import backward_over, batches_of
-from geomix.record.capture import CAPTURES, CaptureName
 from geomix.record.recorder import Recorder
 from geomix.snapshots.schema import Snapshot
 from geomix.train.events import Moment

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from geomix.data.batch import Batch, collate, token_weights
 from geomix.data.example import IGNORED, Example, TokenisedExample
+from geomix.gradients.inner_products import trainable_parameters, undisturbed
+from geomix.gradients.per_example import PerExample
 from geomix.measures.factors import materialised
 from geomix.measures.sketch import matrix_shape
 from geomix.models.forward import backward_over, batches_of, plain_forward
-from geomix.record.gradients import trainable_parameters, undisturbed
-from geomix.record.per_example import PerExample
 
 from .architectures import VOCABULARY
 

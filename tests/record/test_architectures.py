@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geomix.data.example import IGNORED, TokenisedExample
+from geomix.gradients.capture import CAPTURES
 from geomix.models.layers import decoder_layers
 from geomix.models.packing import packs
-from geomix.record.capture import CAPTURES
 from geomix.record.recorder import Recorder
 from geomix.snapshots.file import read_snapshot
 from geomix.snapshots.schema import Snapshot

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from geomix.data.batch import collate
 from geomix.data.example import IGNORED, Example, TokenisedExample
+from geomix.gradients.capture import CAPTURES, CaptureName, NNsightCapture
 from geomix.models.forward import backward_over, batches_of, plain_forward
-from geomix.record.capture import CAPTURES, CaptureName, NNsightCapture
 
 Make = Callable[[], Any]
 Examples = Callable[[int, int], list[TokenisedExample]]
@@ -200,7 +200,7 @@ sys.argv = ["geomix", "-v"]
 import torch
 from torch import nn
 import geomix.record.recorder
-from geomix.record.capture import HooksCapture, NNsightCapture
+from geomix.gradients.capture import HooksCapture, NNsightCapture
 model = nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(2, 2)])})
 with HooksCapture(model):
     pass

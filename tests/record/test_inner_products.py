@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from geomix.record import gradients
-from geomix.record.gradients import adam_metric, inner_products, products_with
+from geomix.gradients import inner_products as gradients
+from geomix.gradients.inner_products import adam_metric, inner_products, products_with
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 24, 1000])

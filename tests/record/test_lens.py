@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from transformers import CohereConfig, CohereForCausalLM, OPTConfig, OPTForCausalLM
 
 from geomix.data.example import TokenisedExample
+from geomix.gradients import logit_lens as lens
+from geomix.gradients.capture import CaptureName
+from geomix.gradients.logit_lens import ranked, through_lens
 from geomix.models.layers import after_layers
-from geomix.record import lens
-from geomix.record.capture import CaptureName
-from geomix.record.lens import ranked, through_lens
 from geomix.record.recorder import Recorder
 from geomix.snapshots.file import read_snapshot
 from geomix.train.events import Moment

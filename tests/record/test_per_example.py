@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 
 from geomix.data.batch import Batch
+from geomix.gradients.capture import CaptureName
+from geomix.gradients.example_products import gram_matrices, products_along, sketches
+from geomix.gradients.inner_products import undisturbed
+from geomix.gradients.per_example import PerExample
+from geomix.gradients.rules import by_autograd
 from geomix.measures.factors import Whole
 from geomix.measures.sketch import matrix_shape, projection
 from geomix.models.forward import backward_over, batches_of, plain_forward
 from geomix.models.packing import packs
-from geomix.record.capture import CaptureName
-from geomix.record.gradients import undisturbed
-from geomix.record.per_example import PerExample
-from geomix.record.products import gram_matrices, products_along, sketches
-from geomix.record.rules import by_autograd
 
 from .alone import CPU, EXAMPLES, Gradients, assert_same, batches, formed, one_by_one
 from .architectures import ARCHITECTURES, Float64

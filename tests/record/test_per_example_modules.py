@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from geomix.data.example import IGNORED, Example, TokenisedExample
+from geomix.gradients.capture import CaptureName
+from geomix.gradients.example_products import gram_matrices, products_along
+from geomix.gradients.per_example import PerExample
+from geomix.gradients.rules import by_autograd
 from geomix.models.forward import batches_of
-from geomix.record.capture import CaptureName
-from geomix.record.per_example import PerExample
-from geomix.record.products import gram_matrices, products_along
-from geomix.record.rules import by_autograd
 from geomix.util.errors import UserError
 
 from .alone import CPU, assert_same, batches, formed, one_by_one

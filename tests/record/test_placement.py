@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from geomix.data.batch import Batch
-from geomix.record.placement import answers_of, tokens_of
+from geomix.gradients.tokens import answers_of, tokens_of
 
 
 def batch(positions: list[list[int]], predicted: list[tuple[int, int, int]]) -> Batch:

@@ -14,11 +14,11 @@ import torch
 import xarray
 
 from geomix.data.example import TokenisedExample
+from geomix.gradients.capture import CaptureName
+from geomix.gradients.example_products import Sketcher, _groups, sketches
+from geomix.gradients.per_example import PerExample
 from geomix.measures.sketch import matrix_shape, projection
 from geomix.models.forward import batches_of
-from geomix.record.capture import CaptureName
-from geomix.record.per_example import PerExample
-from geomix.record.products import Sketcher, _groups, sketches
 from geomix.record.recorder import Recorder
 from geomix.snapshots.file import read_snapshot
 from geomix.train.events import Moment

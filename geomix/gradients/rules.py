@@ -1,6 +1,6 @@
 """How each kind of module turns its inputs and output gradients into per-example gradients.
 
-A rule is a guess from what a module looks like; `geomix.record.per_example` holds every one against
+A rule is a guess from what a module looks like; `geomix.gradients.per_example` holds every one against
 autograd before it is used, and takes `by_autograd` where it fails.
 
 Shapes: R rows of T tokens, B examples, m vectors a token (heads), O and I as in `factors`.
@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from geomix.data.batch import Batch
+from geomix.gradients.calls import Call, tensors
+from geomix.gradients.tokens import Placement, answers_of, tokens_of
 from geomix.measures.factors import Factor, Lookup, Outer, Whole
-from geomix.record.calls import Call, tensors
-from geomix.record.placement import Placement, answers_of, tokens_of
 
 
 @dataclass(frozen=True, slots=True)

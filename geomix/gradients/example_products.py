@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from geomix.data.batch import Batch
+from geomix.gradients.calls import Call
+from geomix.gradients.per_example import Factors, PerExample, exactly
 from geomix.measures.factors import along, projected
 from geomix.measures.gram import gram_matrix
 from geomix.measures.sketch import matrix_shape, projection
-from geomix.record.calls import Call
-from geomix.record.per_example import Factors, PerExample, exactly
 
 
 def products_along(

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from geomix.data.batch import Batch
+from geomix.gradients.calls import Call
+from geomix.gradients.capture import CAPTURES, CaptureName
+from geomix.gradients.inner_products import trainable_parameters, undisturbed
+from geomix.gradients.rules import Places, Rule, by_autograd, guesses
 from geomix.measures.factors import Factor, materialised
 from geomix.measures.sketch import matrix_shape
 from geomix.models.loss import weighted_loss
-from geomix.record.calls import Call
-from geomix.record.capture import CAPTURES, CaptureName
-from geomix.record.gradients import trainable_parameters, undisturbed
-from geomix.record.rules import Places, Rule, by_autograd, guesses
 from geomix.util.errors import UserError
 
 Factors = dict[str, list[Factor]]

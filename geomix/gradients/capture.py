@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from geomix.data.batch import Batch
+from geomix.gradients.calls import Call, called
 from geomix.models.forward import plain_forward
 from geomix.models.layers import decoder_layers
-from geomix.record.calls import Call, called
 from geomix.util.errors import UserError
 
 CaptureName = Literal["nnsight", "hooks"]
