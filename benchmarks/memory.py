@@ -23,9 +23,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from geomix.config.training import LoraConfig, TrainConfig
 from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.memory import MicroBatch, memory_of
-from geomix.train.optimiser import make_optimiser
-from geomix.train.step import Stepper
-from geomix.train.trainable import attach
+from geomix.training.optimiser import make_optimiser
+from geomix.training.step import Stepper
+from geomix.training.trainable import attach
 
 #       vocabulary, features, inner, layers, heads
 MODELS = {

@@ -29,9 +29,9 @@ from geomix.data.tokenise import tokenise_all
 from geomix.models.forward import backward_over, batches_of, plain_forward
 from geomix.models.load import LoadedModel, load_model
 from geomix.record.recorder import Recorder
-from geomix.train.events import Moment, SecondMoments
-from geomix.train.optimiser import EPS, make_optimiser, second_moments
-from geomix.train.step import Stepper, row_width
+from geomix.training.observer import Moment, SecondMoments
+from geomix.training.optimiser import EPS, make_optimiser, second_moments
+from geomix.training.step import Stepper, row_width
 
 ROUNDS = 7
 STEPS = 40

@@ -26,7 +26,7 @@ from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.plots.figure import COLOURS, new_figure, save_figure, settle, style
 from geomix.record.recorder import Recorder
 from geomix.snapshots.file import file_name, write_snapshot
-from geomix.train.events import Moment
+from geomix.training.observer import Moment
 from geomix.util.files import append_json_line
 
 SETS, TOKENS, TARGET, VOCABULARY = 4, 40, 12, 2048

@@ -28,7 +28,7 @@ from geomix.runs.directory import RunDirectory
 from geomix.runs.parts import keep_recorded, parts_of, warning
 from geomix.snapshots.file import file_name, read_snapshot, write_snapshot
 from geomix.templates import edited, kept_templates
-from geomix.train.stage import Stage
+from geomix.training.stage import Stage
 from geomix.util.environment import describe_environment
 from geomix.util.errors import UserError
 from geomix.util.files import write_json

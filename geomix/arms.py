@@ -23,13 +23,13 @@ from geomix.runs.directory import RunDirectory
 from geomix.runs.parts import Environment, keep_part, warning
 from geomix.templates import KEY as CHAT
 from geomix.templates import described as described_templates
-from geomix.train.base import keep_base
-from geomix.train.checkpoint import Checkpoint
-from geomix.train.elsewhere import settle, taken_of
-from geomix.train.engine import Engine, Progress
-from geomix.train.events import Observer
-from geomix.train.stage import other_tokens
-from geomix.train.step import autocast, row_width
+from geomix.training.base_model import keep_base
+from geomix.training.checkpoint import Checkpoint
+from geomix.training.engine import Engine, Progress
+from geomix.training.observer import Observer
+from geomix.training.reuse import settle, taken_of
+from geomix.training.stage import other_tokens
+from geomix.training.step import autocast, row_width
 from geomix.util.errors import Interrupted, UserError
 from geomix.util.files import write_json, write_text
 from geomix.util.reading import read_json

@@ -16,8 +16,8 @@ from geomix.models.forward import takes_positions
 from geomix.models.layers import decoder_layers
 from geomix.models.load import BUILTIN
 from geomix.models.meta import local_config, local_tokenizer, weightless
-from geomix.train.setup import checkpointing
-from geomix.train.trainable import attach, set_trained, trained_names
+from geomix.training.setup import checkpointing
+from geomix.training.trainable import attach, set_trained, trained_names
 from geomix.util.progress import phase
 
 LARGE = 1_000_000_000

@@ -23,7 +23,7 @@ from geomix.memory import (
     micro_batches,
 )
 from geomix.models.positions import positions_of
-from geomix.train.setup import weights_dtype
+from geomix.training.setup import weights_dtype
 
 LOOKED_AT = 50
 """Batches of a stage that are laid out; more are estimated from these."""

@@ -19,11 +19,11 @@ from geomix.runs.configs import differences, stored_configs
 from geomix.runs.directory import DEFAULT_ROOT, RunDirectory, open_run
 from geomix.runs.parts import Environment, keep_part, parts_before, warning
 from geomix.templates import edited, kept_templates
-from geomix.train.checkpoint import Checkpoint, checkpoint_of, described_checkpoint
-from geomix.train.elsewhere import check_elsewhere
-from geomix.train.engine import Progress
-from geomix.train.saving import newest, tidy
-from geomix.train.trackers import check_trackers, tracked
+from geomix.training.checkpoint import Checkpoint, checkpoint_of, described_checkpoint
+from geomix.training.checkpoint_rotation import newest, tidy
+from geomix.training.engine import Progress
+from geomix.training.reuse import check_elsewhere
+from geomix.training.trackers import check_trackers, tracked
 from geomix.util.environment import describe_environment
 from geomix.util.errors import UserError
 from geomix.util.files import write_text

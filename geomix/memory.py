@@ -29,7 +29,7 @@ from geomix.data.example import TokenisedExample
 from geomix.depth import SHALLOW, alike, peak, truncate
 from geomix.models.loss import weighted_loss
 from geomix.models.meta import weightless
-from geomix.train.step import training_forward
+from geomix.training.step import training_forward
 
 _CPU = torch.device("cpu")
 

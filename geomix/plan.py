@@ -116,7 +116,7 @@ def plan(experiment: Experiment) -> tuple[Experiment, dict[str, Planned]]:
         _countable(config)
     elsewhere = any(s.from_ or s.stop.steps_of for c in experiment.arms.values() for s in c.stages)
     if elsewhere:  # only then, since it imports torch
-        from geomix.train.elsewhere import check_elsewhere, with_steps
+        from geomix.training.reuse import check_elsewhere, with_steps
 
         check_elsewhere(experiment.arms, hashes=False)
     found: dict[str, Planned] = {}

@@ -17,8 +17,8 @@ from geomix.data.probes import evaluation_sets, probe_sets
 from geomix.data.sources import reading_once
 from geomix.models.load import LoadedModel, load_model
 from geomix.templates import format_of
-from geomix.train.elsewhere import check_fits
-from geomix.train.setup import check_setup, weights_dtype
+from geomix.training.reuse import check_fits
+from geomix.training.setup import check_setup, weights_dtype
 from geomix.util.errors import Gathered
 from geomix.util.progress import phase
 

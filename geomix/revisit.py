@@ -19,13 +19,13 @@ from geomix.models.distributed import ALONE
 from geomix.models.load import CPU, LoadedModel, default_device, load_model, load_tokenizer
 from geomix.prepare import Prepared, Ready, base_of, load_base
 from geomix.runs.directory import RunDirectory
-from geomix.train.base import check_base
-from geomix.train.checkpoint import FINAL, KEPT, Checkpoint, check, saved_second_moments
-from geomix.train.elsewhere import FILE as ELSEWHERE
-from geomix.train.events import Moment
-from geomix.train.saving import steps_in
-from geomix.train.setup import Setup, weights_dtype
-from geomix.train.stage import Stage, check_described, check_unchanged, stages_of
+from geomix.training.base_model import check_base
+from geomix.training.checkpoint import FINAL, KEPT, Checkpoint, check, saved_second_moments
+from geomix.training.checkpoint_rotation import steps_in
+from geomix.training.observer import Moment
+from geomix.training.reuse import FILE as ELSEWHERE
+from geomix.training.setup import Setup, weights_dtype
+from geomix.training.stage import Stage, check_described, check_unchanged, stages_of
 from geomix.util.errors import UserError
 from geomix.util.reading import read_json
 

@@ -15,7 +15,7 @@ from geomix.config.data import JINJA_SUFFIX
 from geomix.config.run import RunConfig
 from geomix.data.chat import ChatFormat, Template, chat_format, template_of
 from geomix.runs.directory import RunDirectory
-from geomix.train.elsewhere import taken_folders
+from geomix.training.reuse import taken_folders
 from geomix.util.errors import UserError
 from geomix.util.reading import expect
 

@@ -17,9 +17,9 @@ import pytest
 import torch
 
 from geomix.models.score import Verdict
-from geomix.train.checkpoint import Position, save
-from geomix.train.evaluate import evaluate
-from geomix.train.optimiser import second_moments
+from geomix.training.checkpoint import Position, save
+from geomix.training.evaluate import evaluate
+from geomix.training.optimiser import second_moments
 from geomix.util.errors import UserError
 from geomix.util.files import append_json_line, write_json, write_text, written_file, written_folder
 
@@ -153,7 +153,9 @@ class Model(torch.nn.Linear):
 def test_a_full_disk_stops_a_checkpoint_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("geomix.train.checkpoint.check_saved", lambda *_: None)  # no model at all
+    monkeypatch.setattr(
+        "geomix.training.checkpoint.check_saved", lambda *_: None
+    )  # no model at all
     model = Model(100, 100)
     optimiser = torch.optim.AdamW(model.parameters())
     model(torch.ones(100)).sum().backward()
@@ -172,7 +174,7 @@ def test_verdicts_of_a_model_that_diverged_are_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nll: float
 ) -> None:
     verdict = Verdict(prompt="a", target="b", prediction="c", exact=False, nll=nll, tokens=2)
-    monkeypatch.setattr("geomix.train.evaluate.score", lambda *_, **__: [verdict])
+    monkeypatch.setattr("geomix.training.evaluate.score", lambda *_, **__: [verdict])
     loaded: Any = SimpleNamespace(model=None)
     with pytest.raises(UserError, match=r"D_A: the loss is not finite; lower train\.lr"):
         evaluate(loaded, {"D_A": []}, "token", 4, tmp_path / "a.jsonl")

@@ -15,8 +15,8 @@ from geomix.depth import SHALLOW, alike, peak, truncate
 from geomix.memory import MicroBatch, memory_of
 from geomix.models.layers import decoder_layers
 from geomix.models.meta import weightless
-from geomix.train.setup import checkpointing
-from geomix.train.trainable import attach, set_trained
+from geomix.training.setup import checkpointing
+from geomix.training.trainable import attach, set_trained
 
 DEEP = SHALLOW + 3
 

@@ -22,8 +22,8 @@ from geomix.experiment import run_experiment
 from geomix.plan import origin, plan, plan_table
 from geomix.runs.directory import RunDirectory
 from geomix.snapshots.file import read_snapshot
-from geomix.train.checkpoint import check
-from geomix.train.elsewhere import steps_elsewhere, taken_stages
+from geomix.training.checkpoint import check
+from geomix.training.reuse import steps_elsewhere, taken_stages
 from geomix.util.errors import UserError
 
 FIRST = """

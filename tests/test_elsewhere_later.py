@@ -18,7 +18,7 @@ from geomix.data.sources import SOURCES
 from geomix.experiment import resume_experiment, run_experiment
 from geomix.models.distributed import workers_here
 from geomix.runs.directory import RunDirectory
-from geomix.train.checkpoint import check
+from geomix.training.checkpoint import check
 from geomix.util.errors import Interrupted, UserError
 
 BASE = """

@@ -27,9 +27,9 @@ from geomix.models.load import load_model
 from geomix.models.loss import weighted_loss
 from geomix.models.meta import SHAPES, local_config, weightless
 from geomix.prepare import prepare
-from geomix.train.optimiser import make_optimiser
-from geomix.train.step import Stepper, training_forward
-from geomix.train.trainable import attach
+from geomix.training.optimiser import make_optimiser
+from geomix.training.step import Stepper, training_forward
+from geomix.training.trainable import attach
 
 CPU = torch.device("cpu")
 Prepare = Callable[[torch.nn.Module], torch.nn.Module]

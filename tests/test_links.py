@@ -17,8 +17,8 @@ from geomix.cli import main
 from geomix.config.run import RunConfig
 from geomix.sweep.board import _place
 from geomix.sweep.member import Member
-from geomix.train.saving import tidy
-from geomix.train.trackers import _options
+from geomix.training.checkpoint_rotation import tidy
+from geomix.training.trackers import _options
 from geomix.util.errors import UserError
 from geomix.util.files import append_json_line, write_json, write_text, written_folder
 

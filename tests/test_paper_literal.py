@@ -24,7 +24,7 @@ from geomix.experiment import run_experiment
 from geomix.models.load import LoadedModel
 from geomix.models.score import judge
 from geomix.runs.directory import RunDirectory
-from geomix.train.stage import stages_of
+from geomix.training.stage import stages_of
 from geomix.util.errors import UserError
 
 

@@ -75,7 +75,7 @@ def run(tmp_path: Path, tiny_model: Path, geomix: Geomix, at: Callable[[str], No
     (tmp_path / "run.yaml").write_text(config)
     folder = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("geomix.train.engine.Engine._end", _killed)
+        patch.setattr("geomix.training.engine.Engine._end", _killed)
         done = CliRunner().invoke(main, ["train", str(tmp_path / "run.yaml"), "--out", str(folder)])
         assert isinstance(done.exception, Killed), done.output
     at("2000-01-01T00:00:00.000002")

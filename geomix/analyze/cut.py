@@ -13,7 +13,7 @@ from geomix.analyze.groups import Layout
 from geomix.gradients.inner_products import adam_metric
 from geomix.measures.heads import Piece, head_pieces
 from geomix.models.layers import decoder_layers, place_of, tied_head
-from geomix.train.events import SecondMoments
+from geomix.training.observer import SecondMoments
 from geomix.util.errors import UserError
 
 Gradient = list[Tensor | None]

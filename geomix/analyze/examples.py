@@ -23,8 +23,8 @@ from geomix.gradients.inner_products import trainable_parameters
 from geomix.gradients.per_example import PerExample
 from geomix.measures.cosine import Floats
 from geomix.revisit import Point, Revisit
-from geomix.train.stage import Stage
-from geomix.train.step import autocast
+from geomix.training.stage import Stage
+from geomix.training.step import autocast
 from geomix.util.errors import UserError
 
 WHOLE = "all"

@@ -28,9 +28,9 @@ from geomix.revisit import Point, Revisit, points_of
 from geomix.runs.configs import stored_configs
 from geomix.runs.directory import RunDirectory
 from geomix.templates import kept_templates
-from geomix.train.checkpoint import check, saved_second_moments
-from geomix.train.events import SecondMoments
-from geomix.train.step import autocast, row_width
+from geomix.training.checkpoint import check, saved_second_moments
+from geomix.training.observer import SecondMoments
+from geomix.training.step import autocast, row_width
 
 _SEED = 0
 """Of the permutation of labels."""

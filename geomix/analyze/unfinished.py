@@ -183,7 +183,7 @@ def _code() -> str:
 
 def _manifest(checkpoint: Path) -> str:
     """The hash of a checkpoint's manifest, which has those of its files."""
-    from geomix.train.checkpoint import MANIFEST
+    from geomix.training.checkpoint import MANIFEST
 
     return hashlib.sha256((checkpoint / MANIFEST).read_bytes()).hexdigest()
 

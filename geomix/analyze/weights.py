@@ -26,8 +26,8 @@ from geomix.analyze.unfinished import ArmResults, Unfinished
 from geomix.gradients.inner_products import inner_products, trainable_parameters, undisturbed
 from geomix.gradients.spill import in_memory, on_disk
 from geomix.revisit import Point, Revisit
-from geomix.train.events import SecondMoments
-from geomix.train.stage import Stage
+from geomix.training.observer import SecondMoments
+from geomix.training.stage import Stage
 from geomix.util.progress import during, phase
 
 

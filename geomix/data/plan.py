@@ -115,7 +115,7 @@ class StagePlan:
 def planned_steps(stage: StageConfig, plan: StagePlan) -> int:
     """Optimiser steps of a stage as its own configuration has them, unless a rule ends it earlier.
 
-    Those of `stop.steps_of` are another run's: `geomix.train.elsewhere.with_steps` fills them in.
+    Those of `stop.steps_of` are another run's: `geomix.training.reuse.with_steps` fills them in.
     """
     return stage.stop.steps or plan.steps(stage.stop.epochs, stage.train.batch_size)
 

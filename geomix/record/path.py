@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from geomix.gradients.inner_products import products_with
 from geomix.models.distributed import ALONE, Workers, local
 from geomix.snapshots.schema import TOTAL, PathRecord
-from geomix.train.events import Moment
+from geomix.training.observer import Moment
 
 Gradient = Sequence[Tensor | None]
 """Of one set: one tensor a parameter, None where none leads to it."""

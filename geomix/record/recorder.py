@@ -38,7 +38,7 @@ from geomix.record.streamed import Streamed, content_hash_of
 from geomix.record.together import put_together
 from geomix.snapshots.file import file_name, write_snapshot
 from geomix.snapshots.schema import AdamProducts, PathRecord, ProbeRecord, Snapshot
-from geomix.train.events import Moment, SecondMoments
+from geomix.training.observer import Moment, SecondMoments
 from geomix.util.progress import during
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from geomix.config.schedule import parse
 from geomix.models.distributed import ALONE, Workers, gathered
 from geomix.models.load import LoadedModel
-from geomix.train.checkpoint import KEPT, Position, save
-from geomix.train.events import Moment
-from geomix.train.setup import whole_weights
+from geomix.training.checkpoint import KEPT, Position, save
+from geomix.training.observer import Moment
+from geomix.training.setup import whole_weights
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from rich.console import ConsoleOptions
 from rich.text import Text
 
-from geomix.train.engine import Progress
+from geomix.training.engine import Progress
 from geomix.util.console import Console, Live
 from geomix.util.progress import QUIET_SECONDS, Teller, duration, one_line, said, told_by
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from geomix.train.engine import Progress
+from geomix.training.engine import Progress
 from geomix.util.errors import Interrupted
 from geomix.util.terminal import echo, echo_json
 

@@ -19,7 +19,7 @@ from geomix.cli import main
 from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.record.recorder import Recorder
 from geomix.snapshots.file import file_name, write_snapshot
-from geomix.train.events import Moment
+from geomix.training.observer import Moment
 
 Make = Callable[..., Any]
 LAYERS = 2

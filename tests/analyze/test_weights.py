@@ -26,7 +26,7 @@ from geomix.analyze.pasts import _shuffled, probe_batches, revisits
 from geomix.api import Run, open_run
 from geomix.cli import main
 from geomix.measures.intervals import t_interval
-from geomix.train.checkpoint import check
+from geomix.training.checkpoint import check
 from geomix.util.errors import UserError
 
 CONFIG = """stages:

@@ -18,7 +18,7 @@ from geomix.models.forward import plain_forward
 from geomix.models.load import LoadedModel, load_model
 from geomix.models.loss import correct_tokens
 from geomix.models.score import KnownAnswer, Verdict, exact_match, known_answer, mean_loss, score
-from geomix.train.evaluate import summarise
+from geomix.training.evaluate import summarise
 from tests.teaching import teach
 
 WRONG = {

@@ -21,7 +21,7 @@ from geomix.data.sources import kvr
 from geomix.data.tokenise import tokenise_all
 from geomix.models.divergence import kl_divergence, log_probabilities
 from geomix.models.load import LoadedModel, load_model
-from geomix.train.reference import Reference
+from geomix.training.kl_reference import Reference
 from geomix.util.errors import UserError
 
 

@@ -28,7 +28,7 @@ from geomix.gradients.capture import CAPTURES, CaptureName
 from geomix.models.forward import backward_over, batches_of
 from geomix.record.recorder import Recorder
 from geomix.snapshots.schema import Snapshot
-from geomix.train.events import Moment
+from geomix.training.observer import Moment
 
 VOCABULARY = 43
 REDUCTIONS: tuple[Reduction, ...] = ("token", "example")

@@ -19,7 +19,7 @@ from geomix.gradients.spill import on_disk
 from geomix.record.recorder import Recorder
 from geomix.snapshots.file import read_snapshot, write_snapshot
 from geomix.snapshots.schema import Snapshot
-from geomix.train.events import Moment, SecondMoments
+from geomix.training.observer import Moment, SecondMoments
 from geomix.util.errors import UserError
 from tests.record.architectures import ARCHITECTURES
 

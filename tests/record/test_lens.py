@@ -21,7 +21,7 @@ from geomix.gradients.logit_lens import ranked, through_lens
 from geomix.models.layers import after_layers
 from geomix.record.recorder import Recorder
 from geomix.snapshots.file import read_snapshot
-from geomix.train.events import Moment
+from geomix.training.observer import Moment
 from geomix.util.errors import UserError
 from tests.record.architectures import ARCHITECTURES, VOCABULARY, drawn_anew
 

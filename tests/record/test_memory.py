@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.record.recorder import Recorder
-from geomix.train.events import Moment
+from geomix.training.observer import Moment
 from tests.record.architectures import ARCHITECTURES
 
 def mebibytes():

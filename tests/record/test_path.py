@@ -20,7 +20,7 @@ from geomix.models.forward import backward_over, batches_of, plain_forward
 from geomix.record.recorder import Recorder
 from geomix.snapshots.file import read_snapshot
 from geomix.snapshots.schema import Snapshot
-from geomix.train.events import Moment
+from geomix.training.observer import Moment
 
 Make = Callable[[], Any]
 Examples = Callable[[int, int], list[TokenisedExample]]

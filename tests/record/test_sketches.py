@@ -21,7 +21,7 @@ from geomix.measures.sketch import matrix_shape, projection
 from geomix.models.forward import batches_of
 from geomix.record.recorder import Recorder
 from geomix.snapshots.file import read_snapshot
-from geomix.train.events import Moment
+from geomix.training.observer import Moment
 from geomix.util.errors import UserError
 
 from .test_recorder import recorder, trained

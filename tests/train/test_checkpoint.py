@@ -17,9 +17,9 @@ from geomix.config.training import TrainConfig
 from geomix.data.sources import kvr
 from geomix.data.tokenise import tokenise_all
 from geomix.models.load import LoadedModel, load_model
-from geomix.train.checkpoint import Position, check, restore, save, training_state
-from geomix.train.optimiser import make_optimiser, second_moments
-from geomix.train.step import Stepper, seed_dropout
+from geomix.training.checkpoint import Position, check, restore, save, training_state
+from geomix.training.optimiser import make_optimiser, second_moments
+from geomix.training.step import Stepper, seed_dropout
 from geomix.util.errors import UserError
 
 CPU = torch.device("cpu")

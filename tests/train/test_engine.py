@@ -19,9 +19,9 @@ from geomix.data.plan import plan_stages
 from geomix.data.tokenise import tokenise_all
 from geomix.models.distributed import Workers
 from geomix.models.load import LoadedModel
-from geomix.train import engine
-from geomix.train.engine import Engine
-from geomix.train.events import Moment
+from geomix.training import engine
+from geomix.training.engine import Engine
+from geomix.training.observer import Moment
 
 MIX = {"source": "random-words", "ratio": 2, "words": 3}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from geomix.models.score import Verdict
-from geomix.train.evaluate import SetResult, summarise
+from geomix.training.evaluate import SetResult, summarise
 
 VERDICT = Verdict(
     prompt="",

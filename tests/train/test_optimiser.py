@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from geomix.config.training import TrainConfig
-from geomix.train.optimiser import learning_rate, make_optimiser, second_moments
+from geomix.training.optimiser import learning_rate, make_optimiser, second_moments
 
 
 def rates(steps: int, **keys: Any) -> list[float]:

@@ -18,8 +18,8 @@ from geomix.data.example import TokenisedExample
 from geomix.data.plan import plan_stages
 from geomix.data.tokenise import tokenise_all
 from geomix.models.load import LoadedModel, load_model
-from geomix.train.engine import Engine
-from geomix.train.reference import Reference
+from geomix.training.engine import Engine
+from geomix.training.kl_reference import Reference
 from geomix.util.errors import UserError
 
 TRAIN = {"lr": 1e-2, "batch_size": 2, "warmup": 0}

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from geomix.config.run import CheckpointConfig
-from geomix.train.checkpoint import Position, save
-from geomix.train.saving import Saving, newest, steps_in, tidy
+from geomix.training.checkpoint import Position, save
+from geomix.training.checkpoint_rotation import Saving, newest, steps_in, tidy
 
 
 class Model(torch.nn.Linear):
@@ -25,7 +25,7 @@ class Model(torch.nn.Linear):
 @pytest.fixture(autouse=True)
 def one_number_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model of one number is none that could be loaded again."""
-    monkeypatch.setattr("geomix.train.checkpoint.check_saved", lambda *_: None)
+    monkeypatch.setattr("geomix.training.checkpoint.check_saved", lambda *_: None)
 
 
 def make(stage: Path, name: str, at: Position) -> Path:

@@ -13,11 +13,11 @@ from geomix.data.chat import chat_format
 from geomix.data.plan import plan_stages
 from geomix.models.distributed import ALONE, Kind, Workers
 from geomix.models.load import CPU, LoadedModel, load_model
-from geomix.train.checkpoint import Position, check, save
-from geomix.train.setup import Setup, check_setup, check_workers, weights_dtype
-from geomix.train.stage import Stage, stages_of
-from geomix.train.step import seed_dropout
-from geomix.train.trainable import adapters
+from geomix.training.checkpoint import Position, check, save
+from geomix.training.setup import Setup, check_setup, check_workers, weights_dtype
+from geomix.training.stage import Stage, stages_of
+from geomix.training.step import seed_dropout
+from geomix.training.trainable import adapters
 from geomix.util.errors import UserError
 
 LORA = {"rank": 2, "dropout": 0.1}

@@ -13,9 +13,9 @@ from geomix.data.example import TokenisedExample
 from geomix.models.forward import plain_forward
 from geomix.models.load import CPU, LoadedModel, load_model
 from geomix.models.loss import weighted_loss
-from geomix.train.optimiser import make_optimiser
-from geomix.train.shares import Shares
-from geomix.train.step import Stepper
+from geomix.training.optimiser import make_optimiser
+from geomix.training.step import Stepper
+from geomix.training.update_shares import Shares
 
 Batches = list[dict[str, list[TokenisedExample]]]
 

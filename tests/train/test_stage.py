@@ -12,7 +12,7 @@ from geomix.config.run import RunConfig
 from geomix.data.chat import chat_format
 from geomix.data.plan import plan_stages
 from geomix.models.load import LoadedModel
-from geomix.train.stage import Stage, check_unchanged, stages_of
+from geomix.training.stage import Stage, check_unchanged, stages_of
 from geomix.util.errors import UserError
 
 MIX = {"source": "random-words", "ratio": 2, "words": 3}

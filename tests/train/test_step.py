@@ -14,8 +14,8 @@ from geomix.config.training import TrainConfig
 from geomix.data.batch import collate
 from geomix.data.example import TokenisedExample
 from geomix.models.load import LoadedModel
-from geomix.train.optimiser import make_optimiser
-from geomix.train.step import Stepper, StepResult, row_width, seed_dropout, training_forward
+from geomix.training.optimiser import make_optimiser
+from geomix.training.step import Stepper, StepResult, row_width, seed_dropout, training_forward
 
 CPU = torch.device("cpu")
 Sources = Mapping[str, Sequence[TokenisedExample]]

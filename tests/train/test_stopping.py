@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from geomix.config.training import StopConfig
-from geomix.train.stopping import Stopping
+from geomix.training.stopping import Stopping
 
 
 def stopping(**keys: Any) -> Stopping:

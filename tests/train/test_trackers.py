@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 
 from geomix.cli import main
 from geomix.config.run import RunConfig, flat
-from geomix.train import trackers
-from geomix.train.trackers import numbers
+from geomix.training import trackers
+from geomix.training.trackers import numbers
 
 CONFIG = """stages:
   - {data: {source: kvr, limit: 4}, stop: {epochs: 2}}
@@ -135,7 +135,7 @@ def test_gone_on_with_tensorboard_has_each_step_once(
     place: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed after step 5, saved after step 4: step 5 is told twice, and read once."""
-    from geomix.train.engine import Engine
+    from geomix.training.engine import Engine
 
     step = Engine._step
 

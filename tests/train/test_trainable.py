@@ -11,7 +11,7 @@ import torch
 
 from geomix.config.training import LoraConfig
 from geomix.models.load import CPU, LoadedModel, load_model
-from geomix.train.trainable import (
+from geomix.training.trainable import (
     adapters,
     attach,
     load_adapters,

@@ -16,7 +16,7 @@ from geomix.data.example import TokenisedExample
 from geomix.models.distributed import ALONE, Workers, whole
 from geomix.models.forward import Forward, backward, plain_forward
 from geomix.models.load import LoadedModel
-from geomix.train.shares import Shares
+from geomix.training.update_shares import Shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class StepResult:
         loss: the batch's mean loss before the update, in nats; 0 for an empty batch.
         weights: share of each source in that mean; they sum to one.
         gradient_norm: euclidean norm of the gradient before clipping.
-        update_shares: share of each source in the update, see `geomix.train.shares`; None unless
+        update_shares: share of each source in the update, see `geomix.training.update_shares`; None unless
             asked for.
         examples: how many the batch has.
         tokens: how many those have, prompts and targets, without padding.

@@ -11,11 +11,11 @@ from geomix.data.example import TokenisedExample
 from geomix.models.distributed import ALONE, Workers
 from geomix.models.load import LoadedModel
 from geomix.runs.directory import RunDirectory, verdict_file
-from geomix.train.evaluate import SetResult, evaluate
-from geomix.train.finite import check_finite
-from geomix.train.reference import Reference
-from geomix.train.stage import Stage, mixed_sets
-from geomix.train.step import row_width
+from geomix.training.evaluate import SetResult, evaluate
+from geomix.training.finite import check_finite
+from geomix.training.kl_reference import Reference
+from geomix.training.stage import Stage, mixed_sets
+from geomix.training.step import row_width
 
 
 @dataclass(frozen=True, slots=True)

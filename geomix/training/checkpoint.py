@@ -26,11 +26,11 @@ from torch import Tensor
 from geomix.config.training import StopConfig
 from geomix.models.distributed import gathered, like
 from geomix.models.load import LoadedModel, check_saved
-from geomix.train.events import SecondMoments
-from geomix.train.optimiser import EPS, load_optimiser, optimiser_state
-from geomix.train.shares import Shares
-from geomix.train.stopping import Stopping
-from geomix.train.trainable import adapters, load_adapters
+from geomix.training.observer import SecondMoments
+from geomix.training.optimiser import EPS, load_optimiser, optimiser_state
+from geomix.training.stopping import Stopping
+from geomix.training.trainable import adapters, load_adapters
+from geomix.training.update_shares import Shares
 from geomix.util.errors import UserError, one_line
 from geomix.util.files import file_hash, write_json, written_folder
 from geomix.util.progress import during

@@ -14,7 +14,7 @@ from geomix.models.load import LoadedModel, load_tokenizer
 from geomix.models.meta import local_config
 from geomix.runs.directory import RunDirectory, open_run
 from geomix.runs.parts import FROM, parts_of
-from geomix.train.checkpoint import FINAL, MANIFEST, Checkpoint, Position, check
+from geomix.training.checkpoint import FINAL, MANIFEST, Checkpoint, Position, check
 from geomix.util.errors import UserError
 from geomix.util.files import write_json
 from geomix.util.reading import read_json

@@ -16,7 +16,7 @@ from typing import Any
 
 from geomix.config.run import RunConfig, flat
 from geomix.runs.directory import RunDirectory
-from geomix.train.engine import Progress
+from geomix.training.engine import Progress
 from geomix.util.errors import UserError
 from geomix.util.files import write_text
 from geomix.util.reading import expect_names

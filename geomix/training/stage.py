@@ -19,7 +19,7 @@ from geomix.data.example import TokenisedExample
 from geomix.data.plan import StagePlan, planned_steps
 from geomix.data.provenance import content_hash, describe, tokens_hash
 from geomix.data.tokenise import tokenise_all
-from geomix.train.optimiser import learning_rate
+from geomix.training.optimiser import learning_rate
 from geomix.util.errors import UserError
 from geomix.util.reading import all_of, read_json
 

@@ -17,16 +17,16 @@ from geomix.data.provenance import listed
 from geomix.models.distributed import ALONE, Workers
 from geomix.models.load import CPU, LoadedModel, load_model
 from geomix.runs.directory import RunDirectory
-from geomix.train.checkpoint import Checkpoint, Position, adopt, save, saved_second_moments
-from geomix.train.elsewhere import Taken
-from geomix.train.events import Moment, Observer
-from geomix.train.finite import check_finite
-from geomix.train.retention import Retention, lines_of
-from geomix.train.saving import Saving
-from geomix.train.setup import Setup, check_workers, weights_dtype
-from geomix.train.stage import Stage, check_taken, check_unchanged, stages_of
-from geomix.train.step import StepResult, seed_dropout
-from geomix.train.stopping import Stopping
+from geomix.training.checkpoint import Checkpoint, Position, adopt, save, saved_second_moments
+from geomix.training.checkpoint_rotation import Saving
+from geomix.training.finite import check_finite
+from geomix.training.observer import Moment, Observer
+from geomix.training.retention import Retention, lines_of
+from geomix.training.reuse import Taken
+from geomix.training.setup import Setup, check_workers, weights_dtype
+from geomix.training.stage import Stage, check_taken, check_unchanged, stages_of
+from geomix.training.step import StepResult, seed_dropout
+from geomix.training.stopping import Stopping
 from geomix.util.errors import Interrupted, UserError
 from geomix.util.files import append_json_line, write_json, write_text
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from geomix.config.run import CheckpointConfig
-from geomix.train.checkpoint import FINAL, Checkpoint, check
+from geomix.training.checkpoint import FINAL, Checkpoint, check
 from geomix.util.errors import UserError
 from geomix.util.files import PARTIAL, remove
 

@@ -14,13 +14,12 @@ from geomix.config.run import RunConfig
 from geomix.models.distributed import Workers, gathered
 from geomix.models.load import LoadedModel
 from geomix.models.meta import weightless
-from geomix.train.checkpoint import Checkpoint, restore, training_state
-from geomix.train.events import SecondMoments
-from geomix.train.optimiser import EPS, make_optimiser, second_moments
-from geomix.train.shares import Shares
-from geomix.train.stage import Stage
-from geomix.train.step import Stepper, row_width, seed_dropout
-from geomix.train.trainable import (
+from geomix.training.checkpoint import Checkpoint, restore, training_state
+from geomix.training.observer import SecondMoments
+from geomix.training.optimiser import EPS, make_optimiser, second_moments
+from geomix.training.stage import Stage
+from geomix.training.step import Stepper, row_width, seed_dropout
+from geomix.training.trainable import (
     adapters,
     attach,
     merge,
@@ -28,6 +27,7 @@ from geomix.train.trainable import (
     trained_names,
     without_adapters,
 )
+from geomix.training.update_shares import Shares
 from geomix.util.errors import UserError
 
 
