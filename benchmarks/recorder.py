@@ -28,7 +28,7 @@ from geomix.data.sources import SOURCES
 from geomix.data.tokenise import tokenise_all
 from geomix.models.forward import backward_over, batches_of, plain_forward
 from geomix.models.load import LoadedModel, load_model
-from geomix.record.recorder import Recorder
+from geomix.recording.recorder import Recorder
 from geomix.training.observer import Moment, SecondMoments
 from geomix.training.optimiser import EPS, make_optimiser, second_moments
 from geomix.training.step import Stepper, row_width

@@ -62,7 +62,7 @@ def measure(name: str) -> None:
 
     from geomix.data.example import IGNORED, Example, TokenisedExample
     from geomix.models.forward import backward_over, batches_of, plain_forward
-    from geomix.record.recorder import Recorder
+    from geomix.recording.recorder import Recorder
     from geomix.training.observer import Moment, SecondMoments
 
     def model_of(width: int, layers: int) -> Any:

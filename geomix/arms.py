@@ -17,8 +17,8 @@ from geomix.data.tokenise import tokenise_all
 from geomix.models.distributed import ALONE, Workers
 from geomix.models.load import LoadedModel
 from geomix.prepare import Prepared, Ready, base_of, load_base
-from geomix.record.recorder import Recorder
-from geomix.record.weights import WeightsKeeper
+from geomix.recording.recorder import Recorder
+from geomix.recording.weights import WeightsKeeper
 from geomix.runs.directory import RunDirectory
 from geomix.runs.parts import Environment, keep_part, warning
 from geomix.templates import KEY as CHAT

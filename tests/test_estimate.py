@@ -448,7 +448,7 @@ def test_the_cost_of_a_record_is_what_recording_does(
             passes.append(batch.examples)
             yield batch, logits
 
-    monkeypatch.setattr("geomix.record.recorder.backward_over", counted)
+    monkeypatch.setattr("geomix.recording.recorder.backward_over", counted)
     result = CliRunner().invoke(main, ["train", "run.yaml", "--out", "made", "--quiet"])
     assert result.exit_code == 0, result.output
     made = Run(place / "made")

@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from geomix.api import Run
 from geomix.cli import main
 from geomix.data.example import IGNORED, Example, TokenisedExample
-from geomix.record.recorder import Recorder
+from geomix.recording.recorder import Recorder
 from geomix.snapshots.file import file_name, write_snapshot
 from geomix.training.observer import Moment
 

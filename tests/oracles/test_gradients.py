@@ -26,7 +26,7 @@ from geomix.data.batch import Reduction
 from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.gradients.capture import CAPTURES, CaptureName
 from geomix.models.forward import backward_over, batches_of
-from geomix.record.recorder import Recorder
+from geomix.recording.recorder import Recorder
 from geomix.snapshots.schema import Snapshot
 from geomix.training.observer import Moment
 

@@ -17,7 +17,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from geomix.api import Run, open_run
 from geomix.data.example import IGNORED, Example, TokenisedExample
-from geomix.record.recorder import Recorder
+from geomix.recording.recorder import Recorder
 from geomix.training.observer import Moment, SecondMoments
 
 VOCABULARY = 41

@@ -23,7 +23,7 @@ from geomix.data.example import IGNORED, TokenisedExample
 from geomix.gradients.capture import CAPTURES
 from geomix.models.layers import decoder_layers
 from geomix.models.packing import packs
-from geomix.record.recorder import Recorder
+from geomix.recording.recorder import Recorder
 from geomix.snapshots.file import read_snapshot
 from geomix.snapshots.schema import Snapshot
 from tests.record.architectures import ARCHITECTURES, Float64

@@ -199,7 +199,7 @@ import sys
 sys.argv = ["geomix", "-v"]
 import torch
 from torch import nn
-import geomix.record.recorder
+import geomix.recording.recorder
 from geomix.gradients.capture import HooksCapture, NNsightCapture
 model = nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(2, 2)])})
 with HooksCapture(model):

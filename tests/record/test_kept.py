@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from geomix.data.batch import token_weights
 from geomix.data.example import IGNORED, TokenisedExample
 from geomix.gradients.spill import on_disk
-from geomix.record.recorder import Recorder
+from geomix.recording.recorder import Recorder
 from geomix.snapshots.file import read_snapshot, write_snapshot
 from geomix.snapshots.schema import Snapshot
 from geomix.training.observer import Moment, SecondMoments

@@ -19,7 +19,7 @@ from geomix.gradients import logit_lens as lens
 from geomix.gradients.capture import CaptureName
 from geomix.gradients.logit_lens import ranked, through_lens
 from geomix.models.layers import after_layers
-from geomix.record.recorder import Recorder
+from geomix.recording.recorder import Recorder
 from geomix.snapshots.file import read_snapshot
 from geomix.training.observer import Moment
 from geomix.util.errors import UserError

@@ -14,7 +14,7 @@ import os, sys
 from dataclasses import replace
 from pathlib import Path
 from geomix.data.example import IGNORED, Example, TokenisedExample
-from geomix.record.recorder import Recorder
+from geomix.recording.recorder import Recorder
 from geomix.training.observer import Moment
 from tests.record.architectures import ARCHITECTURES
 

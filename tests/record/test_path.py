@@ -17,7 +17,7 @@ from geomix.data.batch import token_weights
 from geomix.data.example import IGNORED, TokenisedExample
 from geomix.measures.line_integral import path_change
 from geomix.models.forward import backward_over, batches_of, plain_forward
-from geomix.record.recorder import Recorder
+from geomix.recording.recorder import Recorder
 from geomix.snapshots.file import read_snapshot
 from geomix.snapshots.schema import Snapshot
 from geomix.training.observer import Moment

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from geomix.data.example import IGNORED, TokenisedExample
 from geomix.gradients.capture import CaptureName
 from geomix.models.forward import backward_over, batches_of, plain_forward
-from geomix.record.recorder import Recorder
+from geomix.recording.recorder import Recorder
 from geomix.snapshots.file import read_snapshot, write_snapshot
 from geomix.snapshots.schema import Snapshot
 from geomix.training.observer import Moment

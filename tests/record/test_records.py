@@ -17,7 +17,7 @@ import pytest
 import xarray as xr
 
 from geomix.api import Run, open_run
-from geomix.record.recorder import Recorder
+from geomix.recording.recorder import Recorder
 from geomix.snapshots.file import file_name, read_snapshot
 from geomix.snapshots.records import Records
 from geomix.util.errors import UserError

@@ -19,7 +19,7 @@ from geomix.gradients.example_products import Sketcher, _groups, sketches
 from geomix.gradients.per_example import PerExample
 from geomix.measures.sketch import matrix_shape, projection
 from geomix.models.forward import batches_of
-from geomix.record.recorder import Recorder
+from geomix.recording.recorder import Recorder
 from geomix.snapshots.file import read_snapshot
 from geomix.training.observer import Moment
 from geomix.util.errors import UserError

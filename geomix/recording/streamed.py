@@ -13,7 +13,7 @@ from torch import Tensor
 
 from geomix.data.example import TokenisedExample
 from geomix.models.distributed import gathered, sharded_like
-from geomix.record.path import Gradient
+from geomix.recording.path_segments import Gradient
 
 
 def content_hash_of(examples: Sequence[TokenisedExample]) -> str:

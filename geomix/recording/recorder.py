@@ -32,10 +32,10 @@ from geomix.gradients.spill import in_memory, on_disk
 from geomix.models.distributed import ALONE, Workers, shard_of
 from geomix.models.forward import Forward, backward_over, batches_of, plain_forward
 from geomix.models.layers import after_layers, decoder_layers, place_of, tied_head
-from geomix.record.path import Gradient, Piece
-from geomix.record.rows import Rows
-from geomix.record.streamed import Streamed, content_hash_of
-from geomix.record.together import put_together
+from geomix.recording.gather import put_together
+from geomix.recording.path_segments import Gradient, Piece
+from geomix.recording.probe_pass import Rows
+from geomix.recording.streamed import Streamed, content_hash_of
 from geomix.snapshots.file import file_name, write_snapshot
 from geomix.snapshots.schema import AdamProducts, PathRecord, ProbeRecord, Snapshot
 from geomix.training.observer import Moment, SecondMoments
@@ -46,7 +46,7 @@ class Recorder:
     """Writes a snapshot at the scheduled steps; an `Observer` that leaves no trace on training.
 
     Needs memory for at most S + 1 gradients of the model beside the model itself; with `scratch`
-    for one, and S copies on the disk. With `midpoints`, see also `geomix.record.path`.
+    for one, and S copies on the disk. With `midpoints`, see also `geomix.recording.path_segments`.
 
     Args:
         folder: where the snapshot files go.
@@ -63,7 +63,7 @@ class Recorder:
         adam: whether the inner products in Adam's metric are stored where there is one.
         sketches: entries and seed of the sketches of single examples' gradients; None for none.
         gradients: whether whole gradients are stored.
-        midpoints: whether the path between snapshots is stored (`geomix.record.path`).
+        midpoints: whether the path between snapshots is stored (`geomix.recording.path_segments`).
         pairs: whether also that of every other snapshot.
         scratch: whether the gradients of a snapshot lie in a file of the folder, not in memory.
         autocast: makes the context of each forward pass, to record mixed precision as trained.
