@@ -151,7 +151,7 @@ def bare(work: Work, measured: Measured) -> None:
 
 
 def geomix(work: Work, measured: Measured) -> None:
-    from geomix.experiment import run_experiment
+    from geomix.experiments.run import run_experiment
     from geomix.train.progress import Display, Standing, shown
     from geomix.util.console import Console
 

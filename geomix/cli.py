@@ -157,7 +157,7 @@ def train(
 
         show_plan(experiment, gpus=gpus, gib=gpu_memory, as_json=as_json)
         return
-    from geomix.experiment import check_free
+    from geomix.experiments.run import check_free
     from geomix.launch import launch
     from geomix.util.signals import EXIT
 

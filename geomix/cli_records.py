@@ -66,7 +66,7 @@ def record(run: Path, at: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     RUN is a run's folder, finished or interrupted; its arms are recorded each. Prints the file of
     every snapshot once it is on disk; those that are there already are not made again.
     """
-    from geomix.afterwards import record_run
+    from geomix.experiments.record_offline import record_run
     from geomix.models.load import quiet_libraries
     from geomix.runs.directory import open_run
     from geomix.util.progress import telling

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from geomix.config.load import Experiment
-from geomix.experiment import resume_experiment, run_experiment
+from geomix.experiments.run import resume_experiment, run_experiment
 from geomix.models.load import quiet_libraries
 from geomix.runs.directory import open_run
 from geomix.show import retention_table

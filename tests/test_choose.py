@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from geomix.api import Run
-from geomix.choose import chooser
 from geomix.config.load import load
 from geomix.config.run import RunConfig
 from geomix.data.plan import plan_stages
 from geomix.data.probes import evaluation_sets, probe_sets, shots_of
-from geomix.experiment import run_experiment
+from geomix.experiments.filters import chooser
+from geomix.experiments.run import run_experiment
 from geomix.models.load import LoadedModel
 from geomix.plan import plan_table
 from geomix.util.errors import UserError

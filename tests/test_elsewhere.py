@@ -18,7 +18,7 @@ from geomix.config.load import load
 from geomix.config.run import RunConfig
 from geomix.cost import cost_of, cost_table
 from geomix.data.sources import SOURCES
-from geomix.experiment import run_experiment
+from geomix.experiments.run import run_experiment
 from geomix.plan import origin, plan, plan_table
 from geomix.runs.directory import RunDirectory
 from geomix.snapshots.file import read_snapshot

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from geomix.config.load import load
 from geomix.data.sources import SOURCES
-from geomix.experiment import resume_experiment, run_experiment
+from geomix.experiments.run import resume_experiment, run_experiment
 from geomix.models.distributed import workers_here
 from geomix.runs.directory import RunDirectory
 from geomix.training.checkpoint import check
@@ -145,7 +145,7 @@ def test_a_folder_that_another_process_began_is_left_alone(
     other: RunDirectory, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {file: file.read_bytes() for file in other.path.rglob("*") if file.is_file()}
-    monkeypatch.setattr("geomix.experiment.check_free", lambda _: None)  # it was free then
+    monkeypatch.setattr("geomix.experiments.run.check_free", lambda _: None)  # it was free then
     with pytest.raises(UserError, match="not empty; name a folder that is not there yet"):
         run(BASE.format(model=tiny_model).replace("1e-2", "2e-2"), other.path)
     assert before == {file: file.read_bytes() for file in before}

@@ -21,8 +21,8 @@ from geomix.api import open_run
 from geomix.config.load import load
 from geomix.config.run import RunConfig
 from geomix.data.sources import SOURCES, kvr
-from geomix.experiment import run_experiment
-from geomix.prepare import prepared_arms
+from geomix.experiments.prepare import prepared_arms
+from geomix.experiments.run import run_experiment
 from geomix.util.errors import UserError
 
 CONFIG = """

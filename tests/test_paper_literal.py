@@ -20,7 +20,7 @@ from geomix.data.chat import chat_format
 from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.data.plan import plan_stages
 from geomix.data.tokenise import tokenise
-from geomix.experiment import run_experiment
+from geomix.experiments.run import run_experiment
 from geomix.models.load import LoadedModel
 from geomix.models.score import judge
 from geomix.runs.directory import RunDirectory

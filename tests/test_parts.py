@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from geomix.afterwards import record_run
 from geomix.config.load import load
 from geomix.data.sources import SOURCES
-from geomix.experiment import resume_experiment, run_experiment
+from geomix.experiments.record_offline import record_run
+from geomix.experiments.run import resume_experiment, run_experiment
 from geomix.runs.directory import RunDirectory
 from geomix.runs.parts import changes, keep_part, keep_recorded, mixture, parts_of
 from geomix.util.environment import describe_environment

@@ -16,8 +16,8 @@ from geomix.analyze.pasts import revisits
 from geomix.api import open_run
 from geomix.cli import main
 from geomix.data import chat
+from geomix.experiments.chat_templates import edited, kept_templates
 from geomix.runs.configs import stored_configs
-from geomix.templates import edited, kept_templates
 from geomix.util.errors import UserError
 
 TEMPLATE = (
@@ -60,7 +60,7 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Sets the moment at which a process asks for one."""
 
     def moment(now: str) -> None:
-        for place in ("geomix.data.chat.moment", "geomix.experiment.moment"):
+        for place in ("geomix.data.chat.moment", "geomix.experiments.run.moment"):
             monkeypatch.setattr(place, lambda: now)
 
     return moment

@@ -31,7 +31,7 @@ from geomix.util.errors import UserError
 from geomix.util.reading import read_json
 
 if TYPE_CHECKING:
-    from geomix.revisit import Revisit
+    from geomix.experiments.checkpoints import Revisit
 
 
 def measure(

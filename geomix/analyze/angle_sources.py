@@ -18,7 +18,7 @@ from geomix.util.errors import UserError
 from geomix.util.progress import during
 
 if TYPE_CHECKING:
-    from geomix.revisit import Revisit
+    from geomix.experiments.checkpoints import Revisit
 
 NEEDED = ("D_A", "D_B")
 """Probe sets without which there is no angle to speak of."""
@@ -98,7 +98,7 @@ def known_moments(run: RunDirectory, asked: Asked) -> list[TrainingMoment]:
         UserError: a file is damaged.
     """
     from geomix.analyze.pasts import moments_of
-    from geomix.arms import arm_of
+    from geomix.experiments.arms import arm_of
     from geomix.runs.configs import stored_configs
 
     arms = [arm for arm in run.arms if arm.resolved_file.is_file()]

@@ -1,7 +1,7 @@
 """The geometry of single examples at one moment of an arm, computed anew from its weights.
 
 The record holds inner products of whole sets; which fact of D_A conflicts with which example of D_B
-needs the gradient of every example, at weights that are still there (`geomix.revisit`).
+needs the gradient of every example, at weights that are still there (`geomix.experiments.checkpoints`).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from geomix.analyze.moments import TrainingMoment
 from geomix.analyze.pasts import probe_batches, probe_texts
 from geomix.data.example import Example
 from geomix.data.probes import HELD_OUT
+from geomix.experiments.checkpoints import Point, Revisit
 from geomix.gradients.example_products import gram_matrices
 from geomix.gradients.inner_products import trainable_parameters
 from geomix.gradients.per_example import PerExample
 from geomix.measures.cosine import Floats
-from geomix.revisit import Point, Revisit
 from geomix.training.stage import Stage
 from geomix.training.step import autocast
 from geomix.util.errors import UserError

@@ -13,21 +13,21 @@ from torch import Tensor, nn
 from geomix.analyze.cut import Gradient
 from geomix.analyze.directions import SHUFFLED
 from geomix.analyze.moments import TrainingMoment
-from geomix.arms import arm_of
 from geomix.config.names import MIXED
 from geomix.config.recording import RecordConfig
 from geomix.config.run import RunConfig
 from geomix.data.batch import Batch
 from geomix.data.example import Example, TokenisedExample
 from geomix.data.tokenise import tokenise_all
+from geomix.experiments.arms import arm_of
+from geomix.experiments.chat_templates import kept_templates
+from geomix.experiments.checkpoints import Point, Revisit, points_of
+from geomix.experiments.prepare import prepared_arms
 from geomix.gradients.inner_products import take_gradients
 from geomix.models.forward import backward_over, batches_of, plain_forward
 from geomix.models.load import LoadedModel, default_device
-from geomix.prepare import prepared_arms
-from geomix.revisit import Point, Revisit, points_of
 from geomix.runs.configs import stored_configs
 from geomix.runs.directory import RunDirectory
-from geomix.templates import kept_templates
 from geomix.training.checkpoint import check, saved_second_moments
 from geomix.training.observer import SecondMoments
 from geomix.training.step import autocast, row_width

@@ -20,7 +20,7 @@ from geomix.runs.directory import RunDirectory
 from geomix.util.progress import during
 
 if TYPE_CHECKING:
-    from geomix.revisit import Point, Revisit
+    from geomix.experiments.checkpoints import Point, Revisit
 
 Tables = dict[str, list[dict[str, Any]]]
 """Tidy tables by name: cosines, quantiles, ranks, principal_angles, conflicts, facts, pairs."""

@@ -30,7 +30,7 @@ from geomix.util.files import written_file
 from geomix.util.package import PACKAGE
 
 if TYPE_CHECKING:
-    from geomix.revisit import Point, Revisit
+    from geomix.experiments.checkpoints import Point, Revisit
 
 SCHEMA = 1
 

@@ -23,9 +23,9 @@ from geomix.analyze.look import Look, Secant
 from geomix.analyze.moments import TrainingMoment
 from geomix.analyze.pasts import gradients, moment_of, unsaid
 from geomix.analyze.unfinished import ArmResults, Unfinished
+from geomix.experiments.checkpoints import Point, Revisit
 from geomix.gradients.inner_products import inner_products, trainable_parameters, undisturbed
 from geomix.gradients.spill import in_memory, on_disk
-from geomix.revisit import Point, Revisit
 from geomix.training.observer import SecondMoments
 from geomix.training.stage import Stage
 from geomix.util.progress import during, phase

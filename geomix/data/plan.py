@@ -122,7 +122,7 @@ def planned_steps(stage: StageConfig, plan: StagePlan) -> int:
 
 Choose = Callable[[SourceConfig, Sequence[Example]], Sequence[str]]
 """Why a run cannot use each example of one of its sources; empty where it can. That takes the
-model, and so comes from above: `geomix.choose`."""
+model, and so comes from above: `geomix.experiments.filters`."""
 
 
 def use_all(source: SourceConfig, examples: Sequence[Example]) -> Sequence[str]:  # noqa: ARG001

@@ -25,12 +25,12 @@ from geomix.cli import main
 from geomix.data.chat import chat_format
 from geomix.data.example import Example
 from geomix.data.tokenise import tokenise_all
+from geomix.experiments.checkpoints import Point, Revisit
+from geomix.experiments.prepare import prepared_arms
 from geomix.gradients.inner_products import undisturbed
 from geomix.measures.cosine import Floats
 from geomix.models.forward import backward_over, batches_of, plain_forward
 from geomix.models.load import CPU
-from geomix.prepare import prepared_arms
-from geomix.revisit import Point, Revisit
 from geomix.runs.configs import stored_configs
 from geomix.snapshots.file import read_snapshot
 from geomix.util.errors import UserError

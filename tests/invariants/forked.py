@@ -124,7 +124,7 @@ if __name__ == "__main__":
     import nnsight  # noqa: F401
     import torch
 
-    import geomix.experiment
+    import geomix.experiments.run
     import geomix.show
     import geomix.train.progress  # noqa: F401
     from geomix.cli import main

@@ -1,6 +1,6 @@
 """`geomix record`: snapshots of the checkpoints that a run has, as they would have been online.
 
-What is recorded is what the recorder would have seen (`geomix.revisit`). So online and afterwards
+What is recorded is what the recorder would have seen (`geomix.experiments.checkpoints`). So online and afterwards
 agree to the bit, on one machine with one thread count. The path between snapshots
 (`record.midpoints`) is the one thing that only a running training knows.
 """
@@ -15,19 +15,19 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from geomix.arms import arm_of, recorder_of
 from geomix.config.document import Document, apply_text
 from geomix.config.load import mistakes_of
 from geomix.config.run import RunConfig
 from geomix.config.schedule import Schedule, parse
+from geomix.experiments.arms import arm_of, recorder_of
+from geomix.experiments.chat_templates import edited, kept_templates
+from geomix.experiments.checkpoints import Point, Revisit, Say
+from geomix.experiments.prepare import prepared_arms
 from geomix.models.load import default_device
-from geomix.prepare import prepared_arms
-from geomix.revisit import Point, Revisit, Say
 from geomix.runs.configs import stored_configs
 from geomix.runs.directory import RunDirectory
 from geomix.runs.parts import keep_recorded, parts_of, warning
 from geomix.snapshots.file import file_name, read_snapshot, write_snapshot
-from geomix.templates import edited, kept_templates
 from geomix.training.stage import Stage
 from geomix.util.environment import describe_environment
 from geomix.util.errors import UserError

@@ -14,15 +14,15 @@ from geomix.data.chat import ChatFormat
 from geomix.data.example import Example
 from geomix.data.provenance import tokens_hash
 from geomix.data.tokenise import tokenise_all
+from geomix.experiments.chat_templates import KEY as CHAT
+from geomix.experiments.chat_templates import described as described_templates
+from geomix.experiments.prepare import Prepared, Ready, base_of, load_base
 from geomix.models.distributed import ALONE, Workers
 from geomix.models.load import LoadedModel
-from geomix.prepare import Prepared, Ready, base_of, load_base
 from geomix.recording.recorder import Recorder
 from geomix.recording.weights import WeightsKeeper
 from geomix.runs.directory import RunDirectory
 from geomix.runs.parts import Environment, keep_part, warning
-from geomix.templates import KEY as CHAT
-from geomix.templates import described as described_templates
 from geomix.training.base_model import keep_base
 from geomix.training.checkpoint import Checkpoint
 from geomix.training.engine import Engine, Progress

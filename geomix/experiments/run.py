@@ -8,17 +8,17 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from geomix.arms import Training, arm_of, place_of, resolve
 from geomix.config.load import Experiment
 from geomix.config.run import RunConfig
 from geomix.data.chat import moment
 from geomix.data.remarks import remarks
+from geomix.experiments.arms import Training, arm_of, place_of, resolve
+from geomix.experiments.chat_templates import edited, kept_templates
+from geomix.experiments.prepare import Ready, prepared_arms
 from geomix.models.distributed import Workers, lost, workers_here
-from geomix.prepare import Ready, prepared_arms
 from geomix.runs.configs import differences, stored_configs
 from geomix.runs.directory import DEFAULT_ROOT, RunDirectory, open_run
 from geomix.runs.parts import Environment, keep_part, parts_before, warning
-from geomix.templates import edited, kept_templates
 from geomix.training.checkpoint import Checkpoint, checkpoint_of, described_checkpoint
 from geomix.training.checkpoint_rotation import newest, tidy
 from geomix.training.engine import Progress

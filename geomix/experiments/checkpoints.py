@@ -15,9 +15,9 @@ from torch import Tensor
 from geomix.config.run import RunConfig
 from geomix.data.chat import ChatFormat
 from geomix.data.tokenise import tokenise_all
+from geomix.experiments.prepare import Prepared, Ready, base_of, load_base
 from geomix.models.distributed import ALONE
 from geomix.models.load import CPU, LoadedModel, default_device, load_model, load_tokenizer
-from geomix.prepare import Prepared, Ready, base_of, load_base
 from geomix.runs.directory import RunDirectory
 from geomix.training.base_model import check_base
 from geomix.training.checkpoint import FINAL, KEPT, Checkpoint, check, saved_second_moments

@@ -8,15 +8,15 @@ from types import MappingProxyType
 
 import torch
 
-from geomix.choose import chooser
 from geomix.config.run import RunConfig
 from geomix.data.chat import ChatFormat, Template
 from geomix.data.example import Example
 from geomix.data.plan import Choose, StagePlan, plan_stages, use_all
 from geomix.data.probes import evaluation_sets, probe_sets
 from geomix.data.sources import reading_once
+from geomix.experiments.chat_templates import format_of
+from geomix.experiments.filters import chooser
 from geomix.models.load import LoadedModel, load_model
-from geomix.templates import format_of
 from geomix.training.reuse import check_fits
 from geomix.training.setup import check_setup, weights_dtype
 from geomix.util.errors import Gathered
