@@ -22,7 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from geomix.config.training import LoraConfig, TrainConfig
 from geomix.data.example import IGNORED, Example, TokenisedExample
-from geomix.memory import MicroBatch, memory_of
+from geomix.planning.memory import MicroBatch, memory_of
 from geomix.training.optimiser import make_optimiser
 from geomix.training.step import Stepper
 from geomix.training.trainable import attach

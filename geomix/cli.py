@@ -153,7 +153,7 @@ def train(
     if resume is None or config is not None:
         experiment = load(_config_file(config), overrides, tuple(SOURCES)).with_arms(only)
     if dry_run and experiment is not None:
-        from geomix.plan import show_plan
+        from geomix.planning.plan import show_plan
 
         show_plan(experiment, gpus=gpus, gib=gpu_memory, as_json=as_json)
         return

@@ -19,7 +19,7 @@ from geomix.data.probes import evaluation_sets, probe_sets, shots_of
 from geomix.experiments.filters import chooser
 from geomix.experiments.run import run_experiment
 from geomix.models.load import LoadedModel
-from geomix.plan import plan_table
+from geomix.planning.plan import plan_table
 from geomix.util.errors import UserError
 from tests.teaching import teach
 

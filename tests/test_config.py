@@ -13,7 +13,7 @@ from geomix.config.data import ReplayConfig
 from geomix.config.load import Experiment, load
 from geomix.config.run import RunConfig
 from geomix.data.sources import SOURCES
-from geomix.plan import plan_table
+from geomix.planning.plan import plan_table
 from geomix.util.errors import UserError
 
 STAGES = "stages:\n  - data: kvr\n"

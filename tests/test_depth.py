@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from geomix import memory
 from geomix.config.training import LoraConfig
-from geomix.depth import SHALLOW, alike, peak, truncate
-from geomix.memory import MicroBatch, memory_of
 from geomix.models.layers import decoder_layers
 from geomix.models.meta import weightless
+from geomix.planning import memory
+from geomix.planning.depth import SHALLOW, alike, peak, truncate
+from geomix.planning.memory import MicroBatch, memory_of
 from geomix.training.setup import checkpointing
 from geomix.training.trainable import attach, set_trained
 

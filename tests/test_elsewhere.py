@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from geomix.cli import main
 from geomix.config.load import load
 from geomix.config.run import RunConfig
-from geomix.cost import cost_of, cost_table
 from geomix.data.sources import SOURCES
 from geomix.experiments.run import run_experiment
-from geomix.plan import origin, plan, plan_table
+from geomix.planning.cost import cost_of, cost_table
+from geomix.planning.plan import origin, plan, plan_table
 from geomix.runs.directory import RunDirectory
 from geomix.snapshots.file import read_snapshot
 from geomix.training.checkpoint import check

@@ -16,17 +16,17 @@ from geomix.api import Run
 from geomix.cli import main
 from geomix.config.run import RunConfig
 from geomix.config.training import LoraConfig, TrainConfig
-from geomix.cost import amount
 from geomix.data.batch import Batch, collate
 from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.data.tokenise import tokenise_all
-from geomix.estimate import LOOKED_AT, Arm, Packing
 from geomix.experiments.prepare import prepare
-from geomix.memory import Memory, MicroBatch, memory_of, size_of
 from geomix.models.forward import backward_over
 from geomix.models.load import load_model
 from geomix.models.loss import weighted_loss
 from geomix.models.meta import SHAPES, local_config, weightless
+from geomix.planning.cost import amount
+from geomix.planning.estimate import LOOKED_AT, Arm, Packing
+from geomix.planning.memory import Memory, MicroBatch, memory_of, size_of
 from geomix.training.optimiser import make_optimiser
 from geomix.training.step import Stepper, training_forward
 from geomix.training.trainable import attach

@@ -18,10 +18,10 @@ from geomix.data.sources import examples_of, hub
 from geomix.data.sources.base import Request
 from geomix.data.sources.rows import SHARES
 from geomix.data.sources.stand_in import FACTOID, standing_in
-from geomix.estimate import Arm
 from geomix.experiments.prepare import prepare
 from geomix.models.meta import local_config, local_folder
-from geomix.node import CONTEXT, GIB, Node, Way, of_snapshot, of_step, other_ways, way_of
+from geomix.planning.estimate import Arm
+from geomix.planning.node import CONTEXT, GIB, Node, Way, of_snapshot, of_step, other_ways, way_of
 from geomix.util.errors import Unreachable, UserError
 
 STAGES = """stages:

@@ -13,7 +13,7 @@ from geomix.config.load import Experiment
 from geomix.config.run import RunConfig
 from geomix.data.plan import StagePlan, plan_stages
 from geomix.data.probes import probe_sets
-from geomix.plan import plan_table
+from geomix.planning.plan import plan_table
 from geomix.util.errors import UserError
 
 

@@ -1,6 +1,6 @@
 """What a process of a node must hold: alone, with the whole model (DDP), with a shard (FSDP2).
 
-Alone it is measured (`geomix.memory`), and what several add is worked out from the sizes:
+Alone it is measured (`geomix.planning.memory`), and what several add is worked out from the sizes:
 
 - DDP: every process holds all of it, and the gradients once more in the buckets in which they are
   exchanged (`gradient_as_bucket_view` is off).
@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from geomix.config.run import RunConfig
-from geomix.estimate import Arm, Packing
-from geomix.memory import Memory
+from geomix.planning.estimate import Arm, Packing
+from geomix.planning.memory import Memory
 
 Kind = Literal["ddp", "fsdp"]
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from geomix.cost import amount
-from geomix.estimate import Arm
-from geomix.node import EIGHT, GIB, Node, Way, other_ways, way_of
+from geomix.planning.cost import amount
+from geomix.planning.estimate import Arm
+from geomix.planning.node import EIGHT, GIB, Node, Way, other_ways, way_of
 
 GB = 10**9
 

@@ -11,11 +11,11 @@ from rich.table import Table
 from geomix.config.load import Experiment
 from geomix.data.example import Example
 from geomix.data.plan import StagePlan, planned_steps
-from geomix.disk import disk_of
-from geomix.estimate import Arm
 from geomix.models.meta import stand_in_shape
-from geomix.node import of_snapshot, of_step
-from geomix.record_cost import record_cost
+from geomix.planning.disk import disk_of
+from geomix.planning.estimate import Arm
+from geomix.planning.node import of_snapshot, of_step
+from geomix.planning.record_cost import record_cost
 from geomix.util.terminal import plain_table
 
 UNKNOWN = "unknown"

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from geomix.config.schedule import snapshots, steps_to_record
 from geomix.data.plan import planned_steps
-from geomix.disk import disk_of
-from geomix.estimate import Arm
+from geomix.planning.disk import disk_of
+from geomix.planning.estimate import Arm
 
 
 @dataclass(frozen=True, slots=True)

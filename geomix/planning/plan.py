@@ -52,10 +52,10 @@ def show_plan(
     longest = min(config.max_tokens for config in experiment.arms.values())
     with telling(), standing_in(longest) as absent:
         experiment, planned = plan(experiment)  # mistakes in the data show before torch is imported
-        from geomix.answer import answer_lines, fits_of
-        from geomix.cost import cost_of, cost_table, in_words
-        from geomix.estimate import Arm
-        from geomix.node import EIGHT, GIB, Node
+        from geomix.planning.answer import answer_lines, fits_of
+        from geomix.planning.cost import cost_of, cost_table, in_words
+        from geomix.planning.estimate import Arm
+        from geomix.planning.node import EIGHT, GIB, Node
 
         asked = None
         if gpus is not None or gib is not None:

@@ -23,12 +23,12 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from geomix.alive import Alive
 from geomix.data.batch import Batch, chunks, laid_out
 from geomix.data.example import TokenisedExample
-from geomix.depth import SHALLOW, alike, peak, truncate
 from geomix.models.loss import weighted_loss
 from geomix.models.meta import weightless
+from geomix.planning.alive import Alive
+from geomix.planning.depth import SHALLOW, alike, peak, truncate
 from geomix.training.step import training_forward
 
 _CPU = torch.device("cpu")

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
-from geomix.base_model import Base, Kind, base_of, groups_in, memory_in, modules_in, size_in
 from geomix.config.data import JINJA_SUFFIX
 from geomix.config.run import RunConfig
 from geomix.config.training import TrainConfig
@@ -15,14 +14,23 @@ from geomix.data.chat import chat_format
 from geomix.data.example import Example, TokenisedExample
 from geomix.data.plan import StagePlan
 from geomix.data.tokenise import tokenise_all
-from geomix.memory import (
+from geomix.models.positions import positions_of
+from geomix.planning.base_model import (
+    Base,
+    Kind,
+    base_of,
+    groups_in,
+    memory_in,
+    modules_in,
+    size_in,
+)
+from geomix.planning.memory import (
     Memory,
     MicroBatch,
     Size,
     largest,
     micro_batches,
 )
-from geomix.models.positions import positions_of
 from geomix.training.setup import weights_dtype
 
 LOOKED_AT = 50

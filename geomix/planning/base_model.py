@@ -11,11 +11,11 @@ from torch import nn
 
 from geomix.config.training import TrainConfig
 from geomix.gradients.capture import module_names
-from geomix.memory import Memory, MicroBatch, Size, memory_of, size_of
 from geomix.models.forward import takes_positions
 from geomix.models.layers import decoder_layers
 from geomix.models.load import BUILTIN
 from geomix.models.meta import local_config, local_tokenizer, weightless
+from geomix.planning.memory import Memory, MicroBatch, Size, memory_of, size_of
 from geomix.training.setup import checkpointing
 from geomix.training.trainable import attach, set_trained, trained_names
 from geomix.util.progress import phase

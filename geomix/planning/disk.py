@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from geomix.config.schedule import snapshots, steps_to_record
 from geomix.data.example import Example
 from geomix.data.plan import planned_steps
-from geomix.estimate import Arm
-from geomix.memory import Size
+from geomix.planning.estimate import Arm
+from geomix.planning.memory import Size
 
 _LINE = 210
 """Bytes of a line of `metrics.jsonl`, and of what stands around the texts of a verdict."""
