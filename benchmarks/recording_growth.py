@@ -23,7 +23,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from geomix.config.recording import RecordConfig
 from geomix.data.example import IGNORED, Example, TokenisedExample
-from geomix.plots.figure import COLOURS, new_figure, save_figure, settle, style
+from geomix.figures.style import COLOURS, new_figure, save_figure, settle, style
 from geomix.recording.recorder import Recorder
 from geomix.snapshots.file import file_name, write_snapshot
 from geomix.training.observer import Moment

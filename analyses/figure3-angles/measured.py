@@ -14,8 +14,10 @@ from geomix.analyze.angles import GradAngle
 from geomix.analyze.contrasts import secant_rows
 from geomix.analyze.retention import retention_rows
 from geomix.api import Run
-from geomix.plots import along, grad_angle, plane
-from geomix.plots.figure import style
+from geomix.figures import cosine_by_depth as grad_angle
+from geomix.figures import over_training as along
+from geomix.figures import plane
+from geomix.figures.style import style
 
 EARLY = ("A", "+4")
 """Moments whose angle with the update is measured."""

@@ -13,8 +13,8 @@ from geomix.analyze.path_record import asked_stage
 from geomix.analyze.path_split import ArmSplit, ForgettingPath, measure, to_json
 from geomix.analyze.path_table import render
 from geomix.analyze.replicates import together
-from geomix.plots.figure import save_figure
-from geomix.plots.forgetting_path import draw
+from geomix.figures.forgetting_path import draw
+from geomix.figures.style import save_figure
 from geomix.runs.directory import RunDirectory
 from geomix.util.console import Console
 from geomix.util.errors import UserError

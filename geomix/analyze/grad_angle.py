@@ -25,9 +25,11 @@ from geomix.analyze.retention import retention_rows
 from geomix.analyze.single import Tables, single_examples, without_pairs
 from geomix.analyze.single import render as render_examples
 from geomix.analyze.unfinished import unfinished
-from geomix.plots import along, angle_row, layer_module, pairwise, plane
-from geomix.plots import grad_angle as by_depth
-from geomix.plots.figure import save_figure
+from geomix.figures import cosine_by_depth as by_depth
+from geomix.figures import cosine_row as angle_row
+from geomix.figures import layer_module, pairwise, plane
+from geomix.figures import over_training as along
+from geomix.figures.style import save_figure
 from geomix.runs.directory import RunDirectory
 from geomix.util.console import Console
 from geomix.util.files import written_file

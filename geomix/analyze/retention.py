@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from geomix.analyze.replicates import replicates, together
+from geomix.figures import retention as figure
+from geomix.figures.style import save_figure
 from geomix.measures.intervals import over_seeds
-from geomix.plots import retention as figure
-from geomix.plots.figure import save_figure
 from geomix.runs.directory import RunDirectory
 from geomix.util.errors import UserError
 from geomix.util.reading import expect

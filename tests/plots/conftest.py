@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from geomix.plots.figure import save_figure
+from geomix.figures.style import save_figure
 
 ARMS = (
     "none/none",

@@ -12,8 +12,8 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 
-from geomix.plots.along import OTHERS, draw
-from geomix.plots.figure import COLOURS
+from geomix.figures.over_training import OTHERS, draw
+from geomix.figures.style import COLOURS
 
 Check = Callable[..., None]
 Rows = list[dict[str, Any]]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from geomix.plots.angle_row import draw
-from geomix.plots.figure import COLOURS, COLUMN
+from geomix.figures.cosine_row import draw
+from geomix.figures.style import COLOURS, COLUMN
 
 Table = Callable[..., list[dict[str, Any]]]
 Check = Callable[..., None]

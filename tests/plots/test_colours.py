@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from geomix.plots.figure import COLOURS, SIGNED, arm_look
+from geomix.figures.style import COLOURS, SIGNED, arm_look
 
 LUMA = [0.299, 0.587, 0.114]  # as printers take it
 

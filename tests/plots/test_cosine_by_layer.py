@@ -11,8 +11,8 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 
-from geomix.plots.figure import COLOURS
-from geomix.plots.grad_angle import draw
+from geomix.figures.cosine_by_depth import draw
+from geomix.figures.style import COLOURS
 
 Table = Callable[..., list[dict[str, Any]]]
 Check = Callable[..., None]

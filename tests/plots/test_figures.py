@@ -17,8 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from geomix.plots.figure import COLOURS, LINES, MARKERS, save_figure
-from geomix.plots.grad_angle import draw
+from geomix.figures.cosine_by_depth import draw
+from geomix.figures.style import COLOURS, LINES, MARKERS, save_figure
 
 Check = Callable[..., None]
 
@@ -186,5 +186,7 @@ def test_the_callers_matplotlib_is_left_as_it_was(tmp_path: Path) -> None:
     before = dict(matplotlib.rcParams)
     save_figure(draw(table(), MOMENTS), table(), tmp_path, "toy")
     assert dict(matplotlib.rcParams) == before
-    code = "import sys, geomix.plots.grad_angle; assert 'matplotlib.pyplot' not in sys.modules"
+    code = (
+        "import sys, geomix.figures.cosine_by_depth; assert 'matplotlib.pyplot' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

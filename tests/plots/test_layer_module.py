@@ -11,8 +11,8 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from geomix.plots.figure import SIGNED
-from geomix.plots.layer_module import draw
+from geomix.figures.layer_module import draw
+from geomix.figures.style import SIGNED
 
 Table = Callable[..., list[dict[str, Any]]]
 Check = Callable[..., None]

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.transforms import Bbox
 
-from geomix.plots.figure import SIGNED, save_figure
-from geomix.plots.pairwise import draw
+from geomix.figures.pairwise import draw
+from geomix.figures.style import SIGNED, save_figure
 
 SETS = {"D_A": 7, "D_B": 5, "D_M": 4, "held-out": 6}
 

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Arc
 from matplotlib.text import Annotation
 
-from geomix.plots.plane import draw
+from geomix.figures.plane import draw
 
 Table = Callable[..., list[dict[str, Any]]]
 Check = Callable[..., None]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from geomix.plots.figure import arm_look
-from geomix.plots.retention import draw
+from geomix.figures.retention import draw
+from geomix.figures.style import arm_look
 
 Check = Callable[..., None]
 STEPS = {0: (0, 10, 20, 30, 40), 1: (10, 20, 30)}

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import FuncNorm
 from matplotlib.figure import Figure
 
+from geomix.figures.style import COLUMN, SIGNED, new_figure, settle, style
 from geomix.measures.cosine import Floats
-from geomix.plots.figure import COLUMN, SIGNED, new_figure, settle, style
 
 _LEAST = 0.05
 """The colours reach at least this far either way, so that noise is not blown up."""

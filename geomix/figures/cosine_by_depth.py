@@ -12,10 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from geomix.measures.cosine import Floats
-from geomix.plots.figure import arm_look, new_figure, settle, style
-from geomix.plots.lines import FAINT, MANY, draw_band, draw_line, name_arms
-from geomix.plots.names import (
+from geomix.figures.labels import (
     NULLS,
     UPDATE,
     WHOLE,
@@ -28,6 +25,9 @@ from geomix.plots.names import (
     short_group,
     unlike,
 )
+from geomix.figures.lines import FAINT, MANY, draw_band, draw_line, name_arms
+from geomix.figures.style import arm_look, new_figure, settle, style
+from geomix.measures.cosine import Floats
 
 _ROW = 0.98
 """Inches for one moment."""

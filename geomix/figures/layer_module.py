@@ -13,8 +13,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from geomix.plots.figure import COLUMN, SIGNED, WIDTH, new_figure, settle, style
-from geomix.plots.names import (
+from geomix.figures.labels import (
     Row,
     direction_symbol,
     is_undetermined,
@@ -22,6 +21,7 @@ from geomix.plots.names import (
     short_group,
     unlike,
 )
+from geomix.figures.style import COLUMN, SIGNED, WIDTH, new_figure, settle, style
 
 CROSSED = " · "
 """Between a layer and a module in a group's name."""

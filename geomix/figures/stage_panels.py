@@ -10,10 +10,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from geomix.figures.labels import UPDATE, Row, half_width, is_undetermined
+from geomix.figures.lines import draw_band, draw_line
+from geomix.figures.style import arm_look
 from geomix.measures.cosine import Floats
-from geomix.plots.figure import arm_look
-from geomix.plots.lines import draw_band, draw_line
-from geomix.plots.names import UPDATE, Row, half_width, is_undetermined
 
 _BELOW = 0.4
 """Length of an axis from 0 to 1, in decades, where it is logarithmic from there on."""

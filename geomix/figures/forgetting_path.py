@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from geomix.plots.figure import COLOURS, COLUMN, new_figure, settle, style
+from geomix.figures.style import COLOURS, COLUMN, new_figure, settle, style
 
 _ROW = 1.15
 """Inches for one arm."""

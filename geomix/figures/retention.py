@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from geomix.plots.figure import COLUMN, WIDTH, new_figure, settle, style
-from geomix.plots.lines import name_arms
-from geomix.plots.names import Row, half_width, unlike
-from geomix.plots.stages import begun, draw_row, finish_percent, finish_steps, percent
+from geomix.figures.labels import Row, half_width, unlike
+from geomix.figures.lines import name_arms
+from geomix.figures.stage_panels import begun, draw_row, finish_percent, finish_steps, percent
+from geomix.figures.style import COLUMN, WIDTH, new_figure, settle, style
 
 HEADINGS = {
     "exact_match": "exact match (%)",

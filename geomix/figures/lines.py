@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from geomix.figures.style import arm_look
 from geomix.measures.cosine import Floats
-from geomix.plots.figure import arm_look
 
 FAINT = 0.35
 """How opaque what is undetermined is."""

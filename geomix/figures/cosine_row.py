@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from geomix.plots.figure import COLUMN, new_figure, settle, style
-from geomix.plots.grad_angle import Depth, Table, finish_cosines
-from geomix.plots.lines import name_arms
-from geomix.plots.names import WHOLE, Row, direction_symbol, moment_symbol, unlike
+from geomix.figures.cosine_by_depth import Depth, Table, finish_cosines
+from geomix.figures.labels import WHOLE, Row, direction_symbol, moment_symbol, unlike
+from geomix.figures.lines import name_arms
+from geomix.figures.style import COLUMN, new_figure, settle, style
 
 _HEIGHT = 1.15
 """Inches of a panel, its title included."""

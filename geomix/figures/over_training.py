@@ -10,9 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from geomix.plots.figure import COLUMN, WIDTH, new_figure, settle, style
-from geomix.plots.lines import name_arms
-from geomix.plots.names import (
+from geomix.figures.labels import (
     UPDATE,
     WHOLE,
     Row,
@@ -21,7 +19,9 @@ from geomix.plots.names import (
     half_width,
     unlike,
 )
-from geomix.plots.stages import begun, draw_row, finish_percent, finish_steps, percent
+from geomix.figures.lines import name_arms
+from geomix.figures.stage_panels import begun, draw_row, finish_percent, finish_steps, percent
+from geomix.figures.style import COLUMN, WIDTH, new_figure, settle, style
 
 Measure = Literal["angle", "cosine"]
 

@@ -15,9 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Arc
 from scipy.optimize import isotonic_regression
 
-from geomix.measures.plane import Plane, in_plane
-from geomix.plots.figure import COLOURS, COLUMN, WIDTH, new_figure, settle, style
-from geomix.plots.names import (
+from geomix.figures.labels import (
     UPDATE,
     WHOLE,
     Row,
@@ -28,6 +26,8 @@ from geomix.plots.names import (
     moment_symbol,
     unlike,
 )
+from geomix.figures.style import COLOURS, COLUMN, WIDTH, new_figure, settle, style
+from geomix.measures.plane import Plane, in_plane
 
 DIRECTIONS = ("D_A", "D_B", "D_M", UPDATE)
 """The first two span the plane."""
