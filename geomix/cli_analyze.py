@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from geomix.analyze.angle_sources import From
-    from geomix.analyze.angles import MetricName
-    from geomix.analyze.groups import By, Kind
+    from geomix.analysis.grad_angle.result import MetricName
+    from geomix.analysis.grad_angle.sources import From
+    from geomix.analysis.parameter_groups import By, Kind
 
 
 @click.group()
@@ -72,8 +72,8 @@ def grad_angle(
     RUN is a run's folder; without it the newest under runs/ is taken. Runs that differ in their
     seed alone give means with an interval.
     """
-    from geomix.analyze import grad_angle as analysis
-    from geomix.analyze.angle_sources import Asked
+    from geomix.analysis import grad_angle as analysis
+    from geomix.analysis.grad_angle.sources import Asked
     from geomix.runs.directory import newest_run, open_run
 
     opened = [open_run(run) for run in runs] or [newest_run()]
@@ -106,7 +106,7 @@ def forgetting_path(
     RUN is a folder of a run with `record: {preset: path}`; without it the newest under runs/ is
     taken. Runs that differ in their seed alone give means with an interval.
     """
-    from geomix.analyze import forgetting_path as analysis
+    from geomix.analysis import forgetting_path as analysis
     from geomix.runs.directory import newest_run, open_run
 
     opened = [open_run(run) for run in runs] or [newest_run()]

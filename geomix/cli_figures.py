@@ -39,7 +39,7 @@ def retention(runs: tuple[Path, ...], sets: tuple[str, ...], metric: str, log: b
     RUN is a run's folder; without it the newest under runs/ is taken. Runs that differ in their
     seed alone give one line with an interval.
     """
-    from geomix.analyze.retention import retention_figure
+    from geomix.analysis.retention import retention_figure
     from geomix.runs.directory import newest_run, open_run
 
     opened = [open_run(run) for run in runs] or [newest_run()]

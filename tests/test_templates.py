@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from tokenizers import Tokenizer
 
-from geomix.analyze.pasts import revisits
+from geomix.analysis.past_checkpoints import revisits
 from geomix.api import open_run
 from geomix.cli import main
 from geomix.data import chat

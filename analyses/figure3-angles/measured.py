@@ -8,11 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from geomix.analyze.angle_measure import measure
-from geomix.analyze.angle_sources import Asked
-from geomix.analyze.angles import GradAngle
-from geomix.analyze.contrasts import secant_rows
-from geomix.analyze.retention import retention_rows
+from geomix.analysis.grad_angle.contrasts import secant_rows
+from geomix.analysis.grad_angle.measure import measure
+from geomix.analysis.grad_angle.result import GradAngle
+from geomix.analysis.grad_angle.sources import Asked
+from geomix.analysis.retention import retention_rows
 from geomix.api import Run
 from geomix.figures import cosine_by_depth as grad_angle
 from geomix.figures import over_training as along

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from geomix.analyze.angle_answer import answer, decisive
-from geomix.analyze.angle_measure import measure
-from geomix.analyze.angle_sources import Asked
-from geomix.analyze.answer import aligned, file_map, fitted, names_of, seeds_of
-from geomix.analyze.grad_angle import command
+from geomix.analysis.answer import aligned, file_map, fitted, names_of, seeds_of
+from geomix.analysis.grad_angle import command
+from geomix.analysis.grad_angle.answer import answer, decisive
+from geomix.analysis.grad_angle.measure import measure
+from geomix.analysis.grad_angle.sources import Asked
 from geomix.api import Run
 
 Make = Callable[..., Any]

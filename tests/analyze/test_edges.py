@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from geomix.analyze.angle_files import save
-from geomix.analyze.angle_measure import measure, measured
-from geomix.analyze.angle_notes import notes, number
-from geomix.analyze.angle_sources import Asked
-from geomix.analyze.cut import Cut
-from geomix.analyze.grad_angle import _conflicts, command, grad_angle
-from geomix.analyze.single import render
+from geomix.analysis.grad_angle import _conflicts, command, grad_angle
+from geomix.analysis.grad_angle.examples import render
+from geomix.analysis.grad_angle.files import save
+from geomix.analysis.grad_angle.measure import measure, measured
+from geomix.analysis.grad_angle.notes import notes, number
+from geomix.analysis.grad_angle.sources import Asked
+from geomix.analysis.layout import Cut
 from geomix.api import Run
 from geomix.models.load import LoadedModel
 from geomix.util.errors import UserError
@@ -75,9 +75,9 @@ def test_a_full_disk_while_saving_is_an_error_of_python(
     code = """
 import resource, sys
 from pathlib import Path
-from geomix.analyze.angle_files import save
-from geomix.analyze.angle_files import save
-from geomix.analyze.angle_measure import measure, measured
+from geomix.analysis.grad_angle.files import save
+from geomix.analysis.grad_angle.files import save
+from geomix.analysis.grad_angle.measure import measure, measured
 from geomix.api import Run
 run = Run(Path(sys.argv[1]))
 result = measure([run])
@@ -262,10 +262,10 @@ def test_two_calls_at_once_save_one_after_the_other(
         both.wait(20)
         return found
 
-    monkeypatch.setattr("geomix.analyze.grad_angle.save", slow_save)
-    monkeypatch.setattr("geomix.analyze.grad_angle.measured", measured_together)
+    monkeypatch.setattr("geomix.analysis.grad_angle.save", slow_save)
+    monkeypatch.setattr("geomix.analysis.grad_angle.measured", measured_together)
     for name in ("_figures", "_example_figures"):
-        monkeypatch.setattr(f"geomix.analyze.grad_angle.{name}", lambda _: ())
+        monkeypatch.setattr(f"geomix.analysis.grad_angle.{name}", lambda _: ())
     calls = [
         threading.Thread(target=grad_angle, args=([Run(tmp_path)], None, told.append))
         for _ in range(2)

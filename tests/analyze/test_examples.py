@@ -9,7 +9,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from geomix.analyze.example_rows import (
+from geomix.analysis.grad_angle.example_gram import ExampleGeometry, example_geometry
+from geomix.analysis.grad_angle.example_tables import (
     angle_rows,
     conflict_rows,
     cosine_rows,
@@ -18,8 +19,7 @@ from geomix.analyze.example_rows import (
     quantile_rows,
     rank_rows,
 )
-from geomix.analyze.examples import ExampleGeometry, example_geometry
-from geomix.analyze.groups import grouped
+from geomix.analysis.parameter_groups import grouped
 from geomix.api import open_run
 from geomix.cli import main
 from geomix.data.chat import chat_format
@@ -218,6 +218,6 @@ def test_without_probe_sets(past: Revisit) -> None:
 
 
 def test_matrices_too_large_are_refused(past: Revisit, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("geomix.analyze.examples._MOST_BYTES", 1000)
+    monkeypatch.setattr("geomix.analysis.grad_angle.example_gram._MOST_BYTES", 1000)
     with pytest.raises(UserError, match="look at fewer examples"):
         looked(past, "θ_0")

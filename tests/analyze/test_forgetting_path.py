@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from geomix.analyze.path_notes import location, verdict
-from geomix.analyze.path_split import ArmSplit, measure
+from geomix.analysis.forgetting_path.notes import location, verdict
+from geomix.analysis.forgetting_path.split import ArmSplit, measure
 from geomix.api import Run
 from geomix.cli import main
 from geomix.util.errors import UserError

@@ -13,13 +13,19 @@ import h5py
 import numpy as np
 import pytest
 
-from geomix.analyze.angle_measure import measure
-from geomix.analyze.angle_notes import notes
-from geomix.analyze.angle_sources import Asked
-from geomix.analyze.angles import AngleRow, GradAngle
-from geomix.analyze.grad_angle import command, grad_angle
-from geomix.analyze.groups import Kind
-from geomix.analyze.moments import TrainingMoment, as_asked, chosen, figure_moments, key_moments
+from geomix.analysis.checkpoints import (
+    TrainingMoment,
+    as_asked,
+    chosen,
+    figure_moments,
+    key_moments,
+)
+from geomix.analysis.grad_angle import command, grad_angle
+from geomix.analysis.grad_angle.measure import measure
+from geomix.analysis.grad_angle.notes import notes
+from geomix.analysis.grad_angle.result import AngleRow, GradAngle
+from geomix.analysis.grad_angle.sources import Asked
+from geomix.analysis.parameter_groups import Kind
 from geomix.api import Run
 from geomix.util.errors import UserError
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from geomix.analyze.groups import layer_modules
+from geomix.analysis.parameter_groups import layer_modules
 from geomix.api import Run
 from geomix.models.layers import place_of
 from geomix.snapshots.file import read_snapshot

@@ -14,11 +14,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from geomix.analyze import single, weights
-from geomix.analyze.angle_sources import Asked
-from geomix.analyze.grad_angle import grad_angle
-from geomix.analyze.pasts import revisits, unsaid
-from geomix.analyze.unfinished import Unfinished, arm_results, unfinished
+from geomix.analysis import from_weights as weights
+from geomix.analysis.grad_angle import examples as single
+from geomix.analysis.grad_angle import grad_angle
+from geomix.analysis.grad_angle.sources import Asked
+from geomix.analysis.partial_results import Unfinished, arm_results, unfinished
+from geomix.analysis.past_checkpoints import revisits, unsaid
 from geomix.api import Run, open_run
 from geomix.cli import main
 
@@ -78,7 +79,7 @@ class Looks:
         monkeypatch.setattr(weights._Seen, "at", seen)
         monkeypatch.setattr(single, "_tables", found)
         for name in ("_figures", "_example_figures"):  # drawn from what is compared
-            monkeypatch.setattr(f"geomix.analyze.grad_angle.{name}", lambda *_: ())
+            monkeypatch.setattr(f"geomix.analysis.grad_angle.{name}", lambda *_: ())
 
     def _next(self) -> None:
         if self.done == self.most:
@@ -207,7 +208,7 @@ def test_what_decides_the_numbers_is_in_the_key(
         patch.setattr(torch, "get_num_threads", lambda: 99)
         found["threads"] = key()
     with monkeypatch.context() as patch:
-        patch.setattr("geomix.analyze.unfinished._code", lambda: "another geomix")
+        patch.setattr("geomix.analysis.partial_results._code", lambda: "another geomix")
         found["geomix"] = key()
     for name, file in {
         "θ_0": past.arm.base_file,

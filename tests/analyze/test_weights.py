@@ -17,12 +17,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from geomix.analyze.angle_measure import measure
-from geomix.analyze.angle_sources import Asked
-from geomix.analyze.angles import GradAngle
-from geomix.analyze.contrasts import contrasts, secant_rows
-from geomix.analyze.grad_angle import grad_angle
-from geomix.analyze.pasts import _shuffled, probe_batches, revisits
+from geomix.analysis.grad_angle import grad_angle
+from geomix.analysis.grad_angle.contrasts import contrasts, secant_rows
+from geomix.analysis.grad_angle.measure import measure
+from geomix.analysis.grad_angle.result import GradAngle
+from geomix.analysis.grad_angle.sources import Asked
+from geomix.analysis.past_checkpoints import _shuffled, probe_batches, revisits
 from geomix.api import Run, open_run
 from geomix.cli import main
 from geomix.measures.intervals import t_interval
@@ -259,7 +259,7 @@ def test_a_moment_that_nobody_has_shows_before_anything_is_computed(
     def never(*_: Any) -> None:
         raise AssertionError("looked at")
 
-    monkeypatch.setattr("geomix.analyze.angle_measure.seen_of", never)
+    monkeypatch.setattr("geomix.analysis.grad_angle.measure.seen_of", never)
     with pytest.raises(UserError, match=r"--at \+3: neither recorded nor .* θ_A\+2, .*θ_B$"):
         measure([run], Asked(at=("A", "+3"), source=source))
     with pytest.raises(AssertionError, match="looked at"):

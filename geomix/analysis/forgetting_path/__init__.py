@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from geomix.analyze.groups import By
-from geomix.analyze.path_answer import answer
-from geomix.analyze.path_notes import notes
-from geomix.analyze.path_record import asked_stage
-from geomix.analyze.path_split import ArmSplit, ForgettingPath, measure, to_json
-from geomix.analyze.path_table import render
-from geomix.analyze.replicates import together
+from geomix.analysis.forgetting_path.answer import answer
+from geomix.analysis.forgetting_path.notes import notes
+from geomix.analysis.forgetting_path.record import asked_stage
+from geomix.analysis.forgetting_path.split import ArmSplit, ForgettingPath, measure, to_json
+from geomix.analysis.forgetting_path.tables import render
+from geomix.analysis.parameter_groups import By
+from geomix.analysis.replicates import together
 from geomix.figures.forgetting_path import draw
 from geomix.figures.style import save_figure
 from geomix.runs.directory import RunDirectory

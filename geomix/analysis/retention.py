@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from geomix.analyze.replicates import replicates, together
+from geomix.analysis.replicates import replicates, together
 from geomix.figures import retention as figure
 from geomix.figures.style import save_figure
 from geomix.measures.intervals import over_seeds

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from geomix.analyze.examples import ExampleGeometry
+from geomix.analysis.grad_angle.example_gram import ExampleGeometry
 from geomix.measures.example_gram import (
     by_conflict,
     conflicts,

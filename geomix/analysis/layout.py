@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from geomix.analyze.groups import Layout
+from geomix.analysis.parameter_groups import Layout
 from geomix.gradients.inner_products import adam_metric
 from geomix.measures.heads import Piece, head_pieces
 from geomix.models.layers import decoder_layers, place_of, tied_head

@@ -11,10 +11,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from geomix.analyze.angle_notes import number, signed
-from geomix.analyze.angle_sources import Asked, Say
-from geomix.analyze.moments import TrainingMoment, chosen
-from geomix.analyze.unfinished import Unfinished, arm_results
+from geomix.analysis.checkpoints import TrainingMoment, chosen
+from geomix.analysis.grad_angle.notes import number, signed
+from geomix.analysis.grad_angle.sources import Asked, Say
+from geomix.analysis.partial_results import Unfinished, arm_results
 from geomix.measures.subspace import SHARE
 from geomix.runs.directory import RunDirectory
 from geomix.util.progress import during
@@ -85,7 +85,7 @@ def single_examples(
 
 
 def _point(past: Revisit, asked: Asked) -> Point | None:
-    from geomix.analyze.pasts import moment_of, unsaid
+    from geomix.analysis.past_checkpoints import moment_of, unsaid
 
     is_asked = chosen(asked.at)
     points = {moment_of(past, p): p for p in past.points(unsaid)}
@@ -100,15 +100,15 @@ def _preferred(moment: TrainingMoment) -> tuple[int, int, int]:
 
 
 def _label(past: Revisit, point: Point) -> str:
-    from geomix.analyze.pasts import moment_of
+    from geomix.analysis.past_checkpoints import moment_of
 
     return moment_of(past, point).label
 
 
 @during(lambda past, point, _: f"{past.arm.name}: single examples at {_label(past, point)}")
 def _tables(past: Revisit, point: Point, asked: Asked) -> Tables:
-    from geomix.analyze import example_rows as rows
-    from geomix.analyze.examples import example_geometry
+    from geomix.analysis.grad_angle import example_tables as rows
+    from geomix.analysis.grad_angle.example_gram import example_geometry
 
     by = "layer" if asked.by == "head" else asked.by
     stage = past.stages()[point.stage]

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from geomix.analyze.angle_sources import (
+from geomix.analysis.checkpoints import TrainingMoment, as_asked, chosen
+from geomix.analysis.directions import rank
+from geomix.analysis.grad_angle.result import ArmAngles, GradAngle, Secants
+from geomix.analysis.grad_angle.sources import (
     Asked,
     Say,
     Seen,
@@ -18,13 +21,10 @@ from geomix.analyze.angle_sources import (
     pasts_of,
     seen_of,
 )
-from geomix.analyze.angles import ArmAngles, GradAngle, Secants
-from geomix.analyze.directions import rank
-from geomix.analyze.groups import Layout
-from geomix.analyze.look import Look
-from geomix.analyze.moments import TrainingMoment, as_asked, chosen
-from geomix.analyze.replicates import check_tokenizers, replicates, seed_of
-from geomix.analyze.unfinished import Unfinished
+from geomix.analysis.measurement import Look
+from geomix.analysis.parameter_groups import Layout
+from geomix.analysis.partial_results import Unfinished
+from geomix.analysis.replicates import check_tokenizers, replicates, seed_of
 from geomix.measures.cosine import Floats
 from geomix.runs.directory import RunDirectory
 from geomix.util.errors import UserError

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from geomix.analyze.groups import Layout
-from geomix.analyze.moments import TrainingMoment
+from geomix.analysis.checkpoints import TrainingMoment
+from geomix.analysis.parameter_groups import Layout
 from geomix.measures.cosine import Floats
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from geomix.analyze.path_record import Floats
-from geomix.analyze.path_split import ArmSplit, ForgettingPath, interval
+from geomix.analysis.forgetting_path.record import Floats
+from geomix.analysis.forgetting_path.split import ArmSplit, ForgettingPath, interval
 
 MOST_ERROR = 0.01
 """Simpson's total may miss the measured change by this share of it."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from geomix.analyze.angles import MetricName
-from geomix.analyze.groups import Kind, Layout, layout_of, same_parameters
-from geomix.analyze.look import Look
-from geomix.analyze.moments import TrainingMoment, chosen
-from geomix.analyze.unfinished import Unfinished, arm_results
+from geomix.analysis.checkpoints import TrainingMoment, chosen
+from geomix.analysis.grad_angle.result import MetricName
+from geomix.analysis.measurement import Look
+from geomix.analysis.parameter_groups import Kind, Layout, layout_of, same_parameters
+from geomix.analysis.partial_results import Unfinished, arm_results
 from geomix.runs.directory import RunDirectory
 from geomix.snapshots.file import read_snapshot
 from geomix.util.errors import UserError
@@ -40,7 +40,7 @@ class Asked:
     Attributes:
         by: how parameters are grouped.
         metric: of the inner products.
-        at: moments, see `geomix.analyze.moments.chosen`; empty for all.
+        at: moments, see `geomix.analysis.checkpoints.chosen`; empty for all.
         source: what it may be taken from.
         examples: of each set, whose single gradients are compared; 0 for none.
     """
@@ -97,7 +97,7 @@ def known_moments(run: RunDirectory, asked: Asked) -> list[TrainingMoment]:
     Raises:
         UserError: a file is damaged.
     """
-    from geomix.analyze.pasts import moments_of
+    from geomix.analysis.past_checkpoints import moments_of
     from geomix.experiments.arms import arm_of
     from geomix.runs.configs import stored_configs
 
@@ -124,7 +124,7 @@ def pasts_of(run: RunDirectory, asked: Asked, remarks: list[str]) -> dict[Path, 
     Raises:
         UserError: they are needed, and the data or a model is not what it was.
     """
-    from geomix.analyze.pasts import revisits
+    from geomix.analysis.past_checkpoints import revisits
     from geomix.models.load import quiet_libraries
 
     quiet_libraries()
@@ -197,8 +197,8 @@ def _from_weights(
     """Looks at what is asked for and kept; all that is kept goes into `there`."""
     if arm.path not in pasts:
         return
-    from geomix.analyze.pasts import adams, moment_of, unsaid
-    from geomix.analyze.weights import looks
+    from geomix.analysis.from_weights import looks
+    from geomix.analysis.past_checkpoints import adams, moment_of, unsaid
 
     past = pasts[arm.path]
     metric, of = None, []

@@ -11,20 +11,20 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.console import Group, RenderableType
 
-from geomix.analyze.angle_answer import answer
-from geomix.analyze.angle_files import save, to_json
-from geomix.analyze.angle_measure import measured
-from geomix.analyze.angle_notes import notes
-from geomix.analyze.angle_sources import Asked, Say
-from geomix.analyze.angle_table import render
-from geomix.analyze.angles import GradAngle
-from geomix.analyze.answer import WIDTH
-from geomix.analyze.directions import UPDATE
-from geomix.analyze.moments import figure_moments
-from geomix.analyze.retention import retention_rows
-from geomix.analyze.single import Tables, single_examples, without_pairs
-from geomix.analyze.single import render as render_examples
-from geomix.analyze.unfinished import unfinished
+from geomix.analysis.answer import WIDTH
+from geomix.analysis.checkpoints import figure_moments
+from geomix.analysis.directions import UPDATE
+from geomix.analysis.grad_angle.answer import answer
+from geomix.analysis.grad_angle.examples import Tables, single_examples, without_pairs
+from geomix.analysis.grad_angle.examples import render as render_examples
+from geomix.analysis.grad_angle.files import save, to_json
+from geomix.analysis.grad_angle.measure import measured
+from geomix.analysis.grad_angle.notes import notes
+from geomix.analysis.grad_angle.result import GradAngle
+from geomix.analysis.grad_angle.sources import Asked, Say
+from geomix.analysis.grad_angle.tables import render
+from geomix.analysis.partial_results import unfinished
+from geomix.analysis.retention import retention_rows
 from geomix.figures import cosine_by_depth as by_depth
 from geomix.figures import cosine_row as angle_row
 from geomix.figures import layer_module, pairwise, plane

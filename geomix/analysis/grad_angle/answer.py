@@ -7,9 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from geomix.analyze.angle_notes import conflict, number, shares_probed, signed
-from geomix.analyze.angles import ArmAngles, GradAngle
-from geomix.analyze.answer import (
+from geomix.analysis.answer import (
     MOST_ARMS,
     aligned,
     file_map,
@@ -19,9 +17,11 @@ from geomix.analyze.answer import (
     shortened,
     wrapped,
 )
-from geomix.analyze.contrasts import ENOUGH, contrasts
-from geomix.analyze.directions import HELD_OUT
-from geomix.analyze.moments import TrainingMoment
+from geomix.analysis.checkpoints import TrainingMoment
+from geomix.analysis.directions import HELD_OUT
+from geomix.analysis.grad_angle.contrasts import ENOUGH, contrasts
+from geomix.analysis.grad_angle.notes import conflict, number, shares_probed, signed
+from geomix.analysis.grad_angle.result import ArmAngles, GradAngle
 from geomix.config.stage_names import stage_title
 from geomix.measures.cosine import norms
 from geomix.measures.intervals import over_seeds

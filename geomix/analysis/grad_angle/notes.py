@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from geomix.analyze.angles import ArmAngles, GradAngle, told
-from geomix.analyze.contrasts import ENOUGH, Contrast, contrasts
-from geomix.analyze.directions import HELD_OUT, SHUFFLED, UPDATE
+from geomix.analysis.directions import HELD_OUT, SHUFFLED, UPDATE
+from geomix.analysis.grad_angle.contrasts import ENOUGH, Contrast, contrasts
+from geomix.analysis.grad_angle.result import ArmAngles, GradAngle, told
 from geomix.measures.cosine import norms
 from geomix.measures.intervals import over_seeds
 

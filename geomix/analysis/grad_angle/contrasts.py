@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from geomix.analyze.angles import UNDETERMINED, WHOLE, ArmAngles, GradAngle
-from geomix.analyze.directions import HELD_OUT, UPDATE
-from geomix.analyze.groups import grouped
+from geomix.analysis.directions import HELD_OUT, UPDATE
+from geomix.analysis.grad_angle.result import UNDETERMINED, WHOLE, ArmAngles, GradAngle
+from geomix.analysis.parameter_groups import grouped
 from geomix.measures.cosine import Floats
 from geomix.measures.intervals import over_seeds
 

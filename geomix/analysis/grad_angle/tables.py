@@ -9,11 +9,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from geomix.analyze.angle_notes import notes, number, signed
-from geomix.analyze.angles import WHOLE, ArmAngles, GradAngle
-from geomix.analyze.contrasts import secant_rows
-from geomix.analyze.directions import HELD_OUT, SHUFFLED, UPDATE
-from geomix.analyze.moments import key_moments
+from geomix.analysis.checkpoints import key_moments
+from geomix.analysis.directions import HELD_OUT, SHUFFLED, UPDATE
+from geomix.analysis.grad_angle.contrasts import secant_rows
+from geomix.analysis.grad_angle.notes import notes, number, signed
+from geomix.analysis.grad_angle.result import WHOLE, ArmAngles, GradAngle
 from geomix.measures.cosine import Floats, cosines, norms
 from geomix.measures.intervals import over_seeds
 

@@ -11,8 +11,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from geomix.analyze.angles import ArmAngles, GradAngle
-from geomix.analyze.contrasts import contrasts, secant_rows
+from geomix.analysis.grad_angle.contrasts import contrasts, secant_rows
+from geomix.analysis.grad_angle.result import ArmAngles, GradAngle
 from geomix.measures.cosine import cosines, norms
 from geomix.util.files import write_json
 from geomix.util.hdf5 import put, scale, written_hdf5

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from geomix.analyze.cut import Cut, Gradient, Metric
-from geomix.analyze.directions import SHUFFLED, UPDATE
-from geomix.analyze.look import Look, Secant
-from geomix.analyze.moments import TrainingMoment
-from geomix.analyze.pasts import gradients, moment_of, unsaid
-from geomix.analyze.unfinished import ArmResults, Unfinished
+from geomix.analysis.checkpoints import TrainingMoment
+from geomix.analysis.directions import SHUFFLED, UPDATE
+from geomix.analysis.layout import Cut, Gradient, Metric
+from geomix.analysis.measurement import Look, Secant
+from geomix.analysis.partial_results import ArmResults, Unfinished
+from geomix.analysis.past_checkpoints import gradients, moment_of, unsaid
 from geomix.experiments.checkpoints import Point, Revisit
 from geomix.gradients.inner_products import inner_products, trainable_parameters, undisturbed
 from geomix.gradients.spill import in_memory, on_disk

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from geomix.analyze.cut import Gradient
-from geomix.analyze.directions import SHUFFLED
-from geomix.analyze.moments import TrainingMoment
+from geomix.analysis.checkpoints import TrainingMoment
+from geomix.analysis.directions import SHUFFLED
+from geomix.analysis.layout import Gradient
 from geomix.config.names import MIXED
 from geomix.config.recording import RecordConfig
 from geomix.config.run import RunConfig

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geomix.analyze.groups import Layout
-from geomix.analyze.look import Look, Secant
-from geomix.analyze.moments import TrainingMoment
+from geomix.analysis.checkpoints import TrainingMoment
+from geomix.analysis.measurement import Look, Secant
+from geomix.analysis.parameter_groups import Layout
 from geomix.runs.directory import RunDirectory
 from geomix.util.files import written_file
 from geomix.util.package import PACKAGE
@@ -151,7 +151,7 @@ def arm_results(
     """
     if kept.folder is None or not past.arm.base_file.is_file():  # nothing would identify θ_0
         return ArmResults(Unfinished(), "")
-    from geomix.analyze.pasts import unsaid
+    from geomix.analysis.past_checkpoints import unsaid
     from geomix.models.load import default_device
     from geomix.util.environment import describe_environment
 
@@ -190,7 +190,7 @@ def _manifest(checkpoint: Path) -> str:
 
 def _probes(past: Revisit) -> str:
     """The hash of the tokens and loss positions of all probe sets that are looked at."""
-    from geomix.analyze.pasts import probe_texts
+    from geomix.analysis.past_checkpoints import probe_texts
     from geomix.data.chat import chat_format
     from geomix.data.tokenise import tokenise_all
     from geomix.models.load import load_tokenizer

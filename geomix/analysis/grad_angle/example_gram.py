@@ -12,10 +12,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from geomix.analyze.cut import Cut
-from geomix.analyze.groups import Kind, grouped
-from geomix.analyze.moments import TrainingMoment
-from geomix.analyze.pasts import probe_batches, probe_texts
+from geomix.analysis.checkpoints import TrainingMoment
+from geomix.analysis.layout import Cut
+from geomix.analysis.parameter_groups import Kind, grouped
+from geomix.analysis.past_checkpoints import probe_batches, probe_texts
 from geomix.data.example import Example
 from geomix.data.probes import HELD_OUT
 from geomix.experiments.checkpoints import Point, Revisit

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from geomix.analyze.groups import By, grouped, same_parameters
-from geomix.analyze.path_record import Floats, RecordedPath, last_stage, read_path
-from geomix.analyze.replicates import check_tokenizers, replicates, seed_of
+from geomix.analysis.forgetting_path.record import Floats, RecordedPath, last_stage, read_path
+from geomix.analysis.parameter_groups import By, grouped, same_parameters
+from geomix.analysis.replicates import check_tokenizers, replicates, seed_of
 from geomix.config.stage_names import stage_title
 from geomix.measures.intervals import t_interval
 from geomix.measures.line_integral import moved

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from geomix.analyze.answer import file_map, fitted, seeds_of, wrapped
-from geomix.analyze.path_notes import location, verdict
-from geomix.analyze.path_split import ForgettingPath
+from geomix.analysis.answer import file_map, fitted, seeds_of, wrapped
+from geomix.analysis.forgetting_path.notes import location, verdict
+from geomix.analysis.forgetting_path.split import ForgettingPath
 from geomix.runs.directory import RunDirectory
 
 _MOST_ARMS = 2

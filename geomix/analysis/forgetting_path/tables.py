@@ -7,8 +7,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from geomix.analyze.path_notes import nats, notes, percent
-from geomix.analyze.path_split import ArmSplit, ForgettingPath, checks, interval
+from geomix.analysis.forgetting_path.notes import nats, notes, percent
+from geomix.analysis.forgetting_path.split import ArmSplit, ForgettingPath, checks, interval
 
 MOST_GROUPS = 40
 """More groups than this are cut to those of the largest change; the files hold all."""

@@ -13,10 +13,10 @@ from typing import Literal
 
 import numpy as np
 
-from geomix.analyze.directions import HELD_OUT, rank
-from geomix.analyze.groups import Kind, Layout, grouped
-from geomix.analyze.moments import TrainingMoment
-from geomix.analyze.replicates import together
+from geomix.analysis.checkpoints import TrainingMoment
+from geomix.analysis.directions import HELD_OUT, rank
+from geomix.analysis.parameter_groups import Kind, Layout, grouped
+from geomix.analysis.replicates import together
 from geomix.measures.cosine import Floats, cosines, group_inner_products, norms
 from geomix.measures.intervals import over_seeds
 
@@ -75,7 +75,7 @@ class AngleRow:
 
 @dataclass(frozen=True, slots=True)
 class Secants:
-    """Sums over parameters of `geomix.analyze.weights.Secant`; nan at moments without one.
+    """Sums over parameters of `geomix.analysis.from_weights.Secant`; nan at moments without one.
 
     Attributes:
         here, start, turned: `(n, m, p, S)`.
