@@ -200,7 +200,7 @@ def show(run: Path | None, metric: Metric, as_json: bool, as_csv: bool) -> None:
     """
     from geomix.runs.directory import newest_run, open_run
     from geomix.show import retention_csv, run_facts, show_run
-    from geomix.sweep.table import entries_of, is_sweep, runs_of, sweep_table
+    from geomix.studies.table import entries_of, is_sweep, runs_of, sweep_table
     from geomix.util.console import Console
 
     if as_json and as_csv:

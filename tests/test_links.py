@@ -15,8 +15,8 @@ from click.testing import CliRunner, Result
 from geomix.api import Run
 from geomix.cli import main
 from geomix.config.run import RunConfig
-from geomix.sweep.board import _place
-from geomix.sweep.member import Member
+from geomix.studies.board import _place
+from geomix.studies.member import Member
 from geomix.training.checkpoint_rotation import tidy
 from geomix.training.trackers import _options
 from geomix.util.errors import UserError

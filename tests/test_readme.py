@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from geomix.cli import main
 from geomix.config.load import load
 from geomix.data.sources import SOURCES
-from geomix.sweep.study import load_study
+from geomix.studies.sweep_file import load_study
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -21,12 +21,12 @@ from click.testing import CliRunner, Result
 from geomix.cli import main
 from geomix.config.load import load
 from geomix.data.sources import SOURCES
-from geomix.sweep.board import Board
-from geomix.sweep.executors import Local, member_environment
-from geomix.sweep.member import Member, Outcome, State, command, last_line, outcome
-from geomix.sweep.runner import run_members
-from geomix.sweep.slurm import Slurm, become_training
-from geomix.sweep.study import Study, load_study
+from geomix.studies.board import Board
+from geomix.studies.local import Local, member_environment
+from geomix.studies.member import Member, Outcome, State, command, last_line, outcome
+from geomix.studies.runner import run_members
+from geomix.studies.slurm import Slurm, become_training
+from geomix.studies.sweep_file import Study, load_study
 from geomix.util.console import Console
 from geomix.util.errors import UserError
 from geomix.util.signals import EXIT
@@ -335,12 +335,12 @@ def test_members_side_by_side_have_a_gpu_each(
     def devices(jobs: int) -> list[str | None]:
         return [member_environment(n, jobs).get("CUDA_VISIBLE_DEVICES") for n in range(jobs)]
 
-    monkeypatch.setattr("geomix.sweep.executors.GPUS", tmp_path / "none")
+    monkeypatch.setattr("geomix.studies.local.GPUS", tmp_path / "none")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert devices(2) == [None, None]
     for name in ("0000:01", "0000:02"):
         (tmp_path / name).mkdir()
-    monkeypatch.setattr("geomix.sweep.executors.GPUS", tmp_path)
+    monkeypatch.setattr("geomix.studies.local.GPUS", tmp_path)
     assert (devices(1), devices(3)) == ([None], ["0", "1", "0"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,7")
     assert (devices(1), devices(2)) == (["6,7"], ["6", "7"])
@@ -361,7 +361,7 @@ def test_a_member_has_a_free_gpu_while_others_run(
             return self.status
 
     made: list[Process] = []
-    monkeypatch.setattr("geomix.sweep.executors.subprocess.Popen", Process)
+    monkeypatch.setattr("geomix.studies.local.subprocess.Popen", Process)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,7")
     members = study(desk, "seeds: [0, 1, 2]").members
     members[0].sweep.mkdir(parents=True)
@@ -379,7 +379,7 @@ def test_what_slurm_calls_its_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """A job that has left the queue is none of those under way."""
     states = ["PENDING", "CONFIGURING", "REQUEUED", "RUNNING", "COMPLETING"]
     queue = {f"1_{n}": state for n, state in enumerate(states)}
-    monkeypatch.setattr("geomix.sweep.slurm._queue", lambda: queue)
+    monkeypatch.setattr("geomix.studies.slurm._queue", lambda: queue)
     (tmp_path / "jobs.json").write_text(json.dumps({f"m{n}": f"1_{n}" for n in range(6)}))
     found = Slurm(tmp_path, "study", {}, None).running()
     assert found == dict.fromkeys(["m0", "m1", "m2"], "queued") | dict.fromkeys(

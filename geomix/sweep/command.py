@@ -10,9 +10,9 @@ import click
 from geomix.util.terminal import echo, echo_json
 
 if TYPE_CHECKING:
-    from geomix.sweep.executors import Executor
-    from geomix.sweep.member import Outcome
-    from geomix.sweep.study import ExecutorName, Study
+    from geomix.studies.local import Executor
+    from geomix.studies.member import Outcome
+    from geomix.studies.sweep_file import ExecutorName, Study
     from geomix.util.console import Console
 
 
@@ -42,8 +42,8 @@ def sweep(
     that was interrupted (status 75), or tries again what failed (status 1).
     """
     from geomix.data.sources import SOURCES
-    from geomix.sweep.member import refuse_others
-    from geomix.sweep.study import load_study
+    from geomix.studies.member import refuse_others
+    from geomix.studies.sweep_file import load_study
     from geomix.util.console import Console, LastingConsole
     from geomix.util.errors import UserError
 
@@ -66,7 +66,7 @@ def sweep(
 
 def _standing(study: Study) -> dict[str, Outcome]:
     """How the members stand before anything is started."""
-    from geomix.sweep.member import Outcome, standing
+    from geomix.studies.member import Outcome, standing
 
     return {member.name: Outcome(standing(member)) for member in study.members}
 
@@ -76,8 +76,8 @@ def _run(
 ) -> tuple[dict[str, Outcome], int]:
     """Run the study; how each member stands, and the exit status."""
     from geomix.runs.directory import RunDirectory
-    from geomix.sweep.board import Board
-    from geomix.sweep.runner import run_members
+    from geomix.studies.board import Board
+    from geomix.studies.runner import run_members
     from geomix.util.errors import UserError
     from geomix.util.files import write_text
     from geomix.util.links import refuse_links
@@ -103,8 +103,8 @@ def _run(
 
 
 def _executor(study: Study, where: ExecutorName, jobs: int | None) -> Executor:
-    from geomix.sweep.executors import Local
-    from geomix.sweep.slurm import Slurm, queued
+    from geomix.studies.local import Local
+    from geomix.studies.slurm import Slurm, queued
     from geomix.util.errors import UserError
 
     folder = study.folder / "_sweep" / "slurm"
@@ -117,7 +117,7 @@ def _executor(study: Study, where: ExecutorName, jobs: int | None) -> Executor:
 
 
 def _print(study: Study, results: dict[str, Outcome], as_json: bool, console: Console) -> None:
-    from geomix.sweep.board import facts, results_table
+    from geomix.studies.board import facts, results_table
 
     if as_json:
         echo_json(facts(study.members, results))

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from geomix.runs.directory import RunDirectory
 from geomix.runs.retention import RetentionRow, retention_rows
-from geomix.sweep.member import Member, Outcome, State, last_line
-from geomix.sweep.table import Entry, known_rows, sweep_table
+from geomix.studies.member import Member, Outcome, State, last_line
+from geomix.studies.table import Entry, known_rows, sweep_table
 from geomix.util.console import Console, Live
 from geomix.util.errors import UserError
 

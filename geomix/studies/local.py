@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from geomix.sweep.member import Member, State, command
+from geomix.studies.member import Member, State, command
 from geomix.util.links import opened_to_append
 from geomix.util.terminal import harmless
 

@@ -30,7 +30,7 @@ from geomix.config.load import (
     read_text,
 )
 from geomix.runs.directory import DEFAULT_ROOT
-from geomix.sweep.member import Member
+from geomix.studies.member import Member
 from geomix.util.errors import UserError
 
 MOST_MEMBERS = 10_000
@@ -195,7 +195,7 @@ def _no_options(document: Document, config: StudyConfig) -> list[str]:
     """Options under `slurm` that submitit does not take, or that geomix sets itself."""
     if not config.slurm:
         return []
-    from geomix.sweep.slurm import OWN_OPTIONS, slurm_options
+    from geomix.studies.slurm import OWN_OPTIONS, slurm_options
 
     found = []
     known = slurm_options()

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Protocol
 
-from geomix.sweep.executors import Executor
-from geomix.sweep.member import Member, Outcome, State, clear_false_start, outcome
+from geomix.studies.local import Executor
+from geomix.studies.member import Member, Outcome, State, clear_false_start, outcome
 from geomix.util.files import write_text
 
 _ASLEEP = 0.1

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from geomix.runs.directory import RunDirectory
-from geomix.sweep.member import Member, State, command
+from geomix.studies.member import Member, State, command
 from geomix.util.errors import UserError
 from geomix.util.files import write_json
 from geomix.util.links import opened_to_append
