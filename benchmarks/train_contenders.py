@@ -151,8 +151,8 @@ def bare(work: Work, measured: Measured) -> None:
 
 
 def geomix(work: Work, measured: Measured) -> None:
+    from geomix.cli.progress import Display, Standing, shown
     from geomix.experiments.run import run_experiment
-    from geomix.train.progress import Display, Standing, shown
     from geomix.util.console import Console
 
     class Watched(Display):

@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from geomix.browse import source_table, stretches
 from geomix.cli import main
+from geomix.cli.data_sources import source_table, stretches
 from geomix.data.example import Example
 from geomix.data.sources import SOURCES, kvr
 from geomix.data.tokenise import tokenise
@@ -55,7 +55,7 @@ def test_every_source_says_what_it_is() -> None:
 
 def test_the_list_needs_no_heavy_library() -> None:
     code = (
-        "import sys; from geomix.browse import list_sources; list_sources(True); "
+        "import sys; from geomix.cli.data_sources import list_sources; list_sources(True); "
         "heavy = {'torch', 'transformers', 'datasets', 'nltk', 'pyarrow'}; "
         "sys.exit(bool(heavy & set(sys.modules)))"
     )

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 
 from geomix.cli import main
+from geomix.cli.config import schema, validate
 from geomix.config.load import PRESETS, load
-from geomix.configure import schema, validate
 from geomix.data.sources import SOURCES
 from geomix.util.errors import UserError
 

@@ -14,9 +14,9 @@ from rich.console import Console, RenderableType
 
 from geomix.api import Run
 from geomix.cli import main
+from geomix.cli.show import retention_table, show_run
 from geomix.config.run import RunConfig
 from geomix.runs.retention import METRICS, Metric, RetentionRow, retention_rows
-from geomix.show import retention_table, show_run
 from geomix.util.errors import UserError
 
 SETS = ("D_A", "D_B", "D_M", "held-out")

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from geomix.cli import main
-from geomix.train.progress import shown
+from geomix.cli.progress import shown
 from geomix.util import progress
 from geomix.util.console import Console
 from geomix.util.progress import Teller, during, phase, said, told_by

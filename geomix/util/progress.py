@@ -1,7 +1,7 @@
 """Progress of what takes long: a live line on a terminal, a line every half a minute elsewhere.
 
 Whatever may take long says so with `phase` or `during`; it knows nobody who shows it. A command
-shows it with `telling`, or, while it trains, with `geomix.train.progress.shown`. Where nobody shows
+shows it with `telling`, or, while it trains, with `geomix.cli.progress.shown`. Where nobody shows
 anything (a notebook, `--quiet`, `--json`), a phase costs nothing.
 """
 

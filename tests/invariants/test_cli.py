@@ -35,7 +35,7 @@ FORKED_RUNS = """
 import contextlib, os, random, signal, sys, time
 folder, model = sys.argv[1:]
 os.chdir(folder)
-import torch, transformers, nnsight, geomix.experiments.run, geomix.show, geomix.train.progress
+import torch, transformers, nnsight, geomix.experiments.run, geomix.cli.show, geomix.cli.progress
 from geomix.cli import main
 from geomix.models.load import load_model
 load_model(model, torch.device("cpu"))  # whatever that imports
@@ -354,7 +354,7 @@ def one_line_each(done: subprocess.CompletedProcess[str], says: list[str]) -> No
 COMMANDS = """
 import io, json, os, sys, contextlib
 os.chdir(sys.argv[1])
-import torch, geomix.experiments.run, geomix.show, geomix.train.progress
+import torch, geomix.experiments.run, geomix.cli.show, geomix.cli.progress
 from geomix.cli import main
 done = []
 for arguments in json.loads(sys.argv[2]):

@@ -27,7 +27,7 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
-from geomix.browse import stretches
+from geomix.cli.data_sources import stretches
 from geomix.data.chat import chat_format
 from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.data.tokenise import tokenise, tokenise_all

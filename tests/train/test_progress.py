@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from geomix.train.progress import Display, Standing, shown
+from geomix.cli.progress import Display, Standing, shown
 from geomix.util.console import Console
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from geomix.browse import plain
+from geomix.cli.data_sources import plain
 from geomix.config.load import Experiment
 from geomix.config.names import MIXED
 from geomix.config.run import RunConfig

@@ -13,12 +13,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from geomix.cli.show_history import history_parts, read_history
+from geomix.cli.show_stages import stage_table
 from geomix.config.names import place_of_set
 from geomix.runs.directory import RunDirectory
 from geomix.runs.retention import METRICS, Metric, RetentionRow, retention_rows
 from geomix.runs.state import state_text
-from geomix.show_history import history_parts, read_history
-from geomix.show_stages import stage_table
 from geomix.util.errors import UserError
 from geomix.util.reading import as_written
 

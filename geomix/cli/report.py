@@ -1,4 +1,4 @@
-"""How a command tells of its run: to people (`geomix.train.progress`), to scripts, to programs."""
+"""How a command tells of its run: to people (`geomix.cli.progress`), to scripts, to programs."""
 
 from __future__ import annotations
 

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geomix.cli_analyze import analyze
-from geomix.cli_data import data
-from geomix.cli_figures import figure
-from geomix.cli_records import export, record
-from geomix.sweep.command import sweep
+from geomix.cli.analyze import analyze
+from geomix.cli.data import data
+from geomix.cli.figures import figure
+from geomix.cli.record import export, record
+from geomix.cli.sweep import sweep
 from geomix.util.errors import Interrupted, UserError, first_line
 from geomix.util.terminal import echo, echo_json, screened
 
 if TYPE_CHECKING:
-    from geomix.launch import How
+    from geomix.cli.train import How
     from geomix.runs.retention import Metric
 
 MOST_SHOWN = 600
@@ -157,8 +157,8 @@ def train(
 
         show_plan(experiment, gpus=gpus, gib=gpu_memory, as_json=as_json)
         return
+    from geomix.cli.train import launch
     from geomix.experiments.run import check_free
-    from geomix.launch import launch
     from geomix.util.signals import EXIT
 
     if out is not None and is_main():
@@ -198,8 +198,8 @@ def show(run: Path | None, metric: Metric, as_json: bool, as_csv: bool) -> None:
 
     RUN is the folder of a run or of a sweep; without it the newest run under runs/ is taken.
     """
+    from geomix.cli.show import retention_csv, run_facts, show_run
     from geomix.runs.directory import newest_run, open_run
-    from geomix.show import retention_csv, run_facts, show_run
     from geomix.studies.table import entries_of, is_sweep, runs_of, sweep_table
     from geomix.util.console import Console
 
@@ -236,8 +236,8 @@ def config_show(config: Path | None, overrides: tuple[str, ...], arm: str | None
 
     CONFIG is a YAML file or the name of a preset; without it the preset `demo` is taken.
     """
+    from geomix.cli.config import show as shown
     from geomix.config.load import load
-    from geomix.configure import show as shown
     from geomix.data.sources import SOURCES
 
     experiment = load(_config_file(config), overrides, tuple(SOURCES))
@@ -248,7 +248,7 @@ def config_show(config: Path | None, overrides: tuple[str, ...], arm: str | None
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 def config_validate(files: tuple[Path, ...]) -> None:
     """Check configurations: one line a file, or one a mistake and exit status 2."""
-    from geomix.configure import validate
+    from geomix.cli.config import validate
 
     for line in validate([_config_file(file) for file in files]):
         echo(line)
@@ -257,7 +257,7 @@ def config_validate(files: tuple[Path, ...]) -> None:
 @config.command("schema")
 def config_schema() -> None:
     """Print the JSON Schema of a configuration, for editors."""
-    from geomix.configure import print_schema
+    from geomix.cli.config import print_schema
 
     print_schema()
 

@@ -17,7 +17,7 @@ def data() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print everything known of each as JSON.")
 def data_list(as_json: bool) -> None:
     """List the sources by name: size, licence and where they come from."""
-    from geomix.browse import list_sources
+    from geomix.cli.data_sources import list_sources
 
     list_sources(as_json)
 
@@ -60,7 +60,7 @@ def data_show(
 
     NAME is a source of `geomix data list`, a file or folder of your own, or a hub id owner/name.
     """
-    from geomix.browse import show_source
+    from geomix.cli.data_sources import show_source
     from geomix.config.data import Columns
     from geomix.data.sources.base import Request
 
@@ -90,9 +90,9 @@ def data_overlap(
     CONFIG is a YAML file or the name of a preset. A fact stands in a passage where its subject and
     an accepted answer both do, or where they have so many words in a row in common.
     """
+    from geomix.cli.data_overlap import show_overlap
     from geomix.config.load import config_path, load
     from geomix.data.sources import SOURCES
-    from geomix.overlap import show_overlap
 
     experiment = load(config_path(config), overrides, tuple(SOURCES))
     show_overlap(experiment, ngram, full=full, as_json=as_json)

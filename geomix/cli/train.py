@@ -6,13 +6,13 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Literal
 
+from geomix.cli.progress import shown
+from geomix.cli.report import Nothing, Quiet, Report, json_lines
+from geomix.cli.show import retention_table
 from geomix.config.load import Experiment
 from geomix.experiments.run import resume_experiment, run_experiment
 from geomix.models.load import quiet_libraries
 from geomix.runs.directory import open_run
-from geomix.show import retention_table
-from geomix.train.progress import shown
-from geomix.train.report import Nothing, Quiet, Report, json_lines
 from geomix.util.console import LastingConsole
 from geomix.util.signals import asked_to_end
 
