@@ -81,9 +81,9 @@ and the end token are the argmax. By the number of words in a passage:
 
 {_copy_table(report)}
 
-"generated" words are those of `geomix/data/sources/random_words.py`, which the offline presets mix; "one-token"
-words are drawn uniformly from the alphabetic tokens; "English" ones from the distinct words of the
-training text.
+"generated" words are those of `geomix/data/sources/random_words.py`, which the offline presets mix;
+"one-token" words are drawn uniformly from the alphabetic tokens; "English" ones from the distinct
+words of the training text.
 
 ## Losses
 
@@ -91,8 +91,8 @@ training text.
 |---|---|---|
 | held-out documentation | {loss["held-out text"]:.2f} | {loss["held-out text, unigram"]:.2f} |
 
-What it must not know, it does not know. Of the facts of world 0 (`geomix/data/sources/triples.py`) it
-answers {_percent(unknown["facts"])}, where each relation has 64 equally likely answers (loss
+What it must not know, it does not know. Of the facts of world 0 (`geomix/data/sources/triples.py`)
+it answers {_percent(unknown["facts"])}, where each relation has 64 equally likely answers (loss
 {unknown["facts, loss"]:.2f}); of unseen keys it tells {_percent(unknown["keys"])} of the values
 (loss {unknown["keys, loss"]:.2f}).
 

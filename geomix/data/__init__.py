@@ -1,1 +1,1 @@
-"""Text and facts into tokenised examples: sources, template, label mask, mixing."""
+"""From sources to batches: examples, chat format, tokens, splits, and the plan of each stage."""

@@ -1,0 +1,1 @@
+"""Arms of a run: prepared, trained, resumed, and recorded afterwards."""

@@ -1,6 +1,6 @@
 """`geomix record`: snapshots of the checkpoints that a run has, as they would have been online.
 
-What is recorded is what the recorder would have seen (`geomix.experiments.checkpoints`). So online and afterwards
+What is recorded is what the recorder would have seen (`geomix.experiments.checkpoints`). So both
 agree to the bit, on one machine with one thread count. The path between snapshots
 (`record.midpoints`) is the one thing that only a running training knows.
 """

@@ -1,0 +1,1 @@
+"""Gradients captured in a pass, and products of whole sets and of single examples."""

@@ -1,7 +1,7 @@
 """How each kind of module turns its inputs and output gradients into per-example gradients.
 
-A rule is a guess from what a module looks like; `geomix.gradients.per_example` holds every one against
-autograd before it is used, and takes `by_autograd` where it fails.
+A rule is a guess from what a module looks like; `geomix.gradients.per_example` holds every one
+against autograd before it is used, and takes `by_autograd` where it fails.
 
 Shapes: R rows of T tokens, B examples, m vectors a token (heads), O and I as in `factors`.
 """

@@ -108,8 +108,8 @@ def set_cosine(
     can be estimated, it covered down to 80 %. No interval from a sample knows of a rare example
     that outweighs the others: of real gradients, samples of 64 of 100 covered 92 to 96 %, one pair
     of sets 85 %, but 75 to 77 % where one example had 86 % of its set's summed squared lengths
-    (`geomix.measures.example_gram.largest_share`). In a simulation of that share samples without the
-    example, which cannot know, covered 45 %, those with it 98 %: a rule on the share within a
+    (`geomix.measures.example_gram.largest_share`). In a simulation of that share samples without
+    the example, which cannot know, covered 45 %, those with it 98 %: a rule on the share within a
     sample would warn of the wrong ones. Where hardly any reliability is left, the few samples that
     look determined do so by luck and cover less: of 16 or 32 down to 63 %.
 

@@ -1,0 +1,1 @@
+"""The observer of a training that writes snapshots."""

@@ -1,0 +1,1 @@
+"""The run directory: where everything lies, who may write, and what its histories say. No torch."""

@@ -1,0 +1,1 @@
+"""The format of recorded snapshots: written, read, checked and exported. No torch."""

@@ -100,7 +100,7 @@ PAIR_NODES = ("start", "end")
 """Where on the straight line between every other snapshot."""
 
 TOTAL = "total"
-"""The whole update; its other parts are named as `geomix.training.observer.Moment.update` has them."""
+"""The whole update; its other parts have the names of `geomix.training.observer.Moment.update`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Stages, one training step, optimiser and checkpoints; announces its events to observers."""

@@ -27,8 +27,8 @@ class StepResult:
         loss: the batch's mean loss before the update, in nats; 0 for an empty batch.
         weights: share of each source in that mean; they sum to one.
         gradient_norm: euclidean norm of the gradient before clipping.
-        update_shares: share of each source in the update, see `geomix.training.update_shares`; None unless
-            asked for.
+        update_shares: share of each source in the update, see `geomix.training.update_shares`;
+            None unless asked for.
         examples: how many the batch has.
         tokens: how many those have, prompts and targets, without padding.
     """

@@ -5,17 +5,20 @@ from __future__ import annotations
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from geomix.util.package import PACKAGE
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = ("geomix", "torch", "transformers", "tokenizers", "nnsight", "numpy", "h5py")
 
 
 def describe_environment(device: torch.device, processes: int) -> dict[str, Any]:
     """What another machine needs in order to get the same numbers."""
+    import torch
+
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "versions": {name: _version(name) for name in PACKAGES},

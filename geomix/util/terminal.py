@@ -1,10 +1,11 @@
-"""The one exit to the terminal: all text that a command prints passes here or `geomix.util.console`.
+"""The one exit to the terminal: what a command prints passes here or `geomix.util.console`.
 
 A text from outside (data, a model's files, a foreign run, a path, a library's warning) may hold
 characters that set the clipboard, hide lines or turn the text around them. `screened` puts a stream
 over stdout and stderr that replaces them, so that it does not matter who writes; `echo` and
 `echo_json` are how geomix itself writes. What rich draws has control codes of its own: its texts
-are screened by `geomix.util.console.Console` before they are styled. Files of data keep a text as it is.
+are screened by `geomix.util.console.Console` before they are styled. Files of data keep a text as
+it is.
 """
 
 from __future__ import annotations

@@ -146,5 +146,6 @@ def test_an_empty_passage_is_refused() -> None:
 
 
 def test_generating_text_does_not_import_torch() -> None:
-    code = "import sys, geomix.data.sources.random_words, geomix.data.sources.triples; sys.exit('torch' in sys.modules)"
+    modules = "geomix.data.sources.random_words, geomix.data.sources.triples"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

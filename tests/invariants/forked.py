@@ -124,9 +124,6 @@ if __name__ == "__main__":
     import nnsight  # noqa: F401
     import torch
 
-    import geomix.cli.progress  # noqa: F401
-    import geomix.cli.show
-    import geomix.experiments.run
     from geomix.cli import main
     from geomix.models.load import load_model
 

@@ -2,7 +2,7 @@
 
 The classes of the configuration note who reads their fields while tiny runs go through the command
 line. What validates, compares or writes a configuration reads every field and proves nothing:
-pydantic does it without looking a name up, and readers within `geomix.config.run*` do not count unless
+pydantic does it without looking a name up, and readers within `geomix.config` do not count unless
 they read on behalf of somebody else, as a property or a method does.
 """
 
@@ -54,7 +54,7 @@ LAID_OVER = {"RunConfig.train", "RecordConfig.preset"}
 """Merged with other keys before anything reads them (`tests/test_config.py`): `train` into every
 stage's own, the preset into the keys that are not given."""
 
-CONFIG = tuple(str(path) for path in Path(config_module.__file__).parent.glob("config*.py"))
+CONFIG = tuple(str(path) for path in Path(config_module.__file__).parent.glob("*.py"))
 PYDANTIC = str(Path(pydantic.__file__).parent)
 
 

@@ -1,7 +1,8 @@
 """The geometry of single examples at one moment of an arm, computed anew from its weights.
 
 The record holds inner products of whole sets; which fact of D_A conflicts with which example of D_B
-needs the gradient of every example, at weights that are still there (`geomix.experiments.checkpoints`).
+needs the gradient of every example, at weights that are still there
+(`geomix.experiments.checkpoints`).
 """
 
 from __future__ import annotations

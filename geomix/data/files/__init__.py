@@ -1,0 +1,1 @@
+"""Rows of data files, whatever their format, read within bounds of memory."""

@@ -1,1 +1,0 @@
-"""One file a command: open the run, call the measures, save, return a table."""

@@ -1,1 +1,0 @@
-"""Inner products and cosines (pure maths)."""

@@ -1,1 +1,0 @@
-"""A causal LM of transformers: loading, layers by name, loss, gradient, scoring."""

@@ -1,1 +1,0 @@
-"""One function a figure: tidy table in, matplotlib figure and CSV out."""

@@ -1,1 +1,0 @@
-"""What an observer of training writes down: probe sets, residual streams, gradients."""

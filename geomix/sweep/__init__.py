@@ -1,1 +1,0 @@
-"""`geomix sweep`: many runs from one file, here or on a SLURM cluster."""

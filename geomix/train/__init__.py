@@ -1,1 +1,0 @@
-"""Stages, one training step, optimiser, checkpoints, evaluation; announces moments."""
