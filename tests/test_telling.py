@@ -169,7 +169,7 @@ def test_all_that_may_take_long_is_told(
 ) -> None:
     """Training, recording, exporting and an analysis; nothing where a program reads."""
     for name in ("_figures", "_example_figures"):
-        monkeypatch.setattr(f"geomix.analysis.grad_angle.{name}", lambda *_: ())
+        monkeypatch.setattr(f"geomix.analysis.grad_angle.outputs.{name}", lambda *_: ())
     (tmp_path / "c.yaml").write_text(
         TEXT.format(model=tiny_model)
         .replace("limit: 6}", "limit: 6, familiar: drop}")

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from geomix.analysis.grad_angle.asked import Asked
 from geomix.analysis.grad_angle.contrasts import secant_rows
 from geomix.analysis.grad_angle.measure import measure
 from geomix.analysis.grad_angle.result import GradAngle
-from geomix.analysis.grad_angle.sources import Asked
 from geomix.analysis.retention import retention_rows
 from geomix.api import Run
 from geomix.figures import cosine_by_depth as grad_angle

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from geomix.analysis.answer import aligned, file_map, fitted, names_of, seeds_of
-from geomix.analysis.grad_angle import command
 from geomix.analysis.grad_angle.answer import answer, decisive
+from geomix.analysis.grad_angle.asked import Asked
 from geomix.analysis.grad_angle.measure import measure
-from geomix.analysis.grad_angle.sources import Asked
 from geomix.api import Run
+from tests.analyze.calls import command
 
 Make = Callable[..., Any]
 

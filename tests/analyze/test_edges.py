@@ -15,16 +15,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from geomix.analysis.grad_angle import _conflicts, command, grad_angle
+from geomix.analysis.grad_angle.asked import Asked
 from geomix.analysis.grad_angle.examples import render
 from geomix.analysis.grad_angle.files import save
 from geomix.analysis.grad_angle.measure import measure, measured
 from geomix.analysis.grad_angle.notes import notes, number
-from geomix.analysis.grad_angle.sources import Asked
+from geomix.analysis.grad_angle.outputs import _conflicts
 from geomix.analysis.layout import Cut
 from geomix.api import Run
 from geomix.models.load import LoadedModel
 from geomix.util.errors import UserError
+from tests.analyze.calls import command, grad_angle
 
 Make = Callable[..., Any]
 
@@ -262,10 +263,10 @@ def test_two_calls_at_once_save_one_after_the_other(
         both.wait(20)
         return found
 
-    monkeypatch.setattr("geomix.analysis.grad_angle.save", slow_save)
-    monkeypatch.setattr("geomix.analysis.grad_angle.measured", measured_together)
+    monkeypatch.setattr("geomix.analysis.grad_angle.outputs.save", slow_save)
+    monkeypatch.setattr("geomix.analysis.grad_angle.measure.measured", measured_together)
     for name in ("_figures", "_example_figures"):
-        monkeypatch.setattr(f"geomix.analysis.grad_angle.{name}", lambda _: ())
+        monkeypatch.setattr(f"geomix.analysis.grad_angle.outputs.{name}", lambda _: ())
     calls = [
         threading.Thread(target=grad_angle, args=([Run(tmp_path)], None, told.append))
         for _ in range(2)

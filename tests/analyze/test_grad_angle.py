@@ -20,14 +20,14 @@ from geomix.analysis.checkpoints import (
     figure_moments,
     key_moments,
 )
-from geomix.analysis.grad_angle import command, grad_angle
+from geomix.analysis.grad_angle.asked import Asked
 from geomix.analysis.grad_angle.measure import measure
 from geomix.analysis.grad_angle.notes import notes
 from geomix.analysis.grad_angle.result import AngleRow, GradAngle
-from geomix.analysis.grad_angle.sources import Asked
 from geomix.analysis.parameter_groups import Kind
 from geomix.api import Run
 from geomix.util.errors import UserError
+from tests.analyze.calls import command, grad_angle
 
 Make = Callable[..., Any]
 LAYERS = 3
@@ -35,7 +35,7 @@ PROBES = {"D_A": (100, 100), "D_M": (9, 20), "held-out": (5, 5)}
 
 
 def rows_of(run: Run, by: Kind = "layer", **where: Any) -> list[AngleRow]:
-    rows = list(measure([run], Asked(by)).rows())
+    rows = list(measure([run], Asked(by=by)).rows())
     return [r for r in rows if all(getattr(r, k) == v for k, v in where.items())]
 
 

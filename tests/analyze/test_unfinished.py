@@ -16,12 +16,12 @@ from click.testing import CliRunner
 
 from geomix.analysis import from_weights as weights
 from geomix.analysis.grad_angle import examples as single
-from geomix.analysis.grad_angle import grad_angle
-from geomix.analysis.grad_angle.sources import Asked
+from geomix.analysis.grad_angle.asked import Asked
 from geomix.analysis.partial_results import Unfinished, arm_results, unfinished
 from geomix.analysis.past_checkpoints import revisits, unsaid
 from geomix.api import Run, open_run
 from geomix.cli import main
+from tests.analyze.calls import grad_angle
 
 CONFIG = """stages:
   - data: {source: kvr, limit: 5}
@@ -79,7 +79,7 @@ class Looks:
         monkeypatch.setattr(weights._Seen, "at", seen)
         monkeypatch.setattr(single, "_tables", found)
         for name in ("_figures", "_example_figures"):  # drawn from what is compared
-            monkeypatch.setattr(f"geomix.analysis.grad_angle.{name}", lambda *_: ())
+            monkeypatch.setattr(f"geomix.analysis.grad_angle.outputs.{name}", lambda *_: ())
 
     def _next(self) -> None:
         if self.done == self.most:

@@ -17,17 +17,17 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from geomix.analysis.grad_angle import grad_angle
+from geomix.analysis.grad_angle.asked import Asked
 from geomix.analysis.grad_angle.contrasts import contrasts, secant_rows
 from geomix.analysis.grad_angle.measure import measure
 from geomix.analysis.grad_angle.result import GradAngle
-from geomix.analysis.grad_angle.sources import Asked
 from geomix.analysis.past_checkpoints import _shuffled, probe_batches, revisits
 from geomix.api import Run, open_run
 from geomix.cli import main
 from geomix.measures.intervals import t_interval
 from geomix.training.checkpoint import check
 from geomix.util.errors import UserError
+from tests.analyze.calls import grad_angle
 
 CONFIG = """stages:
   - data: {source: kvr, limit: 6}

@@ -2,205 +2,96 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
-from rich.console import Group, RenderableType
+from geomix.analysis.base import Analysis, Say
+from geomix.analysis.grad_angle.asked import Asked
 
-from geomix.analysis.answer import WIDTH
-from geomix.analysis.checkpoints import figure_moments
-from geomix.analysis.directions import UPDATE
-from geomix.analysis.grad_angle.answer import answer
-from geomix.analysis.grad_angle.examples import Tables, single_examples, without_pairs
-from geomix.analysis.grad_angle.examples import render as render_examples
-from geomix.analysis.grad_angle.files import save, to_json
-from geomix.analysis.grad_angle.measure import measured
-from geomix.analysis.grad_angle.notes import notes
-from geomix.analysis.grad_angle.result import GradAngle
-from geomix.analysis.grad_angle.sources import Asked, Say
-from geomix.analysis.grad_angle.tables import render
-from geomix.analysis.partial_results import unfinished
-from geomix.analysis.retention import retention_rows
-from geomix.figures import cosine_by_depth as by_depth
-from geomix.figures import cosine_row as angle_row
-from geomix.figures import layer_module, pairwise, plane
-from geomix.figures import over_training as along
-from geomix.figures.style import save_figure
-from geomix.runs.directory import RunDirectory
-from geomix.util.console import Console
-from geomix.util.files import written_file
-from geomix.util.progress import during, telling
-from geomix.util.terminal import echo_json
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
-Drawn = tuple[str, Figure, list[dict[str, Any]]]
-"""Ending of a figure's name, the figure, and the table behind it."""
+    from geomix.analysis.grad_angle.examples import Tables
+    from geomix.analysis.grad_angle.result import GradAngle
+    from geomix.analysis.partial_results import Unfinished
+    from geomix.runs.directory import RunDirectory
+
+    Measured = tuple[GradAngle, dict[str, Tables]]
 
 
-_PAIR = ("set", "example", "prompt", "target")
-_COLUMNS = [
-    *("arm", "seed", "moment", "group", "rank", "inner_product", "cosine", "share_of_sets"),
-    *(f"{which}_{what}" for which in ("first", "second") for what in _PAIR),
-]
-"""Of the list of conflicts, also where it is empty."""
+class GradAngleAnalysis(Analysis["Measured", Asked]):
+    """Cosines between the gradients of D_A, D_B, D_M and a held-out set, and with the update.
 
-
-def grad_angle(
-    runs: Sequence[RunDirectory], asked: Asked | None = None, say: Say = lambda _: None
-) -> tuple[GradAngle, dict[str, Tables], list[Path]]:
-    """Measure, save the arrays, the tables and the figures, and say which files these are.
-
-    Args:
-        runs: with or without arms; those that differ in nothing but their seeds are put together,
-            and what comes of several is saved in the first one's folders. Single examples are
-            those of the first run.
-        asked: how to group, which moments, in which metric; None for the defaults.
-        say: is told of what takes a while.
-
-    Returns:
-        The angles, the tables of single examples by arm, and the files.
-
-    Raises:
-        UserError: there is nothing that can be compared.
+    RUN is a run's folder; without it the newest under runs/ is taken. Runs that differ in their
+    seed alone give means with an interval.
     """
-    asked = asked or Asked()
-    command = {"analysis": "grad_angle", "asked": asdict(asked), "runs": [*map(_place, runs)]}
-    with unfinished(runs[0], command) as kept:
+
+    name = "grad_angle"
+    Options = Asked
+
+    def __init__(self) -> None:
+        self._kept: Unfinished | None = None
+
+    @contextmanager
+    def session(self, runs: Sequence[RunDirectory], options: Asked) -> Iterator[None]:
+        """Keep partial results until all is saved."""
+        from geomix.analysis.partial_results import unfinished
+
+        places = [str(run.path.absolute()) for run in runs]
+        command = {"analysis": self.name, "asked": asdict(_split(options)), "runs": places}
+        with unfinished(runs[0], command) as self._kept:
+            yield
+
+    def measure(self, runs: Sequence[RunDirectory], options: Asked, say: Say) -> Measured:
+        """Measure the angles by arm, and those of single examples, which are of the first run."""
+        from geomix.analysis.grad_angle.examples import single_examples
+        from geomix.analysis.grad_angle.measure import measured
+        from geomix.analysis.partial_results import Unfinished
+
+        kept, asked = self._kept or Unfinished(), _split(options)
         result, pasts = measured(runs, asked, say, kept)
-        examples = single_examples(pasts, runs[0].arms, asked, say, kept)
-        return result, examples, _saved(runs[0], result, examples, say)
+        return result, single_examples(pasts, runs[0].arms, asked, say, kept)
+
+    def facts(self, result: Measured, options: Asked) -> dict[str, Any]:
+        """The whole table."""
+        from geomix.analysis.grad_angle.examples import without_pairs
+        from geomix.analysis.grad_angle.files import to_json
+        from geomix.analysis.grad_angle.notes import notes
+
+        angles, examples = result
+        return to_json(angles, notes(angles), without_pairs(examples))
+
+    def save(
+        self, result: Measured, options: Asked, runs: Sequence[RunDirectory], say: Say
+    ) -> list[Path]:
+        """Save arrays, tables, report and figures in the first run's folders."""
+        from geomix.analysis.grad_angle.outputs import save_all
+
+        return save_all(runs[0], *result, say)
+
+    def answer(
+        self,
+        result: Measured,
+        options: Asked,
+        runs: Sequence[RunDirectory],
+        files: Sequence[Path],
+        full: bool,
+    ) -> list[str]:
+        """Do D_A and D_B conflict?"""
+        from geomix.analysis.grad_angle.answer import answer
+
+        return answer(result[0], runs[0], files)
+
+    def report(self, result: Measured, options: Asked) -> RenderableType:
+        """All tables and notes."""
+        from geomix.analysis.grad_angle.outputs import report
+
+        return report(*result)
 
 
-def _place(run: RunDirectory) -> str:
-    return str(run.path.absolute())
-
-
-@during(lambda *_: "drawing the figures")
-def _saved(
-    run: RunDirectory, result: GradAngle, examples: dict[str, Tables], say: Say
-) -> list[Path]:
-    """Save everything in a run's folders; its files."""
-    folder, figures = run.analysis_folder, run.figure_folder
-    with run.saving(say):
-        files = save(result, notes(result), folder, without_pairs(examples))
-        files.append(_printed(folder / f"{result.stem}.txt", _report(result, examples)))
-        if examples:
-            files.append(_conflicts(folder / f"{result.stem}_conflicts.csv", examples))
-        for ending, figure, rows in (*_figures(result), *_example_figures(examples)):
-            files += save_figure(figure, rows, figures, result.stem + ending)
-        for file in _all_files(run, result.stem):
-            if file not in files:  # of a call before, which asked for more
-                file.unlink(missing_ok=True)
-    return files
-
-
-def _all_files(run: RunDirectory, stem: str) -> list[Path]:
-    """Those that not every call writes, by their whole names: what is beside them is the user's."""
-    endings = ["_along", "_row", "_pairs", *(f"_pairs_{arm.name}" for arm in run.arms)]
-    names = [f"{stem}{ending}.{form}" for ending in endings for form in ("pdf", "png", "csv")]
-    conflicts = run.analysis_folder / f"{stem}_conflicts.csv"
-    return [conflicts, *(run.figure_folder / name for name in names)]
-
-
-def _figures(result: GradAngle) -> Iterator[Drawn]:
-    """What the table of angles is drawn as."""
-    rows = [_flat(asdict(row)) for row in result.rows()]
-    moments = figure_moments([arm.moments for arm in result.arms])
-    yield "", by_depth.draw(rows, moments), rows
-    early = _early(result, moments)
-    few = list(dict.fromkeys((*early, moments[-1])))
-    pair = [row for row in rows if (row["first"], row["second"]) == ("D_A", "D_B")]
-    pair = [row for row in pair if row["moment"] in few]
-    if result.by == "layer" and pair:
-        yield "_row", angle_row.draw(pair, few), pair
-    shown = ("D_A", "D_B", "D_M", UPDATE)
-    whole = [row for row in rows if row["group"] == "all" and row["moment"] in early]
-    yield "_plane", plane.draw(whole, early, shown), whole
-    cells = [_flat(asdict(row)) for row in result.rows("layer-module")]
-    cells = [row for row in cells if row["moment"] == early[-1]]
-    names = list(dict.fromkeys(row["arm"] for row in cells))
-    difference = (names[0], names[1]) if len(names) > 1 else None
-    yield "_layer_module", layer_module.draw(cells, early[-1], difference=difference), cells
-    runs = [(arm.arm, [RunDirectory(Path(run)) for run in arm.runs]) for arm in result.arms]
-    retention = retention_rows(runs)
-    if retention:
-        every = [row for row in rows if row["group"] == "all"]
-        yield "_along", along.draw(every, retention, "cosine", log=True), [*_wide(every, retention)]
-
-
-def _early(result: GradAngle, moments: Sequence[str]) -> list[str]:
-    """θ_A and the first step after it that all show, where there are any; else the last moment."""
-    shared = [label for label in moments if all(label in arm.labels for arm in result.arms)]
-    found = [label for label in shared if label == "θ_A"]
-    found += [label for label in shared if label.startswith("θ_A+")][:1]
-    return found or [shared[-1] if shared else moments[-1]]
-
-
-def _wide(
-    rows: Sequence[dict[str, Any]], retention: Sequence[dict[str, Any]]
-) -> Iterator[dict[str, Any]]:
-    """Both tables behind the figure in one: a row has the columns of the other empty."""
-    columns = dict.fromkeys([*rows[0], *retention[0]], "")
-    for row in (*rows, *retention):
-        yield {**columns, **row}
-
-
-def _example_figures(examples: dict[str, Tables]) -> Iterator[Drawn]:
-    for arm, tables in examples.items():
-        ending = f"_pairs_{arm}" if len(examples) > 1 else "_pairs"
-        yield ending, pairwise.draw(tables["pairs"]), tables["pairs"]
-
-
-def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, "values": " ".join(map(repr, row["values"]))}
-
-
-def _conflicts(path: Path, examples: dict[str, Tables]) -> Path:
-    """The ranked list of conflicts, with the texts."""
-    rows = [row for tables in examples.values() for row in tables["conflicts"]]
-    with written_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-    return path
-
-
-def _report(result: GradAngle, examples: dict[str, Tables]) -> RenderableType:
-    """All tables and notes."""
-    whole = {Path(arm.runs[0]).name: arm.whole_sets for arm in result.arms}
-    return Group(render(result), render_examples(examples, whole))
-
-
-def _printed(path: Path, report: RenderableType) -> Path:
-    """What `--full` prints, as a text file of 80 columns."""
-    with written_file(path) as partial, partial.open("w", encoding="utf-8") as file:
-        Console(file=file, width=WIDTH).print(report)
-    return path
-
-
-def command(runs: Sequence[RunDirectory], asked: Asked, as_json: bool, full: bool = False) -> None:
-    """The command's body: compute, save, print the answer, or the whole result as JSON.
-
-    Args:
-        runs: as `grad_angle` takes them.
-        asked: likewise.
-        as_json: whether the whole result is printed as JSON, and nothing else.
-        full: whether all tables and notes follow the answer.
-    """
-    with telling() as say:
-        result, examples, files = grad_angle(runs, asked, say)
-    if as_json:
-        echo_json(to_json(result, notes(result), without_pairs(examples)))
-        return
-    console = Console()
-    for line in answer(result, runs[0], files):
-        console.print(line, soft_wrap=True)
-    if full:
-        console.print()
-        console.print(_report(result, examples))
-        console.print()
-        for file in files:
-            console.print(str(file), soft_wrap=True)
+def _split(asked: Asked) -> Asked:
+    """`--at A,+4` is `--at A --at +4`."""
+    return replace(asked, at=tuple(item for text in asked.at for item in text.split(",")))

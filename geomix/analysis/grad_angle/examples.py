@@ -11,9 +11,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from geomix.analysis.base import Say
 from geomix.analysis.checkpoints import TrainingMoment, chosen
+from geomix.analysis.grad_angle.asked import Asked
 from geomix.analysis.grad_angle.notes import number, signed
-from geomix.analysis.grad_angle.sources import Asked, Say
 from geomix.analysis.partial_results import Unfinished, arm_results
 from geomix.measures.subspace import SHARE
 from geomix.runs.directory import RunDirectory

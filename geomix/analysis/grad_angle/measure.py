@@ -9,18 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from geomix.analysis.base import Say
 from geomix.analysis.checkpoints import TrainingMoment, as_asked, chosen
 from geomix.analysis.directions import rank
+from geomix.analysis.grad_angle.asked import Asked
 from geomix.analysis.grad_angle.result import ArmAngles, GradAngle, Secants
-from geomix.analysis.grad_angle.sources import (
-    Asked,
-    Say,
-    Seen,
-    check_asked,
-    known_moments,
-    pasts_of,
-    seen_of,
-)
+from geomix.analysis.grad_angle.sources import Seen, check_asked, known_moments, pasts_of, seen_of
 from geomix.analysis.measurement import Look
 from geomix.analysis.parameter_groups import Layout
 from geomix.analysis.partial_results import Unfinished

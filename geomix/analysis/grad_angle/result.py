@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 
 from geomix.analysis.checkpoints import TrainingMoment
 from geomix.analysis.directions import HELD_OUT, rank
+from geomix.analysis.grad_angle.asked import MetricName
 from geomix.analysis.parameter_groups import Kind, Layout, grouped
 from geomix.analysis.replicates import together
 from geomix.measures.cosine import Floats, cosines, group_inner_products, norms
@@ -24,8 +24,6 @@ WHOLE = "all"
 """The group of all parameters: the whole model."""
 
 UNDETERMINED = "undetermined"
-
-MetricName = Literal["euclidean", "adam"]
 
 
 @dataclass(frozen=True, slots=True)

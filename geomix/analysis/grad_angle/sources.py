@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from geomix.analysis.base import Say
 from geomix.analysis.checkpoints import TrainingMoment, chosen
-from geomix.analysis.grad_angle.result import MetricName
+from geomix.analysis.grad_angle.asked import Asked
 from geomix.analysis.measurement import Look
-from geomix.analysis.parameter_groups import Kind, Layout, layout_of, same_parameters
+from geomix.analysis.parameter_groups import Layout, layout_of, same_parameters
 from geomix.analysis.partial_results import Unfinished, arm_results
 from geomix.runs.directory import RunDirectory
 from geomix.snapshots.file import read_snapshot
@@ -25,36 +26,6 @@ NEEDED = ("D_A", "D_B")
 
 _LONGEST = 120
 """Characters of all moments that are asked for: a file's name has 255 bytes."""
-
-From = Literal["auto", "record", "weights"]
-"""`auto` takes the weights where they are kept, which say more, from the end of stage 1 on, and the
-record elsewhere."""
-
-Say = Callable[[str], object]
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What is to be measured.
-
-    Attributes:
-        by: how parameters are grouped.
-        metric: of the inner products.
-        at: moments, see `geomix.analysis.checkpoints.chosen`; empty for all.
-        source: what it may be taken from.
-        examples: of each set, whose single gradients are compared; 0 for none.
-    """
-
-    by: Kind = "layer"
-    metric: MetricName = "euclidean"
-    at: tuple[str, ...] = ()
-    source: From = "auto"
-    examples: int = 64
-
-    @property
-    def needs_weights(self) -> bool:
-        """Whether no record holds it."""
-        return self.by == "head" or self.metric == "adam" or self.source == "weights"
 
 
 @dataclass(frozen=True, slots=True)

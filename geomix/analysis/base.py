@@ -1,0 +1,128 @@
+"""What an analysis is: measured results, and the tables, findings and figures that they give."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from geomix.analysis.findings import Finding
+from geomix.analysis.options import NoOptions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.console import RenderableType
+
+    from geomix.runs.directory import RunDirectory
+
+Say = Callable[[str], object]
+"""Is told of what takes a while."""
+
+Row = Mapping[str, Any]
+
+Result = TypeVar("Result")
+Asked = TypeVar("Asked")
+
+
+class Analysis(ABC, Generic[Result, Asked]):
+    """An analysis of one or several runs. Its first line of documentation is its summary.
+
+    Subclasses define `measure`, and whatever of the rest differs from what the driver does with
+    tables, findings and figures. Heavy libraries are imported in the methods that need them.
+    """
+
+    Options: ClassVar[type[Any]] = NoOptions
+    """A frozen dataclass whose fields are made by `geomix.analysis.options.option`."""
+
+    name: ClassVar[str]
+    """How its files are called, with underscores."""
+
+    def session(
+        self, runs: Sequence[RunDirectory], options: Asked
+    ) -> AbstractContextManager[object]:
+        """Context that holds while it is measured and saved, as to keep partial results."""
+        return nullcontext()
+
+    @abstractmethod
+    def measure(self, runs: Sequence[RunDirectory], options: Asked, say: Say) -> Result:
+        """Compute the result; nothing is written.
+
+        Args:
+            runs: opened, at least one; arms are `run.arms`.
+            options: of the class `Options`.
+            say: is told of what takes a while.
+
+        Raises:
+            UserError: the runs do not hold what it needs.
+        """
+
+    def tables(self, result: Result, options: Asked) -> Mapping[str, Sequence[Row]]:
+        """Tidy tables by the ending of their file's name; "" is the main one."""
+        return {}
+
+    def findings(self, result: Result, options: Asked) -> Sequence[Finding]:
+        """The answers, the most important one first."""
+        return ()
+
+    def figures(
+        self, result: Result, options: Asked
+    ) -> Iterable[tuple[str, Figure, Sequence[Row]]]:
+        """Figures, each with the ending of its files' names and the table behind it."""
+        return ()
+
+    def facts(self, result: Result, options: Asked) -> dict[str, Any]:
+        """The whole result as JSON can hold it."""
+        tables = {
+            ending or self.name: list(t) for ending, t in self.tables(result, options).items()
+        }
+        findings = [asdict(finding) for finding in self.findings(result, options)]
+        return {"analysis": self.name, "findings": findings, "tables": tables}
+
+    def stem(self, result: Result, options: Asked, runs: Sequence[RunDirectory]) -> str:
+        """How the names of its files begin."""
+        from geomix.analysis.replicates import together
+
+        return self.name + together([str(run.path) for run in runs])
+
+    def save(
+        self, result: Result, options: Asked, runs: Sequence[RunDirectory], say: Say
+    ) -> list[Path]:
+        """Write everything into the first run's folders, whose lock the caller does not hold.
+
+        Returns:
+            The files. Those of an earlier call that this one does not write are removed.
+        """
+        from geomix.analysis.saving import save
+
+        return save(
+            runs[0],
+            self.stem(result, options, runs),
+            self.facts(result, options),
+            self.tables(result, options),
+            self.figures(result, options),
+            self.report(result, options),
+            say,
+        )
+
+    def answer(
+        self,
+        result: Result,
+        options: Asked,
+        runs: Sequence[RunDirectory],
+        files: Sequence[Path],
+        full: bool,
+    ) -> list[str]:
+        """The lines that the command prints: what was asked, each finding, where the rest is."""
+        from geomix.analysis.saving import answer
+
+        stem = self.stem(result, options, runs)
+        return answer(self.findings(result, options), runs[0], stem, files)
+
+    def report(self, result: Result, options: Asked) -> RenderableType:
+        """All tables and notes behind the answer, for `--full` and the text file."""
+        from geomix.analysis.saving import report
+
+        return report(self.findings(result, options), self.tables(result, options))

@@ -1,0 +1,53 @@
+"""What `geomix analyze grad-angle` is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from geomix.analysis.options import option
+from geomix.analysis.parameter_groups import Kind
+
+MetricName = Literal["euclidean", "adam"]
+
+From = Literal["auto", "record", "weights"]
+"""`auto` takes the weights where they are kept, which say more, from the end of stage 1 on, and the
+record elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be measured.
+
+    Attributes:
+        at: moments, see `geomix.analysis.checkpoints.chosen`; empty for all.
+        by: how parameters are grouped.
+        metric: of the inner products.
+        source: what it may be taken from.
+        examples: of each set, whose single gradients are compared; 0 for none.
+    """
+
+    at: tuple[str, ...] = option(
+        (),
+        "Only these moments: 0, A, B, +4 (steps into a later stage), A+4; with commas, or again.",
+        metavar="MOMENT",
+    )
+    by: Kind = option("layer", "What a row of the table stands for.")
+    metric: MetricName = option(
+        "euclidean", "Of the inner products; Adam's has one v̂ for all arms of a run."
+    )
+    source: From = option(
+        "auto",
+        "What it is taken from; auto: the weights where they are kept, else the record.",
+        flag="--from",
+    )
+    examples: int = option(
+        64,
+        "Of each set, whose single gradients are compared where weights are kept; 0: none.",
+        least=0,
+    )
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether no record holds it."""
+        return self.by == "head" or self.metric == "adam" or self.source == "weights"

@@ -1,0 +1,147 @@
+"""The files of `geomix analyze grad-angle`: arrays, tables, report and figures."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.console import Group, RenderableType
+
+from geomix.analysis.answer import WIDTH
+from geomix.analysis.base import Say
+from geomix.analysis.checkpoints import figure_moments
+from geomix.analysis.directions import UPDATE
+from geomix.analysis.grad_angle.examples import Tables, without_pairs
+from geomix.analysis.grad_angle.examples import render as render_examples
+from geomix.analysis.grad_angle.files import save
+from geomix.analysis.grad_angle.notes import notes
+from geomix.analysis.grad_angle.result import GradAngle
+from geomix.analysis.grad_angle.tables import render
+from geomix.analysis.retention import retention_rows
+from geomix.figures import cosine_by_depth as by_depth
+from geomix.figures import cosine_row as angle_row
+from geomix.figures import layer_module, pairwise, plane
+from geomix.figures import over_training as along
+from geomix.figures.style import save_figure
+from geomix.runs.directory import RunDirectory
+from geomix.util.console import Console
+from geomix.util.files import written_file
+from geomix.util.progress import during
+
+Drawn = tuple[str, Figure, list[dict[str, Any]]]
+"""Ending of a figure's name, the figure, and the table behind it."""
+
+
+_PAIR = ("set", "example", "prompt", "target")
+_COLUMNS = [
+    *("arm", "seed", "moment", "group", "rank", "inner_product", "cosine", "share_of_sets"),
+    *(f"{which}_{what}" for which in ("first", "second") for what in _PAIR),
+]
+"""Of the list of conflicts, also where it is empty."""
+
+
+@during(lambda *_: "drawing the figures")
+def save_all(
+    run: RunDirectory, result: GradAngle, examples: dict[str, Tables], say: Say
+) -> list[Path]:
+    """Save everything in a run's folders; its files."""
+    folder, figures = run.analysis_folder, run.figure_folder
+    with run.saving(say):
+        files = save(result, notes(result), folder, without_pairs(examples))
+        files.append(_printed(folder / f"{result.stem}.txt", report(result, examples)))
+        if examples:
+            files.append(_conflicts(folder / f"{result.stem}_conflicts.csv", examples))
+        for ending, figure, rows in (*_figures(result), *_example_figures(examples)):
+            files += save_figure(figure, rows, figures, result.stem + ending)
+        for file in _all_files(run, result.stem):
+            if file not in files:  # of a call before, which asked for more
+                file.unlink(missing_ok=True)
+    return files
+
+
+def _all_files(run: RunDirectory, stem: str) -> list[Path]:
+    """Those that not every call writes, by their whole names: what is beside them is the user's."""
+    endings = ["_along", "_row", "_pairs", *(f"_pairs_{arm.name}" for arm in run.arms)]
+    names = [f"{stem}{ending}.{form}" for ending in endings for form in ("pdf", "png", "csv")]
+    conflicts = run.analysis_folder / f"{stem}_conflicts.csv"
+    return [conflicts, *(run.figure_folder / name for name in names)]
+
+
+def _figures(result: GradAngle) -> Iterator[Drawn]:
+    """What the table of angles is drawn as."""
+    rows = [_flat(asdict(row)) for row in result.rows()]
+    moments = figure_moments([arm.moments for arm in result.arms])
+    yield "", by_depth.draw(rows, moments), rows
+    early = _early(result, moments)
+    few = list(dict.fromkeys((*early, moments[-1])))
+    pair = [row for row in rows if (row["first"], row["second"]) == ("D_A", "D_B")]
+    pair = [row for row in pair if row["moment"] in few]
+    if result.by == "layer" and pair:
+        yield "_row", angle_row.draw(pair, few), pair
+    shown = ("D_A", "D_B", "D_M", UPDATE)
+    whole = [row for row in rows if row["group"] == "all" and row["moment"] in early]
+    yield "_plane", plane.draw(whole, early, shown), whole
+    cells = [_flat(asdict(row)) for row in result.rows("layer-module")]
+    cells = [row for row in cells if row["moment"] == early[-1]]
+    names = list(dict.fromkeys(row["arm"] for row in cells))
+    difference = (names[0], names[1]) if len(names) > 1 else None
+    yield "_layer_module", layer_module.draw(cells, early[-1], difference=difference), cells
+    runs = [(arm.arm, [RunDirectory(Path(run)) for run in arm.runs]) for arm in result.arms]
+    retention = retention_rows(runs)
+    if retention:
+        every = [row for row in rows if row["group"] == "all"]
+        yield "_along", along.draw(every, retention, "cosine", log=True), [*_wide(every, retention)]
+
+
+def _early(result: GradAngle, moments: Sequence[str]) -> list[str]:
+    """θ_A and the first step after it that all show, where there are any; else the last moment."""
+    shared = [label for label in moments if all(label in arm.labels for arm in result.arms)]
+    found = [label for label in shared if label == "θ_A"]
+    found += [label for label in shared if label.startswith("θ_A+")][:1]
+    return found or [shared[-1] if shared else moments[-1]]
+
+
+def _wide(
+    rows: Sequence[dict[str, Any]], retention: Sequence[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Both tables behind the figure in one: a row has the columns of the other empty."""
+    columns = dict.fromkeys([*rows[0], *retention[0]], "")
+    for row in (*rows, *retention):
+        yield {**columns, **row}
+
+
+def _example_figures(examples: dict[str, Tables]) -> Iterator[Drawn]:
+    for arm, tables in examples.items():
+        ending = f"_pairs_{arm}" if len(examples) > 1 else "_pairs"
+        yield ending, pairwise.draw(tables["pairs"]), tables["pairs"]
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "values": " ".join(map(repr, row["values"]))}
+
+
+def _conflicts(path: Path, examples: dict[str, Tables]) -> Path:
+    """The ranked list of conflicts, with the texts."""
+    rows = [row for tables in examples.values() for row in tables["conflicts"]]
+    with written_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+    return path
+
+
+def report(result: GradAngle, examples: dict[str, Tables]) -> RenderableType:
+    """All tables and notes."""
+    whole = {Path(arm.runs[0]).name: arm.whole_sets for arm in result.arms}
+    return Group(render(result), render_examples(examples, whole))
+
+
+def _printed(path: Path, printed: RenderableType) -> Path:
+    """What `--full` prints, as a text file of 80 columns."""
+    with written_file(path) as partial, partial.open("w", encoding="utf-8") as file:
+        Console(file=file, width=WIDTH).print(printed)
+    return path

@@ -1,0 +1,96 @@
+"""Registries: what a configuration or a command line can name, each entry imported when it is used.
+
+An entry is a name and its target, `package.module:attribute`. Another package adds one without
+touching geomix, through an entry point in its own `pyproject.toml`:
+
+    [project.entry-points."geomix.analyses"]
+    drift = "my_package.drift:Drift"
+
+Listing names imports nothing, so that `--help` stays fast; nothing foreign runs before it is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cache, cached_property
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, TypeVar
+
+from geomix.util.errors import UserError, first_line
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Registry(Generic[T]):
+    """Entries of one kind by name: geomix's own, then those of installed packages.
+
+    Attributes:
+        kind: what an entry is, for messages: `method`, `analysis`.
+        group: of the entry points: `geomix.methods`.
+        own: targets of geomix's own entries by name, in the order in which they are listed.
+    """
+
+    kind: str
+    group: str
+    own: Mapping[str, str] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[str]:
+        """Names: geomix's own in their order, then the others."""
+        yield from self.own
+        yield from sorted(set(self._others) - set(self.own))
+
+    def __contains__(self, name: object) -> bool:
+        """Whether an entry has that name; nothing is imported."""
+        return name in self.own or name in self._others
+
+    def __getitem__(self, name: str) -> T:
+        """Import the entry of that name.
+
+        Raises:
+            UserError: there is none, or the package that offers it cannot be imported.
+        """
+        if name in self.own:
+            return _imported(self.own[name])  # type: ignore[no-any-return]
+        if name in self._others:
+            offered = self._others[name]
+            try:
+                return offered.load()  # type: ignore[no-any-return]
+            except Exception as error:
+                why = f"{self.package(name)} offers it and cannot be imported"
+                text = f"{self.kind} '{name}': {why} ({first_line(error)})"
+                raise UserError(text) from error
+        raise UserError(self.unknown(name))
+
+    def unknown(self, name: str) -> str:
+        """The line for a name that no entry has."""
+        near = get_close_matches(name, [*self], n=1)
+        meant = f"; did you mean {near[0]}?" if near else "."
+        return f"no {self.kind} is called '{name[:100]}'{meant} There are: {', '.join(self)}"
+
+    def package(self, name: str) -> str:
+        """The package that offers an entry."""
+        if name in self.own:
+            return "geomix"
+        found = self._others[name].dist
+        return found.name if found else self._others[name].value.split(".")[0]
+
+    @cached_property
+    def _others(self) -> dict[str, EntryPoint]:
+        return {point.name: point for point in _entry_points() if point.group == self.group}
+
+
+@cache
+def _entry_points() -> tuple[EntryPoint, ...]:
+    """Those of all installed packages that are meant for geomix; looked up once."""
+    found = entry_points()
+    ours = sorted(group for group in found.groups if group.startswith("geomix."))
+    return tuple(point for group in ours for point in found.select(group=group))
+
+
+def _imported(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    return getattr(import_module(module), attribute)
