@@ -4,6 +4,11 @@ from geomix.util.threads import let_waiting_threads_sleep
 
 let_waiting_threads_sleep()  # before anything loads torch
 
-from geomix.api import Run, open_run  # noqa: E402
+from geomix.api import Run, analyze, open_run, train  # noqa: E402
 
-__all__ = ["Run", "open_run"]
+__all__ = ["Run", "analyze", "open_run", "train"]
+
+
+def __dir__() -> list[str]:
+    """What users need, for tab completion."""
+    return [*__all__]

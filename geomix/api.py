@@ -1,16 +1,37 @@
-"""What a notebook or a script uses: `geomix.open_run` and the run that it gives."""
+"""What a notebook or a script uses: train a run, open it, look at it, analyse it.
+
+import geomix
+
+run = geomix.train("demo", "stages.0.data.limit=20", out="runs/small")
+run.retention()                                  # a DataFrame
+angles = geomix.analyze.grad_angle(run, by="module")
+angles.tables[""], angles.findings, angles.figures["plane"]
+loaded = run.arm("mixed").at("A")                # the model after stage 1, with its tokenizer
+facts = run.arm("mixed").examples("D_A")
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from geomix.runs import directory
 from geomix.runs.directory import RunDirectory
+from geomix.util.errors import UserError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from geomix.analysis.driver import Outcome
+    from geomix.config.load import Experiment
+    from geomix.data.example import Example
+    from geomix.models.load import LoadedModel
     from geomix.snapshots.records import Records
+
+Runs = RunDirectory | str | Path | Sequence[RunDirectory | str | Path]
+"""A run, or several that differ in their seeds; opened, or the paths of their folders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +45,68 @@ class Run(RunDirectory):
 
         return Records(self)
 
+    def arm(self, name: str) -> Run:
+        """One of its arms.
+
+        Raises:
+            UserError: it has no arm of that name.
+        """
+        for arm in self.arms:
+            if arm.name == name:
+                return arm
+        raise UserError(f"{self.path}: no arm '{name}'; there are: {_listed(self.arms)}")
+
+    def retention(self) -> pd.DataFrame:
+        """The retention matrix, tidy: a row for each arm, checkpoint and set.
+
+        Columns: arm, checkpoint (`θ_0`, `after stage 1`, …), set, n (examples scored), exact_match
+        and the other scores (0 to 100), loss (nats).
+        """
+        import pandas as pd
+
+        from geomix.runs.retention import retention_rows
+
+        found = pd.DataFrame([asdict(row) for row in retention_rows(self)])
+        return found.rename(columns={"moment": "checkpoint"})
+
+    def at(self, checkpoint: str, *, precise: bool = False) -> LoadedModel:
+        """The model at a checkpoint, with its tokenizer.
+
+        Args:
+            checkpoint: `0` for θ_0, `A` after stage 1, `B`, …; `A+4` is four steps into the next
+                stage, where its weights are kept (`record.weights`).
+            precise: in float32 and evaluation mode with eager attention, so that it can be
+                differentiated twice.
+
+        Raises:
+            UserError: the run has arms, or its weights of that checkpoint are not there.
+        """
+        from geomix.experiments.past_weights import model_at
+
+        return model_at(self._single("at"), checkpoint, precise=precise)
+
+    def examples(self, name: str) -> list[Example]:
+        """The examples of a set that the run trained on, such as `D_A`, `D_M` or `replay`.
+
+        Raises:
+            UserError: the run has arms, or no stage trained on such a set.
+        """
+        from geomix.data.provenance import read_listed
+
+        return read_listed(self._single("examples").path, name)
+
+    def _single(self, what: str) -> Run:
+        if self.arms != [self]:
+            raise UserError(
+                f"{self.path}: it has arms; ask one: run.arm({self.arms[0].name!r}).{what}(…); "
+                f"there are: {_listed(self.arms)}"
+            )
+        return self
+
+
+def _listed(arms: Iterable[RunDirectory]) -> str:
+    return ", ".join(arm.name for arm in arms)
+
 
 def open_run(path: str | Path) -> Run:
     """Open a run.
@@ -35,3 +118,146 @@ def open_run(path: str | Path) -> Run:
         UserError: there is no such folder, it is not a run, or its name is no text.
     """
     return Run(directory.open_run(path).path)
+
+
+def train(
+    config: str | Path | Mapping[str, Any] = "demo",
+    *overrides: str,
+    out: str | Path | None = None,
+    arms: Sequence[str] = (),
+    say: Callable[[str], object] = print,
+) -> Run:
+    """Train a run, as `geomix train` does.
+
+    Args:
+        config: a YAML file, the name of a preset, or a configuration as a mapping.
+        overrides: as `--set` takes them: `"stages.0.mix.ratio=4"`.
+        out: a new folder; None makes one under `runs/`.
+        arms: only these arms; all of them without.
+        say: is told where the run is, how its stages go, and what is odd about the data.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        UserError: configuration, data or model cannot be used; a line for each mistake.
+    """
+    from geomix.experiments.run import run_experiment
+    from geomix.models.load import quiet_libraries
+
+    experiment = _experiment(config, overrides).with_arms(arms)
+    quiet_libraries()
+    folder = None if out is None else Path(out)
+    done = run_experiment(experiment, folder, lambda arm: _Told(arm, say), say=say)
+    return Run(done.path)
+
+
+def _experiment(config: str | Path | Mapping[str, Any], overrides: Sequence[str]) -> Experiment:
+    from geomix.config.load import config_path, load, load_text
+    from geomix.data.sources import SOURCES
+
+    if isinstance(config, Mapping):
+        import yaml
+
+        text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+        return load_text(text, "config", overrides, tuple(SOURCES))
+    return load(config_path(Path(config)), overrides, tuple(SOURCES))
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """A progress display of one line a stage and one a set at its end."""
+
+    arm: str
+    say: Callable[[str], object]
+
+    def stage(self, name: str, index: int, stages: int, steps: int, batch: float) -> None:  # noqa: ARG002
+        """A stage begins."""
+        self.say(f"{self._head()}stage {index + 1} of {stages} ({name}): {steps} steps")
+
+    def logged(self, line: Mapping[str, Any]) -> None:
+        """An evaluation at the end of a stage is told."""
+        if line.get("event") == "evaluation" and line.get("moment") == "end":
+            known = f"exact match {line['exact_match']:.1f} %, loss {line['loss']:.4g}"
+            self.say(f"{self._head()}after stage {line['stage'] + 1}: {line['set']} {known}")
+
+    def _head(self) -> str:
+        return f"{self.arm}: " if self.arm else ""
+
+
+class Analyze:
+    """The analyses as functions of runs; those of other packages are attributes too."""
+
+    def grad_angle(
+        self,
+        runs: Runs,
+        *,
+        at: Sequence[str] = (),
+        by: Literal["layer", "module", "layer-module", "head", "parameter"] = "layer",
+        metric: Literal["euclidean", "adam"] = "euclidean",
+        source: Literal["auto", "record", "weights"] = "auto",
+        examples: int = 64,
+    ) -> Outcome[Any]:
+        """Cosines between the gradients of D_A, D_B, D_M and a held-out set, and with the update.
+
+        Args:
+            runs: one, or several that differ in their seeds.
+            at: only these checkpoints: `"0"`, `"A"`, `"A+4"`, `"+4"`.
+            by: what a row of the table stands for.
+            metric: of the inner products.
+            source: what it is taken from.
+            examples: of each set, whose single gradients are compared where weights are kept.
+        """
+        given = {"at": tuple(at), "by": by, "metric": metric, "source": source}
+        return self._run("grad-angle", runs, {**given, "examples": examples})
+
+    def forgetting_path(
+        self,
+        runs: Runs,
+        *,
+        stage: str | int | None = None,
+        name: str = "D_A",
+        by: Literal["layer", "module", "parameter"] = "layer",
+    ) -> Outcome[Any]:
+        """Split what a stage did to a set's loss by layer and by the source of the updates.
+
+        Args:
+            runs: recorded with `record: {preset: path}`.
+            stage: number, from 1, or name; None is the last one that is recorded.
+            name: the probe set.
+            by: what a row of the table stands for.
+        """
+        asked = None if stage is None else str(stage)
+        return self._run("forgetting-path", runs, {"stage": asked, "name": name, "by": by})
+
+    def __getattr__(self, name: str) -> Callable[..., Outcome[Any]]:
+        """An analysis of another package, by its name with underscores."""
+        from geomix.analysis import ANALYSES
+
+        called = name.replace("_", "-")
+        if name.startswith("_") or called not in ANALYSES:
+            raise AttributeError(name)
+
+        def analysis(runs: Runs, **options: Any) -> Outcome[Any]:
+            return self._run(called, runs, options)
+
+        analysis.__doc__ = ANALYSES[called].__doc__
+        return analysis
+
+    def __dir__(self) -> list[str]:
+        """The analyses there are."""
+        from geomix.analysis import ANALYSES
+
+        return [name.replace("-", "_") for name in ANALYSES]
+
+    def _run(self, name: str, runs: Runs, options: Mapping[str, Any]) -> Outcome[Any]:
+        from geomix.analysis import ANALYSES
+        from geomix.analysis.driver import run
+
+        given = [runs] if isinstance(runs, RunDirectory | str | Path) else runs
+        opened = [one if isinstance(one, RunDirectory) else open_run(one) for one in given]
+        analysis = ANALYSES[name]()
+        return run(analysis, opened, analysis.Options(**options))
+
+
+analyze = Analyze()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from geomix.analysis.findings import Finding
 from geomix.analysis.options import NoOptions
+from geomix.util.reading import without_nan
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,7 +80,8 @@ class Analysis(ABC, Generic[Result, Asked]):
             ending or self.name: list(t) for ending, t in self.tables(result, options).items()
         }
         findings = [asdict(finding) for finding in self.findings(result, options)]
-        return {"analysis": self.name, "findings": findings, "tables": tables}
+        found = {"analysis": self.name, "findings": findings, "tables": tables}
+        return without_nan(found)  # type: ignore[no-any-return]
 
     def stem(self, result: Result, options: Asked, runs: Sequence[RunDirectory]) -> str:
         """How the names of its files begin."""

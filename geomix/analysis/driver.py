@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 from geomix.analysis.base import Analysis, Result, Say
 from geomix.runs.directory import RunDirectory, newest_run, open_run
 from geomix.util.progress import telling
 from geomix.util.terminal import echo_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from geomix.analysis.findings import Finding
 
 
 def opened(folders: Sequence[Path]) -> list[RunDirectory]:
@@ -18,7 +25,7 @@ def opened(folders: Sequence[Path]) -> list[RunDirectory]:
     return [open_run(folder) for folder in folders] or [newest_run()]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Outcome(Generic[Result]):
     """What an analysis gave, and the files that it wrote.
 
@@ -35,6 +42,63 @@ class Outcome(Generic[Result]):
     runs: Sequence[RunDirectory]
     result: Result
     files: list[Path]
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Tidy tables by name; "" is the main one."""
+        import pandas as pd
+
+        found = self.analysis.tables(self.result, self.options)
+        return {name: pd.DataFrame(list(rows)) for name, rows in found.items()}
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        """The answers, the most important one first."""
+        return self.analysis.findings(self.result, self.options)
+
+    @cached_property
+    def figures(self) -> dict[str, Shown]:
+        """Figures by name, which display themselves in a notebook; "" is the main one."""
+        found = self.analysis.figures(self.result, self.options)
+        return {name.strip("_"): Shown(figure) for name, figure, _ in found}
+
+    @property
+    def answer(self) -> str:
+        """The lines that the command prints."""
+        given = (self.result, self.options, self.runs, self.files, False)
+        return "\n".join(self.analysis.answer(*given))
+
+    def __repr__(self) -> str:
+        """The answer."""
+        return self.answer
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A figure that displays itself in a notebook.
+
+    Attributes:
+        figure: matplotlib's, for whoever wants to change it.
+    """
+
+    figure: Figure
+
+    def _repr_png_(self) -> bytes:
+        from io import BytesIO
+
+        from geomix.figures.style import style
+
+        to = BytesIO()
+        with style():
+            self.figure.savefig(to, format="png", dpi=150)
+        return to.getvalue()
+
+    def save(self, path: str | Path) -> None:
+        """Write it in the format that the file's ending names."""
+        from geomix.figures.style import style
+
+        with style():
+            self.figure.savefig(path)
 
 
 def run(

@@ -76,7 +76,32 @@ def load(
         UserError: one line for each mistake, in the file's order, those of `overrides` last: file,
             line, key, what is wrong, what to do.
     """
-    document, text = read_document(path)
+    return _overridden(*read_document(path), overrides, sources)
+
+
+def load_text(
+    text: str,
+    name: str,
+    overrides: Sequence[str] = (),
+    sources: Collection[str] | None = None,
+) -> Experiment:
+    """Validate a configuration that is no file.
+
+    Args:
+        text: YAML.
+        name: what messages call it.
+        overrides: as in `load`.
+        sources: as in `load`.
+
+    Raises:
+        UserError: one line for each mistake.
+    """
+    return _overridden(parse(text, name), text, overrides, sources)
+
+
+def _overridden(
+    document: Document, text: str, overrides: Sequence[str], sources: Collection[str] | None
+) -> Experiment:
     for change in overrides:
         try:
             set_text(document, change)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ import numpy as np
 from geomix.data.duplicates import duplicates_in
 from geomix.data.example import Example, TokenisedExample
 from geomix.data.plan import StagePlan
+from geomix.util.errors import UserError
+from geomix.util.reading import as_written, parse_json
 
 
 def content_hash(examples: Sequence[Example]) -> str:
@@ -85,3 +88,30 @@ def describe(
         },
         "in_common": {name: asdict(found) for name, found in plan.in_common.items()},
     }
+
+
+def read_listed(run: Path, name: str) -> list[Example]:
+    """The examples of a set, from the `examples.jsonl` of the first stage that trained on it.
+
+    Args:
+        run: the folder of a run without arms, or of an arm.
+        name: of the set.
+
+    Raises:
+        UserError: no stage has begun that trains on such a set, or the file is damaged.
+    """
+    known: dict[str, None] = {}
+    for file in sorted(run.glob("stages/*/examples.jsonl")):
+        with file.open("rb") as lines:
+            rows = [parse_json(f"{file}:{n}", line) for n, line in enumerate(lines, start=1)]
+        known |= dict.fromkeys(str(row.get("set")) for row in rows)
+        if name in known:
+            with as_written(file):
+                return [_example(row) for row in rows if row["set"] == name]
+    there = ", ".join(known) or "none yet"
+    raise UserError(f"{run}: no stage trained on {name}; there are: {there}")
+
+
+def _example(row: dict[str, Any]) -> Example:
+    earlier = tuple((str(prompt), str(target)) for prompt, target in row.get("earlier", ()))
+    return Example(str(row["prompt"]), str(row["target"]), earlier=earlier)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import cache, cached_property
+from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
@@ -78,17 +78,15 @@ class Registry(Generic[T]):
         found = self._others[name].dist
         return found.name if found else self._others[name].value.split(".")[0]
 
-    @cached_property
-    def _others(self) -> dict[str, EntryPoint]:
-        return {point.name: point for point in _entry_points() if point.group == self.group}
+    @property
+    def _others(self) -> Mapping[str, EntryPoint]:
+        return offered(self.group)
 
 
 @cache
-def _entry_points() -> tuple[EntryPoint, ...]:
-    """Those of all installed packages that are meant for geomix; looked up once."""
-    found = entry_points()
-    ours = sorted(group for group in found.groups if group.startswith("geomix."))
-    return tuple(point for group in ours for point in found.select(group=group))
+def offered(group: str) -> Mapping[str, EntryPoint]:
+    """Entry points of a group by name; they are looked up once."""
+    return {point.name: point for point in entry_points(group=group)}
 
 
 def _imported(target: str) -> Any:

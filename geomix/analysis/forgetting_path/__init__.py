@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geomix.analysis.base import Analysis, Say
+from geomix.analysis.base import Analysis, Row, Say
 from geomix.analysis.options import option
 from geomix.analysis.parameter_groups import By
 from geomix.util.errors import UserError
 from geomix.util.progress import phase
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from rich.console import RenderableType
 
     from geomix.analysis.forgetting_path.split import ForgettingPath
@@ -63,6 +64,19 @@ class ForgettingPathAnalysis(Analysis["ForgettingPath", Asked]):
                     f"--set {options.name}: {arm.runs[0]} recorded {', '.join(arm.sets)}"
                 )
         return result
+
+    def tables(self, result: ForgettingPath, options: Asked) -> Mapping[str, Sequence[Row]]:
+        """The change of the set's loss by group and part of the update, in nats."""
+        return {"": list(result.cell_rows(options.name))}
+
+    def figures(
+        self, result: ForgettingPath, options: Asked
+    ) -> Iterable[tuple[str, Figure, Sequence[Row]]]:
+        """The change by layer and block."""
+        from geomix.figures.forgetting_path import draw
+
+        rows = list(result.cell_rows(options.name))
+        return [("", draw(rows), rows)]
 
     def facts(self, result: ForgettingPath, options: Asked) -> dict[str, Any]:
         """The whole table."""

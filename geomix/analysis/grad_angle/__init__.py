@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geomix.analysis.base import Analysis, Say
+from geomix.analysis.base import Analysis, Row, Say
+from geomix.analysis.findings import Finding
 from geomix.analysis.grad_angle.asked import Asked
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from rich.console import RenderableType
 
     from geomix.analysis.grad_angle.examples import Tables
@@ -54,6 +56,26 @@ class GradAngleAnalysis(Analysis["Measured", Asked]):
         kept, asked = self._kept or Unfinished(), _split(options)
         result, pasts = measured(runs, asked, say, kept)
         return result, single_examples(pasts, runs[0].arms, asked, say, kept)
+
+    def tables(self, result: Measured, options: Asked) -> Mapping[str, Sequence[Row]]:
+        """The angles; of single examples, the pairs that conflict most."""
+        angles, examples = result
+        conflicts = [row for tables in examples.values() for row in tables["conflicts"]]
+        return {"": [asdict(row) for row in angles.rows()], "conflicts": conflicts}
+
+    def findings(self, result: Measured, options: Asked) -> Sequence[Finding]:
+        """Whether the gradients of D_A and D_B conflict, arm by arm."""
+        from geomix.analysis.grad_angle.answer import findings
+
+        return findings(result[0])
+
+    def figures(
+        self, result: Measured, options: Asked
+    ) -> Iterable[tuple[str, Figure, Sequence[Row]]]:
+        """By depth, in the plane of g_A and g_B, by module, along training, by example."""
+        from geomix.analysis.grad_angle.outputs import figures
+
+        return figures(*result)
 
     def facts(self, result: Measured, options: Asked) -> dict[str, Any]:
         """The whole table."""

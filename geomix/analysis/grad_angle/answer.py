@@ -19,12 +19,14 @@ from geomix.analysis.answer import (
 )
 from geomix.analysis.checkpoints import TrainingMoment
 from geomix.analysis.directions import HELD_OUT
+from geomix.analysis.findings import Finding
 from geomix.analysis.grad_angle.contrasts import ENOUGH, contrasts
 from geomix.analysis.grad_angle.notes import conflict, number, shares_probed, signed
 from geomix.analysis.grad_angle.result import ArmAngles, GradAngle
 from geomix.config.stage_names import stage_title
 from geomix.measures.cosine import norms
 from geomix.measures.intervals import over_seeds
+from geomix.measures.verdict import Verdict
 from geomix.runs.directory import RunDirectory
 
 _START = "θ_0"
@@ -158,6 +160,24 @@ def _verdicts(result: GradAngle, label: str) -> Iterator[str]:
     listed = "; ".join(f"{verdict} in {names_of(arms)}" for verdict, arms in turned.items())
     if listed:
         yield from wrapped(f"A smaller angle than in {base.arm}, beyond held-out's: {listed}.")
+
+
+def findings(result: GradAngle) -> list[Finding]:
+    """Whether the gradients of D_A and D_B conflict at the decisive moment, arm by arm."""
+    label = decisive(result)
+    found = []
+    for arm in result.arms:
+        if label not in arm.labels:
+            continue
+        mean, half = over_seeds(arm.cosine(label, "D_A", "D_B"))
+        told = conflict(arm, label)
+        judged: Verdict = "undetermined"
+        if told.startswith("supported"):
+            judged = "supported" if "gradients conflict" in told else "refuted"
+        claim = f"{arm.arm}: cos(g_A, g_B) < 0 at {label}"
+        ends = (mean - half, mean + half)
+        found.append(Finding(claim, mean, *ends, "1", len(arm.seeds), judged, f"{told}."))
+    return found
 
 
 def _meaning(result: GradAngle) -> list[str]:

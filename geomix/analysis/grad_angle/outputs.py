@@ -49,14 +49,14 @@ def save_all(
     run: RunDirectory, result: GradAngle, examples: dict[str, Tables], say: Say
 ) -> list[Path]:
     """Save everything in a run's folders; its files."""
-    folder, figures = run.analysis_folder, run.figure_folder
+    folder, drawn = run.analysis_folder, run.figure_folder
     with run.saving(say):
         files = save(result, notes(result), folder, without_pairs(examples))
         files.append(_printed(folder / f"{result.stem}.txt", report(result, examples)))
         if examples:
             files.append(_conflicts(folder / f"{result.stem}_conflicts.csv", examples))
-        for ending, figure, rows in (*_figures(result), *_example_figures(examples)):
-            files += save_figure(figure, rows, figures, result.stem + ending)
+        for ending, figure, rows in figures(result, examples):
+            files += save_figure(figure, rows, drawn, result.stem + ending)
         for file in _all_files(run, result.stem):
             if file not in files:  # of a call before, which asked for more
                 file.unlink(missing_ok=True)
@@ -69,6 +69,12 @@ def _all_files(run: RunDirectory, stem: str) -> list[Path]:
     names = [f"{stem}{ending}.{form}" for ending in endings for form in ("pdf", "png", "csv")]
     conflicts = run.analysis_folder / f"{stem}_conflicts.csv"
     return [conflicts, *(run.figure_folder / name for name in names)]
+
+
+def figures(result: GradAngle, examples: dict[str, Tables]) -> Iterator[Drawn]:
+    """Every figure of the angles and of the single examples."""
+    yield from _figures(result)
+    yield from _example_figures(examples)
 
 
 def _figures(result: GradAngle) -> Iterator[Drawn]:

@@ -1,0 +1,159 @@
+"""What a user's own package adds, without touching geomix, through entry points."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import geomix
+from geomix.analysis import ANALYSES
+from geomix.cli import main
+from geomix.util.errors import UserError
+from geomix.util.registry import Registry, offered
+
+Install = Callable[[str, dict[str, str]], None]
+
+ANALYSIS = """
+from dataclasses import dataclass
+
+from geomix.analysis.base import Analysis
+from geomix.analysis.findings import Finding
+from geomix.analysis.options import option
+from geomix.measures.intervals import over_seeds
+
+
+@dataclass(frozen=True)
+class Asked:
+    scale: float = option(1.0, "Factor of every count.")
+    sets: tuple[str, ...] = option((), "Only these sets.", metavar="SET")
+
+
+class Steps(Analysis):
+    \"\"\"Count the optimiser steps of a run.\"\"\"
+
+    name = "steps"
+    Options = Asked
+
+    def measure(self, runs, options, say):
+        return [
+            {"arm": arm.name, "stage": stage + 1, "steps": options.scale * steps}
+            for run in runs
+            for arm in run.arms
+            for stage, steps in arm.steps_done().items()
+        ]
+
+    def tables(self, result, options):
+        return {"": result, "first": result[:1]} if options.scale < 3 else {"": result}
+
+    def findings(self, result, options):
+        mean, _ = over_seeds([row["steps"] for row in result])
+        nan = float("nan")
+        said = "More steps than none."
+        return [Finding("steps are taken", mean, nan, nan, "steps", 1, "undetermined", said)]
+
+    def figures(self, result, options):
+        from geomix.figures.style import new_figure
+
+        figure = new_figure(2.0)
+        figure.add_subplot().plot([row["steps"] for row in result])
+        yield "", figure, result
+"""
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Write a package of one module with entry points, as pip would install it."""
+    folder = tmp_path / "site"
+
+    def write(module: str, points: dict[str, str]) -> None:
+        info = folder / "theirs-0.1.dist-info"
+        info.mkdir(parents=True, exist_ok=True)
+        (folder / "theirs.py").write_text(module, encoding="utf-8")
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 0.1\n")
+        lines = [f"[{group}]\n{entry}\n" for group, entry in points.items()]
+        (info / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
+        monkeypatch.syspath_prepend(str(folder))
+        offered.cache_clear()
+
+    yield write
+    sys.modules.pop("theirs", None)
+    monkeypatch.undo()
+    offered.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> geomix.Run:
+    """Two arms of a few steps, trained through the Python API."""
+    stages = [
+        {"data": {"source": "kvr", "limit": 6}, "stop": {"epochs": 1}},
+        {"data": {"source": "arithmetic", "limit": 6}, "stop": {"epochs": 1}},
+    ]
+    config = {
+        "model": str(tiny_model),
+        "train": {"batch_size": 3},
+        "stages": stages,
+        "record": {"probes": 3, "at": ["boundaries", 1], "activations": 0, "lens": False},
+        "arms": {"plain": {}, "slow": {"train.lr": 1e-6}},
+    }
+    folder = tmp_path_factory.mktemp("api") / "run"
+    return geomix.train(config, "evaluate.epochs=0", out=folder, say=lambda _: None)
+
+
+def test_an_analysis_of_another_package_is_a_command(install: Install, run: geomix.Run) -> None:
+    install(ANALYSIS, {"geomix.analyses": "steps = theirs:Steps"})
+    assert "steps" in CliRunner().invoke(main, ["analyze", "--help"]).stdout
+    text = CliRunner().invoke(main, ["analyze", "steps", "--help"]).stdout
+    assert "Count the optimiser steps of a run." in text
+    assert "--scale FLOAT" in text
+    done = CliRunner().invoke(main, ["analyze", "steps", str(run.path), "--scale", "2"])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("steps are taken: +4 steps, n = 1: undetermined.\n")
+    saved = json.loads((run.analysis_folder / "steps.json").read_text())
+    assert [row["steps"] for row in saved["tables"]["steps"]] == [4.0] * 4
+    assert saved["files"] == [
+        *("analysis/steps.csv", "analysis/steps.json", "analysis/steps.txt"),
+        *("analysis/steps_first.csv", "figures/steps.csv", "figures/steps.pdf"),
+        "figures/steps.png",
+    ]
+    assert all((run.path / name).is_file() for name in saved["files"])
+    again = CliRunner().invoke(main, ["analyze", "steps", str(run.path), "--scale", "3", "--json"])
+    assert json.loads(again.stdout)["findings"][0]["estimate"] == 6.0
+    assert not (run.analysis_folder / "steps_first.csv").exists(), "of the call before"
+    assert "steps" in dir(geomix.analyze)
+    assert geomix.analyze.steps(run, scale=1.0).tables[""]["steps"].sum() == 8.0
+
+
+def test_an_unknown_name_gets_the_closest_one() -> None:
+    done = CliRunner().invoke(main, ["analyze", "grad-angel"])
+    assert done.exit_code == 2
+    assert done.stderr == (
+        "geomix: no analysis is called 'grad-angel'; did you mean grad-angle? "
+        "There are: grad-angle, forgetting-path\n"
+    )
+    with pytest.raises(AttributeError):
+        geomix.analyze.grad_angel  # noqa: B018
+
+
+def test_a_package_that_cannot_be_imported_is_named(install: Install) -> None:
+    install("import no_such_module", {"geomix.analyses": "broken = theirs:Broken"})
+    assert "broken" in ANALYSES
+    with pytest.raises(UserError, match=r"analysis 'broken': theirs offers it and cannot be imp"):
+        ANALYSES["broken"]
+
+
+def test_geomix_own_entry_wins_over_one_of_the_same_name(install: Install) -> None:
+    install("Other = 1", {"geomix.analyses": "grad-angle = theirs:Other"})
+    assert [*ANALYSES].count("grad-angle") == 1
+    assert ANALYSES.package("grad-angle") == "geomix"
+
+
+def test_every_own_entry_can_be_imported() -> None:
+    registries: list[Registry[type]] = [ANALYSES]
+    for registry in registries:
+        for name in registry.own:
+            assert registry[name].__doc__, name
