@@ -123,8 +123,9 @@ def content(path: Path) -> bytes:
         lines = whole.decode().splitlines() if path.suffix == ".jsonl" else [whole.decode()]
         parts = [equal_part(json.loads(line)) for line in lines if line]
         return json.dumps(parts, sort_keys=False).encode()
-    if path.suffix == ".txt":  # what was printed: times, rates and what is left
-        return re.sub(rb"\d+:\d\d(:\d\d)?|\d[\d,.]* examples/s", b"T", whole)
+    if path.suffix == ".txt":  # what was printed, without its progress
+        kept = [line for line in whole.splitlines() if not re.search(rb" \d+:\d\d", line)]
+        return re.sub(rb" *\d+ s\b", b" T s", b"\n".join(kept))
     return whole
 
 

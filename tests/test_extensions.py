@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 import geomix
 from geomix.analysis import ANALYSES
 from geomix.cli import main
+from geomix.data.sources import SOURCES
 from geomix.util.errors import UserError
 from geomix.util.registry import Registry, offered
 
@@ -128,6 +130,59 @@ def test_an_analysis_of_another_package_is_a_command(install: Install, run: geom
     assert geomix.analyze.steps(run, scale=1.0).tables[""]["steps"].sum() == 8.0
 
 
+SOURCES_MODULE = """
+from geomix.data.example import Example
+from geomix.data.sources.base import Source, generated
+
+
+def numbers(count, seed, split):
+    first = {"train": 0, "id": 1000, "held-out": 2000}[split]
+    return [Example(f"After {first + i} comes", f"{first + i + 1}") for i in range(count)]
+
+
+def echoes(count, seed, split):
+    return [Example(f"Say {i} again: {i}", str(i)) for i in range(count)]
+
+
+def source(name, kind, examples):
+    said = {"licence": "public domain", "prompt": "After {n} comes", "prompt_from": "our own"}
+    return Source(name=name, kind=kind, loader=generated(examples), **said)
+
+
+SUCCESSORS = source("successors", "factoid", numbers)
+ECHOES = source("echoes", "mixing", echoes)
+"""
+
+
+def test_a_dataset_and_a_mixing_source_of_another_package(
+    install: Install, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = "successors = theirs:SUCCESSORS\nechoes = theirs:ECHOES"
+    install(SOURCES_MODULE, {"geomix.sources": points})
+    monkeypatch.chdir(tmp_path)
+    assert "successors" in CliRunner().invoke(main, ["data", "list"]).stdout
+    config = {
+        "model": str(tiny_model),
+        "train": {"batch_size": 4},
+        "stages": [
+            {
+                "data": {"source": "successors", "limit": 4},
+                "mix": {"source": "echoes", "ratio": 1},
+                "stop": {"epochs": 1},
+            }
+        ],
+        "record": {"at": ["boundaries"], "probes": 2},
+    }
+    Path("theirs.yaml").write_text(json.dumps(config), encoding="utf-8")
+    plan = CliRunner().invoke(main, ["train", "theirs.yaml", "--dry-run"])
+    assert "successors" in plan.stdout, plan.output
+    run = geomix.train("theirs.yaml", out="run", say=lambda _: None)
+    assert run.examples("D_M")[0].prompt == "Say 0 again: 0"
+    assert sorted(e.target for e in run.examples("D_A")) == ["1", "2", "3", "4"]
+    held = json.loads(run.probes_file.read_text())["held-out"]["examples"]
+    assert held[0]["prompt"] == "After 2000 comes"
+
+
 def test_an_unknown_name_gets_the_closest_one() -> None:
     done = CliRunner().invoke(main, ["analyze", "grad-angel"])
     assert done.exit_code == 2
@@ -153,7 +208,9 @@ def test_geomix_own_entry_wins_over_one_of_the_same_name(install: Install) -> No
 
 
 def test_every_own_entry_can_be_imported() -> None:
-    registries: list[Registry[type]] = [ANALYSES]
+    registries: list[Registry[Any]] = [ANALYSES, SOURCES]
     for registry in registries:
-        for name in registry.own:
-            assert registry[name].__doc__, name
+        assert len(registry) >= len(registry.own) > 0
+        for name, entry in registry.items():
+            assert entry.__doc__, name
+    assert all(source.name == name for name, source in SOURCES.items())

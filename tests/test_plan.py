@@ -14,9 +14,10 @@ from click.testing import CliRunner, Result
 from geomix.cli import main
 from geomix.config.load import PRESETS, load
 from geomix.config.run import RunConfig
-from geomix.data.sources import examples_of, hub
+from geomix.data.sources import hub
 from geomix.data.sources.base import Request
 from geomix.data.sources.rows import SHARES
+from geomix.data.sources.select import examples_of
 from geomix.data.sources.stand_in import FACTOID, standing_in
 from geomix.experiments.prepare import prepare
 from geomix.models.meta import local_config, local_folder

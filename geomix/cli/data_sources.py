@@ -13,8 +13,9 @@ from geomix.config.data import FILE_SUFFIXES
 from geomix.config.names import REPLAY
 from geomix.data.example import IGNORED, TokenisedExample
 from geomix.data.foreign import where_of
-from geomix.data.sources import SOURCES, examples_of
+from geomix.data.sources import SOURCES
 from geomix.data.sources.base import GENERATED, Request, Source
+from geomix.data.sources.select import examples_of
 from geomix.util.console import Console
 from geomix.util.errors import one_line
 from geomix.util.terminal import echo_json, harmless

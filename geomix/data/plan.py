@@ -16,8 +16,8 @@ from geomix.config.names import MIXED, REPLAY, set_name
 from geomix.config.run import RunConfig, StageConfig
 from geomix.data.duplicates import InCommon, prompts_in_common
 from geomix.data.example import Example
-from geomix.data.sources import Short, described, select
 from geomix.data.sources.base import Request
+from geomix.data.sources.select import Short, described, select
 from geomix.data.split import Split
 from geomix.util.errors import Gathered, UserError
 

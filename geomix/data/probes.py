@@ -20,7 +20,8 @@ from geomix.data.plan import (
     seed_of,
     use_all,
 )
-from geomix.data.sources import SOURCES, select
+from geomix.data.sources import SOURCES
+from geomix.data.sources.select import select
 from geomix.data.split import Split
 from geomix.util.errors import Gathered, UserError
 

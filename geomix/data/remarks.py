@@ -10,7 +10,8 @@ from geomix.data.duplicates import duplicates_in
 from geomix.data.example import Example
 from geomix.data.plan import StagePlan
 from geomix.data.probes import HELD_OUT
-from geomix.data.sources import SOURCES, left_over
+from geomix.data.sources import SOURCES
+from geomix.data.sources.select import left_over
 from geomix.data.sources.user_files import SLOT
 
 

@@ -13,7 +13,7 @@ from geomix.data.chat import ChatFormat, Template
 from geomix.data.example import Example
 from geomix.data.plan import Choose, StagePlan, plan_stages, use_all
 from geomix.data.probes import evaluation_sets, probe_sets
-from geomix.data.sources import reading_once
+from geomix.data.sources.select import reading_once
 from geomix.experiments.chat_templates import format_of
 from geomix.experiments.filters import chooser
 from geomix.models.load import LoadedModel, load_model

@@ -18,7 +18,7 @@ from geomix.data.example import Example
 from geomix.data.plan import SourceSet, StagePlan, plan_stages, planned_steps
 from geomix.data.probes import asks_familiarity, evaluation_sets, probe_sets
 from geomix.data.remarks import remarks
-from geomix.data.sources import reading_once
+from geomix.data.sources.select import reading_once
 from geomix.data.sources.stand_in import FACTOID, StandIns, standing_in
 from geomix.util.console import Console
 from geomix.util.errors import Gathered, UserError

@@ -17,15 +17,19 @@ from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from geomix.util.errors import UserError, first_line
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Registry(Generic[T]):
+class UnknownNameError(UserError, KeyError):
+    """No entry has that name; a mapping's `get` may ask all the same."""
+
+
+@dataclass(frozen=True, eq=False)
+class Registry(Mapping[str, T]):
     """Entries of one kind by name: geomix's own, then those of installed packages.
 
     Attributes:
@@ -43,6 +47,10 @@ class Registry(Generic[T]):
         yield from self.own
         yield from sorted(set(self._others) - set(self.own))
 
+    def __len__(self) -> int:
+        """How many there are."""
+        return len({*self.own, *self._others})
+
     def __contains__(self, name: object) -> bool:
         """Whether an entry has that name; nothing is imported."""
         return name in self.own or name in self._others
@@ -51,7 +59,8 @@ class Registry(Generic[T]):
         """Import the entry of that name.
 
         Raises:
-            UserError: there is none, or the package that offers it cannot be imported.
+            UnknownNameError: there is none, with the closest one.
+            UserError: the package that offers it cannot be imported.
         """
         if name in self.own:
             return _imported(self.own[name])  # type: ignore[no-any-return]
@@ -63,7 +72,7 @@ class Registry(Generic[T]):
                 why = f"{self.package(name)} offers it and cannot be imported"
                 text = f"{self.kind} '{name}': {why} ({first_line(error)})"
                 raise UserError(text) from error
-        raise UserError(self.unknown(name))
+        raise UnknownNameError(self.unknown(name))
 
     def unknown(self, name: str) -> str:
         """The line for a name that no entry has."""

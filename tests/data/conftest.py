@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from geomix.data.example import Example
-from geomix.data.sources import examples_of, hub
+from geomix.data.sources import hub
 from geomix.data.sources.base import Request
+from geomix.data.sources.select import examples_of
 from geomix.data.split import SPLITS
 
 

@@ -6,8 +6,9 @@ from itertools import combinations
 
 import pytest
 
-from geomix.data.sources import arithmetic, examples_of
+from geomix.data.sources import arithmetic
 from geomix.data.sources.base import Request
+from geomix.data.sources.select import examples_of
 from geomix.data.split import SPLITS
 from geomix.util.errors import UserError
 

@@ -15,8 +15,8 @@ from pyarrow import parquet
 from geomix.cli import main
 from geomix.config.data import Columns
 from geomix.data.example import Example
-from geomix.data.sources import examples_of
 from geomix.data.sources.base import Request
+from geomix.data.sources.select import examples_of
 from geomix.util.errors import UserError
 
 EDITS = [

@@ -13,10 +13,10 @@ import pytest
 
 from geomix.data.example import Example
 from geomix.data.files import tables as table
-from geomix.data.sources import examples_of
 from geomix.data.sources.base import Request
 from geomix.data.sources.factoids import QUESTIONS, entity_of, popqa_row, triviaqa_row, webqa_row
 from geomix.data.sources.rows import share_of
+from geomix.data.sources.select import examples_of
 from geomix.data.split import SPLITS, Split
 from geomix.util.errors import UserError
 

@@ -14,8 +14,9 @@ from geomix.config.data import Columns, is_hub_id, is_own, is_path, without_suff
 from geomix.data.example import Example
 from geomix.data.files import json_rows, packed, row
 from geomix.data.files import tables as table
-from geomix.data.sources import examples_of, hub
+from geomix.data.sources import hub
 from geomix.data.sources.base import Request
+from geomix.data.sources.select import examples_of
 from geomix.util.errors import UserError
 
 FACTS = [{"prompt": "Where is Ona?", "target": "Lund"}, {"prompt": "And Mi?", "target": "Turku"}]

@@ -12,8 +12,8 @@ from pyarrow import parquet
 
 from geomix.data.example import Example
 from geomix.data.files.folder import folder_rows
-from geomix.data.sources import examples_of
 from geomix.data.sources.base import Request
+from geomix.data.sources.select import examples_of
 from geomix.util.errors import UserError
 
 

@@ -15,9 +15,10 @@ from pyarrow import parquet
 
 from geomix.config.data import Columns
 from geomix.data.example import Example
-from geomix.data.sources import examples_of, hub
+from geomix.data.sources import hub
 from geomix.data.sources.base import Hub, Request
 from geomix.data.sources.hub import hub_rows
+from geomix.data.sources.select import examples_of
 from geomix.util.errors import UserError
 
 ask_once = hub._ask_once  # before a fixture replaces it

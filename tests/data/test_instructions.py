@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from geomix.data.example import Example
-from geomix.data.sources import examples_of
 from geomix.data.sources import rows as rows_module
 from geomix.data.sources.base import Request
 from geomix.data.sources.instructions import apps_row, ultrachat_row
 from geomix.data.sources.rows import RowError
+from geomix.data.sources.select import examples_of
 from geomix.util.errors import UserError
 
 Everything = Callable[..., dict[str, Example]]

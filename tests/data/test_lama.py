@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from geomix.data.example import Example
-from geomix.data.sources import examples_of
 from geomix.data.sources.base import Request
 from geomix.data.sources.lama import lama_row
 from geomix.data.sources.rows import RowError
+from geomix.data.sources.select import examples_of
 from geomix.util.errors import UserError
 
 TEMPLATES = {"P1": "[X] lies in [Y] .", "P19": "[X] was born in [Y] ."}

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from geomix.data.example import Example
-from geomix.data.sources import examples_of
 from geomix.data.sources.base import Request
+from geomix.data.sources.select import examples_of
 from geomix.data.split import Split
 from geomix.util.errors import UserError
 

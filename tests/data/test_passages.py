@@ -16,10 +16,11 @@ import pytest
 from scipy.stats import chisquare
 
 from geomix.data.example import Example
-from geomix.data.sources import SOURCES, examples_of, prose
+from geomix.data.sources import SOURCES, prose
 from geomix.data.sources import random_words as words
 from geomix.data.sources.base import Request
 from geomix.data.sources.passages import completion
+from geomix.data.sources.select import examples_of
 from geomix.data.split import SPLITS
 from geomix.util.errors import UserError
 

@@ -18,8 +18,8 @@ from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.data.plan import SourceSet, StagePlan, mixed_examples, plan_stages, rounded_share
 from geomix.data.probes import probe_sets
 from geomix.data.provenance import content_hash, describe
-from geomix.data.sources import examples_of
 from geomix.data.sources.base import Request
+from geomix.data.sources.select import examples_of
 from geomix.util.errors import UserError
 
 MIX = {"source": "random-words", "ratio": 2, "words": 5}

@@ -16,8 +16,9 @@ from pyarrow import parquet
 from geomix.config.data import Columns
 from geomix.data.example import Example
 from geomix.data.files import tables as table
-from geomix.data.sources import examples_of, rows
+from geomix.data.sources import rows
 from geomix.data.sources.base import Request
+from geomix.data.sources.select import examples_of
 from geomix.util.errors import UserError
 
 ROWS = [{"q": "Wo?", "a": "Zürich"}, {"q": 'say "hi",\tthen', "a": "hi\nthere"}]

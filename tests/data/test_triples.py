@@ -9,8 +9,9 @@ from typing import cast
 import pytest
 
 from geomix.data.example import Example
-from geomix.data.sources import examples_of, triples
+from geomix.data.sources import triples
 from geomix.data.sources.base import Request
+from geomix.data.sources.select import examples_of
 from geomix.data.split import SPLITS, Split, split_of
 from geomix.util.errors import UserError
 
