@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 import geomix
 from geomix.analysis import ANALYSES
 from geomix.cli import main
+from geomix.config.load import load
 from geomix.data.sources import SOURCES
-from geomix.util.errors import UserError
+from geomix.experiments.run import resume_experiment, run_experiment
+from geomix.training.methods import METHODS
+from geomix.util.errors import Interrupted, UserError
 from geomix.util.registry import Registry, offered
 
 Install = Callable[[str, dict[str, str]], None]
@@ -183,6 +188,148 @@ def test_a_dataset_and_a_mixing_source_of_another_package(
     assert held[0]["prompt"] == "After 2000 comes"
 
 
+METHOD = """
+import torch
+
+from geomix.config.methods import MethodOptions
+from geomix.training.methods.base import Method, MethodCost
+
+
+class Options(MethodOptions):
+    floor: float = 0.0
+
+
+class Anchor(Method):
+    \"\"\"Pull the weights towards those that the stage began with.\"\"\"
+
+    Options = Options
+
+    def begin_stage(self, stage):
+        named = stage.loaded.model.named_parameters()
+        self.start = {n: p.detach().clone() for n, p in named if p.requires_grad}
+        self.seen = (sorted(stage.earlier), sorted(stage.sets), stage.index)
+
+    def begin_step(self, step):
+        parts, whole = step.by_source(), step.recompute()
+        for name, gradient in whole.items():
+            summed = sum(part.get(name, 0) for part in parts.values())
+            torch.testing.assert_close(summed, gradient, rtol=1e-4, atol=1e-6)
+        self.whole = whole
+
+    def transform_gradients(self, gradients):
+        for name, gradient in gradients.items():
+            if name in self.whole:
+                assert torch.equal(gradient, self.whole[name]), "the same batch, the same dropout"
+
+    def after_update(self, parameters):
+        for name, parameter in parameters.items():
+            parameter.lerp_(self.start[name], self.options.strength)
+        gaps = [(p - self.start[n]).norm() for n, p in parameters.items()]
+        self.distance = float(torch.stack(gaps).norm())
+
+    def logged(self):
+        return {"distance": self.distance}
+
+    def state(self):
+        return self.start
+
+    def restore(self, state):
+        self.start = dict(state)
+
+    @classmethod
+    def cost(cls, options):
+        return MethodCost(copies=1, passes=3)
+"""
+
+
+def method_config(model: Path, strength: float) -> dict[str, Any]:
+    """The second stage has the method, mixing and dropout."""
+    stage = {"stop": {"epochs": 2}, "train": {"batch_size": 4, "lr": 1e-2}}
+    mix = {"source": "random-words", "ratio": 1, "words": 3}
+    method = {"name": "anchor", "strength": strength, "floor": 0.5}
+    return {
+        "model": str(model),
+        "stages": [
+            {"data": {"source": "kvr", "limit": 6}, **stage},
+            {"data": {"source": "arithmetic", "limit": 6}, "mix": mix, "method": method, **stage},
+        ],
+        "record": None,
+        "checkpoint": {"steps": 2},
+    }
+
+
+def step_lines(run: geomix.Run) -> list[dict[str, Any]]:
+    return [line for line in run.metrics() if line["event"] == "step"]
+
+
+def test_a_method_of_another_package(
+    install: Install, dropout_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strength 0 is plain training, 1 keeps the weights; a resumed run is the same bit for bit."""
+    install(METHOD, {"geomix.methods": "anchor = theirs:Anchor"})
+    monkeypatch.chdir(tmp_path)
+    for strength in (0, 0.5, 1):
+        file = Path(f"s{strength}.yaml")
+        file.write_text(json.dumps(method_config(dropout_model, strength)), encoding="utf-8")
+    text = CliRunner().invoke(main, ["train", "s0.5.yaml", "--dry-run"]).stdout
+    assert (
+        "Method of stage 2 (arithmetic): anchor (strength 0.5): 1 more copies of the weights, "
+        "3 more passes a step" in " ".join(text.split())
+    )
+    runs = {s: geomix.train(f"s{s}.yaml", out=f"run{s}", say=str) for s in (0, 0.5, 1)}
+    plain = geomix.train("s0.yaml", "stages.1.method=null", out="plain", say=str)
+    assert [*plain.metrics()] == [*runs[0].metrics()]
+    assert "method" not in plain.resolved()["config"]["stages"][1]
+    assert runs[0.5].resolved()["config"]["stages"][1]["method"] == [
+        {"name": "anchor", "strength": 0.5, "floor": 0.5}
+    ]
+    kept = [line["methods"]["anchor.distance"] for line in step_lines(runs[1])[4:]]
+    assert kept == [0.0] * len(kept)
+    before, after = (runs[1].at(name).model.state_dict() for name in ("A", "B"))
+    assert all(torch.equal(before[name], value) for name, value in after.items())
+    moved = [line["methods"]["anchor.distance"] for line in step_lines(runs[0.5])[4:]]
+    assert min(moved) > 0
+
+    asked = iter([False] * 6 + [True])
+    with pytest.raises(Interrupted):
+        run_experiment(
+            load(Path("s0.5.yaml"), (), tuple(SOURCES)),
+            Path("cut"),
+            lambda _: Silent(),
+            lambda: next(asked, True),
+        )
+    resume_experiment(Path("cut"), lambda _: Silent(), say=str)
+    assert step_lines(geomix.open_run("cut")) == step_lines(runs[0.5])
+
+
+class Silent:
+    """A progress display of nothing."""
+
+    def stage(self, *_: Any) -> None: ...
+
+    def logged(self, _: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [
+        ("anchr", r"no method is called 'anchr'. There are: none"),
+        ({"strength": 1}, "give a method's name, or a mapping with `name`"),
+        (["none", "none"], "none is given twice"),
+        ({"name": "none", "strength": -1}, "strength"),
+        ({"name": "none", "strngth": 1}, "strngth"),
+    ],
+)
+def test_a_mistake_in_a_method_is_told_with_its_line(
+    method: Any, told: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    config = method_config(tiny_model, 0)
+    config["stages"][1]["method"] = method
+    with pytest.raises(UserError, match=r"config:\d+ stages\[1\]\.method") as raised:
+        geomix.train(config, out=tmp_path / "run")
+    assert re.search(told, str(raised.value))
+
+
 def test_an_unknown_name_gets_the_closest_one() -> None:
     done = CliRunner().invoke(main, ["analyze", "grad-angel"])
     assert done.exit_code == 2
@@ -208,7 +355,7 @@ def test_geomix_own_entry_wins_over_one_of_the_same_name(install: Install) -> No
 
 
 def test_every_own_entry_can_be_imported() -> None:
-    registries: list[Registry[Any]] = [ANALYSES, SOURCES]
+    registries: list[Registry[Any]] = [ANALYSES, METHODS, SOURCES]
     for registry in registries:
         assert len(registry) >= len(registry.own) > 0
         for name, entry in registry.items():

@@ -12,7 +12,9 @@ from pydantic import (
     BeforeValidator,
     Field,
     PositiveFloat,
+    SerializerFunctionWrapHandler,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -29,6 +31,7 @@ from geomix.config.data import (
     known_chat_template,
     without_suffix,
 )
+from geomix.config.methods import Methods
 from geomix.config.recording import RecordConfig
 from geomix.config.training import StopConfig, TrainConfig
 
@@ -100,10 +103,21 @@ class StageConfig(Strict):
     """Examples mixed in."""
     replay: Replay = None
     """Examples of earlier stages mixed in; a number is their ratio."""
+    method: Methods = ()
+    """How it is trained beside plain fine-tuning: a method's name, or `{name: …, strength: …}` with
+    the method's own keys, or a list of these, which act in its order."""
     stop: StopConfig = StopConfig()
     """When it ends."""
     train: TrainConfig = TrainConfig()
     """How it trains, the top-level `train` already merged in."""
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out `method` where there is none: configurations of before stay what they were."""
+        found: dict[str, Any] = handler(self)
+        if not self.method:
+            found.pop("method", None)
+        return found
 
 
 def _name_of(stage: StageConfig) -> str:

@@ -95,13 +95,24 @@ def backward_over(forward: Forward, batches: Iterator[Batch]) -> Iterator[tuple[
         yield batch, logits
 
 
-def backward(forward: Forward, batch: Batch) -> tuple[Tensor, Tensor]:
+def backward(
+    forward: Forward,
+    batch: Batch,
+    extra: Callable[[Batch, Tensor], Tensor | None] | None = None,
+) -> tuple[Tensor, Tensor]:
     """Add the gradient of a batch's loss to every parameter's `.grad`.
 
+    Args:
+        forward: gives the logits.
+        batch: with the weight of every target token.
+        extra: a further loss, whose gradient is added too; None for none.
+
     Returns:
-        Its logits `(P, V)` and its loss, a scalar, both detached.
+        Its logits `(P, V)` and its loss without the further one, a scalar, both detached.
     """
     logits = forward(batch)
     loss = weighted_loss(logits, batch)
-    torch.autograd.backward(loss)  # not Tensor.backward(): nnsight replaces that everywhere
+    more = extra(batch, logits) if extra is not None else None
+    # not Tensor.backward(): nnsight replaces that everywhere
+    torch.autograd.backward(loss if more is None else loss + more)
     return logits.detach(), loss.detach()

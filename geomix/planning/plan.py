@@ -13,6 +13,7 @@ from geomix.config.load import Experiment
 from geomix.config.names import MIXED, REPLAY
 from geomix.config.run import RunConfig
 from geomix.config.schedule import snapshots
+from geomix.config.stage_names import stage_title
 from geomix.config.training import stop_text
 from geomix.data.example import Example
 from geomix.data.plan import SourceSet, StagePlan, plan_stages, planned_steps
@@ -80,9 +81,27 @@ def show_plan(
 
     say([*answer_lines(fits, costs, steps, at_most, free), *_estimated(absent)])
     say([*(f"warning: {line}" for line in remarks_on(experiment, planned)), ""])
+    say(_methods(experiment))
     console.print(_plan_table(experiment, planned, frozenset(absent.why)))
     console.print(cost_table(costs))
     say(in_words(costs))
+
+
+def _methods(experiment: Experiment) -> list[str]:
+    """A line for each method: where it acts, and what it takes beside plain training."""
+    from geomix.training.methods import METHODS
+
+    found: dict[str, None] = {}
+    for config in experiment.arms.values():
+        for index, stage in enumerate(config.stages):
+            for given in stage.method:
+                cost = METHODS[given.name].cost(given)
+                takes = f"{cost.copies:g} more copies of the weights, {cost.passes:g} more passes"
+                note = f"; {cost.note}" if cost.note else ""
+                name = stage_title(index, config.stage_name(index))
+                at = f"{given.name} (strength {given.strength:g})"
+                found[f"Method of {name}: {at}: {takes} a step{note}"] = None
+    return [*found]
 
 
 def _estimated(absent: StandIns) -> list[str]:

@@ -26,6 +26,7 @@ from torch import Tensor
 from geomix.config.training import StopConfig
 from geomix.models.distributed import gathered, like
 from geomix.models.load import LoadedModel, check_saved
+from geomix.training.methods.applied import PREFIX, Applied
 from geomix.training.observer import SecondMoments
 from geomix.training.optimiser import EPS, load_optimiser, optimiser_state
 from geomix.training.stopping import Stopping
@@ -242,14 +243,17 @@ def _tensors(file: Path) -> dict[str, Tensor]:
 
 
 def training_state(
-    model: torch.nn.Module, optimiser: torch.optim.Optimizer, shares: Shares | None
+    model: torch.nn.Module,
+    optimiser: torch.optim.Optimizer,
+    shares: Shares | None,
+    methods: Applied | None = None,
 ) -> dict[str, Tensor]:
     """Everything that training goes on from, but for the weights: tensors by name."""
     found = optimiser_state(model, optimiser)
     found |= {f"{_ADAPTER}{name}": gathered(p.detach()) for name, p in adapters(model).items()}
     if shares is not None:
         found |= {f"{_SHARE}{name}": gathered(value) for name, value in shares.moments.items()}
-    return found
+    return found if methods is None else {**found, **methods.state()}
 
 
 def restore(
@@ -257,6 +261,7 @@ def restore(
     model: torch.nn.Module,
     optimiser: torch.optim.Optimizer,
     shares: Shares | None = None,
+    methods: Applied | None = None,
 ) -> None:
     """Give the training the state that it had; the weights are loaded as a model's.
 
@@ -265,6 +270,7 @@ def restore(
         model: whose parameters the optimiser trains, its adapters attached.
         optimiser: of the stage that goes on.
         shares: the sources' first moments, where they are kept.
+        methods: those of the stage.
     """
     if not checkpoint.is_within:
         return
@@ -274,7 +280,9 @@ def restore(
     if shares is not None:
         for name, value in _within(state, _SHARE).items():
             shares.moments[name] = like(value, parameters[name.split(":", 1)[1]])
-    rest = {k: v for k, v in state.items() if not k.startswith((_ADAPTER, _SHARE))}
+    if methods is not None:
+        methods.restore({k: v for k, v in state.items() if k.startswith(PREFIX)}, parameters)
+    rest = {k: v for k, v in state.items() if not k.startswith((_ADAPTER, _SHARE, PREFIX))}
     load_optimiser(model, optimiser, rest)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +21,8 @@ from geomix.runs.directory import RunDirectory
 from geomix.training.checkpoint import Checkpoint, Position, adopt, save, saved_second_moments
 from geomix.training.checkpoint_rotation import Saving
 from geomix.training.finite import check_finite
+from geomix.training.methods.applied import applied
+from geomix.training.methods.base import StageContext
 from geomix.training.observer import Moment, Observer
 from geomix.training.retention import Retention, lines_of
 from geomix.training.reuse import Taken
@@ -109,7 +112,8 @@ class Engine:
             if stage.index in self.taken:
                 self._take(stage, retention, self.taken[stage.index])
             else:
-                self._stage(stage, retention, start if stage.index == first else None)
+                begun = start if stage.index == first else None
+                self._stage(stage, retention, begun, stages[: stage.index])
 
     def _keep_data(self, stages: Sequence[Stage], chat: ChatFormat) -> None:
         """Write what the stages train on, once all of it is what it was; what is there stays."""
@@ -149,14 +153,23 @@ class Engine:
             self._measure(retention, "start", stage, 0, 0)
         self._announce(stage, 0, 0, None)
 
-    def _stage(self, stage: Stage, retention: Retention, start: Checkpoint | None) -> None:
-        """θ before the stage → θ after it."""
+    def _stage(
+        self,
+        stage: Stage,
+        retention: Retention,
+        start: Checkpoint | None,
+        earlier: Sequence[Stage],
+    ) -> None:
+        """θ before the stage → θ after it; `earlier` are the stages before."""
         position = start.position if start else Position(stage.index)
-        setup = Setup.of(self.config, stage, self.loaded, self.workers, start)
+        methods = applied(stage.config.method)
+        setup = Setup.of(self.config, stage, self.loaded, self.workers, start, methods)
         stopping = Stopping(stage.config.stop, **position.stopping)
         saving = self._saving(stage)
         if position.step == 0:
             self._begin(stage, retention)
+            if methods is not None:
+                methods.begin_stage(self._context(stage, earlier))
         else:
             self._show(stage)
             retention.begin(stage, again=True)
@@ -184,6 +197,8 @@ class Engine:
                 optimiser = {"second_moments": moments, "update": setup.update()}
                 self._announce(stage, step, epoch + finished, result.loss, last=ended, **optimiser)
                 if ended:
+                    if methods is not None:
+                        methods.end_stage(self._context(stage, earlier))
                     self._end(stage, setup, retention, epoch + 1, step)
                     return
                 asked, due = self.workers.any(self.stop(), self.workers.main and saving.due(step))
@@ -207,16 +222,31 @@ class Engine:
 
     def _step(self, stage: Stage, step: int, indices: Sequence[int], setup: Setup) -> StepResult:
         """One step of the optimiser, logged."""
-        seed_dropout(self.config.seed, stage.index, step, self.workers.rank)
+        reseed = partial(seed_dropout, self.config.seed, stage.index, step, self.workers.rank)
+        reseed()
         rate = stage.rate(step)
         for group in setup.stepper.optimiser.param_groups:
             group["lr"] = rate
-        result = setup.stepper.step(stage.batch(indices))
+        result = setup.stepper.step(stage.batch(indices), (stage.index, step), reseed)
         check_finite(stage.name, step + 1, loss=result.loss, gradient_norm=result.gradient_norm)
         at = {"event": "step", "stage": stage.index, "step": step + 1, "lr": rate}
         asked = {key: value for key, value in asdict(result).items() if value is not None}
         self._log({**at, **asked})
         return result
+
+    def _context(self, stage: Stage, earlier: Sequence[Stage]) -> StageContext:
+        """What a method may see of a stage."""
+        own = {before.plan.name: before.own for before in earlier}
+        return StageContext(
+            stage.index,
+            stage.name,
+            self.config.seed,
+            self.loaded,
+            stage.config.train.loss,
+            stage.tokenised,
+            own,
+            self.workers,
+        )
 
     def _save(
         self,

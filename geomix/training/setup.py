@@ -15,6 +15,7 @@ from geomix.models.distributed import Workers, gathered
 from geomix.models.load import LoadedModel
 from geomix.models.meta import weightless
 from geomix.training.checkpoint import Checkpoint, restore, training_state
+from geomix.training.methods.applied import Applied, applied, check_methods
 from geomix.training.observer import SecondMoments
 from geomix.training.optimiser import EPS, make_optimiser, second_moments
 from geomix.training.stage import Stage
@@ -55,6 +56,7 @@ class Setup:
         loaded: LoadedModel,
         workers: Workers,
         start: Checkpoint | None,
+        methods: Applied | None = None,
     ) -> Setup:
         """Make the model ready for a stage, at its beginning or where a checkpoint left it."""
         model, train = loaded.model, stage.config.train
@@ -74,7 +76,7 @@ class Setup:
             named = {name: p for name, p in model.named_parameters() if p.requires_grad}
             shares = Shares(named, train.betas[0])
         if start is not None:
-            restore(start, model, optimiser, shares)
+            restore(start, model, optimiser, shares, methods)
         stepper = Stepper(
             model,
             optimiser,
@@ -85,13 +87,14 @@ class Setup:
             workers,
             workers.wrapped(model),
             shares,
+            methods,
         )
         return cls(loaded, workers, stepper, tuner)
 
     def state(self) -> dict[str, Tensor]:
         """All that training goes on from, but for the weights."""
         stepper = self.stepper
-        return training_state(self.loaded.model, stepper.optimiser, stepper.shares)
+        return training_state(self.loaded.model, stepper.optimiser, stepper.shares, stepper.methods)
 
     def weights(self) -> dict[str, Tensor] | None:
         """The model's weights, where it does not hold them as they are saved; else None."""
@@ -161,6 +164,11 @@ def check_setup(config: RunConfig, loaded: LoadedModel) -> None:
     """
     for index, stage in enumerate(config.stages):
         where = f"stages[{index}].train"
+        if stage.train.update_shares and applied(stage.method) is not None:
+            raise UserError(
+                f"{where}.update_shares: a method changes the update, which is then no sum over "
+                "sources; leave one of them out"
+            )
         if stage.train.gradient_checkpointing and not getattr(
             loaded.model, "supports_gradient_checkpointing", False
         ):
@@ -179,6 +187,8 @@ def check_workers(config: RunConfig, workers: Workers) -> None:
     Raises:
         UserError: says what to change.
     """
+    for index, stage in enumerate(config.stages):
+        check_methods(stage.method, f"stages[{index}]", workers)
     if workers.world == 1 or workers.kind == "ddp":
         return
     if config.record is not None and config.record.sketches is not None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,7 +16,12 @@ from geomix.data.example import TokenisedExample
 from geomix.models.distributed import ALONE, Workers, whole
 from geomix.models.forward import Forward, backward, plain_forward
 from geomix.models.load import LoadedModel
+from geomix.training.methods.applied import Applied
+from geomix.training.methods.base import StepContext
 from geomix.training.update_shares import Shares
+
+Weighted = Mapping[str, Sequence[tuple[TokenisedExample, float]]]
+"""A batch by source: each example with what every target token of it weighs in the loss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,7 @@ class StepResult:
             None unless asked for.
         examples: how many the batch has.
         tokens: how many those have, prompts and targets, without padding.
+        methods: what the stage's methods say of the step, by `method.key`; None without any.
     """
 
     loss: float
@@ -39,6 +45,7 @@ class StepResult:
     update_shares: dict[str, float] | None
     examples: int
     tokens: int
+    methods: dict[str, float] | None = None
 
 
 _ACCELERATED = torch.accelerator.is_available()
@@ -94,6 +101,7 @@ class Stepper:
         workers: the processes that share the batch.
         through: what the forward pass goes through (`Workers.wrapped`); None is the model.
         shares: keeps the sources' first moments; None where their shares are not asked for.
+        methods: act on every step; None is plain training.
     """
 
     model: nn.Module
@@ -105,8 +113,14 @@ class Stepper:
     workers: Workers = ALONE
     through: nn.Module | None = None
     shares: Shares | None = None
+    methods: Applied | None = None
 
-    def step(self, sources: Mapping[str, Sequence[TokenisedExample]]) -> StepResult:
+    def step(
+        self,
+        sources: Mapping[str, Sequence[TokenisedExample]],
+        place: tuple[int, int] = (0, 0),
+        reseed: Callable[[], object] = bool,
+    ) -> StepResult:
         """Take one optimiser step on a batch.
 
         Each forward pass holds examples of one source, whose weights are those of the whole batch's
@@ -115,6 +129,8 @@ class Stepper:
         Args:
             sources: the batch's examples by set name, the same in every process; all empty (the
                 control, by chance) is a step on a gradient of zero.
+            place: index of the stage and of the step, from 0.
+            reseed: makes dropout what it was when the step began.
         """
         everything = [example for examples in sources.values() for example in examples]
         weights = iter(token_weights(everything, self.config.loss) if everything else [])
@@ -122,9 +138,17 @@ class Stepper:
             name: [(example, next(weights)) for example in examples]
             for name, examples in sources.items()
         }
+        if self.methods is not None:
+            self.methods.begin_step(self._context(weighed, place, reseed))
+            reseed()
         loss = self._backward(weighed)
+        self._fill()
+        if self.methods is not None:
+            self.methods.transform(self._trained)
         norm, clipped = self._clip()
         self.optimiser.step()
+        if self.methods is not None:
+            self.methods.after_update(self._trained)
         shares = None
         if self.shares is not None:
             shares = self.shares.after(self.optimiser, list(sources), clipped)
@@ -136,9 +160,36 @@ class Stepper:
             update_shares=shares,
             examples=len(everything),
             tokens=sum(len(example.ids) for example in everything),
+            methods=None if self.methods is None else self.methods.logged(),
         )
 
-    def _backward(self, weighed: Mapping[str, Sequence[tuple[TokenisedExample, float]]]) -> Tensor:
+    @property
+    def _trained(self) -> dict[str, nn.Parameter]:
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def _context(
+        self, weighed: Weighted, place: tuple[int, int], reseed: Callable[[], object]
+    ) -> StepContext:
+        """What a method may see of the step, and the passes that it may ask for."""
+
+        def recompute(part: Weighted = weighed) -> dict[str, Tensor]:
+            held = {name: p.grad for name, p in self._trained.items()}
+            self.optimiser.zero_grad(set_to_none=True)
+            with torch.enable_grad():
+                reseed()
+                replace(self, shares=None, methods=None)._backward(part)
+            found = {n: p.grad for n, p in self._trained.items() if p.grad is not None}
+            for name, parameter in self._trained.items():
+                parameter.grad = held[name]
+            return found
+
+        def by_source() -> dict[str, dict[str, Tensor]]:
+            return {name: recompute({name: pairs}) for name, pairs in weighed.items() if pairs}
+
+        rate = self.optimiser.param_groups[0]["lr"]
+        return StepContext(*place, rate, self.optimiser, by_source, recompute)
+
+    def _backward(self, weighed: Weighted) -> Tensor:
         """Add the batch's gradient to the parameters; this process's share of the loss."""
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         forward = training_forward(self.model, self.config.precision, self.device, self.through)
@@ -147,6 +198,7 @@ class Stepper:
             for name, pairs in weighed.items()
             for part in chunks(self.workers.share(pairs), self.config.micro_batch_size)
         ]
+        extra = None if self.methods is None else self.methods.extra
         if self.shares is not None:
             self.shares.begin()
         for number, (name, part) in enumerate(parts, start=1):
@@ -154,18 +206,25 @@ class Stepper:
             last = ends if self.shares is not None else number == len(parts)
             batch = collate([e for e, _ in part], [w for _, w in part], self.pad_id, self.width)
             with self.workers.alone(self.through, last=last):
-                _, lost = backward(forward, batch.to(self.device))
+                _, lost = backward(forward, batch.to(self.device), extra)
             loss += lost.double()
             if self.shares is not None and ends:
                 self.shares.add(name)
         return loss
 
+    def _fill(self) -> None:
+        """Give every parameter a gradient, so that momentum moves every step."""
+        for parameter in self._parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+
+    @property
+    def _parameters(self) -> list[Tensor]:
+        return [p for group in self.optimiser.param_groups for p in group["params"]]
+
     def _clip(self) -> tuple[float, float]:
         """Shorten the gradient to the largest norm; its norm before, and the factor."""
-        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
-        for parameter in parameters:
-            if parameter.grad is None:  # so that momentum moves every step, whatever the batch
-                parameter.grad = torch.zeros_like(parameter)
+        parameters = self._parameters
         most = float("inf") if self.config.clip is None else self.config.clip
         norm = whole(torch.nn.utils.clip_grad_norm_(parameters, most)).item()
         return norm, min(1.0, most / (norm + 1e-6))  # as torch has it
