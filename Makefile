@@ -11,7 +11,8 @@ demo: $(READY)  ## the main job: train the demo's three arms offline, then measu
 	$(BIN)/geomix train --out $$run && $(BIN)/geomix analyze grad-angle $$run
 
 test: $(READY)  ## all tests, a file at a time on each of up to four cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 \
+	  --dist loadfile --no-loadscope-reorder
 
 portable: $(READY)  ## all tests as on other processors, with other threads and seeds (slow: four times)
 	$(BIN)/python tests/portable.py $(TESTS)

@@ -44,6 +44,28 @@ def _shift_seeds() -> None:
 if SEED_SHIFT:
     _shift_seeds()
 
+LONGEST = (
+    "invariants/test_processes.py",
+    "invariants/test_record.py",
+    "oracles/test_scoring.py",
+    "invariants/test_resume.py",
+    "invariants/test_kills.py",
+    "invariants/test_equivalence.py",
+    "analyze/test_weights.py",
+    "record/test_records.py",
+    "test_estimate.py",
+)
+"""The files that take longest, which begin first: one that began last would run alone at the end,
+while the other cores wait."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; within a file the order stays."""
+    here = Path(__file__).parent
+    ranks = {here / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(LONGEST)))
+
+
 VALUES = [
     "7 42 blue",
     "green red",

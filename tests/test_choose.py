@@ -101,7 +101,7 @@ def test_what_is_too_long_is_passed_over_and_others_take_its_place(
 
 
 def test_the_model_itself_may_be_the_limit(loaded: LoadedModel) -> None:
-    run = config("kvr", data={"limit": 2}, mix={"source": "random-words", "words": 900})
+    run = config("kvr", data={"limit": 2}, mix={"source": "random-words", "words": 150})
     with pytest.raises(
         UserError, match=r"1000 longer than 256 tokens \(given up after the first 1000"
     ):

@@ -273,15 +273,22 @@ def test_a_model_that_is_not_here_is_unknown_without_the_network(place: Path) ->
     assert found["arms"][""]["stages"][0]["padding"] is None
 
 
-def test_a_preset_is_estimated_without_the_network(place: Path) -> None:
+def test_a_preset_is_estimated_without_the_network(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its weights, gradients and moments alone are 16 bytes a parameter."""
-    result = dry(config("meta-llama/Meta-Llama-3-8B", record=None), "--json")
+    whole = config("meta-llama/Meta-Llama-3-8B", record=None)
+    result = dry(whole.model_copy(update={"stages": whole.stages[:1]}), "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)["cost"]
     state = 16 * 8_030_261_248
     assert state < found["memory"] < 1.2 * state
     final = found["arms"][""]["stages"][0]["disk"]["final"]
     assert final == 8 * 8_030_261_248  # weights and v̂, float32
+    shapes = json.loads(SHAPES.read_text(encoding="utf-8"))
+    shapes["mistralai/Mistral-7B-v0.3"]["num_hidden_layers"] = 2  # which are sooner measured
+    (place / "shapes.json").write_text(json.dumps(shapes), encoding="utf-8")
+    monkeypatch.setattr("geomix.models.meta.SHAPES", place / "shapes.json")
     assert "≈ in tokens of the built-in" in dry(config("mistralai/Mistral-7B-v0.3")).stdout
 
 

@@ -58,9 +58,9 @@ class Quiet(Silent):
     ("change", "says"),
     [
         ("model: nowhere/at-all", "nowhere/at-all"),
-        ("stages.1.mix: {source: random-words, words: 900}", "longer than 256 tokens"),
+        ("stages.1.mix: {source: random-words, words: 150}", "longer than 256 tokens"),
         (
-            "record.mix: {source: random-words, words: 900}",
+            "record.mix: {source: random-words, words: 150}",
             "1000 longer than 256 tokens .*, 8 asked for",
         ),
         ("record.mix: {source: none.jsonl}", "none.jsonl"),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from geomix.api import Run
@@ -135,6 +136,16 @@ def random_gradients() -> Callable[..., Draw]:
 def write_arm() -> Callable[..., None]:
     """`(folder, draw, sets, layers, tied, moments, probes)` writes a run without arms."""
     return _write_arm
+
+
+@pytest.fixture
+def unprinted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn, and their files are empty: `tests/plots` looks into them."""
+
+    def touch(_: Figure, file: Path, **__: object) -> None:
+        file.touch()
+
+    monkeypatch.setattr(Figure, "savefig", touch)
 
 
 @pytest.fixture(scope="session")

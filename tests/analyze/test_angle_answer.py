@@ -65,6 +65,7 @@ def flat(lines: list[str]) -> str:
     return " ".join(" ".join(lines).split())
 
 
+@pytest.mark.usefixtures("unprinted")
 def test_one_seed_has_numbers_a_reason_and_no_claim(
     tmp_path: Path,
     make: Make,

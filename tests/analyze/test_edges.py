@@ -46,6 +46,7 @@ def test_arms_of_several_seeds_are_not_called_one_seed(
     ) in said
 
 
+@pytest.mark.usefixtures("unprinted")
 def test_an_ascii_terminal_gets_the_json(
     tmp_path: Path, random_gradients: Make, write_arm: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,6 +103,7 @@ def test_a_negative_number_is_written_as_a_positive_one(value: float, text: str)
     assert number(value) == text
 
 
+@pytest.mark.usefixtures("unprinted")
 def test_a_run_that_one_stands_in_has_the_name_of_its_folder(
     tmp_path: Path, random_gradients: Make, write_arm: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +113,7 @@ def test_a_run_that_one_stands_in_has_the_name_of_its_folder(
     assert [arm.arm for arm in result.arms] == ["here"]
 
 
+@pytest.mark.usefixtures("unprinted")
 def test_runs_whose_folders_share_a_name_are_told_apart(
     tmp_path: Path, random_gradients: Make, write_arm: Make
 ) -> None:
@@ -285,6 +288,7 @@ def test_two_calls_at_once_save_one_after_the_other(
     ]  # as `geomix show` lists them
 
 
+@pytest.mark.usefixtures("unprinted")
 def test_what_a_user_puts_beside_the_figures_stays(
     tmp_path: Path, random_gradients: Make, write_arm: Make, write_run: Make
 ) -> None:

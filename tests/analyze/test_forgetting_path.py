@@ -23,7 +23,7 @@ from geomix.util.hdf5 import TEXTS, text_hash
 CONFIG = """name: small
 train: {lr: 3e-3, loss: token, batch_size: 4, update_shares: true, weight_decay: 0.1}
 stages:
-  - {data: {source: kvr, limit: 8}, stop: {epochs: 8}}
+  - {data: {source: kvr, limit: 8}, stop: {epochs: 4}}
   - {data: {source: triples, limit: 6}, replay: 0.5, stop: {epochs: 3}}
 record: {preset: path, probes: 6, adam: false}
 evaluate: {epochs: 0}

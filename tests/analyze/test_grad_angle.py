@@ -117,6 +117,7 @@ def test_an_untied_head_is_a_group_of_its_own(
     assert groups == ("all", "embedding", "layer 0", "layer 1", "layer 2", "final norm", "head")
 
 
+@pytest.mark.usefixtures("unprinted")
 def test_a_zero_gradient_is_null_in_json_and_empty_in_csv(
     tmp_path: Path, random_gradients: Make, write_arm: Make
 ) -> None:
@@ -210,6 +211,7 @@ def test_the_same_run_gives_the_same_bytes(run: Run, saved: tuple[GradAngle, lis
     assert [file.read_bytes() for file in again] == before
 
 
+@pytest.mark.usefixtures("unprinted")
 def test_json_on_stdout_and_nothing_else(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     command([run], Asked(), as_json=True)
     printed = json.loads(capsys.readouterr().out)
@@ -217,6 +219,7 @@ def test_json_on_stdout_and_nothing_else(run: Run, capsys: pytest.CaptureFixture
     assert printed["arms"]["plain"]["probes"]["D_M"] == {"n": 9, "of": 20}
 
 
+@pytest.mark.usefixtures("unprinted")
 def test_the_table_fits_80_columns(
     run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from geomix.api import Run
 GEOMIX = str(Path(sys.executable).with_name("geomix"))
 CONFIG = """stages:
   - data: {source: kvr, limit: 5}
-    stop: {epochs: 2}
+    stop: {epochs: 1}
   - data: {source: arithmetic, limit: 4}
     stop: {epochs: 1}
 train: {lr: 1e-2, batch_size: 3}
@@ -176,12 +176,12 @@ def test_another_seed_gives_other_weights(runs: dict[str, Run]) -> None:
 
 
 def test_mixed_and_control_take_the_same_steps_on_the_same_examples(runs: dict[str, Run]) -> None:
-    """15 examples in threes, 2 epochs: 10 steps; the control's weights lie on D_A alone."""
+    """15 examples in threes: 5 steps; the control's weights lie on D_A alone."""
     mixed, control = (steps(arm) for arm in runs["recorded"].arms)
     assert [(s["stage"], s["step"], s["lr"]) for s in mixed] == [
         (s["stage"], s["step"], s["lr"]) for s in control
     ]
-    assert [s["step"] for s in mixed if s["stage"] == 0] == list(range(1, 11))
+    assert [s["step"] for s in mixed if s["stage"] == 0] == list(range(1, 6))
     for with_mix, without in zip(mixed, control, strict=True):
         if with_mix["stage"] == 0:
             assert isinstance(with_mix["weights"], dict)
@@ -310,9 +310,9 @@ def test_a_dry_run_counts_and_makes_nothing(place: Place) -> None:
     counts = done.stdout.split("Cost")[0].splitlines()
     rows = [line.split() for line in counts if "1 kvr" in line or "2 ar" in line]
     assert rows == [
-        ["mixed", "1", "kvr", "D_A", "5", "10", "2", "10", "0.01", "3"],
+        ["mixed", "1", "kvr", "D_A", "5", "10", "1", "5", "0.01", "3"],
         ["2", "arithmetic", "D_B", "4", "–", "1", "2", "0.01", "2"],
-        ["control", "1", "kvr", "D_A", "5", "(10)", "2", "10", "0.01", "3"],
+        ["control", "1", "kvr", "D_A", "5", "(10)", "1", "5", "0.01", "3"],
         ["2", "arithmetic", "D_B", "4", "–", "1", "2", "0.01", "2"],
     ]
     assert place.files() == before

@@ -23,15 +23,15 @@ CONFIG = """
 model: builtin
 train: {batch_size: 8, micro_batch_size: 3, weight_decay: 0.1}
 stages:
-  - data: {source: kvr, limit: 30}
+  - data: {source: kvr, limit: 18}
     mix: {source: random-words, ratio: 1, words: 4}
-    stop: {steps: 30}
+    stop: {steps: 12}
     train: {update_shares: true}
   - data: {source: triples, limit: 21}
-    stop: {steps: 20}
+    stop: {steps: 7}
     train: {gradient_checkpointing: true}
 evaluate:
-  epochs: 3
+  epochs: 2
   kl: {examples: 4}
   sets:  # one process has all the wrong answers, and alone has something to decode
     uneven: {source: uneven.jsonl, limit: 8, allow_repeat: true}
@@ -47,6 +47,9 @@ record:
   pairs: true
   sketches: {entries: 4}
 """
+STEPS = 12 + 7
+"""Of 5 a first epoch whose last batch is half full, and of 3."""
+
 LAUNCHERS = {
     "torchrun": ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
     "accelerate": [
@@ -118,9 +121,9 @@ def assert_same(run: Run, one: Run) -> None:
     """Losses, norms, shares and scores of every line; the weights; what the folder holds."""
     lines, expected = list(run.metrics()), list(one.metrics())
     assert len(lines) == len(expected)
-    assert sum(line["event"] == "step" for line in lines) == 50
+    assert sum(line["event"] == "step" for line in lines) == STEPS
     for line, known in zip(lines, expected, strict=True):
-        assert line["loss"] == pytest.approx(known["loss"], rel=1e-5)
+        assert line["loss"] == pytest.approx(known["loss"], rel=1e-4)  # rounding, grown
         for key in set(known) - {"loss", "gradient_norm", "update_shares", "lr"}:
             assert line[key] == (
                 pytest.approx(known[key], rel=1e-2, abs=1e-6) if key == "kl" else known[key]
@@ -139,7 +142,7 @@ def assert_same(run: Run, one: Run) -> None:
                 assert found[key].shape == value.shape
                 torch.testing.assert_close(found[key], value, rtol=1e-2, atol=2e-4, msg=key)
     assert files(run) == files(one)
-    assert len(one.snapshots()) == 3 + 4
+    assert len(one.snapshots()) == 4 + 2
     for path in one.snapshots():
         assert_same_snapshot(run.snapshot_folder / path.name, path)
 
@@ -189,7 +192,12 @@ def files(run: Run) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("launcher", "kind"), [("torchrun", "ddp"), ("torchrun", "fsdp"), ("accelerate", "ddp")]
+    ("launcher", "kind"),
+    [
+        pytest.param("torchrun", "ddp", marks=pytest.mark.slow),  # the dead runs are begun so too
+        ("torchrun", "fsdp"),
+        ("accelerate", "ddp"),
+    ],
 )
 def test_two_processes_are_one(place: Path, one: Run, launcher: str, kind: str) -> None:
     name = f"two-{launcher}-{kind}"
@@ -213,7 +221,7 @@ def dead(place: Path, request: pytest.FixtureRequest) -> Path:
     process.communicate(timeout=120)
     assert process.returncode != 0
     assert time.monotonic() - began < 60, "a dead process ends the job"
-    assert steps(run) < 50
+    assert steps(run) < STEPS
     return run.path
 
 

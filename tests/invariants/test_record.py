@@ -28,6 +28,9 @@ checkpoint: {steps: 2, keep: 9}
 """
 """8 and 6 steps: the first stage has 12 examples, the second 4 and three of the first's."""
 
+ENDS = RUN.replace(', "every:2"', "").replace("epochs: 2", "epochs: 1")
+"""4 and 3 steps, of which only the stages' ends are recorded."""
+
 KEYS = {
     "plain": "",
     "a part": "trainable: ['layers:1', '*.ln_f.*']",
@@ -76,16 +79,26 @@ def same(ours: Path, theirs: Path) -> None:
             assert values.tobytes() == other[name].tobytes(), name
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def train(geomix: Any) -> Any:
-    """`train(name, text, *settings)`: a run of this configuration, anew."""
+    """`train(name, text, *settings)`: a run of this configuration, which a test may change.
+
+    Each is trained once, and copied where it is asked for again.
+    """
+    known: dict[tuple[str, ...], Path] = {}
 
     def do(name: str, text: str, *settings: str, **how: Any) -> Run:
         shutil.rmtree(geomix.folder / name, ignore_errors=True)
+        asked = (name, text, *settings, str(how))
+        if asked in known:
+            shutil.copytree(known[asked], geomix.folder / name)
+            return Run(geomix.folder / name)
         (geomix.folder / f"{name}.yaml").write_text(text)
         model = told(f"model={geomix.model}", *settings)
         done = geomix("train", f"{name}.yaml", "--out", name, "--quiet", *model, **how)
         assert done.status == 0 or how, done.err
+        known[asked] = geomix.folder / f"kept-{len(known)}"
+        shutil.copytree(geomix.folder / name, known[asked])
         return Run(geomix.folder / name)
 
     return do
@@ -101,7 +114,7 @@ def refused(geomix: Any, *arguments: str) -> str:
 
 @pytest.mark.parametrize("key", KEYS)
 def test_afterwards_is_as_online_to_the_bit(geomix: Any, train: Any, key: str) -> None:
-    text = RUN.replace("batch_size: 3", ", ".join(filter(None, ["batch_size: 3", KEYS[key]])))
+    text = ENDS.replace("batch_size: 3", ", ".join(filter(None, ["batch_size: 3", KEYS[key]])))
     online = train("online", text)
     later = train("later", text, "record=null")
     assert not later.snapshots()
@@ -110,7 +123,7 @@ def test_afterwards_is_as_online_to_the_bit(geomix: Any, train: Any, key: str) -
     made = [f"later/records/snapshots/{path.name}" for path in later.snapshots()]
     assert done.out.splitlines() == made
     names = [path.name for path in later.snapshots()]
-    assert names == [f"stage{s}-step{n:06d}.h5" for s, n in ((0, 0), (0, 8), (1, 6))]
+    assert names == [f"stage{s}-step{n:06d}.h5" for s, n in ((0, 0), (0, 4), (1, 3))]
     for path in later.snapshots():
         same(path, online.snapshot_folder / path.name)
     assert json.loads(later.probes_file.read_text()) == json.loads(online.probes_file.read_text())
@@ -141,8 +154,8 @@ def test_checkpoints_within_a_stage_of_a_killed_run(geomix: Any, train: Any, key
 
 def test_every_arm_is_recorded_each_from_its_own_weights(geomix: Any, train: Any) -> None:
     arms = "arms: {one: {}, two: {seed: 1}}\n"
-    online = train("online", RUN + arms)
-    later = train("later", RUN + arms, "record=null")
+    online = train("online", ENDS + arms)
+    later = train("later", ENDS + arms, "record=null")
     done = geomix("record", "later", "--at", "boundaries", *told(*OWN))
     assert done.status == 0, done.err
     for mine, theirs in zip(later.arms, online.arms, strict=True):
@@ -165,7 +178,7 @@ def test_an_arm_that_has_not_begun_is_left_to_later(geomix: Any, train: Any) -> 
 
 
 def test_a_stage_that_ended_early_and_one_that_was_taken(geomix: Any, train: Any) -> None:
-    text = RUN.replace("stop: {epochs: 2}", "stop: {epochs: 2, steps: 5}", 1)
+    text = ENDS.replace("stop: {epochs: 1}", "stop: {epochs: 1, steps: 3}", 1)
     first = train("first", text)
     taken = text.replace(
         "- data: {source: kvr, limit: 6}",
@@ -177,8 +190,8 @@ def test_a_stage_that_ended_early_and_one_that_was_taken(geomix: Any, train: Any
     assert done.status == 0, done.err
     assert [path.stem for path in later.snapshots()] == [
         "stage0-step000000",
-        "stage0-step000005",
-        "stage1-step000006",
+        "stage0-step000003",
+        "stage1-step000003",
     ]
     for path in later.snapshots():
         same(path, online.snapshot_folder / path.name)

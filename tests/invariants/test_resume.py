@@ -40,6 +40,7 @@ ARMS = (
 )
 PATH = RUN.replace('at: [boundaries, "every:5"]', "preset: path")
 PATH = PATH.replace("train: {", "train: {update_shares: true, ")
+PATH = PATH.replace("epochs: 3", "steps: 6", 1).replace("epochs: 3", "steps: 2", 1)
 METRICS = r"write \S+/metrics\.jsonl"
 FIRST, SECOND = "stages/0-facts/checkpoints", "stages/1-arithmetic/checkpoints"
 

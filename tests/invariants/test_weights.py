@@ -25,6 +25,15 @@ checkpoint: {steps: 1}
 """
 
 
+def copied(geomix: Any, name: str) -> Run:
+    """The run that was left alone, which is trained once."""
+    if not (geomix.folder / "whole").exists():
+        train(geomix, "whole")
+    shutil.rmtree(geomix.folder / name, ignore_errors=True)
+    shutil.copytree(geomix.folder / "whole", geomix.folder / name)
+    return Run(geomix.folder / name)
+
+
 def train(geomix: Any, name: str, *settings: str, **how: Any) -> Run:
     shutil.rmtree(geomix.folder / name, ignore_errors=True)
     (geomix.folder / f"{name}.yaml").write_text(RUN)
@@ -49,7 +58,7 @@ def finals(run: Run) -> list[str]:
 
 
 def test_each_scheduled_moment_within_a_stage_is_kept_and_training_is_the_same(geomix: Any) -> None:
-    run, without = train(geomix, "kept"), train(geomix, "without", "record.weights=false")
+    run, without = copied(geomix, "kept"), train(geomix, "without", "record.weights=false")
     folders = sorted({str(Path(name).parent) for name in kept(run)})
     assert folders == [
         f"stages/{s}/weights/step-{n:06d}" for s in ("0-kvr", "1-arithmetic") for n in (1, 2)
@@ -61,7 +70,7 @@ def test_each_scheduled_moment_within_a_stage_is_kept_and_training_is_the_same(g
 
 
 def test_from_what_is_kept_a_snapshot_is_made_again_to_the_bit(geomix: Any) -> None:
-    run = train(geomix, "again")
+    run = copied(geomix, "again")
     lost = {path: path.read_bytes() for path in run.snapshots() if path.stem[-1] in "12"}
     assert len(lost) == 4
     for path in lost:
@@ -74,7 +83,7 @@ def test_from_what_is_kept_a_snapshot_is_made_again_to_the_bit(geomix: Any) -> N
 
 @pytest.mark.parametrize("where", ["weights/step-000002", "stage1-step000001"])
 def test_a_killed_run_keeps_the_same(geomix: Any, where: str) -> None:
-    whole = train(geomix, "whole")
+    whole = copied(geomix, "unharmed")
     killed = train(geomix, "killed", at=[(where, 1, signal.SIGKILL)])
     assert len(kept(killed)) < len(kept(whole))
     done = geomix("train", "--resume", "killed", "--quiet")
@@ -95,7 +104,7 @@ def test_adapters_are_refused_with_one_line(geomix: Any) -> None:
 
 
 def test_a_damaged_one_is_named(geomix: Any) -> None:
-    run = train(geomix, "hurt")
+    run = copied(geomix, "hurt")
     file = run.path / "stages" / "1-arithmetic" / "weights" / "step-000001" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"!")
     done = geomix("analyze", "grad-angle", "hurt")

@@ -1,4 +1,6 @@
-"""Verdicts on 2,000 and more answers against greedy decoding, on a model that knows a part of them.
+"""Verdicts on hundreds of answers against greedy decoding, on a model that knows a part of them.
+
+There are 2,000 and more, of which the ordinary tests take every fourth and `make slow` all.
 
 Why the oracle is independent: it decodes every answer, right or wrong, one argmax after the other,
 with the model's own key-value cache. Prompts of one length go together, so there is no padding and
@@ -26,7 +28,7 @@ from geomix.data.tokenise import tokenise_all
 from geomix.models.forward import plain_forward
 from geomix.models.load import LoadedModel, load_model
 from geomix.models.loss import weighted_loss
-from geomix.models.score import score
+from geomix.models.score import Verdict, score
 
 SLACK = 8
 """Tokens that a wrong answer may be longer than the target, its end token included."""
@@ -129,8 +131,16 @@ def in_other_letters(example: Example, choose: random.Random) -> Example:
     return replace(example, target=style(example.target))
 
 
+@pytest.fixture(
+    scope="module", params=[4, pytest.param(1, marks=pytest.mark.slow)], ids=["a quarter", "all"]
+)
+def every(request: pytest.FixtureRequest) -> int:
+    """Each how-many-eth answer is looked at."""
+    return int(request.param)
+
+
 @pytest.fixture(scope="module")
-def answers(half_taught: LoadedModel, taught: list[Example]) -> list[TokenisedExample]:
+def answers(half_taught: LoadedModel, taught: list[Example], every: int) -> list[TokenisedExample]:
     """Facts known and not, passages copied and not, other letters, single tokens, all mixed."""
     choose = random.Random(0)
     unknown = [*kvr.examples(320, 8, "held-out"), *triples.examples(180, 8, "held-out")]
@@ -147,7 +157,7 @@ def answers(half_taught: LoadedModel, taught: list[Example]) -> list[TokenisedEx
     made = [*taught, *unknown, *copies, *wrong, *single, *shifted, *letters]
     choose.shuffle(made)
     tokens = tokenise_all(half_taught.tokenizer, made)
-    return [example for example in tokens if example.target_tokens <= 61]
+    return [example for example in tokens if example.target_tokens <= 61][::every]
 
 
 @pytest.fixture(scope="module")
@@ -160,20 +170,31 @@ def bucket(example: TokenisedExample) -> int:
     return (example.target_tokens - 2) // 10
 
 
+@pytest.fixture(scope="module")
+def certain(
+    half_taught: LoadedModel, answers: list[TokenisedExample], decoded: list[Decoded]
+) -> tuple[list[TokenisedExample], list[Verdict]]:
+    """Answers without a tie, and their verdicts in one padded batch."""
+    some = [e for e, own in zip(answers, decoded, strict=True) if own.gap >= TIE][:60]
+    return some, score(half_taught, some, 60)
+
+
 def test_the_answers_are_of_every_length_right_and_wrong(
-    answers: list[TokenisedExample], decoded: list[Decoded]
+    answers: list[TokenisedExample], decoded: list[Decoded], every: int
 ) -> None:
     """What the comparison rests on: else it could agree on answers of one kind alone."""
     right = [same_text(d.text, e.text.target) for d, e in zip(decoded, answers, strict=True)]
-    assert len(answers) >= 2000
-    assert {1, 60} <= {e.target_tokens - 1 for e in answers}
+    assert len(answers) >= 2000 // every
+    lengths = {e.target_tokens - 1 for e in answers}
+    assert 1 in lengths
+    assert max(lengths) >= 60 - (every > 1)
     found = Counter((bucket(e), ok) for e, ok in zip(answers, right, strict=True))
     assert set(found) == {(length, ok) for length in range(6) for ok in (True, False)}
-    assert min(found.values()) >= 20
+    assert min(found.values()) >= 20 // every
     assert 0.3 <= sum(right) / len(right) <= 0.7
     pairs = zip(decoded, answers, right, strict=True)
     other = sum(ok and own.text != e.text.target for own, e, ok in pairs)
-    assert other >= 50, "answers in other letters, which teacher forcing alone calls wrong"
+    assert other >= 50 // every, "answers in other letters, which teacher forcing alone calls wrong"
 
 
 @pytest.mark.parametrize("width", [None, 128])
@@ -202,13 +223,11 @@ def test_verdicts_and_predictions_are_those_of_greedy_decoding(
 @pytest.mark.parametrize("width", [None, 64, 128])
 def test_neither_batch_size_nor_packing_changes_a_verdict(
     half_taught: LoadedModel,
-    answers: list[TokenisedExample],
-    decoded: list[Decoded],
+    certain: tuple[list[TokenisedExample], list[Verdict]],
     size: int,
     width: int | None,
 ) -> None:
-    some = [e for e, own in zip(answers, decoded, strict=True) if own.gap >= TIE][:60]
-    whole = score(half_taught, some, 60)
+    some, whole = certain
     for verdict, other in zip(score(half_taught, some, size, width), whole, strict=True):
         assert replace(verdict, nll=0) == replace(other, nll=0)
         assert verdict.nll == pytest.approx(other.nll, rel=1e-4, abs=1e-5)

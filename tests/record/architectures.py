@@ -59,7 +59,8 @@ _OWN_SIZES = {"gpt2"}
 """Families whose configuration calls the common sizes by other names."""
 
 
-def _maker(kind: str, extra: dict[str, Any], own: bool) -> Callable[[], Any]:
+def maker(kind: str, extra: dict[str, Any], own: bool = False) -> Callable[[], Any]:
+    """What makes a tiny model of a configuration class of transformers, `extra` in its keys."""
     kept = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
     common = {key: _COMMON[key] for key in kept} if own else _COMMON
 
@@ -73,7 +74,7 @@ def _maker(kind: str, extra: dict[str, Any], own: bool) -> Callable[[], Any]:
 
 
 ARCHITECTURES: dict[str, Callable[[], Any]] = {
-    name: _maker(kind, extra, name in _OWN_SIZES) for name, (kind, extra) in _CONFIGURATIONS.items()
+    name: maker(kind, extra, name in _OWN_SIZES) for name, (kind, extra) in _CONFIGURATIONS.items()
 }
 """Each makes the same model at every call: in float32 and training mode, dropout as configured."""
 

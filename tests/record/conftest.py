@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -51,7 +52,7 @@ def gpt2() -> Callable[[], Any]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def llama() -> Callable[[], Any]:
     """Makes the same tied Llama each time it is called; in training mode."""
 
@@ -70,7 +71,7 @@ def llama() -> Callable[[], Any]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def examples() -> Callable[[int, int], list[TokenisedExample]]:
     """`examples(n, seed)`: examples of different lengths, some with a target of one token."""
 
@@ -87,7 +88,7 @@ def examples() -> Callable[[int, int], list[TokenisedExample]]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def moment() -> Callable[..., Moment]:
     """`moment(model, stage=0, step=0, steps=4)`."""
 
@@ -111,12 +112,20 @@ def resolved() -> Callable[..., Run]:
 
 
 @pytest.fixture
-def run(tmp_path: Path, resolved: Any, llama: Any, examples: Any, moment: Any) -> Run:
+def run(recorded: Run, tmp_path: Path) -> Run:
+    """A copy of `recorded`, which a test may change."""
+    return open_run(shutil.copytree(recorded.path, tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def recorded(
+    tmp_path_factory: pytest.TempPathFactory, resolved: Any, llama: Any, examples: Any, moment: Any
+) -> Run:
     """Three snapshots of two stages, the second of which trains the last layer alone.
 
     All that there can be is kept; Adam's second moments are known at the second snapshot.
     """
-    made: Run = resolved(tmp_path / "run")
+    made: Run = resolved(tmp_path_factory.mktemp("recorded") / "run")
     recorder = Recorder(
         made.snapshot_folder,
         {"D_A": examples(5, 1), "D_B": examples(4, 2)},

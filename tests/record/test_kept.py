@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from geomix.data.batch import token_weights
-from geomix.data.example import IGNORED, TokenisedExample
+from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.gradients.spill import on_disk
 from geomix.recording.recorder import Recorder
 from geomix.snapshots.file import read_snapshot, write_snapshot
 from geomix.snapshots.schema import Snapshot
 from geomix.training.observer import Moment, SecondMoments
 from geomix.util.errors import UserError
-from tests.record.architectures import ARCHITECTURES
+from tests.record.architectures import maker
 
 Make = Callable[[], Any]
 Examples = Callable[[int, int], list[TokenisedExample]]
@@ -275,12 +275,20 @@ def test_modules_that_cannot_be_recorded_are_refused(
     assert all(p.grad is None for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", ["mixtral", "qwen2-moe"])
+@pytest.mark.parametrize(
+    ("kind", "extra"),
+    [
+        ("MixtralConfig", {"num_local_experts": 8}),
+        ("Qwen2MoeConfig", {"num_experts": 8, "shared_expert_intermediate_size": 20}),
+    ],
+)
 def test_experts_are_covered_also_those_that_no_token_chose(
-    name: str, tmp_path: Path, moment: MakeMoment, examples: Examples
+    kind: str, extra: dict[str, Any], tmp_path: Path, moment: MakeMoment, examples: Examples
 ) -> None:
-    """One short example leaves experts without a token: their part of the gradient is zero."""
-    model, data = ARCHITECTURES[name]().double().eval(), examples(1, 4)
+    """Three tokens of two experts each leave some of eight idle: their gradient is zero."""
+    model = maker(kind, {**extra, "num_experts_per_tok": 2})().double().eval()
+    (one,) = examples(1, 4)
+    data = [TokenisedExample(one.ids[-3:], (IGNORED, *one.ids[-2:]), Example("p", "t"))]
     recorder(tmp_path, {"d_a": data}, gradients=True).observe(moment(model))
     (path,) = tmp_path.iterdir()
     read = read_snapshot(path)
