@@ -171,26 +171,42 @@ class Stepper:
         self, weighed: Weighted, place: tuple[int, int], reseed: Callable[[], object]
     ) -> StepContext:
         """What a method may see of the step, and the passes that it may ask for."""
+        plain, trained = replace(self, shares=None, methods=None), self._trained
 
-        def recompute(part: Weighted = weighed) -> dict[str, Tensor]:
-            held = {name: p.grad for name, p in self._trained.items()}
+        def taken() -> dict[str, Tensor]:
+            found = {name: p.grad for name, p in trained.items() if p.grad is not None}
+            self.optimiser.zero_grad(set_to_none=True)
+            return found
+
+        def again(ended: Callable[[str], object] | None) -> dict[str, Tensor]:
+            held = {name: p.grad for name, p in trained.items()}
             self.optimiser.zero_grad(set_to_none=True)
             with torch.enable_grad():
                 reseed()
-                replace(self, shares=None, methods=None)._backward(part)
-            found = {n: p.grad for n, p in self._trained.items() if p.grad is not None}
-            for name, parameter in self._trained.items():
+                plain._backward(weighed, ended)
+            found = taken()
+            for name, parameter in trained.items():
                 parameter.grad = held[name]
             return found
 
         def by_source() -> dict[str, dict[str, Tensor]]:
-            return {name: recompute({name: pairs}) for name, pairs in weighed.items() if pairs}
+            sources: dict[str, dict[str, Tensor]] = {}
+            again(lambda name: sources.update({name: taken()}))
+            return sources
+
+        def recompute() -> dict[str, Tensor]:
+            return again(None)
 
         rate = self.optimiser.param_groups[0]["lr"]
         return StepContext(*place, rate, self.optimiser, by_source, recompute)
 
-    def _backward(self, weighed: Weighted) -> Tensor:
-        """Add the batch's gradient to the parameters; this process's share of the loss."""
+    def _backward(self, weighed: Weighted, ended: Callable[[str], object] | None = None) -> Tensor:
+        """Add the batch's gradient to the parameters; this process's share of the loss.
+
+        Args:
+            weighed: the batch.
+            ended: is told of each source once its whole gradient is there.
+        """
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         forward = training_forward(self.model, self.config.precision, self.device, self.through)
         parts = [
@@ -201,15 +217,16 @@ class Stepper:
         extra = None if self.methods is None else self.methods.extra
         if self.shares is not None:
             self.shares.begin()
+            ended = self.shares.add
         for number, (name, part) in enumerate(parts, start=1):
             ends = number == len(parts) or parts[number][0] != name  # the source's last
-            last = ends if self.shares is not None else number == len(parts)
+            last = ends if ended is not None else number == len(parts)
             batch = collate([e for e, _ in part], [w for _, w in part], self.pad_id, self.width)
             with self.workers.alone(self.through, last=last):
                 _, lost = backward(forward, batch.to(self.device), extra)
             loss += lost.double()
-            if self.shares is not None and ends:
-                self.shares.add(name)
+            if ended is not None and ends:
+                ended(name)
         return loss
 
     def _fill(self) -> None:
