@@ -27,6 +27,7 @@ from geomix.config.recording import RecordConfig, SketchConfig
 from geomix.config.run import CheckpointConfig, EvaluateConfig, KLConfig, RunConfig, StageConfig
 from geomix.config.training import LoraConfig, StopConfig, TrainConfig
 from geomix.data.sources import SOURCES
+from geomix.data.sources.base import Source
 from geomix.snapshots.file import SCHEMA, write_snapshot
 from geomix.snapshots.schema import (
     AdamProducts,
@@ -322,7 +323,7 @@ def _groups(file: h5py.File) -> Line:
             text = _text(found.attrs.get("description", ""))
             scales.setdefault(title, []).append(f"`{leaf}` ({text})" if text else f"`{leaf}`")
             return
-        dims = ", ".join(Path(found.dims[i][0].name).name for i in range(found.ndim))
+        dims = ", ".join(_named(Path(found.dims[i][0].name).name) for i in range(found.ndim))
         unit = _text(found.attrs.get("units", ""))
         kind = "bool" if _text(found.attrs.get("dtype", "")) == "bool" else _dtype(found.dtype)
         more = sorted(set(found.attrs) - _OF_EVERY)
@@ -401,6 +402,13 @@ def _example() -> Snapshot:
 
 # --- sources ---
 
+
+def _rows(source: Source) -> str:
+    if source.hub and source.hub.streaming and source.rows is None:
+        return "streamed"
+    return "any number" if source.rows is None else f"{source.rows:,}"
+
+
 _KINDS = {"factoid": "Factoids", "non-factoid": "Non-factoids", "mixing": "Passages to mix in"}
 
 
@@ -417,7 +425,7 @@ def _sources() -> Line:
                 rows.append(
                     (
                         f"`{source.name}`",
-                        "any number" if source.rows is None else f"{source.rows:,}",
+                        _rows(source),
                         source.licence,
                         source.origin,
                         f"`{_plain(source.prompt)}`",
