@@ -30,6 +30,7 @@ from geomix.data.sources import SOURCES
 from geomix.data.sources.base import Source
 from geomix.snapshots.file import SCHEMA, write_snapshot
 from geomix.snapshots.schema import (
+    ORIGIN,
     AdamProducts,
     ModuleRecord,
     PathRecord,
@@ -137,16 +138,23 @@ _SHORT = {
 }
 
 
+_ARMS = """\
+A mapping from the name of an arm to its overrides, keys in dots. Each arm is a run of its own in
+`RUN/arms/NAME`; without the key a run is its own single arm. The overrides are laid over the rest
+of the file; `{}` or null changes nothing. `--set arms.NAME.KEY=VALUE` sets a key of one arm."""
+
+
 def _configuration() -> Line:
     yield from ("# Configuration", "")
     yield "Every key of a run's YAML file with its type, default and meaning. Any key may stand in"
-    yield "`--set KEY=VALUE`; N is a stage's index, from 0. Unknown keys are rejected with a suggestion."
+    yield "`--set KEY=VALUE`; N is a stage's index, from 0. Unknown keys are rejected, with a"
+    yield "suggestion."
     yield from (
         "",
         "`geomix config show FILE` fills in the defaults, `geomix config schema` prints",
     )
     yield from ("the JSON Schema for editors.", "")
-    for title, prefix, model in _SECTIONS:
+    for title, prefix, _ in _SECTIONS:
         where = f" (`{prefix.rstrip('.')}`)" if prefix else ""
         yield f"- [{title}](#{_anchor(title)}){where}"
     yield from ("- [arms](#arms)", "- [A study's file](#a-studys-file)")
@@ -156,10 +164,7 @@ def _configuration() -> Line:
             yield from (_SHORT[title], "")
         yield from _keys(model, prefix)
     yield from ("", "## arms", "")
-    yield "A mapping from the name of an arm to its overrides, keys in dots. Each arm is a run of its"
-    yield "own in `RUN/arms/NAME`; without the key a run is its own single arm. The overrides are laid"
-    yield "over the rest of the file; `{}` or null changes nothing. `--set arms.NAME.KEY=VALUE` sets a"
-    yield "key of one arm."
+    yield _ARMS
     yield from ("", "## A study's file", "", inspect.cleandoc(StudyConfig.__doc__ or ""), "")
     yield "`geomix sweep` reads it; it needs `base` and one of `grid`, `runs` and `seeds`."
     yield from ("", *_keys(StudyConfig, ""))
@@ -171,11 +176,9 @@ def _keys(model: type[BaseModel], prefix: str) -> Line:
     for name, field in model.model_fields.items():
         key = field.alias or name
         shown = schema["properties"][key]
-        default = (
-            "required"
-            if field.is_required()
-            else _default(field.get_default(call_default_factory=True))
-        )
+        default = "required"
+        if not field.is_required():
+            default = _default(field.get_default(call_default_factory=True))
         rows.append((f"`{prefix}{key}`", _kind(shown), default, field.description or ""))
     yield from _table(("key", "type", "default", "meaning"), rows)
 
@@ -186,6 +189,16 @@ def _default(value: Any) -> str:
     if isinstance(value, tuple):
         value = list(value)
     return f"`{json.dumps(value, ensure_ascii=False)}`"
+
+
+_NAMES = {
+    "string": "text",
+    "integer": "whole number",
+    "number": "number",
+    "boolean": "true or false",
+    "object": "mapping",
+    "null": "null",
+}
 
 
 def _kind(shown: Mapping[str, Any]) -> str:
@@ -205,15 +218,7 @@ def _kind(shown: Mapping[str, Any]) -> str:
         if "prefixItems" in shown:
             inner = ", ".join(_kind(one) for one in shown["prefixItems"])
         return f"list of {inner}"
-    if kind == "object":
-        return "mapping"
-    names = {
-        "string": "text",
-        "integer": "whole number",
-        "number": "number",
-        "boolean": "true or false",
-    }
-    return names.get(str(kind), str(kind or "any")) + _range(shown) if kind != "null" else "null"
+    return _NAMES.get(str(kind), "any") + _range(shown)
 
 
 def _range(shown: Mapping[str, Any]) -> str:
@@ -269,28 +274,38 @@ _ATTRIBUTES = {
 }
 
 
+_SNAPSHOT = f"""# Snapshots
+
+A snapshot is one HDF5 file, `RUN/records/snapshots/stage0-step000120.h5` (stages count from 0): the
+model at one step, as its probe sets show it. Layout version {SCHEMA}. It is complete whenever it
+exists. Every dimension is an HDF5 dimension scale, so xarray shows labelled axes:
+
+```python
+import xarray as xr
+
+import geomix
+
+path = geomix.open_run("runs/demo").arms[0].snapshots()[0]
+print(xr.open_dataset(path, group="probes/D_A", engine="h5netcdf"))
+```
+
+Numbers carry a checksum (Fletcher-32) and no compression: gradients are noise.
+[geomix/snapshots/file.py](../../geomix/snapshots/file.py) writes and reads the file,
+[geomix/snapshots/schema.py](../../geomix/snapshots/schema.py) describes it in memory. For whole
+runs use [`records`](python-api.md).
+
+- **Gradients** are those of a set's *mean* loss in the run's
+  [reduction](../explanation/loss-reduction.md), which the attribute `reduction` names.
+- **Layers** in `probes`: 0 is the input of the first layer, l the output of the l-th layer.
+- **Layers** in `parameters`: from 0; −1 stands before the layers, their number behind them. So
+  the parameters of layer l write entry l + 1 of the residual stream.
+- **Ragged arrays**: example i owns the rows `offsets[i]` to `offsets[i + 1]` of `position`, one for
+  each target token. `kept_position` is the first of them: of the examples that keep activations.
+- A probe set's group has the attribute `sha256`, of its token ids and labels."""
+
+
 def _snapshots() -> Line:
-    yield from ("# Snapshots", "")
-    yield "A snapshot is one HDF5 file, `RUN/records/snapshots/stage0-step000120.h5` (stages count from"
-    yield f"0): the model at one step, as its probe sets show it. Layout version {SCHEMA}. It is complete"
-    yield "whenever it exists. Every dimension is an HDF5 dimension scale, so xarray shows labelled axes:"
-    yield from ("", "```python", "import xarray as xr", "", "import geomix", "")
-    yield 'path = geomix.open_run("runs/demo").arms[0].snapshots()[0]'
-    yield 'print(xr.open_dataset(path, group="probes/D_A", engine="h5netcdf"))'
-    yield from ("```", "")
-    yield "Numbers carry a checksum (Fletcher-32) and no compression: gradients are noise."
-    yield "[geomix/snapshots/file.py](../../geomix/snapshots/file.py) writes and reads the file,"
-    yield "[geomix/snapshots/schema.py](../../geomix/snapshots/schema.py) describes it in memory. For"
-    yield "whole runs use [`records`](python-api.md)."
-    yield from ("", "**Gradients** are those of a set's *mean* loss in the run's")
-    yield "[reduction](../explanation/loss-reduction.md). **Layers**: in `probes`, layer 0 is the input of the"
-    yield "first layer and layer l the output of layer l, counted from 1. In `parameters`, layer counts from"
-    yield "0; −1 stands before the layers, their number behind them. So the parameters of layer l write the"
-    yield "residual stream's entry l + 1."
-    yield ""
-    yield "**Ragged arrays**: example i owns the rows `offsets[i]` to `offsets[i + 1]` of `position`, one for each target token."
-    yield "`kept_position` is the first of them: those of the examples that keep activations."
-    yield from ("", "A probe set's group has the attribute `sha256`, of its token ids and labels.")
+    yield _SNAPSHOT
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "stage1-step000004.h5"
         write_snapshot(path, _example())
@@ -394,7 +409,7 @@ def _example() -> Snapshot:
         layers=layers - 1, tied_head=True, trainable=1, unreached=np.zeros((1, 1), np.bool_),
         adam=AdamProducts(products, 1, 4, 1e-8),
         path=PathRecord(nodes, sources, 3, 4, ends, 2),
-        origin={"model": "builtin", "seed": 0, "precision": "fp32", "chat_template": "tulu", "training_sha256": ""},
+        origin=dict.fromkeys(ORIGIN, "") | {"seed": 0},
         hashes={"SET": ""},
         gradients={"SET": [np.zeros((2, 3), np.float32)]},
     )  # fmt: skip
@@ -412,40 +427,45 @@ def _rows(source: Source) -> str:
 _KINDS = {"factoid": "Factoids", "non-factoid": "Non-factoids", "mixing": "Passages to mix in"}
 
 
+_SOURCE = """# Data sources
+
+What `source` may name, from `geomix data list`. `geomix data show NAME` prints examples. Besides: a
+file, a folder or a hub id of [your own](../how-to/own-data.md), and `replay`, a key of a stage. Add
+one: [extension points](extension-points.md#a-data-source)."""
+
+_LOCAL = """
+## Local copies and subsets
+
+With `path:` a source reads a local copy in its upstream format; without it, the hub (needs a
+network). `subset:` takes a part.
+"""
+
+
 def _sources() -> Line:
-    yield from ("# Data sources", "")
-    yield "What `source` may name, from `geomix data list`. `geomix data show NAME` prints examples."
-    yield "Besides: a file, a folder or a hub id of [your own](../how-to/own-data.md), and `replay`, a key"
-    yield "of a stage. Add one: [extension points](extension-points.md#a-data-source)."
+    yield _SOURCE
     for kind, title in _KINDS.items():
         yield from ("", f"## {title}", "")
-        rows = []
-        for source in SOURCES.values():
-            if source.kind == kind:
-                rows.append(
-                    (
-                        f"`{source.name}`",
-                        _rows(source),
-                        source.licence,
-                        source.origin,
-                        f"`{_plain(source.prompt)}`",
-                        source.prompt_from,
-                    )
-                )
+        rows = [_row(source) for source in SOURCES.values() if source.kind == kind]
         yield from _table(("source", "rows upstream", "licence", "from", "prompt", "wording"), rows)
-    yield from ("", "## Local copies and subsets", "")
-    yield "With `path:` a source reads a local copy in its upstream format; without it, the hub (needs a"
-    yield from ("network). `subset:` takes a part.", "")
-    rows = []
-    for source in SOURCES.values():
-        if source.upstream or source.subsets or source.note:
-            subsets = source.subsets
-            most = 6
-            shown = ", ".join(f"`{s}`" for s in subsets[:most]) + (
-                f", … ({len(subsets)})" if len(subsets) > most else ""
-            )
-            rows.append((f"`{source.name}`", source.upstream, shown, source.note))
-    yield from _table(("source", "`path:` reads", "`subset:`", "note"), rows)
+    yield _LOCAL
+    local = [s for s in SOURCES.values() if s.upstream or s.subsets or s.note]
+    cells = [(f"`{s.name}`", s.upstream, _subsets(s), s.note) for s in local]
+    yield from _table(("source", "`path:` reads", "`subset:`", "note"), cells)
+
+
+def _row(source: Source) -> tuple[str, ...]:
+    prompt = f"`{_plain(source.prompt)}`"
+    where = (source.licence, source.origin, prompt, source.prompt_from)
+    return f"`{source.name}`", _rows(source), *where
+
+
+def _subsets(source: Source) -> str:
+    shown = ", ".join(f"`{name}`" for name in source.subsets[:_MOST_SUBSETS])
+    more = len(source.subsets) > _MOST_SUBSETS
+    return shown + f", … ({len(source.subsets)})" * more
+
+
+_MOST_SUBSETS = 6
 
 
 # --- Markdown ---
