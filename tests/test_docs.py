@@ -128,6 +128,8 @@ def test_every_example_configuration_is_valid(block: Block, tmp_path: Path) -> N
     file.write_text(block.text, encoding="utf-8")
     if "base" in yaml.safe_load(block.text):
         (tmp_path / "my.yaml").write_text(OWN.replace("MODEL", "builtin"), encoding="utf-8")
+        others = [one for one in EXAMPLES if one.page == block.page and "base" not in one.text]
+        (tmp_path / "stage2.yaml").write_text(others[0].text if others else "", encoding="utf-8")
         assert load_study(file, sources=tuple(SOURCES)).members
     else:
         assert load(file, sources=tuple(SOURCES)).arms
@@ -184,11 +186,9 @@ def test_every_key_that_is_named_exists() -> None:
     roots = "train|record|evaluate|checkpoint|stop|mix|replay|data"
     for page in PAGES:
         for code in inline_code(page):
-            found = re.match(
-                rf"(?:stages\.\d+\.)?((?:{roots})\.[a-z_]+)\b(?!\.?(?:json|yaml|py))", code
-            )
-            if found and "/" not in code:
-                assert found[1] in keys, f"{page.name}: {code}"
+            key = re.match(rf"(?:stages\.\d+\.)?((?:{roots})\.[a-z_]+)", code)
+            if key and not re.search(r"/|\.(json|yaml|py)\b", code):
+                assert key[1] in keys, f"{page.name}: {code}"
 
 
 # --- commands ---
@@ -231,6 +231,11 @@ def test_every_command_could_be_given(command: Command) -> None:
         assert first in ("pip", "git", ".", "ruff", "mypy", "mkdocs", "huggingface-cli", "hf"), (
             first
         )
+
+
+def test_every_command_of_the_tool_is_shown_somewhere() -> None:
+    shown = {parsed(command.geomix)[0] for command in COMMANDS if command.geomix is not None}
+    assert {name.removeprefix("geomix ") for name, _ in generator()._commands(main, "geomix")} <= shown
 
 
 def test_every_command_in_a_sentence_exists() -> None:
