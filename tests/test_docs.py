@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import click
 import pytest
 import yaml
 from click.testing import CliRunner
+from matplotlib.figure import Figure
 
 from geomix.cli import main
 from geomix.config.load import load
@@ -235,7 +235,9 @@ def test_every_command_could_be_given(command: Command) -> None:
 
 def test_every_command_of_the_tool_is_shown_somewhere() -> None:
     shown = {parsed(command.geomix)[0] for command in COMMANDS if command.geomix is not None}
-    assert {name.removeprefix("geomix ") for name, _ in generator()._commands(main, "geomix")} <= shown
+    assert {
+        name.removeprefix("geomix ") for name, _ in generator()._commands(main, "geomix")
+    } <= shown
 
 
 def test_every_command_in_a_sentence_exists() -> None:
@@ -305,9 +307,9 @@ class Field:
 def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
     """The runs that the pages speak of: `runs/demo` with three arms, `runs/path`, seeds, …"""
     here = tmp_path_factory.mktemp("docs")
-    was = Path.cwd()
-    os.chdir(here)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(here)
+        patch.setattr(Figure, "savefig", lambda _, file, **__: Path(file).write_bytes(b"drawn"))
         made = Field(here, tiny_model)
         own = OWN.replace("MODEL", str(tiny_model))
         (here / "my.yaml").write_text(own, encoding="utf-8")
@@ -320,17 +322,14 @@ def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         (here / "models").mkdir()
         (here / "models" / "llama").symlink_to(tiny_model)
         made.run("train", "demo.yaml", "--out", "runs/demo", "--quiet")
-        path = ["--set", "record.preset=path", "--set", "record.weights=false"]
-        path += ["--set", 'record.at=["every:1"]', "--set", "train.update_shares=true"]
-        made.run("train", "my.yaml", *path, "--out", "runs/path", "--quiet")
+        path = ["record.preset=path", "record.weights=false", 'record.at=["every:1"]']
+        changes = [word for one in [*path, "train.update_shares=true"] for word in ("--set", one)]
+        made.run("train", "my.yaml", *changes, "--out", "runs/path", "--quiet")
         made.run("train", "my.yaml", "--set", "record=null", "--out", "runs/bare", "--quiet")
         for seed in range(3):
-            made.run(
-                "train", "my.yaml", "--set", f"seed={seed}", "--out", f"runs/s{seed}", "--quiet"
-            )
+            out = ("--out", f"runs/s{seed}", "--quiet")
+            made.run("train", "my.yaml", "--set", f"seed={seed}", *out)
         yield made
-    finally:
-        os.chdir(was)
 
 
 RUNS = ("show", "export", "figure", "analyze", "record", "config", "data", "sweep")
@@ -367,6 +366,8 @@ def test_commands_run(command: Command, trained: Field) -> None:
     assert given is not None
     words = [run_of(command.block.page) if word == "RUN" else word for word in given]
     words = ["runs/demo" if word == "runs/mine" else word for word in words]
+    if words == ["analyze", "grad-angle"]:
+        words.append("runs/demo")  # not again for the newest run
     if words[:2] == ["data", "overlap"] and "my.yaml" not in words:
         pytest.skip("of a preset whose data are on the hub")
     trained.run(*words)
