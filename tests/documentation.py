@@ -67,7 +67,7 @@ class Command:
     @property
     def geomix(self) -> tuple[str, ...] | None:
         """What geomix is given, also under torchrun and accelerate; None of another command."""
-        if self.words[0] == "geomix":
+        if self.words[0] in ("geomix", ".venv/bin/geomix"):
             return self.words[1:]
         if self.words[0] in ("torchrun", "accelerate") and "geomix" in self.words:
             return self.words[self.words.index("geomix") + 1 :]

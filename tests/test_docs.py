@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import click
 import pytest
@@ -47,7 +47,12 @@ TUTORIAL = DOCS / "tutorials" / "own-facts.md"
 
 def generator() -> ModuleType:
     """docs/generate.py, which is no module of the package."""
-    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
+    return script("generate")
+
+
+def script(name: str) -> ModuleType:
+    """A script of docs/."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -108,6 +113,24 @@ def test_a_stale_page_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert module.run(["--check"]) == 0
     (tmp_path / "cli.md").write_text("old", encoding="utf-8")
     assert module.run(["--check"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("page", "link", "there"),
+    [
+        ("explanation/x.md", "../../geomix/data/batch.py#a", "../source/geomix/data/batch.py#a"),
+        ("index.md", "../CONTRIBUTING.md", "source/CONTRIBUTING.md"),
+        ("index.md", "explanation/cosines.md", "explanation/cosines.md"),
+        ("how-to/x.md", "../../benchmarks", "../source/benchmarks/README.md"),
+        ("source/CONTRIBUTING.md", "docs/reference/cli.md", "../reference/cli.md"),
+        ("source/CONTRIBUTING.md", "data/base/README.md", "data/base/README.md"),
+    ],
+)
+def test_the_site_has_copies_of_what_is_linked(page: str, link: str, there: str) -> None:
+    turned = script("hooks").on_page_markdown(
+        f"[it]({link})", page=SimpleNamespace(file=SimpleNamespace(src_uri=page))
+    )
+    assert turned == f"[it]({there})"
 
 
 @pytest.mark.slow  # seven seconds
