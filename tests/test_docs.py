@@ -35,7 +35,6 @@ from tests.documentation import (
     commands,
     inline_code,
     links,
-    prose,
     text_of,
 )
 from tests.record.architectures import ARCHITECTURES
@@ -152,8 +151,8 @@ def test_every_example_configuration_is_valid(block: Block, tmp_path: Path) -> N
     file.write_text(block.text, encoding="utf-8")
     if "base" in yaml.safe_load(block.text):
         (tmp_path / "my.yaml").write_text(OWN.replace("MODEL", "builtin"), encoding="utf-8")
-        others = [one for one in EXAMPLES if one.page == block.page and "base" not in one.text]
-        (tmp_path / "stage2.yaml").write_text(others[0].text if others else "", encoding="utf-8")
+        others = [one for one in EXAMPLES if one.page == block.page and "base:" not in one.text]
+        (tmp_path / "stage2.yaml").write_text(others[-1].text if others else "", encoding="utf-8")
         assert load_study(file, sources=tuple(SOURCES)).members
     else:
         assert load(file, sources=tuple(SOURCES)).arms
@@ -350,7 +349,7 @@ def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         study = blocks(DOCS / "how-to" / "sweeps.md", "yaml")[0].text
         short = study.replace("[0, 1, 2]", "[0]").replace("limit: 50", "limit: 8")
         (here / "study.yaml").write_text(short, encoding="utf-8")
-        stage2, table2 = blocks(DOCS / "tutorials" / "table-2-on-8-gpus.md", "yaml")
+        _, stage2, table2 = blocks(DOCS / "tutorials" / "table-2-on-8-gpus.md", "yaml")
         (here / "stage2.yaml").write_text(stage2.text, encoding="utf-8")
         (here / "table2.yaml").write_text(table2.text, encoding="utf-8")
         (here / "facts.csv").write_text(FACTS, encoding="utf-8")
@@ -363,7 +362,7 @@ def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         made.run("train", "my.yaml", *changes, "--out", "runs/path", "--quiet")
         made.run("train", "my.yaml", "--set", "record=null", "--out", "runs/bare", "--quiet")
         for seed in range(3):
-            few = ("--set", f"seed={seed}", "--set", "record.at=[boundaries]", "--set")
+            few = ("--set", f"seed={seed}", "--set", "record.at=[boundaries, 1]", "--set")
             out = ("record.weights=false", "--out", f"runs/s{seed}", "--quiet")
             made.run("train", "my.yaml", *few, *out)
         yield made
@@ -383,6 +382,8 @@ TINY = (
 
 def run_of(command: Command, here: Path) -> str:
     """What RUN stands for; what is recorded afterwards is a run without records each time."""
+    if command.block.page.name == "grad-angle.md":
+        return "runs/s0"
     if command.block.page.name != "record-afterwards.md":
         return "runs/demo"
     copy = f"runs/bare-{len(list(here.glob('runs/bare-*')))}"
@@ -434,12 +435,6 @@ def test_what_is_trained_is_a_valid_configuration(command: Command, trained: Fie
     trained.run("config", "show", *([str(file)] if file else []), *changes, *arms)
 
 
-def test_a_dry_run_is_told(trained: Field) -> None:
-    assert "Memory" in trained.run(
-        "train", "my.yaml", "--dry-run", "--gpus", "8", "--gpu-memory", "80"
-    )
-
-
 def test_resume_leaves_a_finished_run_alone(trained: Field) -> None:
     trained.run("train", "--resume", "runs/demo")
 
@@ -483,15 +478,9 @@ def test_the_tutorial_of_own_facts(
         given = command.geomix
         assert given is not None, command
         trains = given[0] == "train" and "--resume" not in given
-        seeds = [word for word in given if "seed=" in word]
-        if trains and seeds and seeds != ["seed=1"]:
-            continue  # one more seed shows it
-        words = [word for word in given if word != "runs/towns-2"]
-        field.run(*words, *(model + TINY if trains else ()))
+        if "runs/towns-1" in given or "runs/towns-2" in given:
+            continue  # more seeds, as the page of grad-angle has them
+        told = field.run(*given, *(model + TINY if trains else ()))
+        assert "--dry-run" not in given or "Memory" in told
     figures = {file.name for file in (tmp_path / "runs" / "towns" / "figures").glob("*.png")}
     assert {"grad_angle.png", "retention.png"} <= figures
-
-
-def test_pages_say_nothing_of_where_they_were_written() -> None:
-    for page in PAGES:
-        assert not re.search(r"/work/|\.\./shared|/tmp/|/root/", prose(page)), page
