@@ -406,9 +406,9 @@ def test_commands_run(command: Command, trained: Field) -> None:
     given = command.geomix
     assert given is not None
     words = [run_of(command, trained.path) if word == "RUN" else word for word in given]
-    words = ["runs/demo" if word == "runs/mine" else word for word in words]
+    words = ["runs/s0" if word == "runs/mine" else word for word in words]
     if words == ["analyze", "grad-angle"]:
-        words.append("runs/demo")  # not again for the newest run
+        words.append("runs/s0")  # not again for the newest run
     if words[:2] == ["data", "overlap"] and "my.yaml" not in words:
         pytest.skip("of a preset whose data are on the hub")
     trained.run(*words)
