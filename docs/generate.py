@@ -101,7 +101,16 @@ def _command(name: str, command: click.Command) -> Line:
         for parameter in command.get_params(context)
         if isinstance(parameter, click.Option) and (record := parameter.get_help_record(context))
     ]
-    yield from _table(("option", "meaning"), ([f"`{_plain(a)}`", b] for a, b in rows))
+    yield from _table(("option", "meaning"), [_option(*row) for row in rows])
+
+
+def _option(names: str, meaning: str) -> tuple[str, str]:
+    """A row; what may be chosen stands behind the meaning, as a table has no | in code."""
+    choices = re.search(r" \[([^\]]*\|[^\]]*)\]$", names)
+    if choices is None:
+        return f"`{_plain(names)}`", meaning
+    known = ", ".join(f"`{choice}`" for choice in choices[1].split("|"))
+    return f"`{names[: choices.start()]}`", f"{meaning} One of {known}."
 
 
 def _first_line(command: click.Command) -> str:
