@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test portable golden torture torture-record slurm check bench slow base clean
+.PHONY: demo test portable golden torture torture-record slurm check docs bench slow base clean
 
 demo: $(READY)  ## the main job: train the demo's three arms offline, then measure the angles
 	@run=runs/demo-$$(date +%Y-%m-%d-%H%M%S); \
@@ -34,12 +34,19 @@ slurm: $(READY)  ## a sweep on a real SLURM cluster of one node; as root it inst
 	  apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes slurm-wlm munge; }
 	$(BIN)/python -m pytest -s -m slurm tests/test_sweep_slurm.py
 
-check: $(READY)  ## style, types and the one-way flow of imports
+check: $(READY)  ## style, types, the one-way flow of imports, and whether the documentation is fresh
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	for study in analyses/*/; do MYPYPATH=$$study:data $(BIN)/mypy $$study*.py || exit 1; done
 	$(BIN)/lint-imports
+	$(BIN)/python docs/generate.py --check
+	site=$$(mktemp -d) && NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir "$$site"; \
+	  status=$$?; rm -rf "$$site"; exit $$status
+
+docs: $(READY)  ## the documentation as a site, in build/site/index.html
+	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 bench: $(READY)  ## speed and cost, as ratios in one run
 	$(BIN)/python benchmarks/recorder.py

@@ -17,8 +17,8 @@ from geomix.cli.config import schema, validate
 from geomix.config.load import PRESETS, load
 from geomix.data.sources import SOURCES
 from geomix.util.errors import UserError
+from tests.documentation import PAGES, blocks
 
-README = Path(__file__).resolve().parent.parent / "README.md"
 SHORT = """
 stages:
   - data: kvr
@@ -94,7 +94,7 @@ def errors(text: str) -> list[str]:
 def test_the_schema_takes_what_loads(tmp_path: Path) -> None:
     Draft202012Validator.check_schema(schema())
     texts = [file.read_text(encoding="utf-8") for file in PRESETS.glob("*.yaml")]
-    examples = re.findall(r"```yaml\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    examples = [block.text for page in PAGES for block in blocks(page, "yaml")]
     texts += [example for example in examples if not example.startswith("base:")]  # a study
     texts.append(SHORT)
     for text in texts:
