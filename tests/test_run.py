@@ -209,3 +209,15 @@ def test_a_broken_line_is_named(tmp_path: Path, line: bytes) -> None:
     with pytest.raises(UserError, match=r"metrics\.jsonl:2: cannot be read") as raised:
         list(run.metrics())
     assert len(raised.value.lines) == 1
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    for file, read in (
+        (run.metrics_file, lambda: list(run.metrics())),
+        (run.resolved_file, run.resolved),
+        (run.status_file, run.status),
+    ):
+        os.mkfifo(file)
+        with pytest.raises(UserError, match=rf"{file.name}: cannot be read \(not an ordinary file"):
+            read()

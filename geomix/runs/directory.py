@@ -28,7 +28,7 @@ from typing import IO, Any, Self
 from geomix.util.errors import Interrupted, UserError
 from geomix.util.files import write_json
 from geomix.util.links import open_lock, refuse_linked_folders, shorten
-from geomix.util.reading import all_of, expect, expect_names, parse_json, read_json
+from geomix.util.reading import all_of, check_ordinary, expect, expect_names, parse_json, read_json
 
 DEFAULT_ROOT = Path("runs")
 
@@ -162,6 +162,7 @@ class RunDirectory:
         """
         if not self.metrics_file.exists():
             return
+        check_ordinary(self.metrics_file)
         with self.metrics_file.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.endswith(b"\n"):

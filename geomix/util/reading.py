@@ -33,7 +33,18 @@ def read_objects(path: Path) -> list[dict[str, Any]]:
     return objects
 
 
+def check_ordinary(path: Path) -> None:
+    """Reject what is there and no ordinary file: reading a pipe of a foreign run would never end.
+
+    Raises:
+        UserError: it is a folder, a pipe or a device.
+    """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: cannot be read (not an ordinary file)")
+
+
 def _bytes_of(path: Path) -> bytes:
+    check_ordinary(path)
     try:
         return path.read_bytes()
     except FileNotFoundError:
