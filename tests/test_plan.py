@@ -184,7 +184,8 @@ def test_a_model_folder_that_is_not_there_is_named(place: Path) -> None:
     for name in ("./llama3", "/nowhere/llama3", "../llama3", "a/b/c"):
         result = dry(f"model: {name}\n{STAGES}")
         assert result.exit_code == 2
-        assert result.stderr.startswith(f"geomix: model '{name}': no such folder; give one that")
+        said = f"geomix: run.yaml:1 model: no such folder {Path(name)}; give one that is there"
+        assert result.stderr.startswith(said)
         assert result.stderr.count("\n") == 1
     assert getattr(local_config("/nowhere/mistral-7b-V0.3"), "vocab_size", 0) == 32_768
     Path("Mistral-7B-v0.3").mkdir()

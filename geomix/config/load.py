@@ -19,6 +19,7 @@ from geomix.config.document import (
     Mistakes,
     Origin,
     line_of,
+    origin_at,
     override,
     parse,
     repeated,
@@ -194,10 +195,11 @@ def _validated(
             if isinstance(stage, dict) and isinstance(stage.get("train", {}), dict | None):
                 stage["train"] = {**shared, **(stage.get("train") or {})}
     try:
-        return RunConfig.model_validate(values, context={"sources": sources})
+        found = RunConfig.model_validate(values, context={"sources": sources})
     except ValidationError as error:
         mistakes.update(mistakes_of(document, error, RunConfig))
         return None
+    return found.written_in(document.origins)
 
 
 def mistakes_of(document: Document, error: ValidationError, root: type[BaseModel]) -> Mistakes:
@@ -249,12 +251,4 @@ _KINDS = {
 
 def origin_of(document: Document, key: Key) -> Origin:
     """Where `key` or the nearest thing around it was written."""
-    for length in range(len(key), 0, -1):
-        origin = document.origins.get(key[:length])
-        if origin:
-            return Origin(origin.file, origin.line, (*origin.key, *key[length:]))
-    for known, origin in document.origins.items():
-        if known[: len(key)] == key:
-            return Origin(origin.file, origin.line, key)
-    files = [origin.file for origin in document.origins.values()]
-    return Origin(files[0] if files else "", None, key)
+    return origin_at(document.origins, key)

@@ -52,6 +52,7 @@ def show_plan(
     longest = min(config.max_tokens for config in experiment.arms.values())
     with telling(), standing_in(longest) as absent:
         experiment, planned = plan(experiment)  # mistakes in the data show before torch is imported
+        _check_models(experiment)
         from geomix.planning.answer import answer_lines, fits_of
         from geomix.planning.cost import cost_of, cost_table, in_words
         from geomix.planning.estimate import Arm
@@ -83,6 +84,19 @@ def show_plan(
     console.print(_plan_table(experiment, planned, frozenset(absent.why)))
     console.print(cost_table(costs))
     say(in_words(costs))
+
+
+def _check_models(experiment: Experiment) -> None:
+    """Refuse the path of a model at which there is none, and of whose name none is shipped."""
+    from geomix.models.hub import no_folder
+    from geomix.models.meta import stand_in_shape
+
+    mistakes = Gathered()
+    for config in experiment.arms.values():
+        with mistakes.each():
+            if (why := no_folder(config.model)) and stand_in_shape(config.model) is None:
+                raise UserError(f"{config.place('model')}: {why}")
+    mistakes.check()
 
 
 def _estimated(absent: StandIns) -> list[str]:

@@ -243,3 +243,15 @@ def test_a_cache_that_cannot_be_written_is_one_line(
 ) -> None:
     monkeypatch.setenv("GEOMIX_CACHE", place)
     desk.refuses(desk.train(FAMILIAR), says)
+
+
+def test_a_model_that_is_no_folder_is_told_with_its_line(desk: Any) -> None:
+    (desk.folder / "model").mkdir()
+    desk.write("run.yaml", f"model: ./modell\n{ALONE}")
+    says = "run.yaml:1 model: no such folder modell; did you mean 'model'?"
+    desk.refuses(["train", "run.yaml", "--out", "made"], says)
+    desk.refuses(["train", "run.yaml", "--dry-run"], says)
+    desk.refuses(
+        ["train", "run.yaml", "--set", "model=/none/x"],
+        "--set model=/none/x: no such folder /none/x; give one that is there, or a hub id",
+    )
