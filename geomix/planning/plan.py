@@ -57,6 +57,7 @@ def show_plan(
         from geomix.planning.cost import cost_of, cost_table, in_words
         from geomix.planning.estimate import Arm
         from geomix.planning.node import EIGHT, GIB, Node
+        from geomix.planning.savings import savings_of
 
         asked = None
         if gpus is not None or gib is not None:
@@ -79,7 +80,9 @@ def show_plan(
         for line in lines:
             console.print(line, soft_wrap=not console.is_terminal)
 
-    say([*answer_lines(fits, costs, steps, at_most, free), *_estimated(absent)])
+    taken = (costs["disk"] or 0) + (costs["disk_within"] or 0)
+    savings = savings_of(dict(zip(experiment.arms, arms, strict=True))) if taken > free else []
+    say([*answer_lines(fits, costs, steps, at_most, free, savings), *_estimated(absent)])
     say([*(f"warning: {line}" for line in remarks_on(experiment, planned)), ""])
     console.print(_plan_table(experiment, planned, frozenset(absent.why)))
     console.print(cost_table(costs))
