@@ -147,7 +147,7 @@ def train(
         )
     if resume is not None and (overrides or only) and config is None:
         raise UserError(
-            "--resume: --set and --arm change a CONFIG; give the one that the run began with"
+            "--resume takes no changes: leave out --set and --arm, or begin a new run with --out"
         )
     experiment = None
     if resume is None or config is not None:

@@ -199,6 +199,9 @@ def assign(document: Document, key: Key, value: Any, origin: Origin) -> None:
             raise UserError(f"{origin}: {dotted(key[:depth])} is a value, not a mapping")
         elif not last and node.get(part) is None:
             node[part] = {}
+            made = key[: depth + 1]
+            where = (*origin.key[:-1], ".".join(map(str, made))) if origin.key else made
+            document.origins[made] = Origin(origin.file, origin.line, where)
         elif not last and part in ("data", "mix") and isinstance(node[part], str):
             node[part] = {"source": node[part]}
         elif not last and part == "replay" and isinstance(node[part], int | float):

@@ -169,6 +169,7 @@ def test_a_dry_run_and_the_overlap_refuse_it_too(furnished: Any, case: str) -> N
 @pytest.mark.parametrize(
     ("override", "says"),
     [
+        ("seed", "--set seed: give key=value, such as stages.0.mix.ratio=2"),
         ("=3", "give key=value"),
         ("a.b.c=1", "--set a.b.c=1 a: unknown key; known: name, model"),
         ("stages.9.data=kvr", "stages has 1 items; '9' is not the number of one"),
@@ -177,6 +178,7 @@ def test_a_dry_run_and_the_overlap_refuse_it_too(furnished: Any, case: str) -> N
         ("seed=" + "[" * 5000, "the value is not YAML"),
         ("seed=" + "9" * 5000, "the value is not YAML"),
         ("stages.0.mix.ratoi=3", "--set stages.0.mix.ratoi=3: unknown key; did you mean 'ratio'?"),
+        ("stages.0.mix.ratio=3", "--set stages.0.mix.ratio=3 stages[0].mix.source: missing; it"),
         ("stages=null", "--set stages=null: must be a list"),
     ],
 )
