@@ -6,6 +6,7 @@ import json
 import socket
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
@@ -22,7 +23,17 @@ from geomix.data.sources.stand_in import FACTOID, standing_in
 from geomix.experiments.prepare import prepare
 from geomix.models.meta import local_config, local_folder
 from geomix.planning.estimate import Arm
-from geomix.planning.node import CONTEXT, GIB, Node, Way, of_snapshot, of_step, other_ways, way_of
+from geomix.planning.node import (
+    CONTEXT,
+    GIB,
+    Node,
+    Way,
+    of_snapshot,
+    of_step,
+    other_ways,
+    recorded_otherwise,
+    way_of,
+)
 from geomix.util.errors import Unreachable, UserError
 
 STAGES = """stages:
@@ -163,6 +174,46 @@ def test_other_ways_change_little_first_and_only_what_is_allowed(tiny_model: Pat
     assert {way.parallel for way in other_ways(sketched, 0, 8)} == {"ddp"}
 
 
+def test_where_the_recorder_takes_most_it_gives_way_first(tiny_model: Path, place: Path) -> None:
+    """How it trains stays as it is; what each needs is told, and the disk that it takes instead."""
+    few = {"probes": 2, "batch_size": 1, "mix": {"source": "random-words", "words": 3}}
+    stages = "stages: [{data: {source: kvr, limit: 2}, stop: {epochs: 1}}]\n"
+    text = f"model: {tiny_model}\n{stages}record: {json.dumps(few)}\n"
+    facts = json.loads(dry(text, "--gpus", "1", "--json").stdout)
+    (lone,) = facts["cost"]["arms"].values()
+    step, snapshot = lone["stages"][0]["memory"], lone["snapshot_memory"]
+    assert step < snapshot
+    node = str((snapshot - 1 + CONTEXT) / GIB)
+    (fit,) = json.loads(dry(text, "--gpus", "1", "--gpu-memory", node, "--json").stdout)["fits"]
+    configured, disk, none, *_ = fit["ways"]
+    assert [way["record"] for way in (configured, disk, none)] == ["memory", "disk", "none"]
+    assert disk["scratch"] == 3 * lone["stages"][0]["size"]["trainable"] * 4
+    assert none["memory"] == step
+    assert step <= disk["memory"] < configured["memory"]
+    lines = dry(text, "--gpus", "1", "--gpu-memory", node).stdout.splitlines()
+    changes = [line.split("--set ")[1] for line in lines if line.strip().startswith("--set ")]
+    assert changes[0].startswith("record.scratch=disk (")
+    assert changes[1] == "record=null"
+    assert list(recorded_otherwise([arm(tiny_model, record=None)], 0, 1, 2**40)) == []
+
+
+def test_where_the_disk_is_full_what_would_save_is_told(
+    tiny_model: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = f"model: {tiny_model}\nrecord: {{gradients: true, lens: false, activations: 0}}\n"
+    whole += f"{STAGES}arms: {{a: {{}}, b: {{seed: 1}}}}\n"
+    assert "with --set" not in dry(whole).stdout
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    lines = dry(whole).stdout.splitlines()
+    begin = next(i for i, line in enumerate(lines) if line.startswith("Disk: ≈ ")) + 1
+    told = [line.split(": ") for line in lines[begin:] if line.startswith("  with ")]
+    changes = [change.removeprefix("  with ") for change, _ in told]
+    assert changes[0] == "--set checkpoint.keep=1"
+    assert "--set record.gradients=false" in changes
+    assert changes[-1] == "one arm alone (--arm NAME)"
+    assert "--set record.sketches=null" not in changes, "there are none to save"
+
+
 def test_what_fits_leaves_room_for_the_allocator() -> None:
     node = Node(1, 10 * GIB)
     whole = 10 * GIB - CONTEXT
@@ -185,7 +236,8 @@ def test_a_model_folder_that_is_not_there_is_named(place: Path) -> None:
     for name in ("./llama3", "/nowhere/llama3", "../llama3", "a/b/c"):
         result = dry(f"model: {name}\n{STAGES}")
         assert result.exit_code == 2
-        assert result.stderr.startswith(f"geomix: model '{name}': no such folder; give one that")
+        said = f"geomix: run.yaml:1 model: no such folder {Path(name)}; give one that is there"
+        assert result.stderr.startswith(said)
         assert result.stderr.count("\n") == 1
     assert getattr(local_config("/nowhere/mistral-7b-V0.3"), "vocab_size", 0) == 32_768
     Path("Mistral-7B-v0.3").mkdir()

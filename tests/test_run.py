@@ -16,6 +16,10 @@ from typing import Any
 import pytest
 
 from geomix.api import Run, open_run
+from geomix.config.load import load
+from geomix.config.run import RunConfig
+from geomix.experiments.run import check_free
+from geomix.runs.configs import differences
 from geomix.runs.directory import newest_run
 from geomix.util.errors import UserError
 
@@ -94,10 +98,47 @@ def test_no_run_at_all_is_one_line(tmp_path: Path) -> None:
 
 def test_what_is_no_run_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for name, says in (("none", "no such folder"), ("file", "no such folder"), (".", "not a run")):
+    for name, says in (("none", "no such folder"), ("file", "a file"), (".", "not a run")):
         with pytest.raises(UserError, match=says) as raised:
             open_run(tmp_path / name)
         assert len(raised.value.lines) == 1
+
+
+def test_what_is_close_to_a_run_or_a_file_is_named(tmp_path: Path) -> None:
+    first = make(tmp_path / "first")
+    (tmp_path / "frist.csv").touch()
+    (tmp_path / "my.yaml").touch()
+    with pytest.raises(UserError, match=f"no such folder; did you mean '{first.path}'"):
+        open_run(tmp_path / "frist")
+    with pytest.raises(UserError, match=r"frist\.csv: a file; give the folder of a run"):
+        open_run(tmp_path / "frist.csv")
+    with pytest.raises(UserError, match=r"my2\.yaml: no such file; did you mean '.*my\.yaml'\?"):
+        load(tmp_path / "my2.yaml")
+    with pytest.raises(UserError, match=f"go on with it: --resume {first.path}"):
+        check_free(first.path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(UserError, match=r"not there yet$"):
+        check_free(tmp_path / "full")
+
+
+def test_what_differs_is_told_once() -> None:
+    stages: list[dict[str, Any]] = [{"data": "kvr", "train": {"lr": 0.1}} for _ in range(2)]
+    one = RunConfig.model_validate({"stages": stages, "train": {"lr": 0.1}})
+    for stage in stages:
+        stage["train"] = {"lr": 0.2}
+    other = RunConfig.model_validate({"stages": stages, "train": {"lr": 0.2}})
+    run = Run(Path("r"))
+    assert differences(run, {"a": one, "b": one}, {"a": other, "b": other}) == [
+        "r: arm a, train.lr was 0.1, is 0.2"
+    ]
+    assert differences(run, {"a": one}, {"a": one, "b": one}) == [
+        "r: the configuration has arm b, the run has not"
+    ]
+    assert differences(run, {"": one}, {"a": one}) == [
+        "r: the run has no arms, the configuration has",
+        "r: the configuration has arm a, the run has not",
+    ]
 
 
 def test_a_folder_whose_name_is_no_text_is_one_line(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from rich.console import Console, RenderableType
 
 from geomix.api import Run
 from geomix.cli import main
-from geomix.cli.show import retention_table, show_run
+from geomix.cli.show import not_learnt, retention_table, show_run
 from geomix.config.run import RunConfig
 from geomix.runs.retention import METRICS, Metric, RetentionRow, retention_rows
 from geomix.util.errors import UserError
@@ -409,3 +409,33 @@ def test_a_sweep_tells_what_was_never_learned_from_what_was_forgotten(tmp_path: 
     }
     shown = json.loads(CliRunner().invoke(main, ["show", str(folder), "--json"]).output)
     assert [one["name"] for one in shown] == ["seed=0", "seed=1", "seed=2"]
+
+
+def test_the_answer_comes_first_and_says_what_was_not_learnt(tmp_path: Path) -> None:
+    run = write(tmp_path / "toy", {"state": "done"}, finished())
+    text = printed(show_run(run))
+    assert text.index("Retention matrix") < text.index("Stages")
+    assert "not learnt" not in text
+    lines = finished()
+    for line in lines:
+        if line.get("moment") == "end" and line["stage"] == 0 and line["set"] == "D_A":
+            line["exact_match"] = 26.4
+    run = write(tmp_path / "half", {"state": "done"}, lines)
+    said = "D_A was not learnt (26 % exact): train longer before reading its forgetting"
+    assert not_learnt(run) == [said]
+    assert said in printed(show_run(run))
+
+
+def test_all_of_a_file_is_told_in_numbers_once_they_are_known(tmp_path: Path) -> None:
+    run = write(tmp_path / "toy", {"state": "running"})
+    resolved = json.loads(run.resolved_file.read_text())
+    resolved["config"]["stages"][0]["data"] |= {"source": "facts.csv", "limit": None}
+    run.resolved_file.write_text(json.dumps(resolved))
+    assert "all facts.csv" in printed(show_run(run))
+    folder = run.stage_folder(0, "facts")
+    folder.mkdir(parents=True)
+    (folder / "data.json").write_text(json.dumps({"sets": {"D_A": {"examples": 54}}}))
+    assert "54 facts.csv" in printed(show_run(run))
+    run.probes_file.parent.mkdir()
+    run.probes_file.write_text(json.dumps({"held-out": {"n": 6, "of": 6}}))
+    assert "54 of 60 facts.csv" in " ".join(printed(show_run(run), 200).split())

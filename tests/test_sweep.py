@@ -19,9 +19,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from geomix.cli import main
+from geomix.cli.runs import named_runs
 from geomix.config.load import load
 from geomix.data.sources import SOURCES
-from geomix.studies.board import Board
+from geomix.studies.board import Board, results_table
 from geomix.studies.local import Local, member_environment
 from geomix.studies.member import Member, Outcome, State, command, last_line, outcome
 from geomix.studies.runner import run_members
@@ -516,3 +517,35 @@ def test_without_slurm_there_is_a_line(desk: Path, monkeypatch: pytest.MonkeyPat
     result = sweep("--executor", "slurm")
     assert result.exit_code == 2
     assert result.stderr.startswith("geomix: squeue: not found; is this a SLURM cluster?")
+
+
+def test_a_sweep_stands_for_its_runs(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where a pattern names all that lies in its folder, and where its study is named."""
+    found = study(desk, "seeds: [0, 1, 2]\nout: swept")
+    show = ["show", "study.yaml"]
+    early = CliRunner().invoke(main, show)
+    assert (
+        early.stderr == "geomix: study.yaml: a study; its sweep's folder swept is not there yet\n"
+    )
+    (desk / "swept/_sweep").mkdir(parents=True)
+    (desk / "swept/_sweep/study.yaml").write_text(found.text)
+    with pytest.raises(UserError, match="no run of this sweep has begun"):
+        named_runs([Path("swept")])
+    for seed in (0, 1):
+        run = found.members[seed].run
+        run.path.mkdir()
+        run.resolved_file.write_text(json.dumps({"config": {"seed": seed, "stages": []}}))
+        (desk / f"swept/seed={seed}.log").touch()
+    names = ["seed=0", "seed=1"]
+    assert [run.name for run in named_runs([Path("swept")])] == names
+    assert capsys.readouterr().err == ""
+    assert [run.name for run in named_runs(sorted(Path("swept").glob("*")))] == names
+    told = "geomix: swept: left out, no runs: _sweep, seed=0.log, seed=1.log\n"
+    assert capsys.readouterr().err == told
+    rows = [line.split() for line in CliRunner().invoke(main, show).stdout.splitlines()]
+    assert ["seed=2", "not", "begun"] in rows
+    assert ["seed=0", "not", "started"] in rows
+    table = Console(width=80)
+    with table.capture() as captured:
+        table.print(results_table(found.members, {m.name: Outcome("left") for m in found.members}))
+    assert captured.get().count("not begun") == 3

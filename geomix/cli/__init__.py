@@ -147,7 +147,7 @@ def train(
         )
     if resume is not None and (overrides or only) and config is None:
         raise UserError(
-            "--resume: --set and --arm change a CONFIG; give the one that the run began with"
+            "--resume takes no changes: leave out --set and --arm, or begin a new run with --out"
         )
     experiment = None
     if resume is None or config is not None:
@@ -200,18 +200,23 @@ def show(run: Path | None, metric: Metric, as_json: bool, as_csv: bool) -> None:
     """
     from geomix.cli.show import retention_csv, run_facts, show_run
     from geomix.runs.directory import newest_run, open_run
+    from geomix.studies.sweep_file import folder_of
     from geomix.studies.table import entries_of, is_sweep, runs_of, sweep_table
     from geomix.util.console import Console
 
     if as_json and as_csv:
         raise UserError("--csv: either this or --json")
+    if run is not None and run.is_file() and (folder := folder_of(run)) is not None:
+        if not is_sweep(folder):
+            raise UserError(f"{run}: a study; its sweep's folder {folder} is not there yet")
+        run = folder
     if run is not None and is_sweep(run):
         if as_json:
             echo_json([run_facts(one) for one in runs_of(run)])
         elif as_csv:
             echo(retention_csv(runs_of(run)), end="")
         else:
-            Console().print(sweep_table(entries_of(runs_of(run))))
+            Console().print(sweep_table(entries_of(run)))
         return
     opened = open_run(run) if run else newest_run()
     if as_csv:

@@ -42,9 +42,10 @@ def _command(name: str) -> click.Command:
     kind = ANALYSES[name]
 
     def run(runs: tuple[Path, ...], full: bool, as_json: bool, **given: Any) -> None:
-        from geomix.analysis.driver import command, opened
+        from geomix.analysis.driver import command
+        from geomix.cli.runs import named_runs
 
-        command(kind(), opened(runs), kind.Options(**given), as_json=as_json, full=full)
+        command(kind(), named_runs(runs), kind.Options(**given), as_json=as_json, full=full)
 
     folders = click.Argument(
         ["runs"], nargs=-1, metavar="[RUN]...", type=click.Path(path_type=Path)

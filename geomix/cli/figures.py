@@ -36,12 +36,11 @@ def figure() -> None:
 def retention(runs: tuple[Path, ...], sets: tuple[str, ...], metric: str, log: bool) -> None:
     """Retention along training, a line an arm; several runs are compared in one figure.
 
-    RUN is a run's folder; without it the newest under runs/ is taken. Runs that differ in their
-    seed alone give one line with an interval.
+    RUN is a run's folder, or a sweep's for all of its; without it the newest under runs/ is
+    taken. Runs that differ in their seed alone give one line with an interval.
     """
     from geomix.analysis.retention import retention_figure
-    from geomix.runs.directory import newest_run, open_run
+    from geomix.cli.runs import named_runs
 
-    opened = [open_run(run) for run in runs] or [newest_run()]
-    for file in retention_figure(opened, sets, metric, log=log):
+    for file in retention_figure(named_runs(runs), sets, metric, log=log):
         echo(file)

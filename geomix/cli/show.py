@@ -24,6 +24,9 @@ from geomix.util.reading import as_written
 
 Column = Metric | Literal["loss"]
 
+_HALF = 50
+"""Percent of D_A that are to be known before their forgetting is read."""
+
 _MOST_SETS = 4
 """More sets than this do not fit 80 columns with two numbers each."""
 
@@ -44,6 +47,22 @@ def retention_table(run: RunDirectory, metric: Metric = "exact_match") -> Render
     columns: tuple[Column, ...] = (metric, "loss")
     parts = (columns,) if len(sets) <= _MOST_SETS else tuple((column,) for column in columns)
     return Group(*(_retention(rows, sets, part, len(run.arms) > 1) for part in parts))
+
+
+def not_learnt(run: RunDirectory) -> list[str]:
+    """A line where the first of several stages ended with less than half of its facts known."""
+    if len(run.resolved()["config"]["stages"]) == 1:
+        return []
+    known = {
+        row.arm: row.exact_match
+        for row in retention_rows(run)
+        if (row.set, row.moment) == ("D_A", "after stage 1") and row.exact_match < _HALF
+    }
+    if not known:
+        return []
+    named = f" in {', '.join(known)}" * (run.arms != [run])
+    exact = f"{min(known.values()):.0f} % exact" + ", the least" * (len(known) > 1)
+    return [f"D_A was not learnt{named} ({exact}): train longer before reading its forgetting"]
 
 
 def _retention(
@@ -125,9 +144,11 @@ def show_run(run: RunDirectory, metric: Metric = "exact_match") -> RenderableTyp
         UserError: the folder's `resolved.json` or `status.json` cannot be read, or no evaluation
             has the metric.
     """
-    parts: list[RenderableType] = [_head(run), "", stage_table(run)]
-    parts += ["", Text("Retention matrix", style="bold"), retention_table(run, metric)]
+    parts: list[RenderableType] = [_head(run), ""]
+    parts += [Text("Retention matrix", style="bold"), retention_table(run, metric)]
+    parts += [Text(line, style="yellow") for line in not_learnt(run)]
     parts += history_parts(run)
+    parts += ["", Text("Stages", style="bold"), stage_table(run)]
     parts += ["", Text("Results", style="bold"), _files(run)]
     if run.status_file.exists() and run.status()["state"] in ("interrupted", "failed"):
         parts += ["", Text(f"next: geomix train --resume {run.path}", overflow="fold")]

@@ -10,10 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from geomix.config.data import is_own
+from geomix.config.names import set_name
 from geomix.config.training import StopConfig, TrainConfig, stop_text
 from geomix.runs.directory import RunDirectory
 from geomix.runs.state import state_text
-from geomix.util.reading import as_written
+from geomix.util.reading import as_written, read_json
+
+HELD_OUT = "held-out"
 
 Row = tuple[str, ...]
 """Stage, data, mix, training, epochs and steps done."""
@@ -62,7 +65,7 @@ def _rows(arm: RunDirectory) -> list[Row]:
         done = arm.steps_done()
     with as_written(arm.resolved_file):
         return [
-            (*_stage_cells(index, stage), str(done.get(index, 0)))
+            (*_stage_cells(arm, index, stage), str(done.get(index, 0)))
             for index, stage in enumerate(arm.resolved()["config"]["stages"])
         ]
 
@@ -77,7 +80,18 @@ def _snapshots(arm: RunDirectory) -> str:
     return f"{count} snapshot{'' if count == 1 else 's'}"
 
 
-def _stage_cells(index: int, stage: dict[str, Any]) -> Row:
+def _count(arm: RunDirectory, index: int) -> str:
+    """How many all examples of a file are: `54 of 60`, with those held out, as far as is known."""
+    file = next(iter(arm.path.glob(f"stages/{index}-*/data.json")), None)
+    found = read_json(file).get("sets", {}).get(set_name(index), {}) if file else {}
+    if not isinstance(n := found.get("examples"), int):
+        return "all"
+    probes = read_json(arm.probes_file) if index == 0 and arm.probes_file.is_file() else {}
+    held_out = probes.get(HELD_OUT, {}).get("of")
+    return f"{n} of {n + held_out}" if isinstance(held_out, int) else str(n)
+
+
+def _stage_cells(arm: RunDirectory, index: int, stage: dict[str, Any]) -> Row:
     """Stage, data, mix, training and epochs, from the resolved configuration."""
     data, mix, train = stage["data"], stage["mix"], stage["train"]
     split = [data["split"]] * (data["split"] != "train")
@@ -93,7 +107,7 @@ def _stage_cells(index: int, stage: dict[str, Any]) -> Row:
         added.append(f"replay {stage['replay']['ratio']:g}")
     return (
         f"{index + 1} {stage['name']}".strip(),
-        f"{data['limit'] or 'all'} {data['source']}" + f" ({which})" * bool(which),
+        f"{data['limit'] or _count(arm, index)} {data['source']}" + f" ({which})" * bool(which),
         "; ".join(added) or "–",
         f"from {stage['from']}" if stage.get("from") else _training(train),
         stop_text(StopConfig.model_validate(stage["stop"])),

@@ -8,7 +8,7 @@ from typing import Literal
 
 from geomix.cli.progress import shown
 from geomix.cli.report import Nothing, Quiet, Report, json_lines
-from geomix.cli.show import retention_table
+from geomix.cli.show import not_learnt, retention_table
 from geomix.config.load import Experiment
 from geomix.experiments.run import resume_experiment, run_experiment
 from geomix.models.load import quiet_libraries
@@ -52,6 +52,8 @@ def launch(experiment: Experiment | None, folder: Path | None, how: How, *, resu
             run = run_experiment(experiment, folder, to.arm, stop, *tell)
     if how == "shown":
         console.print(retention_table(run))
+        for line in not_learnt(run):
+            console.print(f"warning: {line}", soft_wrap=True)
         recorded = any(arm.snapshots() for arm in run.arms)
         then = f"next: geomix {'analyze grad-angle' if recorded else 'show'} {run.path}"
         console.print(then, soft_wrap=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,6 +58,19 @@ class Document:
 def line_of(origin: Origin) -> float:
     """Where a mistake stands in the order in which mistakes are told."""
     return math.inf if origin.line is None else origin.line
+
+
+def origin_at(origins: Mapping[Key, Origin], key: Key) -> Origin:
+    """Where `key` or the nearest thing around it was written."""
+    for length in range(len(key), 0, -1):
+        origin = origins.get(key[:length])
+        if origin:
+            return Origin(origin.file, origin.line, (*origin.key, *key[length:]))
+    for known, origin in origins.items():
+        if known[: len(key)] == key:
+            return Origin(origin.file, origin.line, key)
+    files = [origin.file for origin in origins.values()]
+    return Origin(files[0] if files else "", None, key)
 
 
 def dotted(key: Key) -> str:
@@ -186,6 +199,9 @@ def assign(document: Document, key: Key, value: Any, origin: Origin) -> None:
             raise UserError(f"{origin}: {dotted(key[:depth])} is a value, not a mapping")
         elif not last and node.get(part) is None:
             node[part] = {}
+            made = key[: depth + 1]
+            where = (*origin.key[:-1], ".".join(map(str, made))) if origin.key else made
+            document.origins[made] = Origin(origin.file, origin.line, where)
         elif not last and part in ("data", "mix") and isinstance(node[part], str):
             node[part] = {"source": node[part]}
         elif not last and part == "replay" and isinstance(node[part], int | float):

@@ -19,6 +19,7 @@ from geomix.config.document import (
     Mistakes,
     Origin,
     line_of,
+    origin_at,
     override,
     parse,
     repeated,
@@ -26,6 +27,7 @@ from geomix.config.document import (
 from geomix.config.run import RunConfig
 from geomix.config.suggest import suggestion
 from geomix.util.errors import UserError
+from geomix.util.nearby import close_to
 from geomix.util.package import PACKAGE
 
 NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -127,7 +129,9 @@ def read_text(path: Path, advice: str) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; {advice}") from None
+        near = close_to(path)
+        guess = advice if near is None else f"did you mean '{near}'?"
+        raise UserError(f"{path}: no such file; {guess}") from None
     except (OSError, UnicodeDecodeError) as error:
         advice = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
         raise UserError(f"{path}: cannot be read as text ({error}){advice}") from None
@@ -219,10 +223,11 @@ def _validated(
             if isinstance(stage, dict) and isinstance(stage.get("train", {}), dict | None):
                 stage["train"] = {**shared, **(stage.get("train") or {})}
     try:
-        return RunConfig.model_validate(values, context={"sources": sources})
+        found = RunConfig.model_validate(values, context={"sources": sources})
     except ValidationError as error:
         mistakes.update(mistakes_of(document, error, RunConfig))
         return None
+    return found.written_in(document.origins)
 
 
 def mistakes_of(document: Document, error: ValidationError, root: type[BaseModel]) -> Mistakes:
@@ -233,7 +238,14 @@ def mistakes_of(document: Document, error: ValidationError, root: type[BaseModel
         error: what pydantic found.
         root: the model of the whole document.
     """
-    told = [_told(document, detail, root) for detail in error.errors()]
+    found = error.errors()
+    unknown = {detail["loc"][:-1] for detail in found if detail["type"] == "extra_forbidden"}
+    told = [
+        _told(document, detail, root)
+        for detail in found
+        if not (detail["type"] == "missing" and detail["loc"][:-1] in unknown)
+        or origin_of(document, detail["loc"]).line is not None  # else --set made what lacks it
+    ]
     return {f"{origin}: {text}": line_of(origin) for origin, text in told}
 
 
@@ -274,12 +286,4 @@ _KINDS = {
 
 def origin_of(document: Document, key: Key) -> Origin:
     """Where `key` or the nearest thing around it was written."""
-    for length in range(len(key), 0, -1):
-        origin = document.origins.get(key[:length])
-        if origin:
-            return Origin(origin.file, origin.line, (*origin.key, *key[length:]))
-    for known, origin in document.origins.items():
-        if known[: len(key)] == key:
-            return Origin(origin.file, origin.line, key)
-    files = [origin.file for origin in document.origins.values()]
-    return Origin(files[0] if files else "", None, key)
+    return origin_at(document.origins, key)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
     PositiveFloat,
+    PrivateAttr,
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
@@ -31,6 +34,7 @@ from geomix.config.data import (
     known_chat_template,
     without_suffix,
 )
+from geomix.config.document import Key, Origin, origin_at
 from geomix.config.methods import Methods
 from geomix.config.recording import RecordConfig
 from geomix.config.training import StopConfig, TrainConfig
@@ -213,6 +217,13 @@ _WITHOUT_EFFECT = {"name", "checkpoint", "parallel", "trackers"}
 """The keys that do not decide what a run comes to."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """Where each key was written, which makes no two configurations different."""
+
+    origins: Mapping[Key, Origin] = field(default_factory=dict, compare=False)
+
+
 class RunConfig(Strict):
     """A run: a base model and the stages that it goes through."""
 
@@ -292,6 +303,18 @@ class RunConfig(Strict):
             if mistakes:
                 raise ValidationError.from_exception_data("RunConfig", mistakes)
         return self
+
+    _written: _Written = PrivateAttr(default=_Written())
+
+    def written_in(self, origins: Mapping[Key, Origin]) -> Self:
+        """The same configuration, which knows where its keys were written, for messages."""
+        found = self.model_copy()
+        found._written = _Written(dict(origins))
+        return found
+
+    def place(self, *key: str | int) -> str:
+        """A key and where it was written: `my.yaml:5 stages[0].data.source`, as far as is known."""
+        return str(origin_at(self._written.origins, key)).lstrip()
 
     def stage_name(self, index: int) -> str:
         """The stage's own name, else its source's (of a file, the file's name)."""

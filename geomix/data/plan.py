@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
@@ -19,7 +20,7 @@ from geomix.data.example import Example
 from geomix.data.sources.base import Request
 from geomix.data.sources.select import Short, described, select
 from geomix.data.split import Split
-from geomix.util.errors import Gathered, UserError
+from geomix.util.errors import Gathered, OfKey, UserError
 
 MOST_EVERY = 1_000_000
 """Examples at most where all that there are are asked for."""
@@ -146,11 +147,20 @@ def plan_stages(config: RunConfig, choose: Choose = use_all) -> list[StagePlan]:
         with mistakes.each():
             plans.append(_plan_stage(config, index, plans, choose))
     if mistakes.lines:
-        for data in config.evaluate.sets.values():
-            with mistakes.each():
+        for evaluated, data in config.evaluate.sets.items():
+            with mistakes.each(), written_at(config, "evaluate", "sets", evaluated):
                 own_examples(data, config, choose)
     mistakes.check()
     return plans
+
+
+@contextmanager
+def written_at(config: RunConfig, *key: str | int) -> Iterator[None]:
+    """Say where a part of the configuration is written that names what is not there."""
+    try:
+        yield
+    except OfKey as error:
+        raise UserError(f"{config.place(*key, *error.key)}: {error.text}") from None
 
 
 def _plan_stage(
@@ -165,9 +175,11 @@ def _plan_stage(
         choose: as in `plan_stages`.
     """
     stage, name = config.stages[index], set_name(index)
-    sets = {name: own_examples(stage.data, config, choose)}
+    with written_at(config, "stages", index, "data"):
+        sets = {name: own_examples(stage.data, config, choose)}
     if stage.mix is not None and stage.mix.ratio:
-        sets[MIXED] = _mixed(stage.mix, len(sets[name].examples), config.seed, index, choose)
+        with written_at(config, "stages", index, "mix"):
+            sets[MIXED] = _mixed(stage.mix, len(sets[name].examples), config.seed, index, choose)
     if stage.replay is not None and len(before) == index:
         earlier = {plan.name: plan.own for plan in before}
         sets[REPLAY] = _replayed(stage.replay, earlier, config.seed, index)

@@ -19,6 +19,7 @@ from geomix.data.plan import (
     request_of,
     seed_of,
     use_all,
+    written_at,
 )
 from geomix.data.sources import SOURCES
 from geomix.data.sources.select import select
@@ -42,7 +43,8 @@ def probe_sets(
     mixed = next((plan.mixed for plan in plans if plan.mixed), [])
     first = config.stages[0].data
     if not mixed and config.record is not None:
-        mixed = mixed_examples(config.record.mix, len(plans[0].own), config.seed, 0, choose)
+        with written_at(config, "record", "mix"):
+            mixed = mixed_examples(config.record.mix, len(plans[0].own), config.seed, 0, choose)
     if mixed:
         sets[MIXED] = mixed
     if first.split != HELD_OUT:
@@ -67,7 +69,7 @@ def evaluation_sets(
     sets = {}
     mistakes = Gathered()
     for name, data in config.evaluate.sets.items():
-        with mistakes.each():
+        with mistakes.each(), written_at(config, "evaluate", "sets", name):
             sets[name] = own_examples(data, config, choose).examples
             shared = [example for example in sets[name] if _question(example) in trained]
             if shared and not (choose is use_all and asks_familiarity(config)):

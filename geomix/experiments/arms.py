@@ -9,9 +9,12 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+from geomix.config.data import SourceConfig
+from geomix.config.names import MIXED, set_name
 from geomix.config.run import RunConfig
 from geomix.data.chat import ChatFormat
 from geomix.data.example import Example
+from geomix.data.probes import HELD_OUT
 from geomix.data.provenance import tokens_hash
 from geomix.data.tokenise import tokenise_all
 from geomix.experiments.chat_templates import KEY as CHAT
@@ -198,7 +201,7 @@ def recorder_of(
         }
         for name, examples in probes.items()
     }
-    workers.first(lambda: _keep_probes(run, described))
+    workers.first(lambda: _keep_probes(run, described, config))
     train = config.stages[0].train
     return Recorder(
         run.snapshot_folder,
@@ -233,7 +236,21 @@ _TEXTS = ("n", "of", "examples")
 """What `probes.json` says of a set where an older version wrote it."""
 
 
-def _keep_probes(run: RunDirectory, described: dict[str, Any]) -> None:
+def _source_of(config: RunConfig, name: str) -> str:
+    """Where the examples of a probe set come from, for a message."""
+    sources: dict[str, SourceConfig] = {
+        set_name(index): stage.data for index, stage in enumerate(config.stages)
+    }
+    sources[HELD_OUT] = config.stages[0].data
+    mixes = [stage.mix for stage in config.stages if stage.mix is not None]
+    mixes += [config.record.mix] if config.record and config.record.mix else []
+    if mixes:
+        sources[MIXED] = mixes[0]
+    found = sources.get(name)
+    return "its source" if found is None else found.path or found.source
+
+
+def _keep_probes(run: RunDirectory, described: dict[str, Any], config: RunConfig) -> None:
     """Write the probes' texts; refuse to go on with others than earlier snapshots have."""
     known = read_json(run.probes_file) if run.probes_file.exists() else None
     for name, found in json.loads(json.dumps(described)).items():
@@ -242,8 +259,8 @@ def _keep_probes(run: RunDirectory, described: dict[str, Any]) -> None:
         tokens = before.get("tokens_sha256", found["tokens_sha256"])  # an older version has none
         if {key: found[key] for key in _TEXTS} != {key: before.get(key) for key in _TEXTS}:
             raise UserError(
-                f"{run.probes_file}: {name} is not what it was when the run began; restore its "
-                "source or begin a new run"
+                f"{run.probes_file}: {name} is not what it was when the run began; restore "
+                f"{_source_of(config, name)} or begin a new run"
             )
         if tokens != found["tokens_sha256"]:
             raise other_tokens(run.probes_file, name)

@@ -16,10 +16,11 @@ from geomix.data.probes import evaluation_sets, probe_sets
 from geomix.data.sources.select import reading_once
 from geomix.experiments.chat_templates import format_of
 from geomix.experiments.filters import chooser
+from geomix.models.hub import no_folder
 from geomix.models.load import LoadedModel, load_model
 from geomix.training.reuse import check_fits
 from geomix.training.setup import check_setup, weights_dtype
-from geomix.util.errors import Gathered
+from geomix.util.errors import Gathered, UserError
 from geomix.util.progress import phase
 
 
@@ -90,6 +91,9 @@ def prepared_arms(
         with phase("reading the data"):
             mistakes = Gathered()
             for config in arms.values():
+                with mistakes.each():
+                    if (why := no_folder(config.model)) is not None:
+                        raise UserError(f"{config.place('model')}: {why}")
                 with mistakes.each():
                     prepare(config)  # a mistake in the data shows before any model is loaded
             mistakes.check()

@@ -52,7 +52,9 @@ def check_free(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder}: a file; name a folder that is not there yet")
     if folder.is_dir() and any(folder.iterdir()):
-        raise UserError(f"--out {folder}: not empty; name a folder that is not there yet")
+        begun = RunDirectory(folder).resolved_file.is_file()
+        further = f" (or go on with it: --resume {folder})" * begun
+        raise UserError(f"--out {folder}: not empty; name a folder that is not there yet{further}")
 
 
 def run_experiment(
@@ -198,7 +200,7 @@ def resume_experiment(
     arms = stored_configs(run)
     if experiment is not None:
         if lines := differences(run, arms, experiment.arms):
-            advice = "go on without a configuration, or begin a new run"
+            advice = "go on with --resume alone, or begin a new run with --out"
             raise UserError(*lines, f"{run.path}: {advice}")
         arms = experiment.arms  # when checkpoints are due may have changed
     for config in arms.values():

@@ -7,7 +7,24 @@ import json
 from pathlib import Path
 
 from geomix.models.files import ADAPTER_CONFIG, CONFIG, INDEX, WEIGHTS
-from geomix.util.errors import UserError
+from geomix.util.errors import UserError, first_line
+from geomix.util.nearby import close_to, no_such_folder
+
+
+def is_path(name: str) -> bool:
+    """Whether a model's name can be nothing but a path; a hub id has one slash at most."""
+    return name.startswith((".", "/", "~")) or name.count("/") > 1
+
+
+def no_folder(name: str) -> str | None:
+    """Why the path of a model is none that holds one; None where it may be, or is no path."""
+    path = Path(name).expanduser() if name.startswith("~") else Path(name)
+    if not is_path(name) or path.is_dir():
+        return None
+    told = no_such_folder(path)
+    if path.exists():
+        return f"{told}; give the folder that holds its {CONFIG}"
+    return told + "; give one that is there, or a hub id" * ("did you mean" not in told)
 
 
 def check_reachable(name: str, builtin: str) -> None:
@@ -24,14 +41,32 @@ def check_reachable(name: str, builtin: str) -> None:
 
     if "/" not in name and difflib.get_close_matches(name.lower(), [builtin]):
         raise UserError(f"model '{name}': no such local folder; did you mean '{builtin}'?")
+    if (why := no_folder(name)) is not None:
+        raise UserError(f"model '{name}': {why}")
     try:
         if not isinstance(try_to_load_from_cache(name, CONFIG), str):
             get_hf_file_metadata(hf_hub_url(name, CONFIG))
     except Exception as error:  # the network raises anything
-        reason = next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
+        near = close_to(Path(name), folders=True)
+        guess = f"; did you mean the folder '{near}'?" * bool(near)
         raise UserError(
-            f"model '{name}': no such local folder, and the hub did not give it: {reason}"
+            f"model '{name}': no such local folder, and {_refused(name, error)}{guess}"
         ) from None
+
+
+def _refused(name: str, error: Exception) -> str:
+    """What the hub said, or that it cannot be reached and what to do then."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    if isinstance(error, HFValidationError):
+        return "no hub id owner/name"
+    if isinstance(error, HfHubHTTPError):  # an answer
+        return f"the hub did not give it: {first_line(error)}"
+    why = " (HF_HUB_OFFLINE is set)" * isinstance(error, OfflineModeIsEnabled)
+    return (
+        f"the hub cannot be reached{why}; give the path of a folder, or download it where there is "
+        f"a network: hf download {name}"
+    )
 
 
 def fetched_config(name: str) -> Path | None:

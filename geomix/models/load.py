@@ -182,7 +182,7 @@ def load_tokenizer(name: str) -> Any:
 
     source = place_of_model(name)
     if not Path(source).is_dir():
-        check_reachable(source, BUILTIN)
+        check_reachable(name, BUILTIN)
     if (folder := _folder(name)) is not None:
         with _naming(name):
             config = read_config(folder)
@@ -210,7 +210,9 @@ def load_tokenizer(name: str) -> Any:
 
 def place_of_model(name: str) -> str:
     """The folder of a model's files, or its id on the hub."""
-    return str(builtin_folder()) if name == BUILTIN else name
+    if name == BUILTIN:
+        return str(builtin_folder())
+    return str(Path(name).expanduser()) if name.startswith("~/") else name
 
 
 def _folder(name: str) -> Path | None:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from geomix.models.load import BUILTIN, builtin_folder, load_tokenizer
+from geomix.models.hub import is_path, no_folder
+from geomix.models.load import BUILTIN, builtin_folder, load_tokenizer, place_of_model
 from geomix.util.errors import UserError
 from geomix.util.package import PACKAGE
 
@@ -31,25 +32,17 @@ def local_folder(name: str) -> Path | None:
 
     if name == BUILTIN:
         return builtin_folder()
-    if Path(name).is_dir():
-        return Path(name)
-    if _is_path(name):
+    if (folder := Path(place_of_model(name))).is_dir():
+        return folder
+    if is_path(name):
         if stand_in_shape(name) is None:
-            raise UserError(
-                f"model '{name}': no such folder; give one that is there, or a hub id such as "
-                f"{next(iter(_shapes()))}"
-            )
+            raise UserError(f"model '{name}': {no_folder(name)}")
         return None
     try:
         cached = try_to_load_from_cache(name, "config.json")
     except HFValidationError:
         raise UserError(f"model '{name}': neither a folder here nor a hub id owner/name") from None
     return Path(cached).parent if isinstance(cached, str) else None
-
-
-def _is_path(name: str) -> bool:
-    """Whether a name can be nothing but a path; a hub id has one slash at most."""
-    return name.startswith((".", "/", "~")) or name.count("/") > 1
 
 
 def _shapes() -> dict[str, dict[str, Any]]:
@@ -63,7 +56,7 @@ def stand_in_shape(name: str) -> str | None:
     `/models/Meta-Llama-3-8B` has the sizes of `meta-llama/Meta-Llama-3-8B`; None where no shipped
     model is called so, or the name is no path, or the folder is here.
     """
-    if not _is_path(name) or Path(name).is_dir():
+    if not is_path(name) or Path(place_of_model(name)).is_dir():
         return None
     folder = Path(name).name.lower()
     return next((shape for shape in _shapes() if Path(shape).name.lower() == folder), None)

@@ -9,7 +9,16 @@ from typing import Any
 
 from geomix.planning.cost import amount
 from geomix.planning.estimate import Arm
-from geomix.planning.node import EIGHT, GIB, Node, Way, other_ways, way_of
+from geomix.planning.node import (
+    EIGHT,
+    GIB,
+    Node,
+    Way,
+    other_ways,
+    recorded_otherwise,
+    way_of,
+    way_with,
+)
 
 GB = 10**9
 
@@ -71,25 +80,30 @@ def fits_of(arms: Sequence[Arm], costs: Mapping[str, Any], asked: Node | None) -
     place, index = heaviest
     found = []
     for node in (asked,) if asked else (this_machine(), EIGHT):
-        fit = _fit(arms[place], index, node, costs)
+        first = [arms[place], *arms[:place], *arms[place + 1 :]]
+        fit = _fit(first, index, node, costs)
         found.append(fit)
         if node.verdict(fit.configured.memory) != "does not fit":
             break
     return found
 
 
-def _fit(arm: Arm, index: int, node: Node, costs: Mapping[str, Any]) -> Fit:
-    train = arm.config.stages[index].train
+def _fit(arms: Sequence[Arm], index: int, node: Node, costs: Mapping[str, Any]) -> Fit:
+    """Of the first of the arms, which takes most; what records less first: it trains the same."""
+    arm = arms[0]
     if node.processes == costs["processes"]:
-        most = costs["memory"]  # of all arms
-        configured = Way(arm.config.parallel, train.precision, train.gradient_checkpointing, most)
+        configured = way_with(arm, index, costs["memory"])  # of all arms
     else:
         found = way_of(arm, index, node.processes)
         assert found is not None
         configured = found
     others: list[Way] = []
     fine = node.verdict(configured.memory) == "fits"
-    if node.gpus and not (fine and (configured.parallel == "ddp" or node.processes == 1)):
+    if not fine:
+        others += recorded_otherwise(arms, index, node.processes, configured.memory)
+    enough = any(node.verdict(way.memory) == "fits" for way in others)
+    whole = configured.parallel == "ddp" or node.processes == 1
+    if node.gpus and not enough and not (fine and whole):
         for way in other_ways(arm, index, node.processes):
             others.append(way)
             if fine or node.verdict(way.memory) == "fits":
@@ -109,7 +123,12 @@ def _heaviest(costs: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def answer_lines(
-    fits: Sequence[Fit], costs: Mapping[str, Any], steps: int, at_most: bool, free: int
+    fits: Sequence[Fit],
+    costs: Mapping[str, Any],
+    steps: int,
+    at_most: bool,
+    free: int,
+    savings: Sequence[tuple[str, int]] = (),
 ) -> list[str]:
     """What a user wants to know first.
 
@@ -119,6 +138,7 @@ def answer_lines(
         steps: of all arms.
         at_most: whether a stage may end earlier.
         free: bytes that are free on the disk.
+        savings: what would leave so many bytes less on it, and the bytes that are left.
     """
     lines = _absent_lines(costs["arms"])
     lines += [line for fit in fits for line in _fit_lines(fit, costs)]
@@ -130,8 +150,12 @@ def answer_lines(
     lines.append(f"Time: unknown until steps are timed; {most}{steps:,} steps")
     hours = sum(_work(arm) for arm in costs["arms"].values()) / _SPEED / 3600
     if hours >= _SHORT:
-        lines.append(f"  ≈ {most}{hours:,.2g} h of training at 100 TFLOP/s in all")
-    return [*lines, _disk_line(costs, free)]
+        several = any(fit.node.processes > 1 for fit in fits)
+        whose = " of all GPUs together" * several
+        lines.append(f"  ≈ {most}{hours:,.2g} h of training at 100 TFLOP/s{whose}")
+    lines.append(_disk_line(costs, free))
+    lines += [f"  with {change}: {amount(left)} in all" for change, left in savings]
+    return lines
 
 
 def _absent_lines(arms: Mapping[str, Any]) -> list[str]:
@@ -170,21 +194,35 @@ def _fit_lines(fit: Fit, costs: Mapping[str, Any]) -> list[str]:
     verdict = node.verdict(configured.memory)
     if not node.gpus:
         needed, here = amount(configured.memory), amount(node.memory)
-        return [f"Memory: ≈ {needed} in one process: {verdict} on this machine ({here})"]
+        lines = [f"Memory: ≈ {needed} in one process: {verdict} on this machine ({here})"]
+        ways = [(way, node.verdict(way.memory)) for way in fit.others]
+        return lines + [
+            f"  ≈ {amount(way.memory)}: {told}; {_change(way, configured)}"
+            for way, told in ways
+            if told != "does not fit"
+        ]
     gpus = "a GPU" if node.processes == 1 else f"{node.processes} GPUs"
     head = f"Memory: {verdict} on {gpus} of {node.memory / GIB:.3g} GB"
     lines = [head + " (assumed; yours: --gpus N --gpu-memory GB)" * node.assumed]
     for way in (configured, *fit.others):
         told, names = node.verdict(way.memory), [f"parallel: {way.parallel}"] * (node.processes > 1)
         names += [way.precision] + ["checkpointing"] * way.checkpointing
+        if way.record != configured.record:
+            names.append("no record" if way.record == "none" else "record on disk")
         line = f"{amount(way.memory):>9} a GPU: {told}; {', '.join(names)}"
         lines.append(line + " (as configured)" * (way == configured))
         if way != configured and told != "does not fit":
-            lines.append(f"{'':17}{way.keys(configured)}")
+            lines.append(f"{'':17}{_change(way, configured)}")
     lines += _state_lines(fit, costs)
     if node.processes > 1 and verdict != "does not fit":
         lines.append(f"  start: torchrun --nproc_per_node {node.processes} -m geomix train …")
     return lines
+
+
+def _change(way: Way, configured: Way) -> str:
+    """What to set to come to a way, and what that takes on the disk."""
+    there = f" ({amount(way.scratch)} there in a snapshot)" * (way.scratch > configured.scratch)
+    return way.keys(configured) + there
 
 
 def _state_lines(fit: Fit, costs: Mapping[str, Any]) -> list[str]:

@@ -12,15 +12,19 @@ Alone it is measured (`geomix.planning.memory`), and what several add is worked 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from geomix.config.run import RunConfig
 from geomix.planning.estimate import Arm, Packing
 from geomix.planning.memory import Memory
+from geomix.planning.record_cost import record_cost
 
 Kind = Literal["ddp", "fsdp"]
+
+Recording = Literal["memory", "disk", "none"]
+"""Where the recorder keeps gradients while a snapshot is taken, or that nothing is recorded."""
 
 GIB = 2**30
 
@@ -123,12 +127,16 @@ class Way:
         precision: of the heaviest stage.
         checkpointing: whether activations are computed again.
         memory: most bytes of a process.
+        record: where the recorder keeps its gradients.
+        scratch: bytes of those on the disk meanwhile, of all processes.
     """
 
     parallel: Kind
     precision: str
     checkpointing: bool
     memory: int
+    record: Recording = "memory"
+    scratch: int = 0
 
     def keys(self, other: Way) -> str:
         """What to set to come here from another way, as `--set` has it."""
@@ -137,17 +145,68 @@ class Way:
             self.checkpointing and not other.checkpointing
         )
         found += [f"train.precision={self.precision}"] * (self.precision != other.precision)
+        if self.record != other.record:
+            found.append("record=null" if self.record == "none" else "record.scratch=disk")
         return " ".join(f"--set {key}" for key in found)
 
 
 def way_of(arm: Arm, index: int, processes: int) -> Way | None:
     """An arm as it is configured, on so many processes; None where its size is not known."""
-    train = arm.config.stages[index].train
     step = of_step(arm, index, arm.packing(index, processes), processes)
     if step is None:
         return None
-    most = max(step, of_snapshot(arm, processes) or 0)
-    return Way(arm.config.parallel, train.precision, train.gradient_checkpointing, most)
+    return way_with(arm, index, max(step, of_snapshot(arm, processes) or 0))
+
+
+def way_with(arm: Arm, index: int, memory: int) -> Way:
+    """An arm as it is configured, which takes so much memory."""
+    train, record = arm.config.stages[index].train, arm.config.record
+    kept: Recording = "none" if record is None else record.scratch
+    cost = record_cost(arm) if kept == "disk" else None
+    scratch = (cost.scratch or 0) if cost else 0
+    again = train.gradient_checkpointing
+    return Way(arm.config.parallel, train.precision, again, memory, kept, scratch)
+
+
+def recorded_otherwise(
+    arms: Sequence[Arm], index: int, processes: int, memory: int
+) -> Iterator[Way]:
+    """The ways to record that need less of what all arms together take, the richest first.
+
+    Args:
+        arms: of the experiment, that of the way first.
+        index: of its stage.
+        processes: that train together.
+        memory: most bytes of a process as it is configured.
+    """
+    others: list[dict[str, Any] | None] = [{"scratch": "disk"}, None]
+    for changes in others:
+        changed = [_recorded(arm, changes) for arm in arms]
+        if all(one.config == arm.config for one, arm in zip(changed, arms, strict=True)):
+            continue
+        found = [_most(arm, processes) for arm in changed]
+        known = [one for one in found if one is not None]
+        if len(known) == len(found) and (most := max(known)) < memory:
+            yield way_with(changed[0], index, most)
+
+
+def _recorded(arm: Arm, changes: dict[str, Any] | None) -> Arm:
+    record = arm.config.record
+    if record is None:
+        return arm
+    other = None if changes is None else record.model_copy(update=changes)
+    return replace(arm, config=arm.config.model_copy(update={"record": other}))
+
+
+def _most(arm: Arm, processes: int) -> int | None:
+    """Most bytes of a process in any stage of an arm; None where its size is not known."""
+    steps = [
+        of_step(arm, index, arm.packing(index, processes), processes)
+        for index, stage in enumerate(arm.config.stages)
+        if stage.from_ is None
+    ]
+    known = [step for step in steps if step is not None]
+    return max([*known, of_snapshot(arm, processes) or 0]) if len(known) == len(steps) else None
 
 
 def other_ways(arm: Arm, index: int, processes: int) -> Iterator[Way]:

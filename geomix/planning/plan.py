@@ -53,10 +53,12 @@ def show_plan(
     longest = min(config.max_tokens for config in experiment.arms.values())
     with telling(), standing_in(longest) as absent:
         experiment, planned = plan(experiment)  # mistakes in the data show before torch is imported
+        _check_models(experiment)
         from geomix.planning.answer import answer_lines, fits_of
         from geomix.planning.cost import cost_of, cost_table, in_words
         from geomix.planning.estimate import Arm
         from geomix.planning.node import EIGHT, GIB, Node
+        from geomix.planning.savings import savings_of
 
         asked = None
         if gpus is not None or gib is not None:
@@ -79,7 +81,9 @@ def show_plan(
         for line in lines:
             console.print(line, soft_wrap=not console.is_terminal)
 
-    say([*answer_lines(fits, costs, steps, at_most, free), *_estimated(absent)])
+    taken = (costs["disk"] or 0) + (costs["disk_within"] or 0)
+    savings = savings_of(dict(zip(experiment.arms, arms, strict=True))) if taken > free else []
+    say([*answer_lines(fits, costs, steps, at_most, free, savings), *_estimated(absent)])
     say([*(f"warning: {line}" for line in remarks_on(experiment, planned)), ""])
     say(_methods(experiment))
     console.print(_plan_table(experiment, planned, frozenset(absent.why)))
@@ -102,6 +106,19 @@ def _methods(experiment: Experiment) -> list[str]:
                 at = f"{given.name} (strength {given.strength:g})"
                 found[f"Method of {name}: {at}: {takes} a step{note}"] = None
     return [*found]
+
+
+def _check_models(experiment: Experiment) -> None:
+    """Refuse the path of a model at which there is none, and of whose name none is shipped."""
+    from geomix.models.hub import no_folder
+    from geomix.models.meta import stand_in_shape
+
+    mistakes = Gathered()
+    for config in experiment.arms.values():
+        with mistakes.each():
+            if (why := no_folder(config.model)) and stand_in_shape(config.model) is None:
+                raise UserError(f"{config.place('model')}: {why}")
+    mistakes.check()
 
 
 def _estimated(absent: StandIns) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from pydantic import ValidationError
@@ -34,22 +35,29 @@ def differences(
 ) -> list[str]:
     """A line for each key that decides the outcome and differs; none where they are the same.
 
+    What a stage has of the run's own `train`, or all arms alike, is told once.
+
     Args:
         run: whose configurations are known, for the lines.
         known: its arms.
         given: what is compared.
     """
-    lines = []
+    lines: dict[str, str] = {}  # by what is said, so that what all arms share is said once
     for name in dict.fromkeys([*known, *given]):
         before = flat(known[name]) if name in known else {}
         after = flat(given[name]) if name in given else {}
         arm = f"arm {name}, " if name else ""
         if not before or not after:
-            lines.append(f"{run.path}: arm {name} is in one of the two configurations only")
+            who = "the run" if before else "the configuration"
+            other = "the configuration" if before else "the run"
+            what = f"arm {name}, {other} has not" if name else f"no arms, {other} has"
+            lines[name] = f"{run.path}: {who} has {what}"
             continue
-        lines += [
-            f"{run.path}: {arm}{key} was {before.get(key)!r}, is {after.get(key)!r}"
-            for key in dict.fromkeys([*before, *after])
-            if before.get(key) != after.get(key)
-        ]
-    return lines
+        keys = dict.fromkeys([*before, *after])
+        changes = {k: (before.get(k), after.get(k)) for k in keys if before.get(k) != after.get(k)}
+        for key, (was, now) in changes.items():
+            shared = re.sub(r"^stages\.\d+\.(?=train\.)", "", key)
+            if shared == key or changes.get(shared) != (was, now):
+                said = f"{key} was {was!r}, is {now!r}"
+                lines.setdefault(said, f"{run.path}: {arm}{said}")
+    return list(lines.values())

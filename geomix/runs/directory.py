@@ -28,6 +28,7 @@ from typing import IO, Any, Self
 from geomix.util.errors import Interrupted, UserError
 from geomix.util.files import write_json
 from geomix.util.links import open_lock, refuse_linked_folders, shorten
+from geomix.util.nearby import close_to
 from geomix.util.reading import all_of, check_ordinary, expect, expect_names, parse_json, read_json
 
 DEFAULT_ROOT = Path("runs")
@@ -307,8 +308,16 @@ def open_run(path: str | Path) -> RunDirectory:
         str(path).encode()
     except UnicodeEncodeError:  # neither HDF5 nor JSON can hold it
         raise UserError(f"{path}: a name that is not UTF-8; rename the folder") from None
+    if run.path.exists() and not run.path.is_dir():
+        raise UserError(f"{path}: a file; give the folder of a run")
     if not run.path.is_dir():
-        raise UserError(f"{path}: no such folder; `geomix train` makes a run under {DEFAULT_ROOT}/")
+        near = close_to(run.path, folders=True)
+        guess = (
+            f"did you mean '{near}'?"
+            if near
+            else f"`geomix train` makes a run under {DEFAULT_ROOT}/"
+        )
+        raise UserError(f"{path}: no such folder; {guess}")
     if not run.resolved_file.is_file():
         raise UserError(f"{path}: not a run of geomix (it holds no {run.resolved_file.name})")
     return run

@@ -15,7 +15,7 @@ from rich.text import Text
 from geomix.runs.directory import RunDirectory
 from geomix.runs.retention import RetentionRow, retention_rows
 from geomix.studies.member import Member, Outcome, State, last_line
-from geomix.studies.table import Entry, known_rows, sweep_table
+from geomix.studies.table import NOT_BEGUN, Entry, known_rows, sweep_table
 from geomix.util.console import Console, Live
 from geomix.util.errors import UserError
 
@@ -119,13 +119,17 @@ def results_table(members: Sequence[Member], results: Mapping[str, Outcome]) -> 
         [
             Entry(
                 member.name,
-                Text(results[member.name].state, style=_STYLES.get(results[member.name].state, "")),
+                _state(results[member.name].state),
                 known_rows(member.run),
                 len(member.experiment.arms) > 1,
             )
             for member in members
         ]
     )
+
+
+def _state(state: State) -> Text:
+    return Text(NOT_BEGUN if state == "left" else state, style=_STYLES.get(state, ""))
 
 
 def facts(members: Sequence[Member], results: Mapping[str, Outcome]) -> list[dict[str, Any]]:

@@ -145,6 +145,30 @@ def load_study(
     return Study(path.stem, notes + text, folder, config, members)
 
 
+def folder_of(path: Path) -> Path | None:
+    """The sweep's folder that a study's file names; None of a file that is no study."""
+    config = _read(path)
+    if config is None:
+        return None
+    return Path(config.out) if config.out else DEFAULT_ROOT / path.stem
+
+
+def member_names(path: Path) -> list[str]:
+    """The names of a study's members, in their order; none where its file cannot be read."""
+    config = _read(path)
+    axes = [] if config is None else _axes(config)
+    if not axes or math.prod(len(axis) for axis in axes) > MOST_MEMBERS:
+        return []
+    return [_name(choices) for choices in itertools.product(*axes)]
+
+
+def _read(path: Path) -> StudyConfig | None:
+    try:
+        return StudyConfig.model_validate(parse(read_text(path, ADVICE), str(path), WANTS).values)
+    except (UserError, ValidationError):
+        return None
+
+
 def _mistakes(
     document: Document, config: StudyConfig, file: str, overrides: Sequence[str]
 ) -> list[str]:

@@ -13,7 +13,10 @@ from geomix.config.names import place_of_set, set_name
 from geomix.runs.directory import RunDirectory
 from geomix.runs.retention import RetentionRow, retention_rows
 from geomix.runs.state import state_text
+from geomix.studies.sweep_file import member_names
 from geomix.util.errors import UserError
+
+NOT_BEGUN = "not begun"
 
 _AFTER = "after stage "
 
@@ -37,7 +40,12 @@ class Entry:
 
 def is_sweep(folder: Path) -> bool:
     """Whether a sweep wrote its runs into a folder."""
-    return (folder / "_sweep" / "study.yaml").is_file()
+    return study_file(folder).is_file()
+
+
+def study_file(folder: Path) -> Path:
+    """Where a sweep keeps its study."""
+    return folder / "_sweep" / "study.yaml"
 
 
 def runs_of(folder: Path) -> list[RunDirectory]:
@@ -46,9 +54,13 @@ def runs_of(folder: Path) -> list[RunDirectory]:
     return [RunDirectory(path) for path in found]
 
 
-def entries_of(runs: Sequence[RunDirectory]) -> list[Entry]:
-    """Each run with its state and retention."""
-    return [Entry(run.name, state_text(run), known_rows(run), run.arms != [run]) for run in runs]
+def entries_of(folder: Path) -> list[Entry]:
+    """Each run of a sweep with its state and retention, and the members that have not begun."""
+    runs = runs_of(folder)
+    found = [Entry(run.name, state_text(run), known_rows(run), run.arms != [run]) for run in runs]
+    begun = {run.name for run in runs}
+    left = [name for name in member_names(study_file(folder)) if name not in begun]
+    return [*found, *(Entry(name, Text(NOT_BEGUN), [], several=False) for name in left)]
 
 
 def known_rows(run: RunDirectory) -> list[RetentionRow]:

@@ -18,6 +18,20 @@ class UserError(Exception):
         self.lines = lines
 
 
+class OfKey(UserError):  # noqa: N818 (a kind of mistake)
+    """A mistake in what a key of a data source names; who knows where that is written says so.
+
+    Args:
+        key: within the source's own part of the configuration: `("columns", "prompt")`.
+        text: what is wrong.
+        otherwise: what is said behind it where there is no configuration.
+    """
+
+    def __init__(self, key: tuple[str, ...], text: str, otherwise: str = "") -> None:
+        super().__init__(text + otherwise)
+        self.key, self.text = key, text
+
+
 class Gathered:
     """The mistakes of several places, which are told all at once, each one time."""
 

@@ -14,12 +14,16 @@ ALIKE = 0.6
 """Share of two names that has to be alike (difflib's ratio)."""
 
 
-def close_to(path: Path) -> str | None:
+def close_to(path: Path, *, folders: bool = False) -> str | None:
     """The name of what lies beside a missing path and is most like it; None where nothing is.
 
     A name that differs in its endings alone, or in capital letters, counts as most like it.
+
+    Args:
+        path: that is not there.
+        folders: whether a folder was meant, so that no file can be.
     """
-    names = _names_in(path.parent)
+    names = _names_in(path.parent, folders)
     wanted = path.name.lower()
     stem = wanted.split(".", maxsplit=1)[0]
     same = [name for name in names if name.lower() == wanted]
@@ -28,6 +32,14 @@ def close_to(path: Path) -> str | None:
     alike = difflib.get_close_matches(wanted, by_lower, n=1, cutoff=ALIKE)
     found = next(iter([*same, *(by_lower[name] for name in alike)]), None)
     return None if found is None else str(path.parent / found)
+
+
+def no_such_folder(path: Path) -> str:
+    """`no such folder runs/frist; did you mean 'runs/first'?`, or that it is a file."""
+    if os.path.lexists(path) and not path.is_dir():
+        return f"{path} is a file, no folder"
+    near = close_to(path, folders=True)
+    return f"no such folder {path}" + f"; did you mean '{near}'?" * bool(near)
 
 
 def no_such_file(path: Path) -> str:
@@ -43,9 +55,10 @@ def no_such_file(path: Path) -> str:
     return f"{path}: no such file, and no folder '{missing}'{guess}"
 
 
-def _names_in(folder: Path) -> list[str]:
+def _names_in(folder: Path, folders: bool = False) -> list[str]:
     try:
         with os.scandir(folder) as found:
-            return sorted(entry.name for entry in islice(found, MOST_NAMES))
+            entries = islice(found, MOST_NAMES)
+            return sorted(one.name for one in entries if one.is_dir() or not folders)
     except (OSError, ValueError):
         return []

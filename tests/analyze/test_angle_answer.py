@@ -123,6 +123,25 @@ def test_fewer_than_ten_seeds_have_intervals_and_no_verdict(tmp_path: Path, make
     assert "undetermined whether they conflict: there are 3 seeds" in flat(lines)
 
 
+def test_headings_are_no_formulas_and_a_boundless_interval_has_a_reason(
+    tmp_path: Path, make: Make
+) -> None:
+    result = measure(make(tmp_path, 2, {"plain": -1.0, "mixed": 1.0}))
+    for arm in result.arms:
+        m, a, b = (arm.labels.index("θ_A+1"), *map(arm.directions.index, ("D_A", "D_B")))
+        arm.inner[0, m, :, a, b] *= -1  # two seeds that say the opposite
+        arm.inner[0, m, :, b, a] *= -1
+    lines = answer(result, Run(tmp_path), [])
+    assert len(lines) <= 25
+    assert max(map(len, lines)) <= 80
+    head = next(i for i, line in enumerate(lines) if "difference" in line)
+    assert lines[head].split()[-3:] == ["difference", "|g_A|,", "times"]
+    assert lines[head + 1].endswith("from plain   that at θ_0")
+    (row,) = (line.split() for line in lines if line.startswith("mixed"))
+    assert row[1].endswith("±>1")
+    assert flat(lines).count("±>1: a 95 % interval wider than any cosine; 2 seeds say") == 1
+
+
 def test_many_arms_with_long_names_still_fit(tmp_path: Path, make: Make) -> None:
     runs = make(tmp_path, 2, {f"a-name-of-an-arm-that-is-long-{k}": 0.1 * k for k in range(9)})
     result = replace(measure(runs), remarks=("one " * 40, "two", "three"), missing=("four",))
@@ -142,6 +161,9 @@ def test_what_limits_the_numbers_is_said(
     result = measure([Run(tmp_path)])
     said = flat(answer(result, Run(tmp_path), []))
     assert "No held-out set was recorded" in said
+    few = replace(result.arms[0], probes={"held-out": (6, 6)})
+    told = flat(answer(replace(result, arms=(few,)), Run(tmp_path), []))
+    assert "held-out: 6 examples only, a weak null." in told
     assert "Probed were 64 of 2,000 of D_A: the noise of a sample pulls a cosine towards 0" in said
     assert "a small Adam step on D_B" in flat(
         answer(replace(result, metric="adam"), Run(tmp_path), [])

@@ -82,6 +82,11 @@ def test_many_bad_rows_are_counted(tmp_path: Path) -> None:
     with pytest.raises(UserError) as raised:
         examples(written(tmp_path, *["{}"] * 8), 8, "train")
     assert len(raised.value.lines) == 1
+    assert raised.value.lines[0].endswith(
+        "has no column 'prompt'; it has none; name yours with --prompt"
+    )
+    with pytest.raises(UserError) as raised:
+        examples(written(tmp_path, row(1), *["{}"] * 8), 9, "train")
     assert raised.value.lines[0].endswith("; 7 more like it")
     other = [json.dumps({"prompt": "p", "target": n}) for n in range(7)]
     with pytest.raises(UserError) as raised:

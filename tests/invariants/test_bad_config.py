@@ -50,7 +50,10 @@ CONFIGS: dict[str, tuple[str | bytes, str]] = {
     "columns of a named source": (data("kvr, columns: {prompt: x}"), "are for files and hub ids"),
     "unknown split": (data("kvr, split: test"), ".split: must be 'train', 'id' or 'held-out' (giv"),
     "split of a file": (data("x.jsonl, limit: 1, split: id"), "x.jsonl: a file has no split 'id'"),
-    "template: column": (data("x.jsonl, limit: 2, template: '{z}?'"), "x.jsonl:1: 'z' is missing"),
+    "template: column": (
+        data("x.jsonl, limit: 2, template: '{z}?'"),
+        ".template: x.jsonl has no column 'z'; it has p",
+    ),
     "template: place": (data("x.jsonl, template: '{} x'"), "'{}' is not a column's plain name"),
     "template: attribute": (data("x.jsonl, template: '{a.__class__}'"), "'{a.__class__}' is not a"),
     "template: none": (data("x.jsonl, template: 'same'"), "x.jsonl: template: it names no column"),
@@ -174,6 +177,8 @@ def test_a_dry_run_and_the_overlap_refuse_it_too(furnished: Any, case: str) -> N
         ("seed=\x1b[31m", "--set seed=␛[31m: the value is not YAML"),
         ("seed=" + "[" * 5000, "the value is not YAML"),
         ("seed=" + "9" * 5000, "the value is not YAML"),
+        ("stages.0.mix.ratoi=3", "--set stages.0.mix.ratoi=3: unknown key; did you mean 'ratio'?"),
+        ("stages.0.mix.ratio=3", "--set stages.0.mix.ratio=3 stages[0].mix.source: missing; it"),
         ("stages=null", "--set stages=null: must be a list"),
     ],
 )
@@ -243,3 +248,45 @@ def test_a_cache_that_cannot_be_written_is_one_line(
 ) -> None:
     monkeypatch.setenv("GEOMIX_CACHE", place)
     desk.refuses(desk.train(FAMILIAR), says)
+
+
+def test_a_column_or_file_that_is_not_there_is_told_with_its_line(desk: Any) -> None:
+    desk.write("facts.csv", "question,answer\n" + "a,b\n" * 60)
+    stages = """stages:
+  - data:
+      source: facts.csv
+      columns:
+        prompt: questions
+        target: answer
+"""
+    says = (
+        "run.yaml:5 stages[0].data.columns.prompt: facts.csv has no column 'questions'; it has "
+        "question, answer"
+    )
+    desk.refuses(desk.train(stages), says)
+    line = desk.run(desk.train(stages)).stderr.strip()
+    assert line == f"geomix: {says}", "no count of rows, and no flag of another command"
+    desk.refuses(
+        desk.train(stages.replace("facts.csv", "facs.csv")),
+        "run.yaml:3 stages[0].data.source: facs.csv: no such file; did you mean 'facts.csv'?",
+    )
+    desk.refuses(
+        desk.train(f"{ALONE}evaluate: {{sets: {{x: facts.csv}}}}\n"),
+        "run.yaml:2 evaluate.sets.x.columns.prompt: facts.csv has no column 'prompt'; it has qu",
+    )
+    desk.refuses(
+        ["data", "show", "facts.csv"],
+        "facts.csv has no column 'prompt'; it has question, answer; name yours with --prompt",
+    )
+
+
+def test_a_model_that_is_no_folder_is_told_with_its_line(desk: Any) -> None:
+    (desk.folder / "model").mkdir()
+    desk.write("run.yaml", f"model: ./modell\n{ALONE}")
+    says = "run.yaml:1 model: no such folder modell; did you mean 'model'?"
+    desk.refuses(["train", "run.yaml", "--out", "made"], says)
+    desk.refuses(["train", "run.yaml", "--dry-run"], says)
+    desk.refuses(
+        ["train", "run.yaml", "--set", "model=/none/x"],
+        "--set model=/none/x: no such folder /none/x; give one that is there, or a hub id",
+    )

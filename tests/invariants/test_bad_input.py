@@ -39,9 +39,17 @@ def packed(**fields: Any) -> bytes:
 LONG = "x" * 10_000_001
 FILES: dict[str, tuple[str, str | bytes, str]] = {
     # what is wrong: (file, content, what the line says after the file's name)
-    "wrong column": ("x.jsonl", '{"q": "p", "target": "t"}\n' * 2, ":1: 'prompt' is missing (fou"),
-    "missing column": ("x.csv", "prompt,answer\na,b\n", ":2: 'target' is missing (found: 'prompt"),
-    "space in a column": ("x.csv", "prompt, target\na,b\n", "(found: 'prompt', ' target'); name"),
+    "wrong column": (
+        "x.jsonl",
+        '{"q": "p", "target": "t"}\n' * 2,
+        " has no column 'prompt'; it has q, ta",
+    ),
+    "missing column": ("x.csv", "prompt,answer\na,b\n", " has no column 'target'; it has promp"),
+    "space in a column": (
+        "x.csv",
+        "prompt, target\na,b\n",
+        "; it has prompt, ' target'; remove th",
+    ),
     "empty JSONL": ("x.jsonl", "", ": 0 examples found (it holds no rows)"),
     "empty CSV": ("x.csv", "", ": 0 examples found (it holds no rows)"),
     "empty JSON": ("x.json", "", ":1: not JSON (Expecting value, column 1); the file is empty"),
@@ -71,7 +79,7 @@ FILES: dict[str, tuple[str, str | bytes, str]] = {
     ),
     "endless number": ("x.jsonl", '{"a": ' + "9" * 5000 + "}", "a number of more than 4,300 dig"),
     "endless nesting": ("x.json", "[" * 100_000, "nested too deep"),
-    "JSON object": ("x.json", '{"a": 1}', "item 1: 'prompt' is missing (found: 'a')"),
+    "JSON object": ("x.json", '{"a": 1}', " has no column 'prompt'; it has a"),
     "JSON lists": ("x.json", '[["p", "t"]]', "item 1: not a JSON object"),
     "JSON number": ("x.json", "12", "not a list of JSON objects"),
     "JSON named JSONL": ("x.jsonl", f"[\n{ROW}]", ":1: a JSON list, but JSON Lines are one object"),
@@ -91,7 +99,11 @@ FILES: dict[str, tuple[str, str | bytes, str]] = {
     "torn Parquet": ("x.parquet", packed()[:9] + b"\xff" * 30 + packed()[39:], "read as Parquet ("),
     "binary Parquet": ("x.parquet", packed(prompt=b"p\xff"), "row 1: 'prompt' is not a text"),
     "null Parquet": ("x.parquet", packed(target=None), "row 1: 'target' is not a text"),
-    "terminal codes": ("x.jsonl", '{"\\u001b[31mred\\u202e": "a"}', f"'{ESCAPED}[31mred{ESCAPED}'"),
+    "terminal codes": (
+        "x.jsonl",
+        '{"\\u001b[31mred\\u202e": "a"}',
+        f"it has {ESCAPED}[31mred{ESCAPED}",
+    ),
 }
 
 
@@ -102,7 +114,7 @@ def test_a_broken_file_is_one_line(desk: Any, case: str) -> None:
     config = f"stages: [{{data: {{source: {name}, limit: 2}}}}]\n"
     for arguments in (desk.train(config), ["data", "show", name, "--limit", "2"]):
         desk.refuses(arguments, says)
-        assert f"geomix: {name}" in desk.run(arguments).stderr
+        assert name in desk.run(arguments).stderr.removeprefix("geomix: run.yaml:1 ")[:60]
 
 
 def no_file(folder: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from geomix.models.load import LoadedModel, load_model, quiet_libraries
+from geomix.models.load import LoadedModel, load_model, load_tokenizer, quiet_libraries
 from geomix.util.errors import UserError
 
 CPU = torch.device("cpu")
@@ -253,7 +253,28 @@ def test_a_hub_out_of_reach_is_asked_once_and_quietly(monkeypatch: pytest.Monkey
     nowhere = hub.HUGGINGFACE_CO_URL_TEMPLATE.replace(hub.ENDPOINT, "http://127.0.0.1:1")
     monkeypatch.setattr(hub, "HUGGINGFACE_CO_URL_TEMPLATE", nowhere)
     monkeypatch.setattr("time.sleep", lambda _: pytest.fail("waited to ask again"))
-    assert "no such local folder, and the hub did not give it: " in refused("nobody/nothing")
+    told = refused("nobody/nothing")
+    assert "no such local folder, and the hub cannot be reached; give the path of a folder" in told
+    assert told.endswith("hf download nobody/nothing")
+
+
+def test_a_path_without_a_folder_is_never_a_hub_id(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "modell.csv").touch()
+    for name, near in ((f"{tmp_path}/modell", tmp_path / "model"), ("./modell", Path("model"))):
+        told = f"model '{name}': no such folder {Path(name)}; did you mean '{near}'?"
+        assert refused(name) == told
+    assert refused("~/modell").endswith(f"did you mean '{tmp_path / 'model'}'?")
+    assert "is a file, no folder; give the folder that holds its config.json" in refused(
+        "./modell.csv"
+    )
+    assert "no hub id owner/name; did you mean the folder 'model'?" in refused("modell!")
+    shutil.copytree(tiny_model, tmp_path / "model", dirs_exist_ok=True)
+    assert load_tokenizer("~/model").is_fast
 
 
 def test_the_hub_client_keeps_its_warnings_to_itself() -> None:

@@ -33,6 +33,12 @@ _START = "θ_0"
 
 _MOST_CAVEATS = 2
 
+_FEW = 20
+"""Examples of a held-out set below which it is a weak null."""
+
+_WIDE = "±>1"
+"""Half of an interval that says nothing."""
+
 _DOWN = {
     "euclidean": "a small step down D_B's gradient",
     "adam": "a small Adam step on D_B (v̂ fixed, no momentum)",
@@ -49,9 +55,10 @@ def answer(result: GradAngle, run: RunDirectory, files: Sequence[Path]) -> list[
         files: all that were written.
     """
     label = decisive(result)
+    table = list(_table(result, label))
     parts = [
         ["Do the gradients of D_A and D_B conflict?", *_asked(result, label), ""],
-        [*aligned(list(_table(result, label))), *_more(result), ""],
+        [*aligned(table), *_more(result), *_wide(result, table), ""],
         [*_verdicts(result, label), *_meaning(result), *_caveats(result)],
     ]
     return fitted(
@@ -92,8 +99,8 @@ def _table(result: GradAngle, label: str) -> Iterator[list[str]]:
     several = len(result.arms) > 1
     heads = [("g_A, g_B", f"at {label}")]
     heads += [("g_A, g_B", f"at {_START}")] * begun + [("held-out,", "g_B")]
-    heads += [("minus", shortened(base.arm, 8) + "'s")] * several
-    heads += [("|g_A| /", f"at {_START}")] * begun
+    heads += [("difference", f"from {shortened(base.arm, 6)}")] * several
+    heads += [("|g_A|, times", f"that at {_START}")] * begun
     yield ["", *(head for head, _ in heads)]
     yield ["", *(head for _, head in heads)]
     differences = {c.arm: c for c in contrasts(result) if (c.moment, c.second) == (label, "D_B")}
@@ -115,6 +122,8 @@ def _cosine(arm: ArmAngles, label: str, name: str) -> str:
 
 def _number(mean: float, half: float) -> str:
     """A cosine with half of its interval, in eleven cells."""
+    if half > 1:
+        return signed(mean) + _WIDE
     return signed(mean) + ("" if np.isnan(half) else f"±{half:.3f}".replace("±0.", "±."))
 
 
@@ -126,6 +135,14 @@ def _share(arm: ArmAngles, label: str) -> str:
     here, start = (lengths[:, arm.labels.index(one)] for one in (label, _START))
     with np.errstate(divide="ignore", invalid="ignore"):
         return number(float((here / start).mean()))
+
+
+def _wide(result: GradAngle, table: Sequence[Sequence[str]]) -> list[str]:
+    """Why an interval is wider than all that a cosine can be, where one is."""
+    n = max(len(arm.seeds) for arm in result.arms)
+    wide = any(_WIDE in cell for row in table for cell in row)
+    why = f"{_WIDE}: a 95 % interval wider than any cosine; {n} seeds say little of their spread."
+    return wrapped(why) if wide else []
 
 
 def _more(result: GradAngle) -> list[str]:
@@ -199,6 +216,10 @@ def _caveats(result: GradAngle) -> Iterator[str]:
         found.append(
             "No held-out set was recorded, so there is nothing to read the cosine against."
         )
+    held_out = [arm.probes[HELD_OUT][0] for arm in result.arms if HELD_OUT in arm.probes]
+    if held_out and min(held_out) < _FEW:
+        n = min(held_out)
+        found.append(f"held-out: {n} example{'s' * (n != 1)} only, a weak null.")
     if parts := shares_probed(result, ("D_A", "D_B")):
         found.append(f"Probed were {parts}: the noise of a sample pulls a cosine towards 0.")
     found += [f"No snapshots yet: {names_of(result.missing)}."] if result.missing else []

@@ -16,7 +16,7 @@ from geomix.data.example import Example
 from geomix.data.files.row import LONGEST, Row
 from geomix.data.sources.base import Found, Request
 from geomix.data.split import Split
-from geomix.util.errors import UserError
+from geomix.util.errors import OfKey, UserError
 
 SHOWN = 5
 """How many mistakes of one source are listed."""
@@ -42,6 +42,27 @@ Convert = Callable[[Mapping[str, Any]], Example | None]
 
 class RowError(ValueError):
     """What is wrong with one row; the reader of rows says where it stands."""
+
+
+class NoColumn(RowError):  # noqa: N818 (a kind of it)
+    """A row lacks a column.
+
+    Args:
+        text: what is said of the one row.
+        whole: what is said where all rows lack it; empty of a path that ends somewhere.
+        key: the key of the configuration that names the column.
+        role: the flag that names it where there is no configuration.
+    """
+
+    def __init__(self, text: str, whole: str, key: tuple[str, ...] = (), role: str = "") -> None:
+        super().__init__(text)
+        self.whole, self.key, self.role = whole, key, role
+
+    def named_by(self, key: tuple[str, ...], advice: str = "", space: str = "") -> NoColumn:
+        """The same of a column that a key names."""
+        row = f"{self}{advice}" + f"; or {space}" * bool(space)
+        whole = self.whole and self.whole + f"; {space}" * bool(space)
+        return NoColumn(row, whole, key, key[-1])
 
 
 def text_in(row: Mapping[str, Any], key: str) -> str:
@@ -106,12 +127,12 @@ def field_in(row: Mapping[str, Any], key: str) -> Any:
         elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
             value = value[int(part)]
         else:
-            raise RowError(_missing(key, passed, value))
+            raise _missing(key, passed, value)
         passed.append(part)
     return value
 
 
-def _missing(key: str, passed: Sequence[str], value: Any) -> str:
+def _missing(key: str, passed: Sequence[str], value: Any) -> NoColumn:
     """How far the path of a missing field was found, and what is there."""
     if isinstance(value, list):
         what = f"a list of {len(value)}, from 0"
@@ -121,7 +142,11 @@ def _missing(key: str, passed: Sequence[str], value: Any) -> str:
     else:
         what = f"{reprlib.repr(value)}, which has no fields"
     where = f" in '{'.'.join(passed)}'" if passed else ""
-    return f"'{key}' is missing (found{where}: {what})"
+    whole = ""
+    if not passed and isinstance(value, Mapping):
+        named = ", ".join(name if name == name.strip() else f"'{name}'" for name in value)
+        whole = f"has no column '{key}'; it has {named[:_LISTED] or 'none'}"
+    return NoColumn(f"'{key}' is missing (found{where}: {what})", whole)
 
 
 def texts_in(row: Mapping[str, Any], key: str) -> tuple[str, ...]:
@@ -232,8 +257,9 @@ def in_order(origin: str, rows: Iterable[Row], convert: Convert, request: Reques
     before = count if request.after is None else request.after
     first = 0 if split == "train" or request.every else before
     found: list[Example] = []
-    characters = 0
+    characters = looked_at = 0
     mistakes: list[tuple[str, str]] = []
+    absent: list[NoColumn] = []
     number = -1
     for number, (place, row) in enumerate(rows):
         if number >= first + count:
@@ -242,10 +268,12 @@ def in_order(origin: str, rows: Iterable[Row], convert: Convert, request: Reques
             break
         if number < first:
             continue
+        looked_at += 1
         try:
             example = convert(row) if not isinstance(row, str) else _refuse(row)
         except RowError as error:
             mistakes.append((place, str(error)))
+            absent += [error] if isinstance(error, NoColumn) else []
             continue
         if example is not None:
             found.append(example)
@@ -253,6 +281,10 @@ def in_order(origin: str, rows: Iterable[Row], convert: Convert, request: Reques
             if characters > MOST_CHARACTERS:
                 what = f"more than {MOST_CHARACTERS:,} characters in the first {number + 1:,} rows"
                 raise UserError(f"{place}: {what}; set a smaller limit")
+    kinds = {(one.whole, one.key): one for one in absent}
+    if looked_at == len(absent) and len(kinds) == 1 and absent[0].whole:
+        one = absent[0]
+        raise OfKey(one.key, f"{origin} {one.whole}", f"; name yours with --{one.role}")
     raise_mistakes(origin, mistakes)
     if number < 0:
         return Found([], origin, " (it holds no rows)")

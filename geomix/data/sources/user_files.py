@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from geomix.data.sources.base import Found, Hub, Request
 from geomix.data.sources.hub import hub_rows
 from geomix.data.sources.rows import (
     Convert,
+    NoColumn,
     RowError,
     answered,
     field_in,
@@ -25,8 +27,8 @@ from geomix.data.sources.rows import (
     text_in,
     texts_in,
 )
-from geomix.util.errors import UserError
-from geomix.util.nearby import close_to
+from geomix.util.errors import OfKey, UserError
+from geomix.util.nearby import close_to, no_such_file
 
 LONGEST_TEXT = 1_000_000
 """Characters of a prompt or target at most: a million are more tokens than any model takes."""
@@ -57,9 +59,10 @@ def _rows(source: str, subset: str | None, wanted: Sequence[str]) -> Iterator[Ro
     if not is_path(source):
         near = close_to(Path(source)) if Path(source).parent.is_dir() else None
         if near is not None:
-            raise UserError(
+            raise OfKey(
+                ("source",),
                 f"{source}: no such file; did you mean '{near}'? (for the hub's dataset of this "
-                f"name start geomix where no folder '{Path(source).parent}' is)"
+                f"name start geomix where no folder '{Path(source).parent}' is)",
             )
         return _hub_rows(source, subset or "")
     path = Path(source).expanduser()
@@ -67,6 +70,8 @@ def _rows(source: str, subset: str | None, wanted: Sequence[str]) -> Iterator[Ro
         return folder_rows(path, subset, wanted)
     if subset:
         raise UserError(f"{source}: a file has no subsets")
+    if "\0" not in source and not os.path.lexists(path):
+        raise OfKey(("source",), no_such_file(path), " (a data source)")
     return rows(path, wanted)
 
 
@@ -105,7 +110,10 @@ def _aliases(row: Mapping[str, Any], name: str | None) -> tuple[str, ...]:
     """Further right answers; a null and an empty cell are none."""
     if name is None:
         return ()
-    value = field_in(row, name)
+    try:
+        value = field_in(row, name)
+    except NoColumn as error:
+        raise error.named_by(("columns", "aliases")) from None
     if value is None or (isinstance(value, str) and not value.strip()):
         return ()
     return texts_in(row, name)
@@ -164,14 +172,16 @@ class Template:
 def _column(row: Mapping[str, Any], name: str, role: str) -> str:
     try:
         return text_in(row, name)
-    except RowError as error:
-        if not str(error).startswith(f"'{name}' is missing"):
-            raise
+    except NoColumn as error:
         near = next((other for other in row if other != name and other.strip() == name), None)
-        space = "" if near is None else f"; or remove the space beside {near!r}"
-        raise RowError(f"{error}; name yours with columns.{role}, or --{role}{space}") from None
+        space = "" if near is None else f"remove the space beside {near!r}"
+        advice = f"; name yours with columns.{role}"
+        raise error.named_by(("columns", role), advice, space) from None
 
 
 def _filled(row: Mapping[str, Any], name: str) -> str:
-    number = number_in(field_in(row, name), name)
+    try:
+        number = number_in(field_in(row, name), name)
+    except NoColumn as error:
+        raise error.named_by(("template",)) from None
     return text_in(row, name) if number is None else number
