@@ -28,7 +28,8 @@ _ROW = 1.05
 def draw(rows: Sequence[Row], score: str = "exact_match", *, log: bool = False) -> Figure:
     """Columns: stages. Rows: sets. One line an arm, with a band where there are intervals.
 
-    A later stage begins, at step 0, with what was measured where the one before ended.
+    A later stage begins, at step 0, with what was measured where the one before ended, whether or
+    not the rows say so.
     A line joins evaluations of the same examples; those of another number of them, such as the
     whole set at a stage's boundary beside a sample after each epoch, are rings.
 
@@ -43,6 +44,7 @@ def draw(rows: Sequence[Row], score: str = "exact_match", *, log: bool = False) 
     sets = list(dict.fromkeys(row["set"] for row in rows))
     stages = {row["stage"]: row["stage_name"] for row in rows}
     order = sorted(stages)
+    rows = begun(rows, rows)
     with style():
         width = WIDTH if len(stages) > 1 else COLUMN
         figure = new_figure(0.75 + _ROW * len(sets), width)
@@ -55,7 +57,6 @@ def draw(rows: Sequence[Row], score: str = "exact_match", *, log: bool = False) 
         )
         for line, name in zip(grid, sets, strict=True):
             mine = [row for row in rows if row["set"] == name]
-            mine = begun(mine, mine)
             draw_row(line, order, arms, mine, lambda row: _ends(row, score))
             if score != "loss":
                 finish_percent(line[0])

@@ -28,7 +28,8 @@ Ends = Callable[[Row], tuple[float, float, float]]
 def begun(rows: Sequence[Row], ends: Sequence[Row]) -> list[Row]:
     """The rows, and at step 0 of each later stage what was measured where the one before ended.
 
-    The update is there that of the stage which begins, so that it moves.
+    The update is there that of the stage which begins, so that it moves. Rows that hold such starts
+    already come back as they are.
 
     Args:
         rows: of one table.
@@ -36,7 +37,8 @@ def begun(rows: Sequence[Row], ends: Sequence[Row]) -> list[Row]:
     """
 
     def place(row: Row, stage: int) -> tuple[Any, ...]:
-        return row["arm"], stage, frozenset((row.get("first"), row.get("second")))
+        pair = frozenset((row.get("first"), row.get("second")))
+        return row["arm"], stage, row.get("set"), pair
 
     begun = {(row["arm"], row["stage"]) for row in rows}
     last = {
@@ -45,10 +47,14 @@ def begun(rows: Sequence[Row], ends: Sequence[Row]) -> list[Row]:
         if (row["arm"], row["stage"] + 1) in begun
     }
     known = {place(row, row["stage"]) for row in rows if row["step"] == 0}
+    names = {(row["arm"], row["stage"]): row.get("stage_name", "") for row in rows}
     starts = [
-        {**row, "stage": row["stage"] + 1, "step": 0} for at, row in last.items() if at not in known
+        {**row, "stage": at[1], "step": 0}
+        | ({"stage_name": names[at[:2]]} if "stage_name" in row else {})
+        for at, row in last.items()
+        if at not in known
     ]
-    moved = {id(row) for (_, _, pair), row in last.items() if UPDATE in pair}
+    moved = {id(row) for (*_, pair), row in last.items() if UPDATE in pair}
     return [*(row for row in rows if id(row) not in moved), *starts]
 
 
@@ -106,7 +112,10 @@ def finish_percent(axes: Axes) -> None:
 
 
 def finish_steps(axes: Axes, steps: Sequence[int], *, log: bool) -> None:
-    """Name the axis of steps, on a linear scale or a logarithmic one (linear from 0 to 1)."""
+    """Name the axis of steps, on a linear scale or a logarithmic one (linear from 0 to 1).
+
+    Either begins at 0, where a stage does.
+    """
     last = max(steps)
     axes.set_xlabel("optimiser steps of the stage")
     if not log:
@@ -114,14 +123,9 @@ def finish_steps(axes: Axes, steps: Sequence[int], *, log: bool) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         return
     length = np.log10(max(last, 1))  # decades
-    ticks = [10**k for k in range(len(str(last)))]
-    if min(steps) >= 1:
-        axes.set_xscale("log")
-        axes.set_xlim(min(steps) * 10 ** (-_SLACK * length), last * 10 ** (_SLACK * length))
-    else:
-        axes.set_xscale("symlog", linthresh=1, linscale=_BELOW)
-        axes.set_xlim(-_SLACK * (length + _BELOW) / _BELOW, last * 10 ** (_SLACK * length))
-        ticks = [0, *ticks]
+    ticks = [0, *(10**k for k in range(len(str(last))))]
+    axes.set_xscale("symlog", linthresh=1, linscale=_BELOW)
+    axes.set_xlim(-_SLACK * (length + _BELOW) / _BELOW, last * 10 ** (_SLACK * length))
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -55,8 +55,8 @@ def test_a_run_gives_pdf_png_and_the_numbers(tmp_path: Path) -> None:
     assert [Path(line).suffix for line in result.output.split()] == [".pdf", ".png", ".csv"]
     rows = table(run.path)
     assert list(dict.fromkeys(row["set"] for row in rows)) == ["D_A", "D_B"]
-    mine = {(int(r["stage"]), int(r["step"])): float(r["exact_match"]) for r in rows[:4]}
-    assert mine == EXACT
+    mine = {(int(r["stage"]), int(r["step"])): float(r["exact_match"]) for r in rows[:5]}
+    assert mine == EXACT | {(1, 0): EXACT[0, 40]}  # stage 2 begins where stage 1 ended
     assert {r["half_width"] for r in rows} == {""}
     assert [rows[0]["stage_name"], rows[2]["stage_name"]] == ["kvr", ""]
 
@@ -80,7 +80,17 @@ def test_another_score_and_a_set_by_name(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     rows = table(run.path)
     assert {row["set"] for row in rows} == {"held-out"}
-    assert [float(row["loss"]) for row in rows] == pytest.approx([v / 100 for v in EXACT.values()])
+    expected = [v / 100 for v in (0.0, 100.0, 100.0, 70.0, 40.0)]
+    assert [float(row["loss"]) for row in rows] == pytest.approx(expected)
+    assert (run.figure_folder / "retention_loss_log.png").is_file()
+
+
+def test_a_logarithmic_figure_stands_beside_the_linear_one(tmp_path: Path) -> None:
+    run = make(tmp_path / "one")
+    assert call(str(run.path)).exit_code == call(str(run.path), "--log").exit_code == 0
+    linear, log = (run.figure_folder / f"retention{kind}" for kind in ("", "_log"))
+    assert linear.with_suffix(".csv").read_bytes() == log.with_suffix(".csv").read_bytes()
+    assert linear.with_suffix(".png").read_bytes() != log.with_suffix(".png").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from geomix.figures.retention import draw
+from geomix.figures.stage_panels import begun
 from geomix.figures.style import arm_look
 
 Check = Callable[..., None]
@@ -64,6 +65,23 @@ def test_every_line_is_the_tables(score: str) -> None:
                 if stage:  # θ_A, where the stage before ended
                     expected[0] = last[f"arm-{arm}", name]
                 assert drawn(axes, arm) == pytest.approx(expected)
+
+
+def test_a_logarithmic_axis_begins_with_each_stage() -> None:
+    first, second = draw(table(1), log=True).axes[:2]
+    for axes, ticks in ((first, [0, 1, 10]), (second, [0, 1, 10])):
+        low, high = axes.get_xlim()
+        shown = [tick for tick in axes.get_xticks() if low <= tick <= high]
+        assert shown == ticks
+        assert low < 0 == min(drawn(axes, 0))
+        assert axes.get_xscale() == "symlog"
+
+
+def test_starts_that_the_table_has_are_not_drawn_twice() -> None:
+    rows = begun(table(1), table(1))
+    assert len(rows) == len(table(1)) + 2
+    assert {row["stage_name"] for row in rows if row["stage"] == 1} == {"triples"}
+    assert begun(rows, rows) == rows
 
 
 def test_no_line_joins_a_sample_with_the_whole_set() -> None:
