@@ -37,9 +37,10 @@ def retention_rows(
         score: a column of an evaluation: `exact_match` and its like in %, `loss` in nats.
 
     Returns:
-        Tidy rows, at step 0 of a later stage what was measured where the one before ended: arm, stage (index), stage_name, step, set, examples (how many were scored; of
-        several seeds the fewest), the score (mean over seeds), half_width (Student's 95 %, nan with
-        one seed), n (seeds).
+        Tidy rows, at step 0 of a later stage what was measured where the one before ended: arm,
+        stage (index), stage_name, step, set, examples (how many were scored; of several seeds the
+        fewest), the score (mean over seeds), half_width (Student's 95 %, nan with one seed), n
+        (seeds).
     """
     rows: Rows = []
     for label, runs in arms:

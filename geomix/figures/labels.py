@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,31 @@ NULLS = ("held-out", "shuffled")
 """Sets that a cosine is read against."""
 
 UNDETERMINED = "undetermined"
+
+
+_LONG = 32
+"""Most characters of a name."""
+
+
+def plain(name: str, most: int = _LONG) -> str:
+    """A name as a figure writes it: never read as a formula, on one line, cut in its middle.
+
+    Args:
+        name: of an arm, a set, a stage or a part of a model, as somebody chose it.
+        most: characters.
+    """
+    seen = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
+    if len(seen) > most:  # what tells long names apart is often at their ends
+        half = (most - 1) // 2
+        seen = f"{seen[: most - 1 - half]}…{seen[len(seen) - half :]}"
+    return seen.replace("$", r"\$")
+
+
+def set_symbol(name: str, most: int = _LONG) -> str:
+    """A set as every figure writes it: `D_A` with a subscript, another name as it is."""
+    if re.fullmatch("D_[A-Z][0-9]*", name):
+        return rf"$D_{{\mathrm{{{name.removeprefix('D_')}}}}}$"
+    return plain(name, most)
 
 
 def moment_symbol(moment: str) -> str:

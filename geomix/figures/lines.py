@@ -17,6 +17,8 @@ from geomix.measures.cosine import Floats
 FAINT = 0.35
 """How opaque what is undetermined is."""
 
+_DOTS: Any = (0, (0.8, 3.2))
+
 MANY = 10
 """More points than this get fewer markers: one on each would hide the line."""
 
@@ -28,6 +30,8 @@ def draw_line(
     y: Floats,
     clear: NDArray[np.bool_],
     size: float = 3.0,
+    *,
+    dotted: bool = False,
 ) -> None:
     """One arm's line with markers, faint and with open markers where it is undetermined.
 
@@ -38,12 +42,13 @@ def draw_line(
         y: `(n,)`, nan where there is nothing.
         clear: `(n,)`, which points can be told.
         size: of the markers, in points.
+        dotted: whether the line only leads from point to point, in place of the arm's dashes.
     """
     every = 1 + len(x) // MANY
     marked = np.arange(len(x)) % every == arm % every
     colour, marker, line = arm_look(arm)
     look: dict[str, Any] = {"color": colour, "marker": marker, "ms": size}
-    dashes = {"ls": line, "lw": 0.9}
+    dashes = {"ls": _DOTS, "lw": 0.7} if dotted else {"ls": line, "lw": 0.9}
     if clear.all():
         axes.plot(x, y, markevery=np.flatnonzero(marked).tolist(), **dashes, **look)
         return

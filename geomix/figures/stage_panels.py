@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from geomix.figures.labels import UPDATE, Row, half_width, is_undetermined
+from geomix.figures.labels import UPDATE, Row, half_width, is_undetermined, plain
 from geomix.figures.lines import draw_band, draw_line
 from geomix.figures.style import arm_look
 from geomix.measures.cosine import Floats
@@ -68,7 +69,8 @@ def draw_row(
     """Draw one quantity: a panel a stage, a line with its band an arm.
 
     A line joins measurements of one kind only: where rows say on how many examples they were made
-    (`examples`), those of another number than most are rings beside the line.
+    (`examples`), those of another number than most are rings beside the line. Two points alone are
+    joined by dots.
 
     Args:
         line: panels, one a stage.
@@ -88,7 +90,8 @@ def draw_row(
                 x: Floats = np.array([row["step"] for row in same], dtype=np.float64)
                 y, low, high = (np.array(part) for part in zip(*map(ends, same), strict=True))
                 clear = np.array([not is_undetermined(row) for row in same])
-                draw_line(axes, index, x, y, clear, 2.4)
+                few = len(x) <= 2  # noqa: PLR2004  # nothing is known of what is between
+                draw_line(axes, index, x, y, clear, 2.4, dotted=few)
                 draw_band(axes, index, x, low, high)
             colour, marker, _ = arm_look(index)
             for row in mine:
@@ -106,9 +109,25 @@ def percent(row: Row, name: str = "exact_match") -> tuple[float, float, float]:
     return value, float(np.maximum(value - half, 0)), float(np.minimum(value + half, 100))
 
 
-def finish_percent(axes: Axes) -> None:
-    """Let an axis show 0 to 100."""
-    axes.set(ylim=(-100 * _SLACK, 100 * (1 + _SLACK)), yticks=[0, 50, 100])
+def highest(rows: Sequence[Row], ends: Ends) -> float:
+    """The largest value or upper end of an interval; 0 where there is none."""
+    return max((x for row in rows for x in ends(row) if math.isfinite(x)), default=0.0)
+
+
+def finish_percent(axes: Axes, most: float = 100.0) -> None:
+    """Let an axis show 0 to 100, or to less where nothing is above the half of that.
+
+    Args:
+        axes: of a score in percent.
+        most: the highest of what is drawn on the axes that are to be compared with it.
+    """
+    top = next(top for top in (10, 20, 40, 50, 100) if most <= top or top == 100)  # noqa: PLR2004
+    axes.set(ylim=(-top * _SLACK, top * (1 + _SLACK)), yticks=[0, top // 2, top])
+
+
+def stage_title(stage: int, name: str) -> str:
+    """`stage 2: facts`, or the number alone."""
+    return f"stage {stage + 1}" + (f": {plain(name)}" if name else "")
 
 
 def finish_steps(axes: Axes, steps: Sequence[int], *, log: bool) -> None:

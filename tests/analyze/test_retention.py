@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from geomix.api import Run
 from geomix.cli import main
 from geomix.config.run import RunConfig
+from geomix.runs.configs import told_apart
 
 EXACT = {(0, 0): 0.0, (0, 40): 100.0, (1, 10): 70.0, (1, 30): 40.0}
 """(stage, step) → exact match on D_A of seed 0; other seeds have as much more as their number."""
@@ -69,7 +70,7 @@ def test_seeds_are_one_line_with_an_interval_and_other_runs_another(tmp_path: Pa
     assert result.exit_code == 0, result.output
     last = [row for row in table(runs[0].path) if (row["stage"], row["step"]) == ("1", "30")]
     assert [row["n"] for row in last] == ["2", "1"]
-    assert len({row["arm"] for row in last}) == 2
+    assert [row["arm"] for row in last] == ["toy, lr 0.001", "toy, lr 0.01"]
     assert float(last[0]["exact_match"]) == pytest.approx(39.0)
     assert float(last[0]["half_width"]) == pytest.approx(12.7062, rel=1e-4)
 
@@ -107,3 +108,23 @@ def test_what_is_not_there_is_one_line(
     assert result.exit_code == 2
     assert said in " ".join(result.output.split())
     assert not (tmp_path / "one" / "figures").exists()
+
+
+def config(ratio: int, **more: Any) -> RunConfig:
+    stage = {"data": {"source": "kvr"}, "mix": {"source": "random-words", "ratio": ratio}}
+    return RunConfig.model_validate({"stages": [stage, {"data": {"source": "kvr"}}], **more})
+
+
+def test_configurations_of_one_name_are_told_apart_by_what_differs() -> None:
+    assert told_apart([config(2), config(1, seed=3)]) == ["ratio 2", "ratio 1"]
+    assert told_apart([config(2), config(2, seed=3)]) == []  # nothing
+    faster = config(2).model_dump(mode="json")
+    for stage, lr in zip(faster["stages"], (0.5, 0.25), strict=True):
+        stage["train"] = {"lr": lr}
+    found = told_apart([config(2), RunConfig.model_validate(faster)])
+    assert found[1] == "stage 1 lr 0.5, stage 2 lr 0.25"
+    others = {
+        "seed": 1,
+        "train": {"lr": 0.1, "batch_size": 3, "precision": "fp32", "loss": "example"},
+    }
+    assert told_apart([config(2), config(1, **others)]) == []  # too much for a name
