@@ -68,14 +68,27 @@ def short_group(group: str) -> str:
 
 
 def ordered(names: set[str]) -> list[str]:
-    """D_A, D_B, …, then D_M, then the update, then the nulls."""
-    last = {"D_M": 1, UPDATE: 2, "held-out": 3, "shuffled": 4}
+    """D_A, D_B, …, the held-out null that they are read against, D_M and its null, the update."""
+    last = {"held-out": 1, "D_M": 2, "shuffled": 3, UPDATE: 4}
     return sorted(names, key=lambda name: (last.get(name, 0), name))
+
+
+def why_blank(name: str, moment: str) -> str:
+    """In a few words, on two lines, why a panel of a direction has nothing at a moment."""
+    if name == UPDATE and moment.partition("+")[0] == "θ_0":
+        return f"no update\nat {moment_symbol(moment)}"
+    return "not\nrecorded"
 
 
 def is_undetermined(row: Row) -> bool:
     """Whether the table says that the row's cosine cannot be told."""
     return bool(row.get("told", "") == UNDETERMINED)
+
+
+def spread(row: Row) -> float:
+    """Half of a cosine's interval; nan too where it is as wide as all cosines, and says nothing."""
+    half = half_width(row)
+    return half if half < 1 else math.nan
 
 
 def half_width(row: Row) -> float:

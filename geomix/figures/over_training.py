@@ -16,10 +16,10 @@ from geomix.figures.labels import (
     Row,
     angle,
     direction_symbol,
-    half_width,
+    spread,
     unlike,
 )
-from geomix.figures.lines import name_arms
+from geomix.figures.lines import marks_of, name_arms
 from geomix.figures.stage_panels import begun, draw_row, finish_percent, finish_steps, percent
 from geomix.figures.style import COLUMN, WIDTH, new_figure, settle, style
 
@@ -93,14 +93,14 @@ def draw(
             steps = {row["step"] for row in [*rows, *retention] if row["stage"] == stage}
             finish_steps(line_of_stage[-1], sorted(steps), log=log)
         figure.align_ylabels(grid[:, 0])
-        name_arms(figure, arms)
+        name_arms(figure, arms, marks_of(rows))
         settle(figure)
     return figure
 
 
 def _of_cosine(row: Row) -> tuple[float, float, float]:
     """Value and both ends of its interval."""
-    cosine, half = row["cosine"], half_width(row)
+    cosine, half = row["cosine"], spread(row)
     return cosine, float(np.maximum(cosine - half, -1)), float(np.minimum(cosine + half, 1))
 
 

@@ -112,6 +112,14 @@ def test_bands_are_the_intervals() -> None:
     assert not any(axes.collections for axes in draw(rows, retention).axes)
 
 
+def test_an_interval_as_wide_as_the_axis_is_left_out() -> None:
+    rows, retention = tables(1, stages=[0])
+    for row in rows:
+        row["half_width"] = 1.5
+    axes = draw(rows, retention, "cosine").axes[0]
+    assert not axes.collections
+
+
 def test_what_is_undetermined_is_open_and_faint() -> None:
     rows, retention = tables(1, stages=[0])
     for row in rows:

@@ -14,7 +14,7 @@ from rich.console import Group, RenderableType
 from geomix.analysis.answer import WIDTH
 from geomix.analysis.base import Say
 from geomix.analysis.checkpoints import figure_moments
-from geomix.analysis.directions import UPDATE
+from geomix.analysis.directions import HELD_OUT, UPDATE
 from geomix.analysis.grad_angle.examples import Tables, without_pairs
 from geomix.analysis.grad_angle.examples import render as render_examples
 from geomix.analysis.grad_angle.files import save
@@ -78,10 +78,11 @@ def _figures(result: GradAngle) -> Iterator[Drawn]:
     yield "", by_depth.draw(rows, moments), rows
     early = _early(result, moments)
     few = list(dict.fromkeys((*early, moments[-1])))
-    pair = [row for row in rows if (row["first"], row["second"]) == ("D_A", "D_B")]
-    pair = [row for row in pair if row["moment"] in few]
+    there = [row for row in rows if row["moment"] in few]
+    pair = [row for row in there if (row["first"], row["second"]) == ("D_A", "D_B")]
+    null = [row for row in there if {row["first"], row["second"]} == {"D_A", HELD_OUT}]
     if result.by == "layer" and pair:
-        yield "_row", angle_row.draw(pair, few), pair
+        yield "_row", angle_row.draw(pair + null, few), pair + null
     shown = ("D_A", "D_B", "D_M", UPDATE)
     whole = [row for row in rows if row["group"] == "all" and row["moment"] in early]
     yield "_plane", plane.draw(whole, early, shown), whole
