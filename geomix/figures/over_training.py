@@ -16,11 +16,20 @@ from geomix.figures.labels import (
     Row,
     angle,
     direction_symbol,
+    set_symbol,
     spread,
     unlike,
 )
-from geomix.figures.lines import marks_of, name_arms
-from geomix.figures.stage_panels import begun, draw_row, finish_percent, finish_steps, percent
+from geomix.figures.lines import marks_of, name_arms, say_blank
+from geomix.figures.stage_panels import (
+    begun,
+    draw_row,
+    finish_percent,
+    finish_steps,
+    highest,
+    percent,
+    stage_title,
+)
 from geomix.figures.style import COLUMN, WIDTH, new_figure, settle, style
 
 Measure = Literal["angle", "cosine"]
@@ -70,6 +79,7 @@ def draw(
     rows, retention = begun(rows, ends), begun(retention, retention)
     arms = list(dict.fromkeys(row["arm"] for row in [*rows, *retention]))
     stages = sorted({row["stage"] for row in [*rows, *retention]})
+    names = {row["stage"]: row.get("stage_name", "") for row in retention}
     found = {pairs[frozenset((row["first"], row["second"]))] for row in rows}
     shown = [other for other in others if other in found]
     columns: dict[str, list[Row]] = {other: [] for other in shown}
@@ -83,12 +93,15 @@ def draw(
         )
         for line, other in zip(grid, shown, strict=False):
             draw_row(line, stages, arms, columns[other], _ENDS[measure])
+            for axes, stage in zip(line, stages, strict=True):
+                if not any(row["stage"] == stage for row in columns[other]):
+                    say_blank(axes, "not recorded")
             _finish_angles(line, other, measure)
         draw_row(grid[-1], stages, arms, retention, percent)
-        finish_percent(grid[-1][0])
-        grid[-1][0].set_ylabel(f"exact match\non {FOCUS} (%)")
+        finish_percent(grid[-1][0], highest(retention, percent))
+        grid[-1][0].set_ylabel(f"exact match\non {set_symbol(FOCUS)} (%)")
         for axes, stage in zip(grid[0], stages, strict=True):
-            axes.set_title(f"stage {stage + 1}")
+            axes.set_title(stage_title(stage, names.get(stage, "")))
         for line_of_stage, stage in zip(grid.T, stages, strict=True):
             steps = {row["step"] for row in [*rows, *retention] if row["stage"] == stage}
             finish_steps(line_of_stage[-1], sorted(steps), log=log)
