@@ -21,6 +21,9 @@ NULLS = ("held-out", "shuffled")
 UNDETERMINED = "undetermined"
 
 
+_SHORT = 7
+"""Most characters of a set's name within a formula."""
+
 _LONG = 32
 """Most characters of a name."""
 
@@ -49,7 +52,9 @@ def set_symbol(name: str, most: int = _LONG) -> str:
 def moment_symbol(moment: str) -> str:
     """`θ_A+4` with a subscript."""
     base, plus, step = moment.partition("+")
-    return rf"$\theta_{{{base.removeprefix('θ_')}}}$" + (f"+{step}" if plus else "")
+    if not re.fullmatch("θ_[A-Z0-9]+", base):
+        return plain(moment)
+    return rf"$\theta_{{{base.removeprefix('θ_')}}}$" + (f"+{plain(step)}" if plus else "")
 
 
 def direction_symbol(name: str) -> str:
@@ -57,6 +62,8 @@ def direction_symbol(name: str) -> str:
     if name == UPDATE:
         return r"$-\Delta\theta$"
     index = {"held-out": "held", "shuffled": "shuf"}.get(name, name.removeprefix("D_"))
+    if not re.fullmatch(rf"[A-Za-z0-9]{{1,{_SHORT}}}", index):
+        return rf"$g$({plain(name, _SHORT)})"
     return rf"$g_{{\mathrm{{{index}}}}}$"
 
 
@@ -64,7 +71,8 @@ def short_group(group: str) -> str:
     """A group as an axis names it."""
     if group == WHOLE:
         return "whole"
-    return group.removeprefix("layer ").replace("embedding", "emb.").replace(" (tied)", "")
+    name = group.removeprefix("layer ").replace("embedding", "emb.").replace(" (tied)", "")
+    return plain(name)
 
 
 def ordered(names: set[str]) -> list[str]:
