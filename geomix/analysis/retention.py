@@ -91,7 +91,7 @@ def retention_figure(
         log: whether steps are drawn on a logarithmic scale.
 
     Returns:
-        The PDF, the PNG and the CSV.
+        The PDF, the PNG, the CSV and the caption.
 
     Raises:
         UserError: no evaluation has one of the sets, or the score.
@@ -112,7 +112,7 @@ def retention_figure(
     name = f"retention{kind}" + together([str(run.path) for run in runs])
     drawn = figure.draw(rows, score, log=log)
     with runs[0].saving():
-        return save_figure(drawn, rows, runs[0].figure_folder, name)
+        return save_figure(drawn, rows, runs[0].figure_folder, name, figure.caption(rows))
 
 
 def _is_stage_set(name: str) -> bool:

@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from numpy.typing import NDArray
 
 from geomix.figures.labels import (
+    MARKS,
     NULLS,
     UPDATE,
     WHOLE,
@@ -20,6 +21,7 @@ from geomix.figures.labels import (
     direction_symbol,
     is_undetermined,
     moment_symbol,
+    of_seeds,
     ordered,
     short_group,
     spread,
@@ -117,6 +119,17 @@ def draw(rows: Sequence[Row], moments: Sequence[str]) -> Figure:
         name_arms(figure, table.arms, marks_of(shown))
         settle(figure)
     return figure
+
+
+def caption(rows: Sequence[Row]) -> str:
+    """What the figure shows, in sentences."""
+    return (
+        "Cosines (left) and norms (right) of the sets' gradients by depth. Rows are moments of "
+        "training: θ_A is the end of stage 1, θ_A+k is k steps later. Columns are pairs of D_A "
+        "with another set, held-out being the null of unseen examples, then norms; an arm is a "
+        f"line through the layers, and marks beside it are other groups and the whole model. "
+        f"{MARKS} {of_seeds(rows)}"
+    )
 
 
 class Depth:

@@ -11,11 +11,13 @@ from matplotlib.figure import Figure
 
 from geomix.figures.cosine_by_depth import Depth, Table, finish_cosines
 from geomix.figures.labels import (
+    MARKS,
     NULLS,
     WHOLE,
     Row,
     direction_symbol,
     moment_symbol,
+    of_seeds,
     plain,
     unlike,
     why_blank,
@@ -74,6 +76,16 @@ def draw(rows: Sequence[Row], moments: Sequence[str], other: str = "D_B") -> Fig
         _name_norms(panels[0], table.arms)
         settle(figure)
     return figure
+
+
+def caption(rows: Sequence[Row]) -> str:
+    """What the figure shows, in sentences."""
+    return (
+        "Cosine of D_A's gradient with D_B's by depth, one panel a moment of training and one line "
+        "an arm. Grey, in the arm's dashes, is the cosine with held-out examples, the null. Below "
+        f"stands the norm of D_A's gradient over the whole model in each arm. {MARKS} "
+        f"{of_seeds(rows)}"
+    )
 
 
 def _norms(table: Table, moment: str) -> str:

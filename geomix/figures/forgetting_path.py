@@ -68,6 +68,17 @@ def draw(rows: Sequence[Row]) -> Figure:
     return figure
 
 
+def caption(rows: Sequence[Row]) -> str:
+    """What the figure shows, in sentences."""
+    name = plain(rows[0]["set"]).replace(r"\$", "$")
+    return (
+        f"What each layer added to the change of {name}'s loss over a stage, in nats: rows are "
+        "arms, bars are stacked by block of the layer and, where it is known, by source of the "
+        "update. What lowers the loss hangs below zero. Dots are sums, with Student's 95 % "
+        "interval over seeds where there are several."
+    )
+
+
 def _look(key: str, index: int) -> dict[str, Any]:
     """Sources take the palette from its other end: a colour means one thing in the figure."""
     at = index if key == "block" else -2 - index

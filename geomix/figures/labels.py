@@ -81,6 +81,22 @@ def ordered(names: set[str]) -> list[str]:
     return sorted(names, key=lambda name: (last.get(name, 0), name))
 
 
+def of_seeds(rows: Sequence[Row]) -> str:
+    """A caption's sentence on n, which the rows have, and what the intervals are."""
+    counts = sorted({int(row["n"]) for row in rows if row.get("n")})
+    if not counts or counts == [1]:
+        return "Each number is of one seed (n = 1), without an interval."
+    n = "–".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
+    return f"Numbers are means over seeds (n = {n}); intervals are Student's, of 95 %."
+
+
+MARKS = (
+    "Filled marks can be told, open and faint ones are undetermined; "
+    "an interval as wide as the axis is not drawn."
+)
+"""A caption's sentence on the marks of cosines."""
+
+
 def why_blank(name: str, moment: str) -> str:
     """In a few words, on two lines, why a panel of a direction has nothing at a moment."""
     if name == UPDATE and moment.partition("+")[0] == "θ_0":

@@ -19,6 +19,7 @@ from geomix.figures.labels import (
     direction_symbol,
     is_undetermined,
     moment_symbol,
+    of_seeds,
     plain,
     short_group,
     unlike,
@@ -126,6 +127,17 @@ def draw(
     return figure
 
 
+def caption(rows: Sequence[Row]) -> str:
+    """What the figure shows, in sentences."""
+    return (
+        "Cosine of D_A's gradient with D_B's in each module (across) of each layer (upwards) at "
+        "one moment of training, a panel an arm; bars above and below are groups outside the "
+        "layers. Of several arms the last panel is the second's cosine less the first's, with a "
+        "colour bar of its own. Hatched cells are undetermined, empty ones not defined. "
+        f"{of_seeds(rows)}"
+    )
+
+
 def _scale(panels: Sequence[Mapping[str, tuple[float, bool]]]) -> Normalize:
     """Colours symmetric about 0 that reach a little beyond the largest number of the panels."""
     values = [abs(v) for cells in panels for v, _ in cells.values() if not math.isnan(v)]
@@ -134,7 +146,7 @@ def _scale(panels: Sequence[Mapping[str, tuple[float, bool]]]) -> Normalize:
 
 
 def _bar(figure: Figure, panels: Sequence[Axes], scale: Normalize, label: str) -> None:
-    look = {"shrink": 0.8, "aspect": 28 if len(panels) > 1 else 22, "pad": 0.015}
+    look: dict[str, Any] = {"shrink": 0.8, "aspect": 28 if len(panels) > 1 else 22, "pad": 0.015}
     bar = figure.colorbar(ScalarMappable(scale, SIGNED), ax=list(panels), **look)
     bar.set_label(label)
     bar.outline.set_linewidth(0.4)

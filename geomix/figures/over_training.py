@@ -11,11 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from geomix.figures.labels import (
+    MARKS,
     UPDATE,
     WHOLE,
     Row,
     angle,
     direction_symbol,
+    of_seeds,
     set_symbol,
     spread,
     unlike,
@@ -109,6 +111,16 @@ def draw(
         name_arms(figure, arms, marks_of(rows))
         settle(figure)
     return figure
+
+
+def caption(rows: Sequence[Row]) -> str:
+    """What the figure shows, in sentences."""
+    return (
+        "Angles or cosines of D_A's gradient with other directions along training, above the exact "
+        "match on D_A. Columns are stages, each from where the one before ended; one line an arm, "
+        f"with a band where there are intervals. Two points alone are joined by dots. {MARKS} "
+        f"{of_seeds(rows)}"
+    )
 
 
 def _of_cosine(row: Row) -> tuple[float, float, float]:

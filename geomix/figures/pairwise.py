@@ -66,6 +66,18 @@ def draw(rows: Sequence[Row]) -> Figure:
     return figure
 
 
+def caption(rows: Sequence[Row]) -> str:
+    """What the figure shows, in sentences."""
+    pairs = {(row["set"], row["example"]) for row in rows}
+    return (
+        "Cosine between the gradients of every two examples at one moment of one arm; lines part "
+        f"the sets, with their numbers of examples above (n = {len(pairs)} in all). In each set "
+        "those come first whose gradients oppose the other set of the first pair most: D_A's "
+        "against D_B, all others' against D_A. Colours go by the signed root of the cosine; the "
+        "diagonal is left white."
+    )
+
+
 def _root(values: Any) -> Any:
     return np.sign(values) * np.sqrt(np.abs(values))
 

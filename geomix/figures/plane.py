@@ -24,6 +24,7 @@ from geomix.figures.labels import (
     half_width,
     is_undetermined,
     moment_symbol,
+    of_seeds,
     plain,
     unlike,
 )
@@ -120,6 +121,17 @@ def draw(
         layout.set(rect=(0, below, 1, 1 - below))
         settle(figure)
     return figure
+
+
+def caption(rows: Sequence[Row]) -> str:
+    """What the figure shows, in sentences."""
+    return (
+        "Gradients as arrows in the plane of D_A's (to the right) and D_B's. Rows are moments and "
+        "columns arms; of one arm each panel is a moment. Arrows are lengthened to 1; the thick "
+        "part and its percentage are the share that lies in the plane. Below are the norms on one "
+        "logarithmic axis, then the angle between the first two with its interval; what is dashed "
+        f"is undetermined. {of_seeds(rows)}"
+    )
 
 
 class _Cell:

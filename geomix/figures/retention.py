@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from geomix.figures.labels import Row, half_width, set_symbol, unlike
+from geomix.figures.labels import Row, half_width, of_seeds, set_symbol, unlike
 from geomix.figures.lines import name_arms
 from geomix.figures.stage_panels import (
     begun,
@@ -84,6 +84,16 @@ def draw(rows: Sequence[Row], score: str = "exact_match", *, log: bool = False) 
         name_arms(figure, arms)
         settle(figure)
     return figure
+
+
+def caption(rows: Sequence[Row]) -> str:
+    """What the figure shows, in sentences."""
+    return (
+        "How well each set (rows) is known along the stages of training (columns), each from where "
+        "the one before ended; one line an arm, with a band where there are intervals. Rings are "
+        "evaluations of another number of examples than most; two evaluations with none between "
+        f"them are joined by dots. {of_seeds(rows)}"
+    )
 
 
 def _ends(row: Row, score: str) -> tuple[float, float, float]:

@@ -26,7 +26,7 @@ Ends = Callable[[Row], tuple[float, float, float]]
 """Value of a row and both ends of its interval."""
 
 
-def begun(rows: Sequence[Row], ends: Sequence[Row]) -> list[Row]:
+def begun(rows: Sequence[Row], ends: Sequence[Row]) -> list[dict[str, Any]]:
     """The rows, and at step 0 of each later stage what was measured where the one before ended.
 
     The update is there that of the stage which begins, so that it moves. Rows that hold such starts
@@ -56,7 +56,7 @@ def begun(rows: Sequence[Row], ends: Sequence[Row]) -> list[Row]:
         if at not in known
     ]
     moved = {id(row) for (*_, pair), row in last.items() if UPDATE in pair}
-    return [*(row for row in rows if id(row) not in moved), *starts]
+    return [*(dict(row) for row in rows if id(row) not in moved), *starts]
 
 
 def draw_row(

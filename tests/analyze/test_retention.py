@@ -53,7 +53,8 @@ def test_a_run_gives_pdf_png_and_the_numbers(tmp_path: Path) -> None:
     run = make(tmp_path / "one", sets=("D_A", "D_B", "held-out", "D_M"))
     result = call(str(run.path))
     assert result.exit_code == 0, result.output
-    assert [Path(line).suffix for line in result.output.split()] == [".pdf", ".png", ".csv"]
+    assert [Path(line).suffix for line in result.output.split()] == [".pdf", ".png", ".csv", ".txt"]
+    assert "n = 1" in (run.figure_folder / "retention.txt").read_text()
     rows = table(run.path)
     assert list(dict.fromkeys(row["set"] for row in rows)) == ["D_A", "D_B"]
     mine = {(int(r["stage"]), int(r["step"])): float(r["exact_match"]) for r in rows[:5]}
