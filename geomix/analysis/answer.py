@@ -94,7 +94,7 @@ def file_map(
     named = {key: _name(key, short, formats.get(key, set())) for key in rows}
     width = max(map(cell_len, named.values()), default=0)
     called = f", where NAME is {stem}" if short != stem else ""
-    head = wrapped(f"Files in {run.path}/{called} (figures: .pdf, .png, .csv):")
+    head = wrapped(f"Files in {run.path}/{called} (figures: .pdf, .png, .csv, .txt):")
     return [*head, *(f"  {named[key]:{width}}  {meaning}" for key, meaning in rows.items())]
 
 

@@ -9,12 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from geomix.analysis.findings import Finding
+from geomix.analysis.findings import Drawn, Finding
 from geomix.analysis.options import NoOptions
 from geomix.util.reading import without_nan
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from rich.console import RenderableType
 
     from geomix.runs.directory import RunDirectory
@@ -68,10 +67,8 @@ class Analysis(ABC, Generic[Result, Asked]):
         """The answers, the most important one first."""
         return ()
 
-    def figures(
-        self, result: Result, options: Asked
-    ) -> Iterable[tuple[str, Figure, Sequence[Row]]]:
-        """Figures, each with the ending of its files' names and the table behind it."""
+    def figures(self, result: Result, options: Asked) -> Iterable[Drawn]:
+        """Figures; a plain tuple of ending, figure and rows does as well."""
         return ()
 
     def facts(self, result: Result, options: Asked) -> dict[str, Any]:

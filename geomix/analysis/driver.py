@@ -60,7 +60,7 @@ class Outcome(Generic[Result]):
     def figures(self) -> dict[str, Shown]:
         """Figures by name, which display themselves in a notebook; "" is the main one."""
         found = self.analysis.figures(self.result, self.options)
-        return {name.strip("_"): Shown(figure) for name, figure, _ in found}
+        return {one[0].strip("_"): Shown(one[1]) for one in found}
 
     @property
     def answer(self) -> str:

@@ -3,10 +3,31 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from geomix.analysis.answer import wrapped
 from geomix.measures.verdict import Verdict
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Drawn(NamedTuple):
+    """A figure of an analysis.
+
+    Attributes:
+        ending: of its files' names; "" is the main figure.
+        figure: matplotlib's.
+        rows: the tidy table behind it.
+        caption: what is seen, in two to five sentences.
+    """
+
+    ending: str
+    figure: Figure
+    rows: Sequence[Mapping[str, Any]]
+    caption: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from geomix.runs.configs import stored_configs, told_apart
 from geomix.runs.directory import RunDirectory
 from geomix.util.errors import UserError
 from geomix.util.reading import read_json
@@ -23,8 +24,9 @@ def replicates(
 
     Returns:
         A label and the runs of each, in the order in which they are first met: the arm's name; of
-        several runs without arms the name of their configuration; with the run's folder behind it
-        where two configurations would share a label, and a number where two folders share a name.
+        several runs without arms the name of their configuration; where two configurations would
+        share a label, with what they differ in behind it, or with the run's folder if that is much,
+        and a number where two folders share a name.
 
     Raises:
         UserError: a seed is given twice, or seeds began with other weights.
@@ -36,10 +38,8 @@ def replicates(
     for members in found.values():
         _check_seeds(members)
         _check_bases(members)
-    own = [
-        label if labels.count(label) == 1 else _own(label, members[0])
-        for (label, _), members in found.items()
-    ]
+    shared = {label: _unlike(label, found) for label in labels if labels.count(label) > 1}
+    own = [shared[label].pop(0) if label in shared else label for label in labels]
     return list(zip(_numbered(own), found.values(), strict=True))
 
 
@@ -112,6 +112,16 @@ def _check_bases(members: Sequence[RunDirectory]) -> None:
 def _label(run: RunDirectory, arm: RunDirectory, runs: int) -> str:
     """An arm's name; what several runs without arms share is the name of their configuration."""
     return str(arm.resolved().get("name") or arm.name) if arm == run and runs > 1 else arm.name
+
+
+def _unlike(label: str, found: Mapping[tuple[str, str], Sequence[RunDirectory]]) -> list[str]:
+    """Labels of the configurations that share one, in their order."""
+    arms = [members[0] for (name, _), members in found.items() if name == label]
+    try:
+        phrases = told_apart([stored_configs(arm)[""] for arm in arms])
+    except UserError:  # of another version, whose numbers are as good
+        phrases = []
+    return [f"{label}, {phrase}" for phrase in phrases] or [_own(label, arm) for arm in arms]
 
 
 def _own(label: str, arm: RunDirectory) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from geomix.analysis.replicates import replicates, together
 from geomix.figures import retention as figure
+from geomix.figures.stage_panels import begun
 from geomix.figures.style import save_figure
 from geomix.measures.intervals import over_seeds
 from geomix.runs.directory import RunDirectory
@@ -36,23 +37,27 @@ def retention_rows(
         score: a column of an evaluation: `exact_match` and its like in %, `loss` in nats.
 
     Returns:
-        Tidy rows: arm, stage (index), stage_name, step, set, examples (how many were scored; of
-        several seeds the fewest), the score (mean over seeds), half_width (Student's 95 %, nan with
-        one seed), n (seeds).
+        Tidy rows, at step 0 of a later stage what was measured where the one before ended: arm,
+        stage (index), stage_name, step, set, examples (how many were scored; of several seeds the
+        fewest), the score (mean over seeds), half_width (Student's 95 %, nan with one seed), n
+        (seeds).
     """
-    rows = []
+    rows: Rows = []
     for label, runs in arms:
         names = stage_names(runs[0])
         for name in sets:
             found = [_measured(run, name, score) for run in runs]
             shared = [place for place in found[0] if all(place in one for one in found)]
+            mine: Rows = []
             for stage, step in sorted(shared):
                 values = np.array([one[stage, step][0] for one in found])
                 mean, half = over_seeds(values)
                 at = {"arm": label, "stage": stage, "stage_name": names.get(stage, "")}
                 examples = min(one[stage, step][1] for one in found)
                 at |= {"step": step, "set": name, "examples": examples}
-                rows.append({**at, score: mean, "half_width": half, "n": len(found)})
+                mine.append({**at, score: mean, "half_width": half, "n": len(found)})
+            started = begun(mine, mine)
+            rows += sorted(started, key=lambda row: (row["stage"], row["step"]))
     return rows
 
 
@@ -86,7 +91,7 @@ def retention_figure(
         log: whether steps are drawn on a logarithmic scale.
 
     Returns:
-        The PDF, the PNG and the CSV.
+        The PDF, the PNG, the CSV and the caption.
 
     Raises:
         UserError: no evaluation has one of the sets, or the score.
@@ -103,11 +108,11 @@ def retention_figure(
         raise UserError(
             f"{runs[0].path}: no evaluation has {score} of {', '.join(shown) or 'a set'}"
         )
-    stem = "retention" + ("" if score == "exact_match" else f"_{score}")
-    name = stem + together([str(run.path) for run in runs])
+    kind = ("" if score == "exact_match" else f"_{score}") + ("_log" if log else "")
+    name = f"retention{kind}" + together([str(run.path) for run in runs])
     drawn = figure.draw(rows, score, log=log)
     with runs[0].saving():
-        return save_figure(drawn, rows, runs[0].figure_folder, name)
+        return save_figure(drawn, rows, runs[0].figure_folder, name, figure.caption(rows))
 
 
 def _is_stage_set(name: str) -> bool:

@@ -5,21 +5,18 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 
 from geomix.analysis.answer import WIDTH, file_map, fitted
-from geomix.analysis.findings import Finding
+from geomix.analysis.findings import Drawn, Finding
 from geomix.runs.directory import RunDirectory
 from geomix.util.console import Console
 from geomix.util.errors import UserError
 from geomix.util.files import write_json, written_file
 from geomix.util.reading import read_json
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Row = Mapping[str, Any]
 Tables = Mapping[str, Sequence[Row]]
@@ -30,7 +27,7 @@ def save(
     stem: str,
     facts: Mapping[str, Any],
     tables: Tables,
-    figures: Iterable[tuple[str, Figure, Sequence[Row]]],
+    figures: Iterable[Drawn],
     printed: RenderableType,
     say: Callable[[str], object],
 ) -> list[Path]:
@@ -41,7 +38,7 @@ def save(
         stem: how the files' names begin.
         facts: the whole result, as JSON can hold it.
         tables: tidy, by the ending of their names.
-        figures: each with the ending of its names and the table behind it.
+        figures: with the tables behind them.
         printed: the report.
         say: is told where another process is saving.
     """
@@ -53,8 +50,9 @@ def save(
         files = [main]
         for ending, rows in tables.items():
             files.append(_table(run.analysis_folder / f"{stem}{_joined(ending)}.csv", rows))
-        for ending, figure, rows in figures:
-            files += save_figure(figure, rows, run.figure_folder, stem + _joined(ending))
+        for ending, figure, rows, caption in (Drawn(*found) for found in figures):
+            name = stem + _joined(ending)
+            files += save_figure(figure, rows, run.figure_folder, name, caption)
         text = run.analysis_folder / f"{stem}.txt"
         with written_file(text) as partial, partial.open("w", encoding="utf-8") as file:
             Console(file=file, width=WIDTH).print(printed)

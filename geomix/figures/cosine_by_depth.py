@@ -13,19 +13,31 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from numpy.typing import NDArray
 
 from geomix.figures.labels import (
+    MARKS,
     NULLS,
     UPDATE,
     WHOLE,
     Row,
     direction_symbol,
-    half_width,
     is_undetermined,
     moment_symbol,
+    of_seeds,
     ordered,
     short_group,
+    spread,
     unlike,
+    why_blank,
 )
-from geomix.figures.lines import FAINT, MANY, draw_band, draw_line, name_arms
+from geomix.figures.lines import (
+    FAINT,
+    MANY,
+    NULL_GREY,
+    draw_band,
+    draw_line,
+    marks_of,
+    name_arms,
+    say_blank,
+)
 from geomix.figures.style import arm_look, new_figure, settle, style
 from geomix.measures.cosine import Floats
 
@@ -37,6 +49,9 @@ _POINTS = 380.0
 
 _NAME = 7.5
 """Width of an upright name, in points."""
+
+_WORD = 34.0
+"""Width of the word `layer` with some air, in points."""
 
 _DIGIT = 5.5
 """Distance of two numbers of one digit, in points."""
@@ -55,11 +70,11 @@ _WIDE = 7
 def draw(rows: Sequence[Row], moments: Sequence[str]) -> Figure:
     """Rows: moments. Left columns: cosine of D_A with each other set. Right columns: norms.
 
-    One line an arm, through the layers; embedding, final norm and head stand apart as open markers,
-    and so does the whole model, which is no mean of the others. By module, head or parameter every
-    group is an open marker, a part of a layer at its layer. A cosine that is not defined is left
-    out; one that is undetermined is faint, its marker on a line open. Where the table has intervals
-    they are bands along the layers and bars elsewhere.
+    One line an arm, through the layers; embedding, final norm and head stand apart as markers, and
+    so does the whole model, which is no mean of the others. By module, head or parameter every
+    group is a marker, a part of a layer at its layer. Filled is what can be told, open and faint
+    what is undetermined. A cosine that is not defined is left out. Where the table has intervals
+    they are bands along the layers and bars elsewhere, but none where it is as wide as the axis.
 
     Args:
         rows: the tidy table of `geomix analyze grad-angle`, of one metric; its CSV has the same
@@ -87,7 +102,8 @@ def draw(rows: Sequence[Row], moments: Sequence[str]) -> Figure:
                 axes = figure.add_subplot(cell, sharex=shared, sharey=shared)
                 axes.tick_params(labelleft=column == start, labelbottom=row == len(moments) - 1)
                 axes.margins(x=0.04)
-                axis.draw(axes, moment, name, measure)
+                if not axis.draw(axes, moment, name, measure):
+                    say_blank(axes, why_blank(name, moment))
                 line.append(axes)
             line[0].set_ylabel(moment_symbol(moment), rotation=0, ha="right", va="center", size=9)
             panels.append(line)
@@ -99,9 +115,21 @@ def draw(rows: Sequence[Row], moments: Sequence[str]) -> Figure:
         _finish_norms([axes for line in panels for axes in line[gap:]])
         for axes in panels[-1]:
             axis.name(axes)
-        name_arms(figure, table.arms)
+        shown = [row for row in rows if row["moment"] in moments]
+        name_arms(figure, table.arms, marks_of(shown))
         settle(figure)
     return figure
+
+
+def caption(rows: Sequence[Row]) -> str:
+    """What the figure shows, in sentences."""
+    return (
+        "Cosines (left) and norms (right) of the sets' gradients by depth. Rows are moments of "
+        "training: θ_A is the end of stage 1, θ_A+k is k steps later. Columns are pairs of D_A "
+        "with another set, held-out being the null of unseen examples, then norms; an arm is a "
+        f"line through the layers, and marks beside it are other groups and the whole model. "
+        f"{MARKS} {of_seeds(rows)}"
+    )
 
 
 class Depth:
@@ -135,26 +163,47 @@ class Depth:
         """Inches that the longest upright name needs."""
         return 0.15 + 0.062 * max(len(short_group(name)) for name in self.names)
 
-    def draw(self, axes: Axes, moment: str, name: str, measure: str) -> None:
-        """One line or row of markers an arm."""
+    def draw(self, axes: Axes, moment: str, name: str, measure: str) -> bool:
+        """One line or row of markers an arm; whether there is anything."""
+        anything = False
         arms, x, stack = self.table.arms, self.x, self.stack
         size = 3.0 if len(self.groups) <= MANY else 2.0
         for index, arm in enumerate(arms):
             y = self.table.values(arm, moment, name, measure)
+            anything |= bool(np.isfinite(y).any())
             low, high, clear = self.table.interval(arm, moment, name, measure)
             colour, marker, _ = arm_look(index)
             look: dict[str, Any] = {"color": colour, "marker": marker, "ms": size}
             draw_line(axes, index, x[stack], y[stack], clear[stack], size)
             draw_band(axes, index, x[stack], low[stack], high[stack])
-            apart = 0.12 * self.wide if len(self.names) == len(self.groups) else 0.2
-            at = x + (index - (len(arms) - 1) / 2) * apart
-            for told, alpha in ((clear, 1.0), (~clear, FAINT)):
+            at = x + self._shift(index)
+            for told, alpha, face in ((clear, 1.0, colour), (~clear, FAINT, "white")):
                 i = ~stack & told
                 if i.any():
-                    axes.plot(at[i], y[i], ls="none", mfc="white", mew=0.7, alpha=alpha, **look)
+                    axes.plot(at[i], y[i], ls="none", mfc=face, mew=0.7, alpha=alpha, **look)
                 i &= np.isfinite(low)
                 axes.vlines(at[i], low[i], high[i], colour, lw=0.6, alpha=alpha, zorder=1)
         axes.axvline(self.at[-1] - 0.55 * self.wide, color="0.8", lw=0.5, zorder=0)
+        return anything
+
+    def draw_null(self, axes: Axes, moment: str) -> bool:
+        """The held-out set's cosines in grey behind an arm's; whether there are any."""
+        anything = False
+        for index, arm in enumerate(self.table.arms):
+            y = self.table.values(arm, moment, NULLS[0], "cosine")
+            anything |= bool(np.isfinite(y).any())
+            look: dict[str, Any] = {"color": NULL_GREY, "lw": 0.9, "zorder": 1.5}
+            stack = self.stack
+            axes.plot(self.x[stack], y[stack], ls=arm_look(index)[2], gid="null", **look)
+            at = self.x[~stack] + self._shift(index)
+            axes.plot(at, y[~stack], ls="none", marker="_", ms=4, mew=1, gid="null", **look)
+        return anything
+
+    def _shift(self, arm: int) -> float:
+        """How far an arm's single markers stand from the middle of their places."""
+        most = 0.3 * self.wide if len(self.names) == len(self.groups) else 0.2
+        count = len(self.table.arms)
+        return (arm - (count - 1) / 2) * min(most, 0.5 * self.wide / count)
 
     def _numbered(self) -> list[int]:
         """The layers whose numbers have room."""
@@ -167,12 +216,23 @@ class Depth:
         middle = (first + last + 1) // 2
         return [first, last] if stretch < 4 * _DIGIT else [first, middle, last]
 
+    def _word_fits(self) -> bool:
+        """Whether `layer` below the numbers keeps off the upright names beside them."""
+        if not self.layers:
+            return False
+        first, last = self.layers[0], self.layers[-1]
+        middle = float(self.at[self.layers].mean())
+        ends = [self.at[i] for i in (first - 1, last + 1) if 0 <= i < len(self.at)]
+        room = min((abs(float(end) - middle) for end in ends), default=math.inf)
+        scale = self.points / (1.08 * float(np.ptp(self.at)))
+        return room * scale >= _WORD / 2 + _NAME / 2
+
     def name(self, axes: Axes) -> None:
         """Layers by number, of many at most three; parts of them and other groups by name."""
         numbered = self._numbered()
         shown = [i for i in range(len(self.names)) if i not in self.layers or i in numbered]
         texts = {i: short_group(self.names[i]) for i in shown}
-        whole = all(texts[i].isdigit() for i in numbered)
+        whole = all(texts[i].isdigit() for i in numbered) and self._word_fits()
         if not whole:  # upright names of heads leave no room for a word below them
             texts |= {i: self.names[i] for i in numbered}
         axes.set_xticks(self.at[shown], list(texts.values()))
@@ -202,7 +262,7 @@ class Table:
             if _FOCUS in (first, second):
                 other = second if first == _FOCUS else first
                 self._values[*at, other, "cosine"] = row["cosine"]
-                self._values[*at, other, "half_width"] = half_width(row)
+                self._values[*at, other, "half_width"] = spread(row)
                 self._values[*at, other, "unclear"] = is_undetermined(row)
         self.sets = ordered(found)
 

@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from geomix.figures.cosine_by_depth import Depth, Table, finish_cosines
-from geomix.figures.labels import WHOLE, Row, direction_symbol, moment_symbol, unlike
-from geomix.figures.lines import name_arms
+from geomix.figures.labels import (
+    MARKS,
+    NULLS,
+    WHOLE,
+    Row,
+    direction_symbol,
+    moment_symbol,
+    of_seeds,
+    plain,
+    unlike,
+    why_blank,
+)
+from geomix.figures.lines import marks_of, name_arms, say_blank
 from geomix.figures.style import COLUMN, new_figure, settle, style
 
 _HEIGHT = 1.15
 """Inches of a panel, its title included."""
 
-_BESIDE = 2
-"""Norms in a line."""
+_NAME = 10
+"""Most characters of an arm's name in the margin."""
+
+_SMALL: dict[str, Any] = {"size": 6.0, "linespacing": 1.15}
+"""Of the norms and of what names them, so that their lines are level."""
 
 _POINTS = 190.0
 """Width that the panels have together, in points."""
@@ -25,39 +41,62 @@ _POINTS = 190.0
 def draw(rows: Sequence[Row], moments: Sequence[str], other: str = "D_B") -> Figure:
     """A panel a moment: the cosine of D_A's gradient with another by layer, a line an arm.
 
-    Under a panel stands the norm of D_A's whole gradient, arm by arm in the order of the legend:
-    where it is nearly zero the cosine says little.
+    Grey, behind each arm's line and in its dashes, is the cosine with the held-out set, where the
+    rows have it: the null. Under a panel stands the norm of D_A's whole gradient in each arm, whose
+    names are in the margin: where it is nearly zero the cosine says little.
 
     Args:
         rows: the tidy table of `geomix analyze grad-angle`, of one metric.
         moments: labels of those to draw, at most three or their names have no room.
         other: set whose gradient is compared with D_A's, or `update`.
     """
-    rows = [row for row in rows if {row["first"], row["second"]} == {"D_A", other}]
-    unlike(rows, "arm", "moment", "group")
+    pairs = ({"D_A", other}, {"D_A", NULLS[0]})
+    rows = [row for row in rows if {row["first"], row["second"]} in pairs]
+    rows = [row for row in rows if row["moment"] in moments]
+    unlike(rows, "arm", "moment", "group", "first", "second")
     table = Table(rows)
     axis = Depth(table, _POINTS / len(moments))
     with style():
-        figure = new_figure(
-            0.35 + _HEIGHT + axis.height + 0.1 + 0.1 * math.ceil(len(table.arms) / _BESIDE), COLUMN
-        )
+        figure = new_figure(0.55 + _HEIGHT + axis.height + 0.1 + 0.1 * len(table.arms), COLUMN)
         panels = list(figure.subplots(1, len(moments), sharex=True, sharey=True, squeeze=False)[0])
+        null = False
         for axes, moment in zip(panels, moments, strict=True):
             axes.margins(x=0.04)
-            axis.draw(axes, moment, other, "cosine")
+            if not axis.draw(axes, moment, other, "cosine"):
+                say_blank(axes, why_blank(other, moment))
+            null |= other != NULLS[0] and axis.draw_null(axes, moment)
             axis.name(axes)
             axes.set_title(moment_symbol(moment))
-            axes.set_xlabel(_norms(table, moment), size=6.0, linespacing=1.1)
+            axes.set_xlabel(_norms(table, moment), **_SMALL)
         finish_cosines(panels)
         one, two = direction_symbol("D_A"), direction_symbol(other)
         panels[0].set_ylabel(f"cos({one}, {two})")
-        name_arms(figure, table.arms)
+        told = [row for row in rows if {row["first"], row["second"]} == {"D_A", other}]
+        name_arms(figure, table.arms, marks_of(told, null=null))
+        _name_norms(panels[0], table.arms)
         settle(figure)
     return figure
 
 
+def caption(rows: Sequence[Row]) -> str:
+    """What the figure shows, in sentences."""
+    return (
+        "Cosine of D_A's gradient with D_B's by depth, one panel a moment of training and one line "
+        "an arm. Grey, in the arm's dashes, is the cosine with held-out examples, the null. Below "
+        f"stands the norm of D_A's gradient over the whole model in each arm. {MARKS} "
+        f"{of_seeds(rows)}"
+    )
+
+
 def _norms(table: Table, moment: str) -> str:
-    """The norm of D_A's whole gradient in every arm, a few in a line."""
-    found = [f"{table.value(arm, moment, WHOLE, 'D_A', 'norm'):.2g}" for arm in table.arms]
-    lines = [" / ".join(found[i : i + _BESIDE]) for i in range(0, len(found), _BESIDE)]
+    """The norm of D_A's whole gradient in every arm, one a line."""
+    found = [table.value(arm, moment, WHOLE, "D_A", "norm") for arm in table.arms]
+    lines = ["–" if math.isnan(norm) else f"{norm:.2g}" for norm in found]
     return "\n".join([f"|{direction_symbol('D_A')}|", *lines])
+
+
+def _name_norms(axes: Axes, arms: Sequence[str]) -> None:
+    """Whose the norms are, to the left of the first panel's."""
+    text = "\n".join(["", *(plain(arm, _NAME) for arm in arms)])
+    beside: Any = ("axes fraction", axes.xaxis.label)
+    axes.annotate(text, (-0.06, 0), xycoords=beside, ha="right", va="bottom", **_SMALL)

@@ -11,10 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from geomix.figures.labels import plain, set_symbol
 from geomix.figures.style import COLOURS, COLUMN, new_figure, settle, style
 
 _ROW = 1.15
 """Inches for one arm."""
+
+_NAME = 14
+"""Most characters of a name."""
 
 _HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "++++", "oooo")
 """A hatch repeats what the colour says, for print in grey."""
@@ -53,15 +57,26 @@ def draw(rows: Sequence[Row]) -> Figure:
                 axes.margins(y=0.12)
                 _stack(axes, shown, key, names, layers)
                 _dots(axes, [r for r in mine if r["block"] == _WHOLE], layers)
-            line[0].set_ylabel(arm)
+            line[0].set_ylabel(plain(arm, _NAME))
             line[0].yaxis.set_major_locator(MaxNLocator(4))
         for axes, (key, names) in zip(grid[0], columns, strict=True):
             _legend(axes, key, names)
         for axes in grid[-1]:
             _name(axes, layers)
-        figure.supylabel(f"change of {rows[0]['set']}'s loss (nats)", size=7.5)
+        figure.supylabel(f"change of {set_symbol(rows[0]['set'], _NAME)}'s loss (nats)", size=7.5)
         settle(figure)
     return figure
+
+
+def caption(rows: Sequence[Row]) -> str:
+    """What the figure shows, in sentences."""
+    name = plain(rows[0]["set"]).replace(r"\$", "$")
+    return (
+        f"What each layer added to the change of {name}'s loss over a stage, in nats: rows are "
+        "arms, bars are stacked by block of the layer and, where it is known, by source of the "
+        "update. What lowers the loss hangs below zero. Dots are sums, with Student's 95 % "
+        "interval over seeds where there are several."
+    )
 
 
 def _look(key: str, index: int) -> dict[str, Any]:
@@ -98,7 +113,7 @@ def _legend(axes: Axes, key: str, names: Sequence[str]) -> None:
     handles = [Patch(linewidth=0.3, **_look(key, index)) for index in range(len(names))]
     axes.legend(
         handles,
-        list(names),
+        [plain(name, _NAME) for name in names],
         loc="lower center",
         bbox_to_anchor=(0.5, 1.0),
         ncols=2,
@@ -121,6 +136,7 @@ def _name(axes: Axes, layers: Sequence[str]) -> None:
     ]
     names = [layers[i].removeprefix("layer ") for i in shown]
     names = [name.replace("embedding", "emb.").replace(" (tied)", "") for name in names]
+    names = [plain(name) for name in names]
     axes.set_xticks(shown, names)
     for label in axes.get_xticklabels():
         if not label.get_text().isdigit():

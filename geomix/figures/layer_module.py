@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,15 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.textpath import TextPath
 
 from geomix.figures.labels import (
     Row,
     direction_symbol,
     is_undetermined,
     moment_symbol,
+    of_seeds,
+    plain,
     short_group,
     unlike,
 )
@@ -32,6 +35,9 @@ _BESIDE = 3
 _LEAST = 0.25
 """The colours reach at least this far either way, so that noise is not blown up."""
 
+_FILLED = 0.74
+"""Most that a number takes of its cell's width."""
+
 _APART = 0.4
 """Room between the layers and what is outside of them, in cells."""
 
@@ -43,6 +49,12 @@ _LARGEST, _SMALLEST = 6.0, 4.2
 
 _DARK = 0.45
 """On a darker cell than this the number is white."""
+
+_LESS = "\0difference"
+"""Key of the panel of two arms' difference, which no arm is called."""
+
+_NAME = 26
+"""Most characters of a panel's title."""
 
 _LABELS = 12
 """Of more layers not every one is numbered."""
@@ -63,8 +75,8 @@ def draw(
         rows: the tidy table of `geomix analyze grad-angle` by layer and module, of one metric.
         moment: label of the one to draw.
         pair: of directions.
-        difference: of two arms: one more panel, of the second one's cosine less the first one's;
-            undetermined where either is.
+        difference: of two arms: one more panel, of the second one's cosine less the first one's,
+            with colours of its own; undetermined where either is.
     """
     rows = [
         row
@@ -77,13 +89,13 @@ def draw(
     panels = {arm: {g: cell for (a, g), cell in cells.items() if a == arm} for arm in names}
     if difference:
         less, more = (panels[arm] for arm in difference)
-        panels[f"{difference[1]} − {difference[0]}"] = {
+        panels[_LESS] = {
             g: (more[g][0] - less[g][0], more[g][1] or less[g][1]) for g in more if g in less
         }
     sheet = _Sheet.of(list(dict.fromkeys(row["group"] for row in rows)))
-    values = [abs(v) for cell in panels.values() for v, _ in cell.values() if not math.isnan(v)]
-    limit = max([_LEAST, *(math.ceil(10 * value) / 10 for value in values)])
-    scale = Normalize(-limit, limit)
+    told = list(panels.values())
+    scale = _scale(told[: len(names)])
+    wider = _scale(told[len(names) :])
     beside = min(len(panels), _BESIDE)
     width = COLUMN if beside == 1 else WIDTH
     down = math.ceil(len(panels) / beside)
@@ -94,7 +106,10 @@ def draw(
             axes.remove()
         used = list(grid.flat[: len(panels)])
         for number, (axes, name) in enumerate(zip(used, panels, strict=True)):
-            sheet.prepare(axes, name, left=number % beside == 0)
+            title = plain(name, _NAME)
+            if name == _LESS and difference:
+                title = f"{plain(difference[1], _NAME // 2)} − {plain(difference[0], _NAME // 2)}"
+            sheet.prepare(axes, title, left=number % beside == 0)
         unclear = [flag for cell in panels.values() for _, flag in cell.values()]
         if any(unclear):
             hatched = Patch(facecolor="0.75", edgecolor="0.2", hatch="/////", lw=0.3)
@@ -102,15 +117,39 @@ def draw(
                 [hatched], ["undetermined"], loc="outside upper right", frameon=False, fontsize=6.5
             )
         one, other = (direction_symbol(name) for name in pair)
-        bar = figure.colorbar(
-            ScalarMappable(scale, SIGNED), ax=used, shrink=0.8, aspect=28, pad=0.015
-        )
-        bar.set_label(f"cos({one}, {other}) at {moment_symbol(moment)}")
-        bar.outline.set_linewidth(0.4)
+        label = f"cos({one}, {other}) at {moment_symbol(moment)}"
+        _bar(figure, used[: len(names)], scale, label)
+        if difference:
+            _bar(figure, used[-1:], wider, "difference of the cosines")
         settle(figure)
         for axes, cell in zip(used, panels.values(), strict=True):
-            sheet.fill(axes, cell, scale)
+            sheet.fill(axes, cell, wider if difference and axes is used[-1] else scale)
     return figure
+
+
+def caption(rows: Sequence[Row]) -> str:
+    """What the figure shows, in sentences."""
+    return (
+        "Cosine of D_A's gradient with D_B's in each module (across) of each layer (upwards) at "
+        "one moment of training, a panel an arm; bars above and below are groups outside the "
+        "layers. Of several arms the last panel is the second's cosine less the first's, with a "
+        "colour bar of its own. Hatched cells are undetermined, empty ones not defined. "
+        f"{of_seeds(rows)}"
+    )
+
+
+def _scale(panels: Sequence[Mapping[str, tuple[float, bool]]]) -> Normalize:
+    """Colours symmetric about 0 that reach a little beyond the largest number of the panels."""
+    values = [abs(v) for cells in panels for v, _ in cells.values() if not math.isnan(v)]
+    limit = max([_LEAST, *(math.ceil(10 * value) / 10 for value in values)])
+    return Normalize(-limit, limit)
+
+
+def _bar(figure: Figure, panels: Sequence[Axes], scale: Normalize, label: str) -> None:
+    look: dict[str, Any] = {"shrink": 0.8, "aspect": 28 if len(panels) > 1 else 22, "pad": 0.015}
+    bar = figure.colorbar(ScalarMappable(scale, SIGNED), ax=list(panels), **look)
+    bar.set_label(label)
+    bar.outline.set_linewidth(0.4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +206,7 @@ class _Sheet:
         axes.set(xlim=(0, max(1, len(self.modules))), ylim=(0, self.top), title=name)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0, pad=2, labelbottom=True, labelleft=left)
-        axes.set_xticks([i + 0.5 for i in range(len(self.modules))], self.modules)
+        axes.set_xticks([i + 0.5 for i in range(len(self.modules))], map(plain, self.modules))
         axes.tick_params(axis="x", labelrotation=90, labelsize=6.5)
         every = 1 if len(self.layers) <= _LABELS else 4 if len(self.layers) <= 4 * _LABELS else 8
         ticks = {at + self.cells[g][3] / 2: short_group(g) for g, at in self.rows.items()}
@@ -185,8 +224,8 @@ class _Sheet:
         box = axes.get_window_extent()
         points = 72 / axes.figure.dpi
         wide, high = points * box.width / max(1, len(self.modules)), points * box.height / self.top
-        longest = max((len(_number(value)) for value, _ in cells.values()), default=1)
-        size = min(_LARGEST, wide / (0.2 + 0.63 * longest), high / 1.05)
+        longest = max((_em(_number(value)) for value, _ in cells.values()), default=1.0)
+        size = min(_LARGEST, _FILLED * wide / longest, high / 1.05)
         for group, (value, unclear) in cells.items():
             x, y, width, height = self.cells[group]
             if math.isnan(value):
@@ -205,6 +244,11 @@ class _Sheet:
                 at: dict[str, Any] = {"ha": "center", "va": "center_baseline", "size": size}
                 at |= {"color": "white" if dark else "black"}
                 axes.text(x + width / 2, y + height / 2, _number(value), **at)
+
+
+def _em(text: str) -> float:
+    """Width of a text whose size is 1, as it is drawn."""
+    return float(TextPath((0, 0), text, size=1).get_extents().width)
 
 
 def _number(value: float) -> str:

@@ -11,11 +11,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from geomix.figures.labels import Row, half_width, is_undetermined, plain
 from geomix.figures.style import arm_look
 from geomix.measures.cosine import Floats
 
 FAINT = 0.35
 """How opaque what is undetermined is."""
+
+NULL_GREY = "0.55"
+"""Of what a cosine is read against, drawn in its panel."""
+
+_DOTS: Any = (0, (0.8, 3.2))
 
 MANY = 10
 """More points than this get fewer markers: one on each would hide the line."""
@@ -28,6 +34,8 @@ def draw_line(
     y: Floats,
     clear: NDArray[np.bool_],
     size: float = 3.0,
+    *,
+    dotted: bool = False,
 ) -> None:
     """One arm's line with markers, faint and with open markers where it is undetermined.
 
@@ -38,12 +46,13 @@ def draw_line(
         y: `(n,)`, nan where there is nothing.
         clear: `(n,)`, which points can be told.
         size: of the markers, in points.
+        dotted: whether the line only leads from point to point, in place of the arm's dashes.
     """
     every = 1 + len(x) // MANY
     marked = np.arange(len(x)) % every == arm % every
     colour, marker, line = arm_look(arm)
     look: dict[str, Any] = {"color": colour, "marker": marker, "ms": size}
-    dashes = {"ls": line, "lw": 0.9}
+    dashes = {"ls": _DOTS, "lw": 0.7} if dotted else {"ls": line, "lw": 0.9}
     if clear.all():
         axes.plot(x, y, markevery=np.flatnonzero(marked).tolist(), **dashes, **look)
         return
@@ -57,20 +66,73 @@ def draw_line(
 
 
 def draw_band(axes: Axes, arm: int, x: Floats, low: Floats, high: Floats) -> None:
-    """An arm's interval between two lines, where it is known."""
-    if np.isfinite(low).any():
-        axes.fill_between(x, low, high, color=arm_look(arm)[0], alpha=0.18, lw=0, zorder=1)
+    """An arm's interval between two lines, where it is known; a bar where it is not beside that."""
+    there = np.isfinite(low)
+    if not there.any():
+        return
+    colour = arm_look(arm)[0]
+    axes.fill_between(x, low, high, color=colour, alpha=0.18, lw=0, zorder=1)
+    beside = np.concatenate([[False], there, [False]])
+    alone = there & ~beside[:-2] & ~beside[2:]
+    if alone.any():
+        axes.vlines(x[alone], low[alone], high[alone], colour, lw=0.6, alpha=FAINT, zorder=1)
 
 
-def name_arms(figure: Figure, arms: Sequence[str]) -> None:
-    """A legend above the figure, in as many rows as the names need."""
+def say_blank(axes: Axes, text: str) -> None:
+    """Grey words in a panel that has nothing else."""
+    look: dict[str, Any] = {"ha": "center", "va": "center", "size": 6, "color": "0.45"}
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, **look)
+
+
+def marks_of(rows: Sequence[Row], *, null: bool = False) -> list[tuple[Any, str]]:
+    """What the marks mean that a figure of these rows has, for `name_arms`.
+
+    Args:
+        rows: that are drawn.
+        null: whether grey lines show the held-out set in place of another.
+    """
+    found: list[tuple[Any, str]] = []
+    look: dict[str, Any] = {"color": "0.3", "marker": "o", "markersize": 3, "lw": 0.9}
+    if null:
+        found.append((Line2D([], [], color=NULL_GREY, lw=0.9), "grey: the held-out null"))
+    if any(is_undetermined(row) for row in rows):
+        found.append((Line2D([], [], **look), "determined"))
+        faint = Line2D([], [], mfc="white", alpha=2 * FAINT, mew=0.6, **look)
+        found.append((faint, "undetermined"))
+    if any(half_width(row) >= 1 for row in rows):
+        nothing = Line2D([], [], ls="none")
+        found.append((nothing, "intervals over ±1: not drawn"))
+    return found
+
+
+def name_arms(figure: Figure, arms: Sequence[str], marks: Sequence[tuple[Any, str]] = ()) -> None:
+    """A legend above the figure, in as many rows as the names need, and one below for the marks.
+
+    Args:
+        figure: whose.
+        arms: names.
+        marks: handles and what they mean, the same for all arms.
+    """
+    if marks:
+        letters = 28 + 3.2 * max(len(text) for _, text in marks)
+        figure.legend(
+            [handle for handle, _ in marks],
+            [text for _, text in marks],
+            loc="outside lower center",
+            ncols=max(1, min(len(marks), int(72 * figure.get_figwidth() // letters))),
+            frameon=False,
+            fontsize=6,
+            handlelength=2,
+            borderaxespad=0.1,
+        )
+    arms = [plain(arm) for arm in arms]
     looks = map(arm_look, range(len(arms)))
     handles = [Line2D([], [], color=c, ls=ls, marker=m, lw=0.9, markersize=3) for c, m, ls in looks]
     widest = 42 + 4.6 * max(len(arm) for arm in arms)  # points: handle, gaps and letters
     room = int(72 * figure.get_figwidth() // widest)
     figure.legend(
         handles,
-        list(arms),
+        arms,
         loc="outside upper center",
         ncols=max(1, min(len(arms), room)),
         frameon=False,

@@ -11,16 +11,27 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from geomix.figures.labels import (
+    MARKS,
     UPDATE,
     WHOLE,
     Row,
     angle,
     direction_symbol,
-    half_width,
+    of_seeds,
+    set_symbol,
+    spread,
     unlike,
 )
-from geomix.figures.lines import name_arms
-from geomix.figures.stage_panels import begun, draw_row, finish_percent, finish_steps, percent
+from geomix.figures.lines import marks_of, name_arms, say_blank
+from geomix.figures.stage_panels import (
+    begun,
+    draw_row,
+    finish_percent,
+    finish_steps,
+    highest,
+    percent,
+    stage_title,
+)
 from geomix.figures.style import COLUMN, WIDTH, new_figure, settle, style
 
 Measure = Literal["angle", "cosine"]
@@ -70,6 +81,7 @@ def draw(
     rows, retention = begun(rows, ends), begun(retention, retention)
     arms = list(dict.fromkeys(row["arm"] for row in [*rows, *retention]))
     stages = sorted({row["stage"] for row in [*rows, *retention]})
+    names = {row["stage"]: row.get("stage_name", "") for row in retention}
     found = {pairs[frozenset((row["first"], row["second"]))] for row in rows}
     shown = [other for other in others if other in found]
     columns: dict[str, list[Row]] = {other: [] for other in shown}
@@ -83,24 +95,37 @@ def draw(
         )
         for line, other in zip(grid, shown, strict=False):
             draw_row(line, stages, arms, columns[other], _ENDS[measure])
+            for axes, stage in zip(line, stages, strict=True):
+                if not any(row["stage"] == stage for row in columns[other]):
+                    say_blank(axes, "not recorded")
             _finish_angles(line, other, measure)
         draw_row(grid[-1], stages, arms, retention, percent)
-        finish_percent(grid[-1][0])
-        grid[-1][0].set_ylabel(f"exact match\non {FOCUS} (%)")
+        finish_percent(grid[-1][0], highest(retention, percent))
+        grid[-1][0].set_ylabel(f"exact match\non {set_symbol(FOCUS)} (%)")
         for axes, stage in zip(grid[0], stages, strict=True):
-            axes.set_title(f"stage {stage + 1}")
+            axes.set_title(stage_title(stage, names.get(stage, "")))
         for line_of_stage, stage in zip(grid.T, stages, strict=True):
             steps = {row["step"] for row in [*rows, *retention] if row["stage"] == stage}
             finish_steps(line_of_stage[-1], sorted(steps), log=log)
         figure.align_ylabels(grid[:, 0])
-        name_arms(figure, arms)
+        name_arms(figure, arms, marks_of(rows))
         settle(figure)
     return figure
 
 
+def caption(rows: Sequence[Row]) -> str:
+    """What the figure shows, in sentences."""
+    return (
+        "Angles or cosines of D_A's gradient with other directions along training, above the exact "
+        "match on D_A. Columns are stages, each from where the one before ended; one line an arm, "
+        f"with a band where there are intervals. Two points alone are joined by dots. {MARKS} "
+        f"{of_seeds(rows)}"
+    )
+
+
 def _of_cosine(row: Row) -> tuple[float, float, float]:
     """Value and both ends of its interval."""
-    cosine, half = row["cosine"], half_width(row)
+    cosine, half = row["cosine"], spread(row)
     return cosine, float(np.maximum(cosine - half, -1)), float(np.minimum(cosine + half, 1))
 
 

@@ -10,14 +10,18 @@ from matplotlib.axes import Axes
 from matplotlib.colors import FuncNorm
 from matplotlib.figure import Figure
 
+from geomix.figures.labels import moment_symbol, plain, set_symbol
 from geomix.figures.style import COLUMN, SIGNED, new_figure, settle, style
 from geomix.measures.cosine import Floats
 
 _LEAST = 0.05
 """The colours reach at least this far either way, so that noise is not blown up."""
 
-_HEIGHT = 3.05
+_HEIGHT = 3.4
 """Inches: a square of the column's width, and the colour bar under it."""
+
+_NAME = 8
+"""Most characters of a set's name, beside as little as its one example."""
 
 Row = Mapping[str, Any]
 
@@ -31,8 +35,9 @@ def draw(rows: Sequence[Row]) -> Figure:
 
     Args:
         rows: tidy, each pair once, the examples in order: set, example, other_set, other_example,
-            cosine; the CSV has the same.
+            cosine; where they have an arm and a moment these are the title; the CSV has the same.
     """
+    arm, moment = (str(rows[0].get(key, "")) for key in ("arm", "moment"))
     sets, table = _matrix(rows)
     most = max(_LEAST, float(np.nanmax(np.abs(table), initial=0.0)))
     with style():
@@ -48,13 +53,29 @@ def draw(rows: Sequence[Row]) -> Figure:
         for side in axes.spines.values():
             side.set_visible(True)
         _part(axes, sets)
+        said = [plain(arm)] * bool(arm) + [f"at {moment_symbol(moment)}"] * bool(moment)
+        axes.set_title(" ".join(said), pad=4)
+        axes.set_xlabel("one row and column an example", size=6.5)
+        axes.set_ylabel("within a set: the most opposed first", size=6.5)
         bar = figure.colorbar(image, ax=axes, location="bottom", shrink=0.75, aspect=26, pad=0.02)
-        bar.set_label("cosine of two examples' gradients (by signed root)")
+        bar.set_label("cosine of two examples' gradients\n(colours and ticks by its signed root)")
         bar.outline.set_linewidth(0.6)
         ends = [-most, -most / 4, 0.0, most / 4, most]
         bar.set_ticks(ends, labels=[_number(value) for value in ends])
         settle(figure)
     return figure
+
+
+def caption(rows: Sequence[Row]) -> str:
+    """What the figure shows, in sentences."""
+    pairs = {(row["set"], row["example"]) for row in rows}
+    return (
+        "Cosine between the gradients of every two examples at one moment of one arm; lines part "
+        f"the sets, with their numbers of examples above (n = {len(pairs)} in all). In each set "
+        "those come first whose gradients oppose the other set of the first pair most: D_A's "
+        "against D_B, all others' against D_A. Colours go by the signed root of the cosine; the "
+        "diagonal is left white."
+    )
 
 
 def _root(values: Any) -> Any:
@@ -88,11 +109,11 @@ def _part(axes: Axes, sets: Sequence[str]) -> None:
     middles = (edges[:-1] + edges[1:] - 1) / 2
     axes.set_xticks(middles, [f"{_short(n)}\n{sets.count(n)}" for n in names])
     axes.set_yticks(middles, [_short(name) for name in names])
-    axes.tick_params(length=0, labeltop=True, labelbottom=False)
+    axes.tick_params(length=0, pad=2, labeltop=True, labelbottom=False)
 
 
 def _short(name: str) -> str:
-    return "held" if name == "held-out" else rf"$D_{{\mathrm{{{name.removeprefix('D_')}}}}}$"
+    return "held" if name == "held-out" else set_symbol(name, _NAME)
 
 
 def _number(value: float) -> str:

@@ -24,6 +24,8 @@ from geomix.figures.labels import (
     half_width,
     is_undetermined,
     moment_symbol,
+    of_seeds,
+    plain,
     unlike,
 )
 from geomix.figures.style import COLOURS, COLUMN, WIDTH, new_figure, settle, style
@@ -42,15 +44,21 @@ _LOOK = {
 _FEW = 3
 """Up to this many panels beside each other stand in one column of a page."""
 
-_REACH = 1.7
+_REACH = 1.62
 """Half the side of a panel, where an arrow's length is 1."""
 
-_TIP = 1.42
+_TIP = 1.36
 """How far from the origin an arrow is named."""
+
+_TIE = 0.08
+"""How far beyond an arrow's tip the line to its name goes."""
+
+_HEAD, _LINE = 0.62, 0.12
+"""Inches for legend and titles, and for a line of text under a panel."""
 
 _FAINT = 0.4
 
-_STRIP = 0.85
+_STRIP = 0.72
 """Height of the strip of norms below the arrows, where an arrow's length is 1."""
 
 _MOVED = 0.12
@@ -90,25 +98,40 @@ def draw(
     with style():
         side = min((width - 0.3) / len(grid[0]), 2.0)
         tall = side * (1 + _STRIP / (2 * _REACH))
-        figure = new_figure(0.62 + len(grid) * (tall + 0.52), width)
+        figure = new_figure(_HEAD + len(grid) * tall, width)
         panels = figure.subplots(len(grid), len(grid[0]), squeeze=False)
         cells = [_Cell(rows, arm, moment, directions) for arm, moment in chain(*grid)]
         decades = _decades([value for cell in cells for value in cell.gradients().values()])
         told = [_panel(axes, cell, decades) for axes, cell in zip(panels.flat, cells, strict=True)]
+        lines = [max(axes.get_xlabel().count("\n") + 1 for axes in line) for line in panels]
+        figure.set_figheight(_HEAD + len(grid) * tall + _LINE * sum(lines))
         size = 8 if len(grid[0]) <= _FEW + 1 else 6.5
         for axes, (arm, moment) in zip(panels[0], grid[0], strict=True):
-            axes.set_title(arm if len(arms) > 1 else moment_symbol(moment), size=size)
+            most = int(72 * side / (0.62 * size))
+            title = plain(arm, most) if len(arms) > 1 else moment_symbol(moment)
+            axes.set_title(title, size=size, pad=2)
         for line, places in zip(panels, grid, strict=True):
             if len(arms) > 1:
                 symbol = moment_symbol(places[0][1])
                 line[0].set_ylabel(symbol, rotation=0, ha="right", va="center", size=9)
         _legend(figure, any(told))
-        below = 0.06 / figure.get_figheight()  # the layout takes formulas for lower than they are
+        below = 0.09 / figure.get_figheight()  # the layout takes formulas for lower than they are
         layout = figure.get_layout_engine()
         assert isinstance(layout, ConstrainedLayoutEngine)
         layout.set(rect=(0, below, 1, 1 - below))
         settle(figure)
     return figure
+
+
+def caption(rows: Sequence[Row]) -> str:
+    """What the figure shows, in sentences."""
+    return (
+        "Gradients as arrows in the plane of D_A's (to the right) and D_B's. Rows are moments and "
+        "columns arms; of one arm each panel is a moment. Arrows are lengthened to 1; the thick "
+        "part and its percentage are the share that lies in the plane. Below are the norms on one "
+        "logarithmic axis, then the angle between the first two with its interval; what is dashed "
+        f"is undetermined. {of_seeds(rows)}"
+    )
 
 
 class _Cell:
@@ -181,17 +204,18 @@ def _panel(axes: Axes, cell: _Cell, decades: tuple[int, int]) -> bool:
         colour = _LOOK.get(name, "0.3")
         axes.text(x, y, text, color=colour, gid=f"name {name}", **look)
         if abs(math.remainder(named[i] - towards[i], 2 * math.pi)) > _MOVED:
-            tie = 1.1  # short of the name
-            ends = [(math.cos(towards[i]), tie * math.cos(named[i]))]
-            ends += [(math.sin(towards[i]), tie * math.sin(named[i]))]
-            axes.plot(*ends, color=colour, lw=0.4, gid=f"tie {name}")
+            # Around the circle, short of all names, so that it crosses none.
+            turn = math.remainder(named[i] - towards[i], 2 * math.pi)
+            arc = towards[i] + turn * np.linspace(0, 0.75, 12)
+            out = 1 + _TIE * np.linspace(0, 1, 12)
+            axes.plot(out * np.cos(arc), out * np.sin(arc), color=colour, lw=0.4, gid=f"tie {name}")
     unclear = [name for name in cell.names[1:] if cell.undetermined(name)]
     if 1 in towards:
         dashed = "--" if cell.base[1] in unclear else "-"
         swept = math.degrees(towards[1])
         axes.add_patch(Arc((0, 0), 0.56, 0.56, theta1=0, theta2=swept, lw=0.7, ls=dashed, ec="0.3"))
     _strip(axes, cell.gradients(), decades)
-    axes.set_xlabel("\n".join(_caption(cell, plane)), size=6.5, linespacing=1.1)
+    axes.set_xlabel("\n".join(_caption(cell, plane)), size=6.5, linespacing=1.3, labelpad=1)
     return bool(unclear)
 
 

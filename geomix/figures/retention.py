@@ -6,9 +6,17 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from geomix.figures.labels import Row, half_width, unlike
+from geomix.figures.labels import Row, half_width, of_seeds, set_symbol, unlike
 from geomix.figures.lines import name_arms
-from geomix.figures.stage_panels import begun, draw_row, finish_percent, finish_steps, percent
+from geomix.figures.stage_panels import (
+    begun,
+    draw_row,
+    finish_percent,
+    finish_steps,
+    highest,
+    percent,
+    stage_title,
+)
 from geomix.figures.style import COLUMN, WIDTH, new_figure, settle, style
 
 HEADINGS = {
@@ -21,6 +29,9 @@ HEADINGS = {
 }
 """The scores that can be drawn, as their axis names them."""
 
+_NAME = 16
+"""Most characters of a set's name, which stands upright beside its row."""
+
 _ROW = 1.05
 """Inches for a set."""
 
@@ -28,9 +39,12 @@ _ROW = 1.05
 def draw(rows: Sequence[Row], score: str = "exact_match", *, log: bool = False) -> Figure:
     """Columns: stages. Rows: sets. One line an arm, with a band where there are intervals.
 
-    A later stage begins, at step 0, with what was measured where the one before ended.
+    A later stage begins, at step 0, with what was measured where the one before ended, whether or
+    not the rows say so.
     A line joins evaluations of the same examples; those of another number of them, such as the
-    whole set at a stage's boundary beside a sample after each epoch, are rings.
+    whole set at a stage's boundary beside a sample after each epoch, are rings. Two evaluations
+    with none between them, as of a set that a stage does not look at, are joined by dots alone. The
+    axes of all sets end at 100, or not far above all that is drawn where that is below 50.
 
     Args:
         rows: tidy: arm, stage, stage_name, step, set, examples, the score's column, half_width;
@@ -43,6 +57,8 @@ def draw(rows: Sequence[Row], score: str = "exact_match", *, log: bool = False) 
     sets = list(dict.fromkeys(row["set"] for row in rows))
     stages = {row["stage"]: row["stage_name"] for row in rows}
     order = sorted(stages)
+    rows = begun(rows, rows)
+    most = highest(rows, lambda row: _ends(row, score))
     with style():
         width = WIDTH if len(stages) > 1 else COLUMN
         figure = new_figure(0.75 + _ROW * len(sets), width)
@@ -51,17 +67,16 @@ def draw(rows: Sequence[Row], score: str = "exact_match", *, log: bool = False) 
             len(stages),
             squeeze=False,
             sharex="col",
-            sharey="row" if score != "loss" else False,
+            sharey="row",
         )
         for line, name in zip(grid, sets, strict=True):
             mine = [row for row in rows if row["set"] == name]
-            mine = begun(mine, mine)
             draw_row(line, order, arms, mine, lambda row: _ends(row, score))
             if score != "loss":
-                finish_percent(line[0])
-            line[0].set_ylabel(f"{name}\n{HEADINGS[score]}")
+                finish_percent(line[0], most)
+            line[0].set_ylabel(f"{set_symbol(name, _NAME)}\n{HEADINGS[score]}")
         for axes, stage in zip(grid[0], order, strict=True):
-            axes.set_title(f"stage {stage + 1}" + (f": {stages[stage]}" if stages[stage] else ""))
+            axes.set_title(stage_title(stage, stages[stage]))
         for column, stage in zip(grid.T, order, strict=True):
             steps = {row["step"] for row in rows if row["stage"] == stage}
             finish_steps(column[-1], sorted(steps), log=log)
@@ -69,6 +84,16 @@ def draw(rows: Sequence[Row], score: str = "exact_match", *, log: bool = False) 
         name_arms(figure, arms)
         settle(figure)
     return figure
+
+
+def caption(rows: Sequence[Row]) -> str:
+    """What the figure shows, in sentences."""
+    return (
+        "How well each set (rows) is known along the stages of training (columns), each from where "
+        "the one before ended; one line an arm, with a band where there are intervals. Rings are "
+        "evaluations of another number of examples than most; two evaluations with none between "
+        f"them are joined by dots. {of_seeds(rows)}"
+    )
 
 
 def _ends(row: Row, score: str) -> tuple[float, float, float]:

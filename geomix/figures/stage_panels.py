@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from geomix.figures.labels import UPDATE, Row, half_width, is_undetermined
+from geomix.figures.labels import UPDATE, Row, half_width, is_undetermined, plain
 from geomix.figures.lines import draw_band, draw_line
 from geomix.figures.style import arm_look
 from geomix.measures.cosine import Floats
@@ -25,10 +26,11 @@ Ends = Callable[[Row], tuple[float, float, float]]
 """Value of a row and both ends of its interval."""
 
 
-def begun(rows: Sequence[Row], ends: Sequence[Row]) -> list[Row]:
+def begun(rows: Sequence[Row], ends: Sequence[Row]) -> list[dict[str, Any]]:
     """The rows, and at step 0 of each later stage what was measured where the one before ended.
 
-    The update is there that of the stage which begins, so that it moves.
+    The update is there that of the stage which begins, so that it moves. Rows that hold such starts
+    already come back as they are.
 
     Args:
         rows: of one table.
@@ -36,7 +38,8 @@ def begun(rows: Sequence[Row], ends: Sequence[Row]) -> list[Row]:
     """
 
     def place(row: Row, stage: int) -> tuple[Any, ...]:
-        return row["arm"], stage, frozenset((row.get("first"), row.get("second")))
+        pair = frozenset((row.get("first"), row.get("second")))
+        return row["arm"], stage, row.get("set"), pair
 
     begun = {(row["arm"], row["stage"]) for row in rows}
     last = {
@@ -45,11 +48,15 @@ def begun(rows: Sequence[Row], ends: Sequence[Row]) -> list[Row]:
         if (row["arm"], row["stage"] + 1) in begun
     }
     known = {place(row, row["stage"]) for row in rows if row["step"] == 0}
+    names = {(row["arm"], row["stage"]): row.get("stage_name", "") for row in rows}
     starts = [
-        {**row, "stage": row["stage"] + 1, "step": 0} for at, row in last.items() if at not in known
+        {**row, "stage": at[1], "step": 0}
+        | ({"stage_name": names[at[:2]]} if "stage_name" in row else {})
+        for at, row in last.items()
+        if at not in known
     ]
-    moved = {id(row) for (_, _, pair), row in last.items() if UPDATE in pair}
-    return [*(row for row in rows if id(row) not in moved), *starts]
+    moved = {id(row) for (*_, pair), row in last.items() if UPDATE in pair}
+    return [*(dict(row) for row in rows if id(row) not in moved), *starts]
 
 
 def draw_row(
@@ -62,7 +69,8 @@ def draw_row(
     """Draw one quantity: a panel a stage, a line with its band an arm.
 
     A line joins measurements of one kind only: where rows say on how many examples they were made
-    (`examples`), those of another number than most are rings beside the line.
+    (`examples`), those of another number than most are rings beside the line. Two points alone are
+    joined by dots.
 
     Args:
         line: panels, one a stage.
@@ -82,7 +90,8 @@ def draw_row(
                 x: Floats = np.array([row["step"] for row in same], dtype=np.float64)
                 y, low, high = (np.array(part) for part in zip(*map(ends, same), strict=True))
                 clear = np.array([not is_undetermined(row) for row in same])
-                draw_line(axes, index, x, y, clear, 2.4)
+                few = len(x) <= 2  # noqa: PLR2004  # nothing is known of what is between
+                draw_line(axes, index, x, y, clear, 2.4, dotted=few)
                 draw_band(axes, index, x, low, high)
             colour, marker, _ = arm_look(index)
             for row in mine:
@@ -100,13 +109,32 @@ def percent(row: Row, name: str = "exact_match") -> tuple[float, float, float]:
     return value, float(np.maximum(value - half, 0)), float(np.minimum(value + half, 100))
 
 
-def finish_percent(axes: Axes) -> None:
-    """Let an axis show 0 to 100."""
-    axes.set(ylim=(-100 * _SLACK, 100 * (1 + _SLACK)), yticks=[0, 50, 100])
+def highest(rows: Sequence[Row], ends: Ends) -> float:
+    """The largest value or upper end of an interval; 0 where there is none."""
+    return max((x for row in rows for x in ends(row) if math.isfinite(x)), default=0.0)
+
+
+def finish_percent(axes: Axes, most: float = 100.0) -> None:
+    """Let an axis show 0 to 100, or to less where nothing is above the half of that.
+
+    Args:
+        axes: of a score in percent.
+        most: the highest of what is drawn on the axes that are to be compared with it.
+    """
+    top = next(top for top in (10, 20, 40, 50, 100) if most <= top or top == 100)  # noqa: PLR2004
+    axes.set(ylim=(-top * _SLACK, top * (1 + _SLACK)), yticks=[0, top // 2, top])
+
+
+def stage_title(stage: int, name: str) -> str:
+    """`stage 2: facts`, or the number alone."""
+    return f"stage {stage + 1}" + (f": {plain(name)}" if name else "")
 
 
 def finish_steps(axes: Axes, steps: Sequence[int], *, log: bool) -> None:
-    """Name the axis of steps, on a linear scale or a logarithmic one (linear from 0 to 1)."""
+    """Name the axis of steps, on a linear scale or a logarithmic one (linear from 0 to 1).
+
+    Either begins at 0, where a stage does.
+    """
     last = max(steps)
     axes.set_xlabel("optimiser steps of the stage")
     if not log:
@@ -114,14 +142,9 @@ def finish_steps(axes: Axes, steps: Sequence[int], *, log: bool) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         return
     length = np.log10(max(last, 1))  # decades
-    ticks = [10**k for k in range(len(str(last)))]
-    if min(steps) >= 1:
-        axes.set_xscale("log")
-        axes.set_xlim(min(steps) * 10 ** (-_SLACK * length), last * 10 ** (_SLACK * length))
-    else:
-        axes.set_xscale("symlog", linthresh=1, linscale=_BELOW)
-        axes.set_xlim(-_SLACK * (length + _BELOW) / _BELOW, last * 10 ** (_SLACK * length))
-        ticks = [0, *ticks]
+    ticks = [0, *(10**k for k in range(len(str(last))))]
+    axes.set_xscale("symlog", linthresh=1, linscale=_BELOW)
+    axes.set_xlim(-_SLACK * (length + _BELOW) / _BELOW, last * 10 ** (_SLACK * length))
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.xaxis.set_minor_locator(NullLocator())

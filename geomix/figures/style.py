@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -100,18 +101,23 @@ def settle(figure: Figure) -> None:
 
 
 def save_figure(
-    figure: Figure, rows: Sequence[Mapping[str, Any]], folder: Path, name: str
+    figure: Figure,
+    rows: Sequence[Mapping[str, Any]],
+    folder: Path,
+    name: str,
+    caption: str = "",
 ) -> list[Path]:
-    """Write a figure as PDF and PNG (200 dpi), and the table behind it as CSV.
+    """Write a figure as PDF and PNG (200 dpi), the table behind it as CSV, its caption as text.
 
     Args:
         figure: as a function of this package drew it.
         rows: the tidy table; every row has the first one's keys. A nan becomes an empty field.
         folder: where to, made if it is not there.
         name: of the files, without an ending.
+        caption: what is seen; without one there is no text file.
 
     Returns:
-        The three files. The same figure and rows give the same bytes: no date is written.
+        The files. The same figure and rows give the same bytes: no date is written.
     """
     pdf, png, table = (folder / f"{name}.{ending}" for ending in ("pdf", "png", "csv"))
     with style():
@@ -123,7 +129,12 @@ def save_figure(
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(rows[0] if rows else [])
         writer.writerows([_field(value) for value in row.values()] for row in rows)
-    return [pdf, png, table]
+    if not caption:
+        return [pdf, png, table]
+    text = folder / f"{name}.txt"
+    with written_file(text) as partial:
+        partial.write_text(textwrap.fill(caption, 80) + "\n", encoding="utf-8")
+    return [pdf, png, table, text]
 
 
 def _field(value: Any) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -61,3 +62,47 @@ def differences(
                 said = f"{key} was {was!r}, is {now!r}"
                 lines.setdefault(said, f"{run.path}: {arm}{said}")
     return list(lines.values())
+
+
+_MOST_KEYS, _LONGEST = 2, 16
+"""Of what tells configurations apart: more keys, or longer values, are no name for them."""
+
+
+def told_apart(configs: Sequence[RunConfig]) -> list[str]:
+    """What each configuration has where they differ: `ratio 2` and `ratio 1`.
+
+    Args:
+        configs: of one arm in several runs; their seeds are not compared.
+
+    Returns:
+        A phrase each; none at all where too much differs, or nothing, or two have one phrase.
+    """
+    found = [flat(config) for config in configs]
+    keys = dict.fromkeys(key for one in found for key in one if key != "seed")
+    unlike = [key for key in keys if len({repr(one.get(key)) for one in found}) > 1]
+    ends = [key.rpartition(".")[2] for key in unlike]
+    names = [
+        end if ends.count(end) == 1 else _of_stage(key, end)
+        for key, end in zip(unlike, ends, strict=True)
+    ]
+    values = [[_value(one.get(key)) for key in unlike] for one in found]
+    phrases = [
+        ", ".join(f"{name} {value}" for name, value in zip(names, mine, strict=True))
+        for mine in values
+    ]
+    short = all(len(value) <= _LONGEST for mine in values for value in mine)
+    clear = len(set(phrases)) == len(phrases) and len(set(names)) == len(names)
+    return phrases if 0 < len(unlike) <= _MOST_KEYS and short and clear else []
+
+
+def _of_stage(key: str, end: str) -> str:
+    """`stage 2 lr` of `stages.1.train.lr`: one key in two stages."""
+    first, _, rest = key.partition(".")
+    number = rest.partition(".")[0]
+    return f"stage {int(number) + 1} {end}" if first == "stages" and number.isdigit() else key
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

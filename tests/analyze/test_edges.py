@@ -303,7 +303,7 @@ def test_what_a_user_puts_beside_the_figures_stays(
         "along.svg",
         "by_module_along.csv",
     ]
-    left = ["along.pdf", "pairs.png", "pairs_a.csv", "pairs_b.pdf"]
+    left = ["along.pdf", "pairs.png", "pairs_a.csv", "pairs_b.pdf", "along.txt"]
     run.figure_folder.mkdir()
     for name in mine + left:
         (run.figure_folder / f"grad_angle_{name}").touch()

@@ -143,6 +143,7 @@ def test_tables_and_files(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         "forgetting_path_stage1_D_B.pdf",
         "forgetting_path_stage1_D_B.png",
         "forgetting_path_stage1_D_B.csv",
+        "forgetting_path_stage1_D_B.txt",
     ]
     assert all(Path(name).is_file() for name in names)
     with h5py.File(names[0]) as file:

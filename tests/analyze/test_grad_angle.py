@@ -171,7 +171,11 @@ def test_the_files_that_are_written(run: Run, saved: tuple[GradAngle, list[Path]
     )  # no metrics, so that nothing goes along training
     assert written == sorted(
         [f"analysis/grad_angle.{end}" for end in ("h5", "json", "txt")]
-        + [f"figures/grad_angle{name}.{end}" for name in figures for end in ("csv", "pdf", "png")]
+        + [
+            f"figures/grad_angle{name}.{end}"
+            for name in figures
+            for end in ("csv", "pdf", "png", "txt")
+        ]
     )
     assert sorted(str(f.relative_to(run.path)) for f in files) == written
     assert result.missing == ("control",)

@@ -112,6 +112,14 @@ def test_bands_are_the_intervals() -> None:
     assert not any(axes.collections for axes in draw(rows, retention).axes)
 
 
+def test_an_interval_as_wide_as_the_axis_is_left_out() -> None:
+    rows, retention = tables(1, stages=[0])
+    for row in rows:
+        row["half_width"] = 1.5
+    axes = draw(rows, retention, "cosine").axes[0]
+    assert not axes.collections
+
+
 def test_what_is_undetermined_is_open_and_faint() -> None:
     rows, retention = tables(1, stages=[0])
     for row in rows:
@@ -150,7 +158,7 @@ def test_only_what_is_there_is_drawn() -> None:
     figure = draw(rows, retention, others=("D_B", "D_M"))
     assert [axes.get_ylabel() for axes in figure.axes] == [
         r"∠($g_{\mathrm{A}}$, $g_{\mathrm{B}}$)",
-        "exact match\non D_A (%)",
+        "exact match\non $D_{\\mathrm{A}}$ (%)",
     ]
     assert figure.get_figwidth() < 4
     other = [row | {"group": "layer 1", "cosine": 0.0} for row in rows]
@@ -158,6 +166,16 @@ def test_only_what_is_there_is_drawn() -> None:
         figure.axes, draw(rows + other, retention, others=("D_B",)).axes, strict=True
     ):
         assert points(one, 0) == points(two, 0)
+
+
+def test_stages_have_their_names_and_an_empty_panel_says_so() -> None:
+    rows, retention = tables(1)
+    retention = [row | {"stage_name": ("facts", "")[row["stage"]]} for row in retention]
+    rows = [r for r in rows if r["stage"] or r["second"] != "D_M"]
+    panels = np.array(draw(rows, retention, log=True).axes).reshape(5, 2)
+    assert [axes.get_title() for axes in panels[0]] == ["stage 1: facts", "stage 2"]
+    said = {at: [t.get_text() for t in axes.texts] for at, axes in np.ndenumerate(panels)}
+    assert {at: texts for at, texts in said.items() if texts} == {(1, 0): ["not recorded"]}
 
 
 def test_two_metrics_at_a_time_are_refused() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from geomix.figures.cosine_row import draw
+from geomix.figures.lines import NULL_GREY
 from geomix.figures.style import COLOURS, COLUMN
 
 Table = Callable[..., list[dict[str, Any]]]
@@ -45,6 +46,27 @@ def test_lines_and_norms_are_the_tables(angle_table: Table) -> None:
         norms = axes.get_xlabel().split("\n", 1)[1].replace("\n", " / ").split(" / ")
         expected = [pair[arm, moment, "all"]["norm_first"] for arm in arms]
         assert [float(text) for text in norms] == pytest.approx(expected, rel=0.05)
+
+
+def test_the_held_out_null_is_grey_behind_each_arm_and_norms_are_named(angle_table: Table) -> None:
+    rows = angle_table(2, GROUPS)
+    figure = draw(rows, MOMENTS)
+    for axes, moment in zip(figure.axes, MOMENTS, strict=True):
+        grey = [line for line in axes.lines if line.get_gid() == "null"]
+        assert {line.get_color() for line in grey} == {NULL_GREY}
+        known = {
+            round(row["cosine"], 9)
+            for row in rows
+            if (row["moment"], row["first"], row["second"]) == (moment, "D_A", "held-out")
+        }
+        found = {round(float(y), 9) for line in grey for y in np.asarray(line.get_ydata())}
+        assert found == known
+    (margin,) = (text for text in figure.axes[0].texts if "/" in text.get_text())
+    assert margin.get_text().split("\n") == ["", "none/none", "rando…none"]
+    label = figure.axes[0].xaxis.label.get_window_extent()
+    box = margin.get_window_extent()
+    assert box.x0 >= 0
+    assert box.y0 == pytest.approx(label.y0, abs=1)
 
 
 def test_another_pair_is_drawn_where_it_is_asked_for(angle_table: Table) -> None:

@@ -75,6 +75,27 @@ def test_without_intervals_nothing_is_added(angle_table: Table) -> None:
         assert not any(c.get_segments() for c in axes.collections if isinstance(c, LineCollection))
 
 
+def test_an_interval_as_wide_as_the_axis_is_left_out_and_said(angle_table: Table) -> None:
+    rows = angle_table(1, groups(4), ("D_A", "D_B", "held-out"))
+    for row in cell(rows, "D_B")[1:3]:
+        row["half_width"] = 1.0
+    for row in rows:
+        if (row["group"], row["moment"]) == ("head", "θ_0"):
+            row["half_width"] = 4.0
+    figure = draw(rows, MOMENTS)
+    axes = figure.axes[0]
+    assert not any(  # no band: what is left of it stands alone, at layers 0 and 3
+        np.ptp(np.asarray(path.vertices)[:, 0]) > 0
+        for c in axes.collections
+        if isinstance(c, PolyCollection)
+        for path in c.get_paths()
+    )
+    bars = [c for c in axes.collections if isinstance(c, LineCollection)]
+    where = sorted(round(np.asarray(s)[0, 0]) for bar in bars for s in bar.get_segments())
+    assert where == [1, 2, 5, 6, 8]  # all but layers 1, 2 and the head
+    assert figure.legends[0].get_texts()[-1].get_text() == "intervals over ±1: not drawn"
+
+
 def test_undetermined_cosines_are_open_or_faint(angle_table: Table) -> None:
     rows = angle_table(1, groups(5), ("D_A", "D_B", "held-out"))
     chosen = cell(rows, "D_B")[1:3]
@@ -89,6 +110,8 @@ def test_undetermined_cosines_are_open_or_faint(angle_table: Table) -> None:
     assert full == layers - unclear
     assert points(axes, alpha=0.35, marker="None") == layers
     assert points(axes, markerfacecolor="white", alpha=None) == unclear
+    (legend,) = (one for one in figure.legends if one.get_texts()[0].get_text() == "determined")
+    assert [text.get_text() for text in legend.get_texts()] == ["determined", "undetermined"]
     (head,) = (r for r in chosen[2:] if r["moment"] == "θ_0")
     assert points(axes, markerfacecolor="white", alpha=0.35) == {round(head["cosine"], 12)}
     other = figure.axes[1]

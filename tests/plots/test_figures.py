@@ -23,7 +23,7 @@ from geomix.figures.style import COLOURS, LINES, MARKERS, save_figure
 Check = Callable[..., None]
 
 MOMENTS = ["θ_0", "θ_A", "θ_A+1", "θ_B"]
-SETS = ("D_A", "D_B", "D_M", "held-out")
+SETS = ("D_A", "D_B", "held-out", "D_M")
 
 
 def groups(layers: int, tied: bool) -> list[str]:
@@ -82,7 +82,7 @@ def test_every_panel_shows_the_numbers_of_the_table(sets: tuple[str, ...]) -> No
     rows = table(layers=3, sets=sets)
     figure = draw(rows, MOMENTS)
     order = [*groups(3, tied=True)[1:], "all"]
-    columns = [("D_B", "cosine"), ("D_M", "cosine"), ("held-out", "cosine")]
+    columns = [("D_B", "cosine"), ("held-out", "cosine"), ("D_M", "cosine")]
     columns += [("D_A", "norm"), ("D_B", "norm"), ("D_M", "norm")]
     columns = [column for column in columns if column[0] in sets]
     assert panels(figure).shape == (len(MOMENTS), len(columns))
@@ -120,9 +120,35 @@ def test_an_arm_without_a_set_or_a_moment_has_no_marks_there() -> None:
         and not (row["arm"] == "mixed" and row["moment"] == "θ_B")
     ]
     found = panels(draw(rows, MOMENTS))
-    assert np.isnan(list(drawn(found[0, 1], 0).values())).all()
+    assert np.isnan(list(drawn(found[0, 2], 0).values())).all()
     assert np.isnan(list(drawn(found[3, 0], 1).values())).all()
     assert not np.isnan(list(drawn(found[3, 0], 0).values())).any()
+
+
+def test_a_panel_with_nothing_says_why() -> None:
+    rows = table(arms=1, sets=(*SETS, "update"))
+    rows = [
+        row
+        for row in rows
+        if not ("update" in (row["first"], row["second"]) and row["moment"] == "θ_0")
+        and not ("D_M" in (row["first"], row["second"]) and row["moment"] == "θ_A")
+    ]
+    found = panels(draw(rows, MOMENTS))
+    said = {
+        (i, j): [text.get_text().replace("\n", " ") for text in axes.texts if text.get_size() == 6]
+        for (i, j), axes in np.ndenumerate(found)
+    }
+    no_update = r"no update at $\theta_{0}$"
+    assert {at: texts for at, texts in said.items() if texts} == {
+        (0, 3): [no_update],
+        (1, 2): ["not recorded"],
+        (1, 6): ["not recorded"],
+    }
+
+
+def test_the_null_stands_beside_what_is_read_against_it() -> None:
+    titles = [axes.get_title() for axes in panels(draw(table(), MOMENTS))[0]]
+    assert [title.split("mathrm{")[2][:4] for title in titles[:2]] == ["B}}$", "held"]
 
 
 def test_no_line_runs_through_embedding_norm_head_or_whole_model() -> None:

@@ -100,7 +100,9 @@ def test_the_difference_of_two_arms(angle_table: Table) -> None:
     )
     plain["layer 0 · q_proj"]["told"] = "undetermined"
     mixed["layer 1 · q_proj"]["told"] = "undetermined"
-    axes = draw(rows, "θ_0", difference=("none/none", "random/none")).axes[2]
+    figure = draw(rows, "θ_0", difference=("none/none", "random/none"))
+    axes, bars = figure.axes[2], figure.axes[3:]
+    assert [bar.get_ylabel().split("(")[0] for bar in bars] == ["cos", "difference of the cosines"]
     assert axes.get_title() == "random/none − none/none"
     found = numbers(axes)
     hatched = {group for group, cell in cells(axes).items() if cell.get_hatch()}
@@ -114,6 +116,17 @@ def test_numbers_that_do_not_fit_are_left_out(angle_table: Table) -> None:
     axes = draw(angle_table(1, groups(80), PAIR, ["θ_0"]), "θ_0").axes[0]
     assert len(cells(axes)) == len(groups(80))
     assert not axes.texts
+
+
+@pytest.mark.parametrize("arms", [1, 2, 3])
+def test_numbers_keep_off_their_neighbours(angle_table: Table, arms: int) -> None:
+    figure = draw(angle_table(arms, groups(3), PAIR, ["θ_0"]), "θ_0")
+    for axes in figure.axes[:arms]:
+        wide = axes.get_window_extent().width / len(MODULES)
+        found = [text for text in axes.texts if text.get_text()]
+        assert len(found) > 20
+        for text in found:
+            assert text.get_window_extent().width < 0.9 * wide
 
 
 def test_only_the_moment_and_the_pair_that_are_asked_for(angle_table: Table) -> None:

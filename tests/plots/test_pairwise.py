@@ -72,6 +72,15 @@ def test_sets_are_parted_and_counted() -> None:
     assert [float(tick) for tick in axes.get_xticks()] == [3.0, 9.0, 13.5, 18.5]
 
 
+def test_the_title_says_whose_and_when_and_labels_what_orders_and_scales() -> None:
+    figure = draw([row | {"arm": "mixed", "moment": "θ_A+4"} for row in rows(SETS)])
+    axes, bar = figure.axes
+    assert axes.get_title() == r"mixed at $\theta_{A}$+4"
+    assert axes.get_ylabel() == "within a set: the most opposed first"
+    assert "signed root" in bar.get_xlabel()
+    assert draw(rows(SETS)).axes[0].get_title() == ""
+
+
 @pytest.mark.parametrize("sets", [SETS, {"D_A": 64, "D_B": 4, "held-out": 64}, {"D_A": 3}])
 def test_no_text_is_cut_off_or_overlaps(sets: dict[str, int]) -> None:
     figure = draw(rows(sets))

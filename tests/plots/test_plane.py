@@ -223,5 +223,10 @@ def test_a_name_that_makes_room_is_tied_to_its_arrow(angle_table: Table) -> None
         for gid, points in ends.items():
             if gid.startswith("tie "):
                 assert points[0] == pytest.approx(arrows(axes)[gid.removeprefix("tie ")])
+        boxes = {str(text.get_gid()): text.get_window_extent() for text in axes.texts}
+        for gid, points in ends.items():  # no line to a name crosses any name
+            for name, box in boxes.items():
+                if gid.startswith("tie ") and name.startswith("name "):
+                    assert not any(box.contains(*at) for at in axes.transData.transform(points))
     assert "D_M" in tied["beside"]
     assert tied["apart"] == set()

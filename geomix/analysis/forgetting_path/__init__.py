@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geomix.analysis.base import Analysis, Row, Say
+from geomix.analysis.findings import Drawn
 from geomix.analysis.options import option
 from geomix.analysis.parameter_groups import By
 from geomix.util.errors import UserError
 from geomix.util.progress import phase
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from rich.console import RenderableType
 
     from geomix.analysis.forgetting_path.split import ForgettingPath
@@ -69,14 +69,12 @@ class ForgettingPathAnalysis(Analysis["ForgettingPath", Asked]):
         """The change of the set's loss by group and part of the update, in nats."""
         return {"": list(result.cell_rows(options.name))}
 
-    def figures(
-        self, result: ForgettingPath, options: Asked
-    ) -> Iterable[tuple[str, Figure, Sequence[Row]]]:
+    def figures(self, result: ForgettingPath, options: Asked) -> Iterable[Drawn]:
         """The change by layer and block."""
-        from geomix.figures.forgetting_path import draw
+        from geomix.figures.forgetting_path import caption, draw
 
         rows = list(result.cell_rows(options.name))
-        return [("", draw(rows), rows)]
+        return [Drawn("", draw(rows), rows, caption(rows))]
 
     def facts(self, result: ForgettingPath, options: Asked) -> dict[str, Any]:
         """The whole table."""

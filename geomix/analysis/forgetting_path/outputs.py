@@ -10,7 +10,7 @@ from geomix.analysis.forgetting_path.notes import notes
 from geomix.analysis.forgetting_path.split import ArmSplit, ForgettingPath, to_json
 from geomix.analysis.parameter_groups import By
 from geomix.analysis.replicates import together
-from geomix.figures.forgetting_path import draw
+from geomix.figures.forgetting_path import caption, draw
 from geomix.figures.style import save_figure
 from geomix.runs.directory import RunDirectory
 from geomix.util.files import write_json
@@ -40,7 +40,8 @@ def save_all(result: ForgettingPath, runs: Sequence[RunDirectory], name: str, by
             for arm in result.arms:
                 _write_arm(file.create_group(arm.arm), arm, result.groups)
         write_json(files[1], to_json(result, notes(result, name)))
-        files += save_figure(draw(rows), rows, runs[0].figure_folder, f"{stem}_{name}")
+        drawn, figures = draw(rows), runs[0].figure_folder
+        files += save_figure(drawn, rows, figures, f"{stem}_{name}", caption(rows))
     return files
 
 

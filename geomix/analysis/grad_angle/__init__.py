@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geomix.analysis.base import Analysis, Row, Say
-from geomix.analysis.findings import Finding
+from geomix.analysis.findings import Drawn, Finding
 from geomix.analysis.grad_angle.asked import Asked
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from rich.console import RenderableType
 
     from geomix.analysis.grad_angle.examples import Tables
@@ -69,9 +68,7 @@ class GradAngleAnalysis(Analysis["Measured", Asked]):
 
         return findings(result[0])
 
-    def figures(
-        self, result: Measured, options: Asked
-    ) -> Iterable[tuple[str, Figure, Sequence[Row]]]:
+    def figures(self, result: Measured, options: Asked) -> Iterable[Drawn]:
         """By depth, in the plane of g_A and g_B, by module, along training, by example."""
         from geomix.analysis.grad_angle.outputs import figures
 

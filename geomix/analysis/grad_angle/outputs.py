@@ -8,13 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
 from rich.console import Group, RenderableType
 
 from geomix.analysis.answer import WIDTH
 from geomix.analysis.base import Say
 from geomix.analysis.checkpoints import figure_moments
-from geomix.analysis.directions import UPDATE
+from geomix.analysis.directions import HELD_OUT, UPDATE
+from geomix.analysis.findings import Drawn
 from geomix.analysis.grad_angle.examples import Tables, without_pairs
 from geomix.analysis.grad_angle.examples import render as render_examples
 from geomix.analysis.grad_angle.files import save
@@ -31,10 +31,6 @@ from geomix.runs.directory import RunDirectory
 from geomix.util.console import Console
 from geomix.util.files import written_file
 from geomix.util.progress import during
-
-Drawn = tuple[str, Figure, list[dict[str, Any]]]
-"""Ending of a figure's name, the figure, and the table behind it."""
-
 
 _PAIR = ("set", "example", "prompt", "target")
 _COLUMNS = [
@@ -55,8 +51,8 @@ def save_all(
         files.append(_printed(folder / f"{result.stem}.txt", report(result, examples)))
         if examples:
             files.append(_conflicts(folder / f"{result.stem}_conflicts.csv", examples))
-        for ending, figure, rows in figures(result, examples):
-            files += save_figure(figure, rows, drawn, result.stem + ending)
+        for ending, figure, rows, said in figures(result, examples):
+            files += save_figure(figure, rows, drawn, result.stem + ending, said)
         for file in _all_files(run, result.stem):
             if file not in files:  # of a call before, which asked for more
                 file.unlink(missing_ok=True)
@@ -66,7 +62,9 @@ def save_all(
 def _all_files(run: RunDirectory, stem: str) -> list[Path]:
     """Those that not every call writes, by their whole names: what is beside them is the user's."""
     endings = ["_along", "_row", "_pairs", *(f"_pairs_{arm.name}" for arm in run.arms)]
-    names = [f"{stem}{ending}.{form}" for ending in endings for form in ("pdf", "png", "csv")]
+    names = [
+        f"{stem}{ending}.{form}" for ending in endings for form in ("pdf", "png", "csv", "txt")
+    ]
     conflicts = run.analysis_folder / f"{stem}_conflicts.csv"
     return [conflicts, *(run.figure_folder / name for name in names)]
 
@@ -81,26 +79,29 @@ def _figures(result: GradAngle) -> Iterator[Drawn]:
     """What the table of angles is drawn as."""
     rows = [_flat(asdict(row)) for row in result.rows()]
     moments = figure_moments([arm.moments for arm in result.arms])
-    yield "", by_depth.draw(rows, moments), rows
+    yield Drawn("", by_depth.draw(rows, moments), rows, by_depth.caption(rows))
     early = _early(result, moments)
     few = list(dict.fromkeys((*early, moments[-1])))
-    pair = [row for row in rows if (row["first"], row["second"]) == ("D_A", "D_B")]
-    pair = [row for row in pair if row["moment"] in few]
+    there = [row for row in rows if row["moment"] in few]
+    pair = [row for row in there if (row["first"], row["second"]) == ("D_A", "D_B")]
+    null = [row for row in there if {row["first"], row["second"]} == {"D_A", HELD_OUT}]
     if result.by == "layer" and pair:
-        yield "_row", angle_row.draw(pair, few), pair
+        yield Drawn("_row", angle_row.draw(pair + null, few), pair + null, angle_row.caption(pair))
     shown = ("D_A", "D_B", "D_M", UPDATE)
     whole = [row for row in rows if row["group"] == "all" and row["moment"] in early]
-    yield "_plane", plane.draw(whole, early, shown), whole
+    yield Drawn("_plane", plane.draw(whole, early, shown), whole, plane.caption(whole))
     cells = [_flat(asdict(row)) for row in result.rows("layer-module")]
     cells = [row for row in cells if row["moment"] == early[-1]]
     names = list(dict.fromkeys(row["arm"] for row in cells))
     difference = (names[0], names[1]) if len(names) > 1 else None
-    yield "_layer_module", layer_module.draw(cells, early[-1], difference=difference), cells
+    drawn = layer_module.draw(cells, early[-1], difference=difference)
+    yield Drawn("_layer_module", drawn, cells, layer_module.caption(cells))
     runs = [(arm.arm, [RunDirectory(Path(run)) for run in arm.runs]) for arm in result.arms]
     retention = retention_rows(runs)
     if retention:
         every = [row for row in rows if row["group"] == "all"]
-        yield "_along", along.draw(every, retention, "cosine", log=True), [*_wide(every, retention)]
+        drawn = along.draw(every, retention, "cosine", log=True)
+        yield Drawn("_along", drawn, [*_wide(every, retention)], along.caption(every))
 
 
 def _early(result: GradAngle, moments: Sequence[str]) -> list[str]:
@@ -123,7 +124,8 @@ def _wide(
 def _example_figures(examples: dict[str, Tables]) -> Iterator[Drawn]:
     for arm, tables in examples.items():
         ending = f"_pairs_{arm}" if len(examples) > 1 else "_pairs"
-        yield ending, pairwise.draw(tables["pairs"]), tables["pairs"]
+        pairs = tables["pairs"]
+        yield Drawn(ending, pairwise.draw(pairs), pairs, pairwise.caption(pairs))
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
