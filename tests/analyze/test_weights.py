@@ -31,11 +31,11 @@ from tests.analyze.calls import grad_angle
 
 CONFIG = """stages:
   - data: {source: kvr, limit: 6}
-    stop: {epochs: 3}
+    stop: {epochs: 2}
   - data: {source: arithmetic, limit: 4}
-    stop: {epochs: 3}
+    stop: {epochs: 2}
 train: {lr: 1e-2, batch_size: 3, loss: example}
-record: {at: [boundaries, 1, 2, 4], probes: 6, weights: true, activations: 0,
+record: {at: [boundaries, 1, 2], probes: 6, weights: true, activations: 0,
          mix: {source: random-words, ratio: 1, words: 3}}
 evaluate: {epochs: 0}
 arms:
@@ -101,7 +101,7 @@ def test_the_weights_give_what_was_recorded(run: Run, seen: GradAngle) -> None:
     recorded = measure([run], Asked(by="parameter", source="record"))
     for one, other in zip(recorded.arms, seen.arms, strict=True):
         assert one.labels == other.labels
-        assert len(one.labels) == 9
+        assert len(one.labels) == 7
         count = len(one.sets)
         assert other.directions[:count] == one.sets
         np.testing.assert_allclose(
@@ -157,7 +157,7 @@ def test_gradients_may_lie_on_the_disk(tiny_model: Path, tmp_path: Path, seen: G
 def test_where_a_stage_begins_there_is_no_secant(seen: GradAngle) -> None:
     moments = {row["moment"] for row in secant_rows(seen)}
     assert "θ_0" not in moments
-    assert {"θ_0+1", "θ_A", "θ_A+4", "θ_B"} <= moments
+    assert {"θ_0+1", "θ_A", "θ_A+2", "θ_B"} <= moments
 
 
 def test_the_heads_make_up_the_whole(run: Run, tiny_model: Path, seen: GradAngle) -> None:
@@ -263,9 +263,10 @@ def test_a_moment_that_nobody_has_shows_before_anything_is_computed(
     with pytest.raises(UserError, match=r"--at \+3: neither recorded nor .* θ_A\+2, .*θ_B$"):
         measure([run], Asked(at=("A", "+3"), source=source))
     with pytest.raises(AssertionError, match="looked at"):
-        measure([run], Asked(at=("A", "+4"), source=source))
+        measure([run], Asked(at=("A", "+2"), source=source))
 
 
+@pytest.mark.usefixtures("unprinted")
 def test_files_of_an_earlier_call_that_asked_for_more_do_not_stay(run: Run) -> None:
     asked = Asked(at=("A+1",), examples=2)
     more = grad_angle([run], asked)[2]
@@ -293,7 +294,7 @@ def test_stage_1_is_not_computed_again_unasked(run: Run) -> None:
 @pytest.fixture(scope="module")
 def seeds(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, run: Run) -> list[Run]:
     folder = tmp_path_factory.mktemp("seeds")
-    return [run, *(train(folder / f"seed-{s}", tiny_model, s) for s in (1, 2))]
+    return [run, *(train(folder / f"seed-{s}", tiny_model, s) for s in (1,))]
 
 
 def test_seeds_give_means_with_intervals(seeds: list[Run]) -> None:
@@ -313,7 +314,7 @@ def test_seeds_give_means_with_intervals(seeds: list[Run]) -> None:
         )
         assert row.values == pytest.approx(values)
         assert (row.cosine, row.half_width) == pytest.approx(t_interval(values))
-        assert row.n == 3
+        assert row.n == 2
         assert (row.told == "undetermined") == (abs(row.cosine) <= row.half_width)
     (contrast,) = (c for c in contrasts(together) if c.second == "D_B")
     plain, mixed = together.arms
@@ -323,7 +324,7 @@ def test_seeds_give_means_with_intervals(seeds: list[Run]) -> None:
     null = mixed.cosine("θ_A+2", "held-out", "D_B") - plain.cosine("θ_A+2", "held-out", "D_B")
     beyond = t_interval(list(differences - null))
     assert (contrast.beyond_null, contrast.beyond_half_width) == pytest.approx(beyond)
-    assert contrast.verdict == "undetermined"  # three seeds
+    assert contrast.verdict == "undetermined"  # two seeds
 
 
 def test_a_seed_given_twice_is_refused(seeds: list[Run]) -> None:

@@ -438,7 +438,7 @@ from pathlib import Path
 from geomix.snapshots.file import file_name, read_snapshot, write_snapshot
 source, folder = map(Path, sys.argv[1:])
 snapshot = read_snapshot(source)
-for step in range(5, 25):
+for step in range(5, 65):
     write_snapshot(folder / file_name(0, step), replace(snapshot, step=step, steps=200))
 """
 
@@ -449,7 +449,7 @@ from geomix import open_run
 from geomix.snapshots.file import read_snapshot
 run, looks, seen = open_run(sys.argv[1]), 0, 0
 looked = Path(sys.argv[2])
-while seen < 22:
+while seen < 62:
     records = run.records
     found = records.inner_products
     assert len(found) >= seen, (len(found), seen)
