@@ -32,7 +32,7 @@ torture-record: $(READY)  ## kills recordings 200 times at random moments; count
 slurm: $(READY)  ## a sweep on a real SLURM cluster of one node; as root it installs what is missing
 	@command -v slurmctld munged >/dev/null || [ -x /usr/sbin/slurmctld ] || [ "$$(id -u)" != 0 ] || { \
 	  apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes slurm-wlm munge; }
-	$(BIN)/python -m pytest -s -m slurm tests/test_sweep_slurm.py
+	$(BIN)/python -m pytest -s -m slurm tests/studies/test_slurm.py
 
 check: $(READY)  ## style, types, the one-way flow of imports, and whether the documentation is fresh
 	$(BIN)/ruff format --check .

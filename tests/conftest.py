@@ -51,9 +51,9 @@ LONGEST = (
     "invariants/test_resume.py",
     "invariants/test_kills.py",
     "invariants/test_equivalence.py",
-    "analyze/test_weights.py",
-    "record/test_records.py",
-    "test_estimate.py",
+    "analysis/test_weights.py",
+    "recording/test_records.py",
+    "planning/test_estimate.py",
 )
 """The files that take longest, which begin first: one that began last would run alone at the end,
 while the other cores wait."""

@@ -37,7 +37,7 @@ from tests.documentation import (
     links,
     text_of,
 )
-from tests.record.architectures import ARCHITECTURES
+from tests.recording.architectures import ARCHITECTURES
 
 COMMANDS = [command for page in PAGES for command in commands(page)]
 EXAMPLES = [block for page in PAGES for block in blocks(page, "yaml")]

@@ -51,8 +51,8 @@ def rows(letter: str) -> str:
 
 
 LAID_OVER = {"RunConfig.train", "RecordConfig.preset"}
-"""Merged with other keys before anything reads them (`tests/test_config.py`): `train` into every
-stage's own, the preset into the keys that are not given."""
+"""Merged with other keys before anything reads them (`tests/config/test_config.py`): `train` into
+every stage's own, the preset into the keys that are not given."""
 
 CONFIG = tuple(str(path) for path in Path(config_module.__file__).parent.glob("*.py"))
 PYDANTIC = str(Path(pydantic.__file__).parent)

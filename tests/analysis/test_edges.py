@@ -25,7 +25,7 @@ from geomix.analysis.layout import Cut
 from geomix.api import Run
 from geomix.models.load import LoadedModel
 from geomix.util.errors import UserError
-from tests.analyze.calls import command, grad_angle
+from tests.analysis.calls import command, grad_angle
 
 Make = Callable[..., Any]
 

@@ -27,7 +27,7 @@ from geomix.cli import main
 from geomix.measures.intervals import t_interval
 from geomix.training.checkpoint import check
 from geomix.util.errors import UserError
-from tests.analyze.calls import grad_angle
+from tests.analysis.calls import grad_angle
 
 CONFIG = """stages:
   - data: {source: kvr, limit: 6}

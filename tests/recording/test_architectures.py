@@ -26,7 +26,7 @@ from geomix.models.packing import packs
 from geomix.recording.recorder import Recorder
 from geomix.snapshots.file import read_snapshot
 from geomix.snapshots.schema import Snapshot
-from tests.record.architectures import ARCHITECTURES, Float64
+from tests.recording.architectures import ARCHITECTURES, Float64
 
 TOLERANCE = 1e-9
 """Relative to the largest number of an array; float64 sums in another order differ by 1e-14."""

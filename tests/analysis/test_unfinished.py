@@ -21,7 +21,7 @@ from geomix.analysis.partial_results import Unfinished, arm_results, unfinished
 from geomix.analysis.past_checkpoints import revisits, unsaid
 from geomix.api import Run, open_run
 from geomix.cli import main
-from tests.analyze.calls import grad_angle
+from tests.analysis.calls import grad_angle
 
 CONFIG = """stages:
   - data: {source: kvr, limit: 5}

@@ -15,7 +15,7 @@ from geomix.models.forward import plain_forward
 from geomix.models.kv_cache import Past, goes_on
 from geomix.models.load import LoadedModel
 from geomix.models.score import score
-from tests.model.test_packing import APART, FAMILIES, VOCABULARY, examples, model_of
+from tests.models.test_packing import APART, FAMILIES, VOCABULARY, examples, model_of
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, "OPT", "Bloom"])

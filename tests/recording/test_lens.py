@@ -23,7 +23,7 @@ from geomix.recording.recorder import Recorder
 from geomix.snapshots.file import read_snapshot
 from geomix.training.observer import Moment
 from geomix.util.errors import UserError
-from tests.record.architectures import ARCHITECTURES, VOCABULARY, drawn_anew
+from tests.recording.architectures import ARCHITECTURES, VOCABULARY, drawn_anew
 
 Examples = Callable[[int, int], list[TokenisedExample]]
 MakeMoment = Callable[..., Moment]

@@ -27,7 +27,7 @@ from geomix.analysis.grad_angle.result import AngleRow, GradAngle
 from geomix.analysis.parameter_groups import Kind
 from geomix.api import Run
 from geomix.util.errors import UserError
-from tests.analyze.calls import command, grad_angle
+from tests.analysis.calls import command, grad_angle
 
 Make = Callable[..., Any]
 LAYERS = 3

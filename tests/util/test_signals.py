@@ -63,7 +63,7 @@ run()
         text=True,
         timeout=300,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
     )
     assert (done.returncode, done.stderr) == (EXIT, "geomix: nothing was begun\n")
     assert not (tmp_path / "run").exists()

@@ -15,7 +15,7 @@ from geomix.analysis.grad_angle.answer import answer, decisive
 from geomix.analysis.grad_angle.asked import Asked
 from geomix.analysis.grad_angle.measure import measure
 from geomix.api import Run
-from tests.analyze.calls import command
+from tests.analysis.calls import command
 
 Make = Callable[..., Any]
 

@@ -16,7 +16,7 @@ from geomix.data.sources import triples
 from geomix.data.tokenise import tokenise, tokenise_all
 
 PROMPT_FORMAT = "<|user|>\n{prompt}\n<|assistant|>\n"
-BASE = Path(__file__).parents[1] / "data" / "base"
+BASE = Path(__file__).parents[2] / "data" / "base"
 pytestmark = pytest.mark.skipif(not BASE.exists(), reason="data/base is not made yet")
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.recording.recorder import Recorder
 from geomix.training.observer import Moment
-from tests.record.architectures import ARCHITECTURES
+from tests.recording.architectures import ARCHITECTURES
 
 def mebibytes():
     pages = int(Path("/proc/self/statm").read_text().split()[1])

@@ -21,7 +21,7 @@ from geomix.snapshots.file import read_snapshot, write_snapshot
 from geomix.snapshots.schema import Snapshot
 from geomix.training.observer import Moment, SecondMoments
 from geomix.util.errors import UserError
-from tests.record.architectures import maker
+from tests.recording.architectures import maker
 
 Make = Callable[[], Any]
 Examples = Callable[[int, int], list[TokenisedExample]]
