@@ -200,8 +200,7 @@ def assign(document: Document, key: Key, value: Any, origin: Origin) -> None:
         elif not last and node.get(part) is None:
             node[part] = {}
             made = key[: depth + 1]
-            where = (*origin.key[:-1], ".".join(map(str, made))) if origin.key else made
-            document.origins[made] = Origin(origin.file, origin.line, where)
+            document.origins[made] = Origin(origin.file, origin.line, made)
         elif not last and part in ("data", "mix") and isinstance(node[part], str):
             node[part] = {"source": node[part]}
         elif not last and part == "replay" and isinstance(node[part], int | float):
