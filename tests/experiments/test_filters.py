@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from geomix.api import Run
 from geomix.config.load import load
 from geomix.config.run import RunConfig
 from geomix.data.plan import plan_stages
@@ -20,6 +19,7 @@ from geomix.experiments.filters import chooser
 from geomix.experiments.run import run_experiment
 from geomix.models.load import LoadedModel
 from geomix.planning.plan import plan_table
+from geomix.runs.directory import RunDirectory
 from geomix.util.errors import UserError
 from tests.teaching import teach
 
@@ -224,7 +224,7 @@ def test_a_run_trains_on_the_unknown_and_evaluates_the_known(
     }
     assert asked["known"] == set(sorted(KNOWN)[:7])
     assert asked["D_A"] == set([key for key in KEYS if key not in KNOWN][:8])
-    assert isinstance(run, Run)
+    assert isinstance(run, RunDirectory)
 
 
 def test_a_dry_run_asks_no_model(tmp_path: Path, facts: Path) -> None:
