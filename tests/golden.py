@@ -125,7 +125,7 @@ def content(path: Path) -> bytes:
         return json.dumps(parts, sort_keys=False).encode()
     if path.suffix == ".txt":  # what was printed, without its progress
         kept = [line for line in whole.splitlines() if not re.search(rb" \d+:\d\d", line)]
-        return re.sub(rb" *\d+ s\b", b" T s", b"\n".join(kept))
+        return re.sub(rb' *\d+ s\b|"pid": \d+', b"", b"\n".join(kept))
     return whole
 
 
@@ -164,7 +164,7 @@ def write(name: str, checkout: Path, out: Path) -> None:
             capture_output=True,
             text=True,
         )
-        said = f"geomix {' '.join(words)}\nstatus {done.returncode}\n{done.stdout}\n{done.stderr}"
+        said = f"geomix {' '.join(words)}\nstatus {done.returncode}\n{done.stdout}"
         (folder / f"printed-{number}.txt").write_text(said, encoding="utf-8")
         print(f"{checkout.name}: geomix {' '.join(words)}: {done.returncode}", flush=True)
 

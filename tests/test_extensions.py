@@ -19,6 +19,9 @@ from geomix.cli import main
 from geomix.config.load import load
 from geomix.data.sources import SOURCES
 from geomix.experiments.run import resume_experiment, run_experiment
+from geomix.figures import FIGURES
+from geomix.figures.style import save_drawing, save_figure
+from geomix.figures.table import read_table
 from geomix.training.methods import METHODS
 from geomix.util.errors import Interrupted, UserError
 from geomix.util.registry import Registry, offered
@@ -330,6 +333,50 @@ def test_a_mistake_in_a_method_is_told_with_its_line(
     assert re.search(told, str(raised.value))
 
 
+FIGURE = """
+from geomix.figures.style import new_figure
+from geomix.figures.table import TableFigure
+
+
+def draw(rows):
+    figure = new_figure(2.0)
+    figure.add_subplot().plot([row["step"] for row in rows], [row["loss"] for row in rows])
+    return figure
+
+
+LOSSES = TableFigure("Loss by step.", ("step", "loss"), draw)
+"""
+
+
+def test_a_figure_of_another_package(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(FIGURE, {"geomix.figures": "losses = theirs:LOSSES"})
+    monkeypatch.chdir(tmp_path)
+    Path("mine.csv").write_text("step,loss\n0,2.5\n1,\n2,1.0\n", encoding="utf-8")
+    assert "losses" in CliRunner().invoke(main, ["figure", "--help"]).stdout
+    done = CliRunner().invoke(main, ["figure", "losses", "mine.csv"])
+    assert done.stdout.split() == ["mine.pdf", "mine.png"], done.output
+    Path("other.csv").write_text("step\n0\n", encoding="utf-8")
+    done = CliRunner().invoke(main, ["figure", "losses", "other.csv"])
+    assert done.exit_code == 2
+    assert done.stderr == "geomix: other.csv: no column loss; there are: step\n"
+
+
+def test_a_figure_is_drawn_again_from_its_table(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"arm": "a", "set": "D_A", "layer": layer, "block": block, "part": part}
+        | {"change": 0.1 * len(layer) - 0.2, "half_width": float("nan")}
+        for layer in ("embedding", "0", "1")
+        for block in ("all", "mlp")
+        for part in ("total", "D_B")
+    ]
+    known = FIGURES["forgetting-path"]
+    first = save_figure(known.draw(rows), rows, tmp_path, "first")
+    again = save_drawing(known.draw(read_table(first[2], known.columns)), tmp_path / "again")
+    assert again[1].read_bytes() == first[1].read_bytes()
+
+
 def test_an_unknown_name_gets_the_closest_one() -> None:
     done = CliRunner().invoke(main, ["analyze", "grad-angel"])
     assert done.exit_code == 2
@@ -355,7 +402,7 @@ def test_geomix_own_entry_wins_over_one_of_the_same_name(install: Install) -> No
 
 
 def test_every_own_entry_can_be_imported() -> None:
-    registries: list[Registry[Any]] = [ANALYSES, METHODS, SOURCES]
+    registries: list[Registry[Any]] = [ANALYSES, FIGURES, METHODS, SOURCES]
     for registry in registries:
         assert len(registry) >= len(registry.own) > 0
         for name, entry in registry.items():

@@ -6,12 +6,62 @@ from pathlib import Path
 
 import click
 
+from geomix.figures import FIGURES
+from geomix.util.errors import UserError
 from geomix.util.terminal import echo
 
 
-@click.group()
+class _Figures(click.Group):
+    """Makes the command of a registered figure when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all figures."""
+        return sorted({*super().list_commands(ctx), *FIGURES})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of one."""
+        own = super().get_command(ctx, cmd_name)
+        return own or (_redrawing(cmd_name) if cmd_name in FIGURES else None)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Name the closest figure where there is none of that name."""
+        if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
+            raise UserError(FIGURES.unknown(args[0]))
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Figures)
 def figure() -> None:
-    """Draw a figure, as PDF and PNG with its table as CSV."""
+    """Draw a figure, as PDF and PNG, of a run or of a table."""
+
+
+def _redrawing(name: str) -> click.Command:
+    """Draw a figure again from its table."""
+
+    def run(table: Path, out: Path | None) -> None:
+        from geomix.figures.style import save_drawing
+        from geomix.figures.table import read_table
+
+        known = FIGURES[name]
+        rows = read_table(table, known.columns)
+        for file in save_drawing(known.draw(rows), out or Path(table.stem)):
+            echo(file)
+
+    path = click.Path(path_type=Path)
+    text = "Files without their endings [the table's name, here]."
+    parameters = [
+        click.Argument(["table"], metavar="TABLE.csv", type=path),
+        click.Option(["--out"], type=path, help=text),
+    ]
+    told = "Draw it again from the CSV that lies beside it, or from a table of your own."
+    return click.Command(
+        name,
+        callback=run,
+        params=parameters,
+        help=f"{FIGURES[name].summary}\n\n{told} Columns: {', '.join(FIGURES[name].columns)}.",
+    )
 
 
 @figure.command()

@@ -1,1 +1,31 @@
-"""One function a figure: a tidy table in, a matplotlib figure and its CSV out. Knows no run."""
+"""One function a figure: a tidy table in, a matplotlib figure and its CSV out. Knows no run.
+
+Those that one table decides are registered here: `geomix figure NAME TABLE.csv` draws them again.
+Another package adds one (a `geomix.figures.table.TableFigure`) through an entry point of the group
+`geomix.figures`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from geomix.util.registry import Registry
+
+if TYPE_CHECKING:
+    from geomix.figures.table import TableFigure
+
+_HERE = "geomix.figures"
+
+FIGURES: Registry[TableFigure] = Registry(
+    "figure",
+    "geomix.figures",
+    {
+        "cosine-by-depth": f"{_HERE}.cosine_by_depth:FIGURE",
+        "cosine-row": f"{_HERE}.cosine_row:FIGURE",
+        "forgetting-path": f"{_HERE}.forgetting_path:FIGURE",
+        "layer-module": f"{_HERE}.layer_module:FIGURE",
+        "pairwise": f"{_HERE}.pairwise:FIGURE",
+        "plane": f"{_HERE}.plane:FIGURE",
+    },
+)
+"""Figures of one table, by the name that `geomix figure` gives them."""

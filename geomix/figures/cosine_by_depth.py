@@ -39,6 +39,7 @@ from geomix.figures.lines import (
     say_blank,
 )
 from geomix.figures.style import arm_look, new_figure, settle, style
+from geomix.figures.table import TableFigure, moments_of
 from geomix.measures.cosine import Floats
 
 _ROW = 0.98
@@ -308,3 +309,10 @@ def _finish_norms(panels: Sequence[Axes]) -> None:
         corner.set_ylim(10 ** np.floor(low), 10 ** np.ceil(high))
     corner.yaxis.set_major_locator(LogLocator(numticks=5))
     corner.yaxis.set_minor_locator(NullLocator())
+
+
+FIGURE = TableFigure(
+    "Cosines and norms of gradients by depth.",
+    ("arm", "moment", "group", "first", "second", "cosine"),
+    lambda rows: draw(rows, moments_of(rows)),
+)

@@ -24,6 +24,7 @@ from geomix.figures.labels import (
 )
 from geomix.figures.lines import marks_of, name_arms, say_blank
 from geomix.figures.style import COLUMN, new_figure, settle, style
+from geomix.figures.table import TableFigure, moments_of
 
 _HEIGHT = 1.15
 """Inches of a panel, its title included."""
@@ -100,3 +101,10 @@ def _name_norms(axes: Axes, arms: Sequence[str]) -> None:
     text = "\n".join(["", *(plain(arm, _NAME) for arm in arms)])
     beside: Any = ("axes fraction", axes.xaxis.label)
     axes.annotate(text, (-0.06, 0), xycoords=beside, ha="right", va="bottom", **_SMALL)
+
+
+FIGURE = TableFigure(
+    "One pair's cosine by depth, in a row for a column of a paper.",
+    ("arm", "moment", "group", "first", "second", "cosine"),
+    lambda rows: draw(rows, moments_of(rows)[:3]),
+)

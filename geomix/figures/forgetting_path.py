@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from geomix.figures.labels import plain, set_symbol
 from geomix.figures.style import COLOURS, COLUMN, new_figure, settle, style
+from geomix.figures.table import TableFigure
 
 _ROW = 1.15
 """Inches for one arm."""
@@ -142,3 +143,10 @@ def _name(axes: Axes, layers: Sequence[str]) -> None:
         if not label.get_text().isdigit():
             label.set(rotation=90)
     axes.set_xlabel("layer")
+
+
+FIGURE = TableFigure(
+    "The change of a loss by layer, block and source.",
+    ("arm", "set", "layer", "block", "part", "change", "half_width"),
+    draw,
+)

@@ -25,6 +25,7 @@ from geomix.figures.labels import (
     unlike,
 )
 from geomix.figures.style import COLUMN, SIGNED, WIDTH, new_figure, settle, style
+from geomix.figures.table import TableFigure, moments_of
 
 CROSSED = " · "
 """Between a layer and a module in a group's name."""
@@ -264,3 +265,15 @@ def _lightness(colour: tuple[float, ...]) -> float:
     """Rec. 709 luma, between 0 and 1: how light a colour is in grey."""
     red, green, blue = colour[:3]
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def _first_two(rows: Sequence[Row]) -> tuple[str, str] | None:
+    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    return (arms[0], arms[1]) if len(arms) > 1 else None
+
+
+FIGURE = TableFigure(
+    "Cosines by layer and module, and the difference of two arms.",
+    ("arm", "moment", "group", "first", "second", "cosine"),
+    lambda rows: draw(rows, moments_of(rows)[-1], difference=_first_two(rows)),
+)

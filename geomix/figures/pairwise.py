@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from geomix.figures.labels import moment_symbol, plain, set_symbol
 from geomix.figures.style import COLUMN, SIGNED, new_figure, settle, style
+from geomix.figures.table import TableFigure
 from geomix.measures.cosine import Floats
 
 _LEAST = 0.05
@@ -118,3 +119,10 @@ def _short(name: str) -> str:
 
 def _number(value: float) -> str:
     return f"{value:+.2g}".replace("-", "−") if value else "0"
+
+
+FIGURE = TableFigure(
+    "Cosines between the gradients of every two examples.",
+    ("set", "example", "other_set", "other_example", "cosine"),
+    draw,
+)

@@ -29,6 +29,7 @@ from geomix.figures.labels import (
     unlike,
 )
 from geomix.figures.style import COLOURS, COLUMN, WIDTH, new_figure, settle, style
+from geomix.figures.table import TableFigure, moments_of
 from geomix.measures.plane import Plane, in_plane
 
 DIRECTIONS = ("D_A", "D_B", "D_M", UPDATE)
@@ -324,3 +325,10 @@ def _legend(figure: Figure, unclear: bool) -> None:
         handlelength=2,
         columnspacing=1.2,
     )
+
+
+FIGURE = TableFigure(
+    "Directions in the plane of g_A and g_B.",
+    ("arm", "moment", "group", "first", "second", "cosine"),
+    lambda rows: draw(rows, moments_of(rows)),
+)

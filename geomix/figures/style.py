@@ -100,6 +100,22 @@ def settle(figure: Figure) -> None:
     figure.set_layout_engine("none")
 
 
+def save_drawing(figure: Figure, stem: Path) -> list[Path]:
+    """Write a figure as PDF and PNG (200 dpi); the two files, the same for the same figure.
+
+    Args:
+        figure: as a function of this package drew it.
+        stem: folder and name, without an ending.
+    """
+    pdf, png = (stem.with_name(f"{stem.name}.{ending}") for ending in ("pdf", "png"))
+    with style():
+        with written_file(pdf) as partial:
+            figure.savefig(partial, format="pdf", metadata={"CreationDate": None})
+        with written_file(png) as partial:
+            figure.savefig(partial, format="png", dpi=200, metadata={"Software": None})
+    return [pdf, png]
+
+
 def save_figure(
     figure: Figure,
     rows: Sequence[Mapping[str, Any]],
@@ -119,12 +135,8 @@ def save_figure(
     Returns:
         The files. The same figure and rows give the same bytes: no date is written.
     """
-    pdf, png, table = (folder / f"{name}.{ending}" for ending in ("pdf", "png", "csv"))
-    with style():
-        with written_file(pdf) as partial:
-            figure.savefig(partial, format="pdf", metadata={"CreationDate": None})
-        with written_file(png) as partial:
-            figure.savefig(partial, format="png", dpi=200, metadata={"Software": None})
+    table = folder / f"{name}.csv"
+    pdf, png = save_drawing(figure, folder / name)
     with written_file(table) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(rows[0] if rows else [])

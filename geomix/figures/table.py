@@ -1,0 +1,77 @@
+"""Figures that are drawn from one tidy table, such as the CSV that lies beside each of them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from geomix.figures.labels import Row
+from geomix.util.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class TableFigure:
+    """A figure that a table's rows decide.
+
+    Attributes:
+        summary: one sentence.
+        columns: that it needs.
+        draw: from rows to the figure.
+    """
+
+    summary: str
+    columns: tuple[str, ...]
+    draw: Callable[[Sequence[Row]], Figure]
+
+
+def moments_of(rows: Sequence[Row]) -> list[str]:
+    """The moments of a table, in its order."""
+    return list(dict.fromkeys(str(row["moment"]) for row in rows))
+
+
+def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of a CSV as they were before they were written: numbers are numbers, "" is nan.
+
+    Args:
+        path: of the table.
+        columns: that it must have. One whose values are all numbers or empty holds numbers.
+
+    Raises:
+        UserError: it cannot be read, has no rows, or lacks a column.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read as CSV ({error})") from None
+    if not rows:
+        raise UserError(f"{path}: no rows")
+    if lacking := [name for name in columns if name not in rows[0]]:
+        there = ", ".join(map(str, rows[0]))
+        raise UserError(f"{path}: no column {', '.join(lacking)}; there are: {there}")
+    kinds = {name: _kind(name, [row[name] for row in rows]) for name in rows[0]}
+    return [{name: kinds[name](row[name]) for name in row if name in kinds} for row in rows]
+
+
+_TEXTS = ("told",)
+"""Columns of texts that may all be empty."""
+
+
+def _kind(name: str, values: Sequence[str | None]) -> Callable[[str | None], Any]:
+    """What a column's texts stand for."""
+    for kind in (int, float):
+        try:
+            for value in values:
+                kind(value or "0")
+        except ValueError:
+            continue
+        if kind is int and all(values):
+            return lambda text: int(text or 0)
+        if name not in _TEXTS:
+            return lambda text: float(text) if text else float("nan")
+    return lambda text: text or ""
