@@ -238,6 +238,7 @@ def _meanings(result: GradAngle) -> tuple[str, dict[str, str]]:
         "analysis/": "all numbers",
         "analysis/_conflicts": "pairs of examples that conflict most",
         "figures/": f"cosines and norms by {depth}",
+        "figures/_row": "cos(g_A, g_B) by layer, for a column",
         "figures/_plane": "the plane of g_A and g_B",
         "figures/_layer_module": "layers by modules",
         "figures/_along": "cosines along training",
