@@ -34,7 +34,7 @@ Runs = RunDirectory | str | Path | Sequence[RunDirectory | str | Path]
 """A run, or several that differ in their seeds; opened, or the paths of their folders."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Run(RunDirectory):
     """A run on disk, finished, interrupted or still being trained."""
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import geomix
+from geomix.runs.directory import RunDirectory
 from geomix.util.errors import UserError
 
 
@@ -99,6 +100,18 @@ def test_a_mistake_is_a_line_that_names_its_key(tmp_path: Path) -> None:
         geomix.train({"stages": [{"data": {"sorce": "kvr"}}]}, out=tmp_path / "run")
     with pytest.raises(UserError, match="no such file"):
         geomix.train("demmo")
+
+
+def test_a_run_is_its_folder(run: geomix.Run) -> None:
+    """The public run and the directory that geomix itself opens are one."""
+    assert RunDirectory(run.path) == run == geomix.open_run(str(run.path))
+    assert len({RunDirectory(run.path), run}) == 1
+    assert RunDirectory(run.path) in {run}
+
+
+def test_the_weights_of_a_public_run_are_found(run: geomix.Run) -> None:
+    angles = geomix.analyze.grad_angle(run, at=["A"], by="head", examples=0)
+    assert {*angles.tables[""]["moment"]} == {"θ_A"}
 
 
 def test_what_users_need_and_no_more_is_completed() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
 from geomix.analysis.base import Analysis, Result, Say
-from geomix.runs.directory import RunDirectory, newest_run, open_run
+from geomix.runs.directory import RunDirectory
 from geomix.util.progress import telling
 from geomix.util.terminal import echo_json
 
@@ -18,11 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from geomix.analysis.findings import Finding
-
-
-def opened(folders: Sequence[Path]) -> list[RunDirectory]:
-    """The runs that a command names; without any, the newest one under runs/."""
-    return [open_run(folder) for folder in folders] or [newest_run()]
 
 
 @dataclass(frozen=True, repr=False)

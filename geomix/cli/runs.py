@@ -12,7 +12,7 @@ from geomix.util.terminal import echo
 
 
 def named_runs(folders: Sequence[Path]) -> list[RunDirectory]:
-    """Each run once; without any folder the newest one under runs/.
+    """The runs of each folder in turn; without any folder the newest run under runs/.
 
     Of what lies beside a sweep's runs, which `SWEEP/*` names too, a line says that it is left out.
 
@@ -21,17 +21,17 @@ def named_runs(folders: Sequence[Path]) -> list[RunDirectory]:
     """
     if not folders:
         return [newest_run()]
-    found: dict[Path, RunDirectory] = {}
+    found: list[RunDirectory] = []
     beside: dict[Path, list[str]] = {}
     for folder in folders:
         if is_sweep(folder):
-            found |= {run.path: run for run in runs_of(folder)}
+            found += [run for run in runs_of(folder) if run not in found]
         elif is_sweep(folder.parent) and (folder.name == "_sweep" or folder.is_file()):
             beside.setdefault(folder.parent, []).append(folder.name)
         else:
-            found.setdefault(folder, open_run(folder))
+            found.append(open_run(folder))
     if not found:
         raise UserError(f"{folders[0]}: no run of this sweep has begun")
     for sweep, names in beside.items():
         echo(f"geomix: {sweep}: left out, no runs: {', '.join(names)}", err=True)
-    return list(found.values())
+    return found

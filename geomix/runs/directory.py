@@ -46,11 +46,19 @@ def snapshot_place(name: str) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class RunDirectory:
     """One run directory. Paths say where things belong, whether they exist yet or not."""
 
     path: Path
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both are the same folder, also where one is the public `geomix.Run`."""
+        return isinstance(other, RunDirectory) and self.path == other.path
+
+    def __hash__(self) -> int:
+        """The path's."""
+        return hash(self.path)
 
     @property
     def name(self) -> str:

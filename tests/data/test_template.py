@@ -125,7 +125,8 @@ def test_a_process_that_has_tokenised_can_fork() -> None:
     """In one of its own: tokenizers before 0.23 warns at a fork after it has used threads."""
     choice = "TOKENIZERS_PARALLELISM"
     code = (
-        "import os; from geomix.data import kvr; from geomix.data.tokenise import tokenise_all; "
+        "import os; from geomix.data.sources import kvr; "
+        "from geomix.data.tokenise import tokenise_all; "
         "from geomix.models.load import load_tokenizer; tokenizer = load_tokenizer('builtin'); "
         "tokenise_all(tokenizer, kvr.examples(500, 0, 'train')); child = os.fork(); "
         f"print(os.environ['{choice}'], flush=True) if child else tokenizer(['a', 'b']); "

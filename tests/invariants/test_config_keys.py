@@ -26,6 +26,7 @@ WHOLE = """name: whole
 stages:
   - data: {source: facts.jsonl, limit: 3, columns: {prompt: q, target: a}}
     mix: {source: random-words, ratio: 1, words: 2}
+    method: {name: none, strength: 0}
     stop: {epochs: 2, loss_below: 1e-9, exact_match: 99, patience: 9}
   - data: {source: kvr, limit: 3, familiar: {facts: drop, shots: 1}}
     replay: 0.5
