@@ -22,6 +22,7 @@ from geomix.cli import main
 from geomix.config.load import load
 from geomix.config.run import RunConfig
 from geomix.data.sources import SOURCES
+from geomix.figures import FIGURES
 from geomix.studies.sweep_file import load_study
 from tests.documentation import (
     DOCS,
@@ -266,9 +267,11 @@ def test_every_command_could_be_given(command: Command) -> None:
 
 def test_every_command_of_the_tool_is_shown_somewhere() -> None:
     shown = {parsed(command.geomix)[0] for command in COMMANDS if command.geomix is not None}
-    assert {
-        name.removeprefix("geomix ") for name, _ in generator()._commands(main, "geomix")
-    } <= shown
+    there = {name.removeprefix("geomix ") for name, _ in generator()._commands(main, "geomix")}
+    redrawing = {f"figure {name}" for name in FIGURES}
+    assert there - redrawing <= shown
+    page = (ROOT / "docs" / "explanation" / "figures.md").read_text(encoding="utf-8")
+    assert [name for name in redrawing if f"`geomix {name}`" not in page] == []
 
 
 def test_every_command_in_a_sentence_exists() -> None:
