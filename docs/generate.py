@@ -63,10 +63,10 @@ def pages() -> dict[str, str]:
 
 def _cli() -> Line:
     yield from ("# Commands", "", "Every command and option, from `geomix … --help`.", "")
-    commands = list(_commands(main, "geomix"))
-    for name, command in commands:
-        if not isinstance(command, click.Group):
-            yield f"- [`{name}`](#{_anchor(name)}): {_first_line(command)}"
+    contexts = list(_contexts(main.make_context("geomix", [], resilient_parsing=True)))
+    for context in contexts:
+        name = context.command_path
+        yield f"- [`{name}`](#{_anchor(name)}): {_first_line(context.command)}"
     yield from ("", "`geomix --version` prints the version.")
     yield from ("", "| exit status | meaning |", "|---|---|")
     yield from (
@@ -76,31 +76,35 @@ def _cli() -> Line:
         "| 75 | asked to end (SIGTERM, Ctrl-C): saved first, resume it |",
         "| 130 | Ctrl-C twice: ended at once |",
     )
-    for name, command in commands:
-        yield from ("", f"## {name}", "", *_command(name, command))
+    for context in contexts:
+        yield from ("", f"## {context.command_path}", "", *_command(context))
 
 
-def _commands(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
+def _contexts(context: click.Context) -> Iterator[click.Context]:
+    """The contexts in which click runs the commands below one, with the settings they inherit."""
+    command = context.command
     if not isinstance(command, click.Group):
-        yield name, command
+        yield context
         return
-    context = click.Context(command, info_name=name)
     for part in command.list_commands(context):
         found = command.get_command(context, part)
         assert found is not None
-        yield from _commands(found, f"{name} {part}")
+        yield from _contexts(click.Context(found, info_name=part, parent=context))
 
 
-def _command(name: str, command: click.Command) -> Line:
-    context = click.Context(command, info_name=name)
+def _command(context: click.Context) -> Line:
+    command = context.command
     pieces = command.collect_usage_pieces(context)
-    yield from ("```text", " ".join([name, *pieces]), "```", "")
+    yield from ("```text", " ".join([context.command_path, *pieces]), "```", "")
     yield from (inspect.cleandoc(command.help or "").replace("\b\n", ""), "")
     rows = [
         record
-        for parameter in command.get_params(context)
+        for parameter in command.params
         if isinstance(parameter, click.Option) and (record := parameter.get_help_record(context))
     ]
+    # not from get_params: a command keeps the help option of the first context that asked
+    names = sorted(command.get_help_option_names(context), key=len)
+    rows.append((", ".join(names), "Show this message and exit."))
     yield from _table(("option", "meaning"), [_option(*row) for row in rows])
 
 

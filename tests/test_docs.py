@@ -107,6 +107,19 @@ def test_generated_pages_are_fresh() -> None:
     assert generator().stale() == [], "run python docs/generate.py"
 
 
+def test_a_page_does_not_depend_on_what_ran_before() -> None:
+    """Click keeps the help option that a command made first, in whatever context that was."""
+    command = click.Command("new", help="Do it.")
+    command.get_params(click.Context(command))
+    group = click.Group(
+        commands=[command], context_settings={"help_option_names": ["-h", "--help"]}
+    )
+    module = generator()
+    (context,) = module._contexts(group.make_context("all", [], resilient_parsing=True))
+    assert context.command_path == "all new"
+    assert "| `-h, --help` | Show this message and exit. |" in [*module._command(context)]
+
+
 def test_a_stale_page_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = generator()
     monkeypatch.setattr(module, "REFERENCE", tmp_path)
@@ -231,7 +244,7 @@ def parsed(
         click.UsageError: there is no such command or option, or a value is none.
     """
     command: click.Command = main
-    context = click.Context(main, info_name="geomix")
+    context = main.make_context("geomix", [], resilient_parsing=True)
     left, names = list(words), list[str]()
     while isinstance(command, click.Group):
         if not left or left[0].startswith("-"):
@@ -267,7 +280,9 @@ def test_every_command_could_be_given(command: Command) -> None:
 
 def test_every_command_of_the_tool_is_shown_somewhere() -> None:
     shown = {parsed(command.geomix)[0] for command in COMMANDS if command.geomix is not None}
-    there = {name.removeprefix("geomix ") for name, _ in generator()._commands(main, "geomix")}
+    whole = main.make_context("geomix", [], resilient_parsing=True)
+    paths = [context.command_path for context in generator()._contexts(whole)]
+    there = {path.removeprefix("geomix ") for path in paths}
     redrawing = {f"figure {name}" for name in FIGURES}
     assert there - redrawing <= shown
     page = (ROOT / "docs" / "explanation" / "figures.md").read_text(encoding="utf-8")
