@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+import geomix
 from geomix.data.example import Example, TokenisedExample
 from geomix.data.sources import arithmetic, kvr
 from geomix.data.tokenise import tokenise_all
@@ -168,6 +169,31 @@ def dropout_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_arms(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> geomix.Run:
+    """A run of three arms whose weights are kept, for analyses that read checkpoints alone.
+
+    D_A: 6 facts, example loss; D_B: 4 facts and 2 of D_A replayed, token loss. Stage 2 has 4 steps.
+    Nothing may be written into it: copy the folder.
+    """
+    passages = {"source": "random-words", "ratio": 1, "words": 3}
+    first = {"data": {"source": "kvr", "limit": 6}, "stop": {"epochs": 3}}
+    second = {"data": {"source": "arithmetic", "limit": 4}, "stop": {"epochs": 2}}
+    config = {
+        "model": str(tiny_model),
+        "train": {"lr": 1e-2, "batch_size": 3, "loss": "example"},
+        "stages": [first, {**second, "replay": {"ratio": 0.34}, "train": {"loss": "token"}}],
+        "record": {"probes": 2, "at": ["boundaries", 1, 2], "weights": True, "activations": 0},
+        "evaluate": {"epochs": 0},
+        "arms": {
+            "plain": {},
+            "mixed": {"stages.0.mix": passages},
+            "control": {"stages.0.mix": {**passages, "passage_free": True}},
+        },
+    }
+    return geomix.train(config, out=tmp_path_factory.mktemp("small") / "arms")
 
 
 @pytest.fixture

@@ -1,0 +1,213 @@
+"""An arm's model for second derivatives: float32, evaluation mode, eager attention.
+
+One model is moved from checkpoint to checkpoint by exchanging its weights. Its sets are the whole
+training sets, with the run's tokens and the loss reduction that training minimised.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from geomix.config.names import HELD_OUT, MIXED, REPLAY, checkpoint_name, letter_of
+from geomix.config.recording import RecordConfig
+from geomix.config.run import RunConfig
+from geomix.data.example import TokenisedExample
+from geomix.data.tokenise import tokenise_all
+from geomix.experiments.chat_templates import kept_templates
+from geomix.experiments.checkpoints import Point, Revisit
+from geomix.experiments.prepare import base_of, load_base, prepared_arms
+from geomix.gradients.products import SetObjective, exchange
+from geomix.gradients.vectors import Vector
+from geomix.models.forward import batches_of
+from geomix.models.load import LoadedModel, default_device
+from geomix.runs.configs import stored_configs
+from geomix.runs.directory import RunDirectory
+from geomix.training.base_model import check_base
+from geomix.training.stage import Stage
+from geomix.training.trainable import trained_names
+from geomix.util.errors import UserError
+
+_ONE_BATCH = 4096
+"""Tokens, padding included, up to which a set is one batch, whose graph can be kept."""
+
+_SMALL = 1 << 27
+"""Parameters up to which that is done; larger models take batches of `record.batch_size`."""
+
+
+@dataclass(eq=False)
+class PreciseArm:
+    """An arm with a model of its own, at one checkpoint at a time (`Weights`).
+
+    Attributes:
+        arm: its run directory.
+        config: its configuration.
+        loaded: the model, differentiable twice.
+        parameters: those that train in any stage, by name.
+        stages: its stages, with their examples as tokens.
+    """
+
+    arm: RunDirectory
+    config: RunConfig
+    loaded: LoadedModel
+    parameters: dict[str, nn.Parameter]
+    stages: list[Stage]
+    _past: Revisit
+    _points: dict[str, Point]
+    _held: tuple[str, dict[str, Tensor]] | None = field(default=None)
+
+    @classmethod
+    def open(cls, arm: RunDirectory, *, attention: str | None = "eager") -> PreciseArm:
+        """Load θ_0 and the examples of an arm, or of a run without arms.
+
+        Args:
+            arm: has begun.
+            attention: the implementation; None leaves the model's own, which may not be
+                differentiable twice.
+
+        Raises:
+            UserError: a stage trained adapters, a source does not give what it gave, or the base
+                model is another than it was.
+        """
+        (config,) = stored_configs(arm).values()
+        for index, stage in enumerate(config.stages):
+            if stage.train.lora is not None:
+                raise UserError(
+                    f"{arm.path}: stage {index + 1} trained adapters (train.lora), which its "
+                    "checkpoints have merged; second derivatives need a run that trains weights"
+                )
+        recorded = config if config.record else config.model_copy(update={"record": RecordConfig()})
+        device = default_device()
+        ready = prepared_arms({"": recorded}, device, templates=kept_templates(arm))
+        loaded, ready.loaded = ready.loaded or load_base(base_of(config), device), None
+        check_base(arm, config.model, loaded)
+        if attention is not None:
+            loaded.model.set_attn_implementation(attention)  # type: ignore[operator]
+        loaded.model.float().eval()
+        past = Revisit(arm, recorded, ready, ready.prepared[""], ready.chats[""])
+        points = {_name(point): point for point in past.points(bool)}
+        parameters = _trained(config, loaded.model)
+        return cls(arm, config, loaded, parameters, past.stages(), past, points)
+
+    @property
+    def checkpoints(self) -> tuple[str, ...]:
+        """The checkpoints whose weights are there, in order: `0`, `A`, `A+4`, …, `B`."""
+        return tuple(self._points)
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """The sets that `objective` takes: `D_A`, `D_B`, …, `D_M`, `replay`, `held-out`."""
+        replayed = [REPLAY] if any(REPLAY in stage.tokenised for stage in self.stages) else []
+        probes = self._past.prepared.probes
+        own = [stage.plan.name for stage in self.stages]
+        return (
+            *own,
+            *([MIXED] * (MIXED in probes)),
+            *replayed,
+            *([HELD_OUT] * (HELD_OUT in probes)),
+        )
+
+    def weights(self, name: str) -> dict[str, Tensor]:
+        """The parameters that train, as a checkpoint has them: float32, on the model's device.
+
+        Raises:
+            UserError: there is no such checkpoint, or it is damaged.
+        """
+        name = name.strip().removeprefix("theta_").removeprefix("θ_")
+        if name not in self._points:
+            there = ", ".join(self._points)
+            raise UserError(f"{self.arm.path}: no weights of {name[:40]!r}; there are {there}")
+        if self._held is None or self._held[0] != name:
+            self._held = None
+            found = self._past.weights(self._points[name])
+            self._held = name, {n: found[n].to(p) for n, p in self.parameters.items()}
+        return dict(self._held[1])
+
+    def here(self) -> dict[str, Tensor]:
+        """The weights of the parameters that train, as they are; not to be written to."""
+        return {name: p.data for name, p in self.parameters.items()}
+
+    def move_to(
+        self, weights: str | Vector, direction: Vector | None = None, t: float = 0.0
+    ) -> None:
+        """Give the model other weights; nothing is written in place.
+
+        Args:
+            weights: θ, or the name of a checkpoint.
+            direction: x; the model moves to θ + t·x, along the tensors that x has.
+            t: how far.
+
+        Raises:
+            UserError: there is no such checkpoint, or it is damaged.
+        """
+        there: Vector = self.weights(weights) if isinstance(weights, str) else weights
+        if direction is not None and t:
+            moved = {name: there[name].add(x, alpha=t) for name, x in direction.items()}
+            there = {**there, **moved}
+        exchange(self.parameters, there)
+
+    def objective(
+        self, name: str, stage: int | None = None, facts: int | None = None
+    ) -> SetObjective:
+        """The mean loss of a whole set, with the reduction of the stage that trained on it.
+
+        Args:
+            name: one of `sets`.
+            stage: index from 0: whose D_M or replay is meant, and whose reduction; by default that
+                of D_A's stage for D_A and so on, the first that mixes or replays for these, and the
+                first one for the held-out set.
+            facts: take at most so many examples, the first ones; all by default.
+
+        Raises:
+            UserError: the arm has no such set.
+        """
+        examples, stage = self._examples(name, stage)
+        chosen = examples if facts is None else examples[:facts]
+        reduction = self.config.stages[stage].train.loss
+        device, pad = self.loaded.device, self.loaded.pad_id
+        size = self._batch_size(chosen)
+        batches = list(batches_of(chosen, reduction, size, pad, device))
+        model = self.loaded.model
+        found = (len(chosen), len(examples))
+        return SetObjective(model, batches, reduction, self.parameters, *found)
+
+    def _examples(self, name: str, stage: int | None) -> tuple[list[TokenisedExample], int]:
+        asked = self.stages if stage is None else [self.stages[stage]]
+        for one in asked:  # D_M of the first stage that mixes is the probe set D_M
+            if name in one.tokenised:
+                return one.tokenised[name], one.index
+        probes = self._past.prepared.probes
+        if name not in probes:
+            there = ", ".join(self.sets)
+            raise UserError(f"{self.arm.path}: no set {name[:40]!r}; there are {there}")
+        found = tokenise_all(self.loaded.tokenizer, probes[name], self._past.chat)
+        own = next((s.index for s in self.stages if s.plan.name == name), 0)
+        return found, own if stage is None else stage
+
+    def _batch_size(self, examples: list[TokenisedExample]) -> int:
+        longest = max(len(example.ids) for example in examples)
+        size = sum(p.numel() for p in self.loaded.model.parameters())
+        if size <= _SMALL and longest * len(examples) <= _ONE_BATCH:
+            return len(examples)
+        record = self._past.config.record
+        assert record is not None
+        return record.batch_size
+
+
+def _name(point: Point) -> str:
+    """`0`, `A`, `A+4`."""
+    if point.last:
+        return letter_of(point.stage)
+    start = checkpoint_name(point.stage).removeprefix("θ_")
+    return start + (f"+{point.step}" if point.step else "")
+
+
+def _trained(config: RunConfig, model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that any stage trains; they alone require a gradient then."""
+    names: set[str] = set()
+    for index, stage in enumerate(config.stages):
+        names |= trained_names(model, stage.train.trainable, f"stages[{index}].train.trainable")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in names)
+    return {name: p for name, p in model.named_parameters() if name in names}
