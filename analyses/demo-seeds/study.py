@@ -12,14 +12,12 @@ import sys
 from pathlib import Path
 
 from geomix.api import Run, open_run
-from geomix.measures.intervals import t_interval
 
 HERE = Path(__file__).resolve().parent
 TABLE = HERE / "retention.csv"
 RUNS = Path("runs/demo-seeds")
 SEEDS = range(5)
 ARMS = ("plain", "mixed", "control")
-PAIRS = (("mixed", "plain"), ("control", "plain"), ("mixed", "control"))
 COLUMNS = ("D_A after stage 1", "D_A after stage 2", "D_B after stage 2")
 
 
@@ -53,7 +51,7 @@ def scores(arm: Run) -> list[float]:
 
 
 def table() -> None:
-    """Print the table and the differences between arms."""
+    """Print the table; `geomix study verdict` judges the differences between its arms."""
     with TABLE.open(encoding="utf-8", newline="") as file:
         found = {
             (int(row["seed"]), row["arm"]): [float(row[column]) for column in COLUMNS]
@@ -64,12 +62,6 @@ def table() -> None:
         values = [found[seed, arm] for seed in SEEDS]
         cells = [" ".join(f"{v[i]:3.0f}" for v in values) for i in range(len(COLUMNS))]
         print(f"{arm:14} " + "  ".join(f"{cell:>18}" for cell in cells))
-    retained = COLUMNS.index("D_A after stage 2")
-    for one, other in PAIRS:
-        pairs = [found[s, one][retained] - found[s, other][retained] for s in SEEDS]
-        mean, width = t_interval(pairs)
-        word = "undetermined" if abs(mean) <= width else "suggestive"
-        print(f"{one} − {other}: {mean:+.1f} points ± {width:.1f} (n = {len(pairs)}): {word}")
 
 
 if __name__ == "__main__":

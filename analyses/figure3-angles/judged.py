@@ -11,10 +11,7 @@ import numpy as np
 from scipy.stats import false_discovery_control, ttest_1samp
 
 from geomix.measures.intervals import t_interval
-from geomix.measures.verdict import verdict
-
-LEVEL = 1 - 0.05 / 3
-"""Of the intervals: each claim is tested on three D_B."""
+from geomix.studies.claims import Judged, judge, load_claims
 
 SMALLEST = 0.05
 """A smaller turn is none worth the name."""
@@ -38,68 +35,37 @@ Values = dict[tuple[str, str, str, str, str], dict[int, float]]
 
 
 def verdicts(folder: Path, seconds: Sequence[str]) -> str:
-    """The whole table as text."""
+    """The plan's rule on the effects of `claims.yaml`, then what is reported beside, as text."""
+    judged = {(one.claim[:2], one.of): one for one in judge(folder, load_claims(folder))}
     lines: list[str] = []
-    for name, claim in CLAIMS.items():
+    for name in CLAIMS:
         lines += [f"Claim {name}, at θ_A+4", ""]
         told: list[tuple[str, str]] = []
         for second in seconds:
-            file = folder / f"angles-{second}.csv"
-            if not file.exists():
-                lines.append(f"  {second}: not measured yet")
-                continue
-            values = _read(file)
-            paper, passages, text = _judged(values, claim)
-            told.append((paper, passages))
-            lines += [f"  {second}: {text[0]}", *text[1:]]
-        if len(told) == len(seconds):
-            for k, label in enumerate(("as the paper compares", "the passages")):
-                found = [both[k] for both in told]
-                one = found[0] if len(set(found)) == 1 else "mixed: " + ", ".join(found)
-                lines.append(f"  {label}: {one}")
+            e, p, n = (judged[name[0] + effect, second] for effect in "EPN")
+            told.append((_verdict(e, n), _verdict(p, None)))
+            parts = [
+                f"{k} {x.estimate:+.3f} ± {x.high - x.estimate:.3f}"
+                for k, x in zip("EPN", (e, p, n), strict=True)
+            ]
+            lines.append(f"  {second}: {', '.join(parts)} (n = {e.n})")
+            lines.append(f"    as the paper compares {told[-1][0]}; the passages {told[-1][1]}")
+        for k, label in enumerate(("as the paper compares", "the passages")):
+            found = [both[k] for both in told]
+            one = found[0] if len(set(found)) == 1 else "mixed: " + ", ".join(found)
+            lines.append(f"  {label}: {one}")
         lines.append("")
     for second in seconds:
-        if (folder / f"angles-{second}.csv").exists():
-            lines += [*_beside(second, folder), ""]
+        lines += [*_beside(second, folder), ""]
     return "\n".join(lines)
 
 
-def _judged(
-    values: Values,
-    claim: tuple[str, str, str, str],
-    moment: str = "θ_A+4",
-    metric: str = "euclidean",
-) -> tuple[str, str, list[str]]:
-    """Both verdicts of one D_B, and the lines that say why."""
-    other, mixed, plain, control = claim
-    e = _difference(values, mixed, plain, moment, metric, "D_A", other)
-    p = _difference(values, mixed, control, moment, metric, "D_A", other)
-    n = e - _difference(values, mixed, plain, moment, metric, "held-out", other)
-    intervals = {k: t_interval(list(v), LEVEL) for k, v in (("E", e), ("P", p), ("N", n))}
-    paper = _verdict(intervals["E"], intervals["N"], len(e))
-    passages = _verdict(intervals["P"], (1.0, 0.0), len(p))
-    text = ", ".join(f"{k} {m:+.3f} ± {h:.3f}" for k, (m, h) in intervals.items())
-    one_rule = ", ".join(
-        f"{k} {verdict(m - h, m + h, smallest=SMALLEST, pairs=len(e), planned=ENOUGH)}"
-        for k, (m, h) in intervals.items()
-    )
-    return (
-        paper,
-        passages,
-        [
-            f"{text} (n = {len(e)})",
-            f"    by the plan's rule: as the paper compares {paper}; the passages {passages}",
-            f"    by geomix's rule: {one_rule}",
-        ],
-    )
-
-
-def _verdict(effect: tuple[float, float], beyond: tuple[float, float], n: int) -> str:
-    if n < ENOUGH:
-        return f"undetermined (n = {n})"
-    if effect[0] - effect[1] > 0 and beyond[0] - beyond[1] > 0:
+def _verdict(effect: Judged, beyond: Judged | None) -> str:
+    if effect.n < ENOUGH:
+        return f"undetermined (n = {effect.n})"
+    if effect.low > 0 and (beyond is None or beyond.low > 0):
         return "supported"
-    return "refuted" if effect[0] + effect[1] < SMALLEST else "undetermined"
+    return "refuted" if effect.high < SMALLEST else "undetermined"
 
 
 def _difference(

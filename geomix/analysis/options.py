@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from geomix.measures.verdict import ENOUGH
+
 
 def option(
     default: Any,
@@ -13,6 +15,7 @@ def option(
     flag: str = "",
     metavar: str = "",
     least: int | None = None,
+    above: float | None = None,
     shown: bool = True,
 ) -> Any:
     """A field of an analysis's options.
@@ -23,10 +26,23 @@ def option(
         flag: `--by`; by default the field's name.
         metavar: what stands for the value in `--help`.
         least: the smallest whole number that it takes.
+        above: the number that it must exceed.
         shown: whether `--help` shows the default.
     """
-    said = {"text": text, "flag": flag, "metavar": metavar, "least": least, "shown": shown}
+    said: dict[str, Any] = {"text": text, "flag": flag, "metavar": metavar, "least": least}
+    said |= {"above": above, "shown": shown}
     return dataclasses.field(default=default, metadata=said)
+
+
+def smallest(unit: str) -> Any:
+    """The field `smallest: float | None`: smallest effect of interest, for `verdict.Rule`."""
+    text = f"Smallest effect of interest ({unit}), declared before the runs; a verdict needs it."
+    return option(None, text, metavar="EFFECT", above=0)
+
+
+def planned() -> Any:
+    """The field `planned: int`: paired seeds that a verdict needs, for `verdict.Rule`."""
+    return option(ENOUGH, "Paired seeds that a verdict needs, declared before the runs.", least=2)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

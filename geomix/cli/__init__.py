@@ -12,6 +12,7 @@ from geomix.cli.analyze import analyze
 from geomix.cli.data import data
 from geomix.cli.figures import figure
 from geomix.cli.record import export, record
+from geomix.cli.study import study
 from geomix.cli.sweep import sweep
 from geomix.util.errors import Interrupted, UserError, first_line
 from geomix.util.terminal import echo, echo_json, screened
@@ -174,6 +175,7 @@ def train(
         raise click.exceptions.Exit(EXIT) from None
 
 
+main.add_command(study)
 main.add_command(sweep)
 main.add_command(data)
 main.add_command(export)

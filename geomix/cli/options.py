@@ -31,6 +31,8 @@ def _flag(field: dataclasses.Field[Any], kind: Any) -> click.Option:
         settings["type"] = click.Choice(get_args(kind))
     elif kind is int and said.get("least") is not None:
         settings["type"] = click.IntRange(said["least"])
+    elif kind is float and said.get("above") is not None:
+        settings["type"] = click.FloatRange(said["above"], min_open=True)
     else:
         settings["type"] = kind
     return click.Option([name, field.name], show_default=shown, **settings)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Literal
 
 Verdict = Literal["supported", "negligible", "refuted", "undetermined"]
+
+ENOUGH = 10
+"""Paired seeds that a verdict needs: with five, no test by signs can ever be significant."""
 
 
 def verdict(low: float, high: float, *, smallest: float, pairs: int, planned: int) -> Verdict:
@@ -37,3 +42,31 @@ def verdict(low: float, high: float, *, smallest: float, pairs: int, planned: in
     if high < smallest:
         return "refuted"
     return "supported" if low > 0 else "undetermined"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """The rule with what was declared before the runs.
+
+    Attributes:
+        smallest: smallest effect of interest, in the effect's unit; None where none was declared.
+        planned: paired seeds that a verdict needs.
+    """
+
+    smallest: float | None = None
+    planned: int = ENOUGH
+
+    def judge(self, low: float, high: float, pairs: int) -> Verdict:
+        """Judge an effect by its interval; `undetermined` without one, or without `smallest`."""
+        if self.smallest is None or math.isnan(low) or math.isnan(high):
+            return "undetermined"
+        return verdict(low, high, smallest=self.smallest, pairs=pairs, planned=self.planned)
+
+    def lacking(self, pairs: int) -> str:
+        """The reason for which no effect can be judged; empty where one can."""
+        if pairs < self.planned:
+            seeds = "seed" if pairs == 1 else "seeds"
+            return f"a verdict needs {self.planned} paired seeds, and there are {pairs} {seeds}"
+        if self.smallest is None:
+            return "a verdict needs a smallest effect of interest: declare it with --smallest"
+        return ""

@@ -103,7 +103,11 @@ def test_one_seed_has_numbers_a_reason_and_no_claim(
 
 
 def test_ten_seeds_have_intervals_and_a_verdict(tmp_path: Path, make: Make) -> None:
-    result = measure(make(tmp_path, 10, {"plain": -1.0, "mixed": 1.0, "noise": 0.0}))
+    runs = make(tmp_path, 10, {"plain": -1.0, "mixed": 1.0, "noise": 0.0})
+    undeclared = flat(answer(measure(runs), Run(tmp_path), []))
+    assert "supported" not in undeclared
+    assert "declare it with --smallest" in undeclared
+    result = measure(runs, Asked(smallest=0.05))
     lines = answer(result, Run(tmp_path), [])
     assert max(map(len, lines)) <= 80
     (row,) = (line.split() for line in lines if line.startswith("mixed"))
@@ -111,9 +115,10 @@ def test_ten_seeds_have_intervals_and_a_verdict(tmp_path: Path, make: Make) -> N
     half = 2.2622 * float(np.std(values, ddof=1)) / 10**0.5  # Student's t of 9 degrees, 97.5 %
     assert row[1] == f"{values.mean():+.3f}±.{round(1000 * half):03d}"
     said = flat(lines)
-    assert "Verdict, plain (n = 10): supported that the gradients conflict" in said
-    assert "Verdict, mixed (n = 10): supported that the gradients agree" in said
-    assert "Verdict, noise (n = 10): undetermined whether the gradients conflict" in said
+    assert "Verdict, plain (n = 10): supported that the gradients of D_A and D_B conflict" in said
+    assert "Verdict, mixed (n = 10): refuted that the gradients of D_A and D_B conflict" in said
+    assert "by 0.05 or more; they agree" in said
+    assert "Verdict, noise (n = 10): undetermined whether the gradients of D_A and" in said
     assert "A smaller angle than in plain, beyond held-out's: supported in mixed (n = 10)" in said
 
 

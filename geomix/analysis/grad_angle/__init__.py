@@ -42,7 +42,7 @@ class GradAngleAnalysis(Analysis["Measured", Asked]):
         from geomix.analysis.partial_results import unfinished
 
         places = [str(run.path.absolute()) for run in runs]
-        command = {"analysis": self.name, "asked": asdict(_split(options)), "runs": places}
+        command = {"analysis": self.name, "asked": _measured(options), "runs": places}
         with unfinished(runs[0], command) as self._kept:
             yield
 
@@ -109,6 +109,11 @@ class GradAngleAnalysis(Analysis["Measured", Asked]):
         from geomix.analysis.grad_angle.outputs import report
 
         return report(*result)
+
+
+def _measured(asked: Asked) -> dict[str, Any]:
+    """Options that change what is measured, and not only how it is judged."""
+    return {k: v for k, v in asdict(_split(asked)).items() if k not in ("smallest", "planned")}
 
 
 def _split(asked: Asked) -> Asked:

@@ -20,13 +20,12 @@ from geomix.analysis.answer import (
 from geomix.analysis.checkpoints import TrainingMoment
 from geomix.analysis.directions import HELD_OUT
 from geomix.analysis.findings import Finding
-from geomix.analysis.grad_angle.contrasts import ENOUGH, contrasts
+from geomix.analysis.grad_angle.contrasts import contrasts
 from geomix.analysis.grad_angle.notes import conflict, number, shares_probed, signed
 from geomix.analysis.grad_angle.result import ArmAngles, GradAngle
 from geomix.config.stage_names import stage_title
 from geomix.measures.cosine import norms
 from geomix.measures.intervals import over_seeds
-from geomix.measures.verdict import Verdict
 from geomix.runs.directory import RunDirectory
 
 _START = "θ_0"
@@ -154,20 +153,22 @@ def _verdicts(result: GradAngle, label: str) -> Iterator[str]:
     """What may be said, arms of which the same is said together."""
     base, others = result.arms[0], [arm.arm for arm in result.arms[1:]]
     counts = {arm.arm: len(arm.seeds) for arm in result.arms}
-    if max(counts.values()) < ENOUGH:
-        n = max(counts.values())
+    rule, n = result.rule, max(counts.values())
+    if n < rule.planned:
         few = "one seed gives no interval" if n == 1 else f"there are {n} seeds"
         whether = "whether they conflict"
         changes = "change" if len(others) > 1 else "changes"
         whether += f", and whether {names_of(others)} {changes} that" if others else ""
         yield from wrapped(
-            f"Verdict: undetermined {whether}: {few}, and a verdict needs {ENOUGH} seeds of each "
-            "arm (`geomix sweep` trains them; name all their runs here)."
+            f"Verdict: undetermined {whether}: {few}, and a verdict needs {rule.planned} seeds "
+            "of each arm (`geomix sweep` trains them; name all their runs here)."
         )
         return
     said: dict[str, list[str]] = {}
     for arm in result.arms:
-        said.setdefault(conflict(arm, label), []).append(f"{arm.arm} (n = {counts[arm.arm]})")
+        said.setdefault(conflict(arm, label, rule)[1], []).append(
+            f"{arm.arm} (n = {counts[arm.arm]})"
+        )
     for text, arms in said.items():
         yield from wrapped(f"Verdict, {names_of(arms)}: {text}.")
     turned: dict[str, list[str]] = {}
@@ -187,13 +188,10 @@ def findings(result: GradAngle) -> list[Finding]:
         if label not in arm.labels:
             continue
         mean, half = over_seeds(arm.cosine(label, "D_A", "D_B"))
-        told = conflict(arm, label)
-        judged: Verdict = "undetermined"
-        if told.startswith("supported"):
-            judged = "supported" if "gradients conflict" in told else "refuted"
-        claim = f"{arm.arm}: cos(g_A, g_B) < 0 at {label}"
-        ends = (mean - half, mean + half)
-        found.append(Finding(claim, mean, *ends, "1", len(arm.seeds), judged, f"{told}."))
+        judged, sentence = conflict(arm, label, result.rule)
+        claim = f"{arm.arm}: −cos(g_A, g_B) > 0 at {label}"
+        ends = (-mean - half, -mean + half)
+        found.append(Finding(claim, -mean, *ends, "1", len(arm.seeds), judged, f"{sentence}."))
     return found
 
 

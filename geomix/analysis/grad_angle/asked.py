@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from geomix.analysis.options import option
+from geomix.analysis.options import option, planned, smallest
 from geomix.analysis.parameter_groups import Kind
 
 MetricName = Literal["euclidean", "adam"]
@@ -25,6 +25,8 @@ class Asked:
         metric: of the inner products.
         source: what it may be taken from.
         examples: of each set, whose single gradients are compared; 0 for none.
+        smallest: effect of interest, a cosine; None where none was declared.
+        planned: paired seeds that a verdict needs.
     """
 
     at: tuple[str, ...] = option(
@@ -46,6 +48,9 @@ class Asked:
         "Of each set, whose single gradients are compared where weights are kept; 0: none.",
         least=0,
     )
+
+    smallest: float | None = smallest("a cosine")
+    planned: int = planned()
 
     @property
     def needs_weights(self) -> bool:

@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 
 from geomix.analysis.directions import HELD_OUT, UPDATE
-from geomix.analysis.grad_angle.result import UNDETERMINED, WHOLE, ArmAngles, GradAngle
+from geomix.analysis.grad_angle.result import WHOLE, ArmAngles, GradAngle
 from geomix.analysis.parameter_groups import grouped
 from geomix.measures.cosine import Floats
 from geomix.measures.intervals import over_seeds
-
-ENOUGH = 10
-"""Paired seeds that a verdict needs: with five, no test by signs can ever be significant."""
+from geomix.measures.verdict import Rule, Verdict
 
 COMPARED = (("D_A", "D_B"), ("D_A", UPDATE))
 """Cosines that the arms are compared by: the angle with D_B, and with the stage's own update."""
@@ -34,9 +32,8 @@ class Contrast:
         beyond_null: the difference less that of the held-out set's cosine; nan without one.
         beyond_half_width: half of its interval.
         n: paired seeds.
-        verdict: on "the angle is smaller in `arm`": `supported` if both intervals lie above 0,
-            `refuted` if the difference's lies below, else `undetermined`, as with fewer than 10
-            paired seeds.
+        verdict: by the rule on "the angle is smaller in `arm`"; where the difference beyond the
+            held-out set's is not above 0 too, `supported` becomes `undetermined`.
     """
 
     arm: str
@@ -49,7 +46,7 @@ class Contrast:
     beyond_null: float
     beyond_half_width: float
     n: int
-    verdict: str
+    verdict: Verdict
 
 
 def contrasts(result: GradAngle) -> Iterator[Contrast]:
@@ -69,18 +66,15 @@ def contrasts(result: GradAngle) -> Iterator[Contrast]:
                 beyond = values - _paired(arm, base, seeds, label, HELD_OUT, second)
                 mean, half = over_seeds(values)
                 null, null_half = over_seeds(beyond)
-                told = verdict(len(seeds), (mean, half), (null, null_half))
+                told = _judged(result.rule, len(seeds), (mean, half), (null, null_half))
                 where = (arm.arm, base.arm, label, first, second)
                 yield Contrast(*where, mean, half, null, null_half, len(seeds), told)
 
 
-def verdict(n: int, one: tuple[float, float], beyond: tuple[float, float]) -> str:
-    """See `Contrast.verdict`; each pair is a mean and half of its interval."""
-    if n < ENOUGH or np.isnan(one).any() or np.isnan(beyond).any():
-        return UNDETERMINED
-    if one[0] - one[1] > 0 and beyond[0] - beyond[1] > 0:
-        return "supported"
-    return "refuted" if one[0] + one[1] < 0 else UNDETERMINED
+def _judged(rule: Rule, n: int, one: tuple[float, float], beyond: tuple[float, float]) -> Verdict:
+    """Judge a difference; each pair is a mean and half of its interval."""
+    told = rule.judge(one[0] - one[1], one[0] + one[1], n)
+    return told if told != "supported" or beyond[0] - beyond[1] > 0 else "undetermined"
 
 
 def _paired(

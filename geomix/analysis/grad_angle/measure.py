@@ -20,6 +20,7 @@ from geomix.analysis.parameter_groups import Layout
 from geomix.analysis.partial_results import Unfinished
 from geomix.analysis.replicates import check_tokenizers, replicates, seed_of
 from geomix.measures.cosine import Floats
+from geomix.measures.verdict import Rule
 from geomix.runs.directory import RunDirectory
 from geomix.util.errors import UserError
 from geomix.util.reading import read_json
@@ -89,7 +90,8 @@ def measured(
     missing = tuple(arm.name for run in runs for arm in run.arms if arm.path not in seen)
     names = tuple(str(run.path) for run in runs)
     how = (asked.by, asked.metric)
-    angles = GradAngle(names, *how, layout, arms, missing, tuple(remarks), asked.at)
+    rule = Rule(asked.smallest, asked.planned)
+    angles = GradAngle(names, *how, layout, arms, missing, tuple(remarks), asked.at, rule)
     return angles, first
 
 

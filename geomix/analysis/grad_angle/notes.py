@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from geomix.analysis.directions import HELD_OUT, SHUFFLED, UPDATE
-from geomix.analysis.grad_angle.contrasts import ENOUGH, Contrast, contrasts
-from geomix.analysis.grad_angle.result import ArmAngles, GradAngle, told
+from geomix.analysis.grad_angle.contrasts import Contrast, contrasts
+from geomix.analysis.grad_angle.result import ArmAngles, GradAngle
 from geomix.measures.cosine import norms
 from geomix.measures.intervals import over_seeds
+from geomix.measures.verdict import Rule, Verdict
 
 ONE_SEED = "One seed: no interval over seeds; nothing is claimed beyond this run."
 
@@ -31,8 +32,8 @@ _WORDS = {"token": "the mean over target tokens", "example": "the mean over exam
 
 def notes(result: GradAngle) -> list[str]:
     """One sentence a line, each true of these runs alone."""
-    lines = [verdict(arm) for arm in result.arms]
-    lines.extend(_contrast_lines(list(contrasts(result))))
+    lines = [verdict(arm, result.rule) for arm in result.arms]
+    lines.extend(_contrast_lines(list(contrasts(result)), result.rule))
     lines.append(_seeds(result))
     ratios = [f"{number(ratio)} ({arm.arm})" for arm in result.arms if (ratio := remaining(arm))]
     if ratios:
@@ -58,8 +59,8 @@ def notes(result: GradAngle) -> list[str]:
     return lines
 
 
-def verdict(arm: ArmAngles) -> str:
-    """The whole model's cosine of D_A and D_B at θ_0 and at the first recorded step of stage 2."""
+def verdict(arm: ArmAngles, rule: Rule) -> str:
+    """The verdict on a conflict, with cos(g_A, g_B) at θ_0 and at stage 2's first recorded step."""
     first = next((m for m in arm.moments if m.stage == 1 and not m.is_boundary), None)
     start = next((m for m in arm.moments if m.label == "θ_0"), None)
     cosines = [
@@ -74,26 +75,44 @@ def verdict(arm: ArmAngles) -> str:
     n = len(arm.runs)
     if n == 1:
         return f"Verdict, {arm.arm}: undetermined with one seed; {what}."
-    if n < ENOUGH:
-        return f"Verdict, {arm.arm}: undetermined with {n} seeds ({ENOUGH} are needed); {what}."
+    if n < rule.planned:
+        few = f"{n} seeds ({rule.planned} are needed)"
+        return f"Verdict, {arm.arm}: undetermined with {few}; {what}."
     label = cosines[-1][2]
-    return f"Verdict, {arm.arm}: {conflict(arm, label)}; {what} (n = {n})."
+    return f"Verdict, {arm.arm}: {conflict(arm, label, rule)[1]}; {what} (n = {n})."
 
 
-def conflict(arm: ArmAngles, label: str) -> str:
-    """The verdict on a conflict of D_A and D_B beyond that of held-out examples, at a moment."""
-    if len(arm.seeds) < ENOUGH or label not in arm.labels:
-        return f"undetermined ({ENOUGH} seeds are needed)"
-    values = arm.cosine(label, "D_A", "D_B")
-    beyond = values - arm.cosine(label, HELD_OUT, "D_B")
-    pair, null = over_seeds(values), over_seeds(beyond)
-    if told(*pair) or told(*null) or np.sign(pair[0]) != np.sign(null[0]):
-        return "undetermined whether the gradients conflict more than a held-out set's do"
-    word = "conflict" if pair[0] < 0 else "agree"
-    return f"supported that the gradients {word}, more than a held-out set's do"
+CONFLICT = "the gradients of D_A and D_B conflict"
+"""The claim that is judged: cos(g_A, g_B) < 0, by more than a held-out set's."""
+
+_SENTENCES: dict[Verdict, str] = {
+    "supported": f"supported that {CONFLICT}, more than a held-out set's do",
+    "refuted": f"refuted that {CONFLICT} by {{smallest:g}} or more",
+    "negligible": "negligible: their cosine is within ±{smallest:g}",
+    "undetermined": f"undetermined whether {CONFLICT} more than a held-out set's do",
+}
 
 
-def _contrast_lines(found: Sequence[Contrast]) -> Iterator[str]:
+def conflict(arm: ArmAngles, label: str, rule: Rule) -> tuple[Verdict, str]:
+    """The verdict on a conflict of D_A and D_B at a checkpoint, and what it means.
+
+    The effect is −cos(g_A, g_B). Where it is supported but not beyond that of held-out examples,
+    the verdict is `undetermined`.
+    """
+    n = len(arm.seeds)
+    if (lacking := rule.lacking(n)) or label not in arm.labels:
+        return "undetermined", f"undetermined: {lacking or f'no {label}'}"
+    values = -arm.cosine(label, "D_A", "D_B")
+    (mean, half) = over_seeds(values)
+    (null, null_half) = over_seeds(values + arm.cosine(label, HELD_OUT, "D_B"))
+    told = rule.judge(mean - half, mean + half, n)
+    if told == "supported" and not null - null_half > 0:
+        told = "undetermined"
+    agree = "; they agree" if told == "refuted" and mean + half < 0 else ""
+    return told, _SENTENCES[told].format(smallest=rule.smallest) + agree
+
+
+def _contrast_lines(found: Sequence[Contrast], rule: Rule) -> Iterator[str]:
     later = [c for c in found if "+" in c.moment and not c.moment.startswith("θ_0")]
     within = [c for c in later if c.second == "D_B"]
     first = {c.arm: c for c in reversed(within)}
@@ -102,7 +121,8 @@ def _contrast_lines(found: Sequence[Contrast]) -> Iterator[str]:
         if c.n < 2:  # noqa: PLR2004
             continue
         second = "u" if c.second == UPDATE else "g_B"
-        few = f", {ENOUGH} paired seeds are needed" if c.n < ENOUGH else ""
+        lacking = rule.lacking(c.n)
+        few = f"; {lacking}" if lacking else ""
         yield (
             f"{c.arm} against {c.against} at {c.moment}: cos(g_A, {second}) differs by "
             f"{with_interval(c.difference, c.half_width)}, beyond the held-out set by "

@@ -7,7 +7,7 @@ them, g groups of these, d directions, S probe sets.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -19,6 +19,7 @@ from geomix.analysis.parameter_groups import Kind, Layout, grouped
 from geomix.analysis.replicates import together
 from geomix.measures.cosine import Floats, cosines, group_inner_products, norms
 from geomix.measures.intervals import over_seeds
+from geomix.measures.verdict import Rule
 
 WHOLE = "all"
 """The group of all parameters: the whole model."""
@@ -150,6 +151,7 @@ class GradAngle:
         missing: names of the arms that have nothing.
         remarks: what could not be looked at, and why.
         at: the moments that were asked for; empty for all.
+        rule: by which effects are judged.
     """
 
     runs: tuple[str, ...]
@@ -160,6 +162,7 @@ class GradAngle:
     missing: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     at: tuple[str, ...] = ()
+    rule: Rule = field(default_factory=Rule)
 
     @property
     def run(self) -> str:
