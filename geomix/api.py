@@ -211,6 +211,39 @@ class Analyze:
         given = {"at": tuple(at), "by": by, "metric": metric, "source": source}
         return self._run("grad-angle", runs, {**given, "examples": examples})
 
+    def forgetting(
+        self,
+        runs: Runs,
+        *,
+        stage: str | int | None = None,
+        name: str = "D_A",
+        by: Literal["layer", "module", "parameter"] = "layer",
+        expansions: int = 16,
+        segments: int = 32,
+        draws: int = 3,
+        facts: int | None = None,
+        smallest: float | None = None,
+        planned: int | None = None,
+    ) -> Outcome[Any]:
+        """Measure how a stage changed a set's loss, and test local models of the change.
+
+        Args:
+            runs: one, or several that differ in their seeds.
+            stage: number, from 1, or name; None is the last one.
+            name: the set.
+            by: what the path is split by.
+            expansions: local expansions of the finest level, a power of two; 0 for none.
+            segments: of the path, at most.
+            draws: of the permuted displacement.
+            facts: of each set, at most; None takes all.
+            smallest: smallest effect of interest, nats, declared before the runs.
+            planned: paired seeds that the plan asks for.
+        """
+        asked = None if stage is None else str(stage)
+        given = {"stage": asked, "name": name, "by": by, "expansions": expansions}
+        given |= {"segments": segments, "draws": draws, "facts": facts}
+        return self._run("forgetting", runs, given | {"smallest": smallest, "planned": planned})
+
     def forgetting_path(
         self,
         runs: Runs,

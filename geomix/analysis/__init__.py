@@ -19,6 +19,7 @@ ANALYSES: Registry[type[Analysis[object, object]]] = Registry(
     "geomix.analyses",
     {
         "grad-angle": "geomix.analysis.grad_angle:GradAngleAnalysis",
+        "forgetting": "geomix.analysis.forgetting:ForgettingAnalysis",
         "forgetting-path": "geomix.analysis.forgetting_path:ForgettingPathAnalysis",
     },
 )

@@ -25,7 +25,9 @@ FIGURES: Registry[TableFigure] = Registry(
         "forgetting-path": f"{_HERE}.forgetting_path:FIGURE",
         "layer-module": f"{_HERE}.layer_module:FIGURE",
         "pairwise": f"{_HERE}.pairwise:FIGURE",
+        "path-factors": f"{_HERE}.path_factors:FIGURE",
         "plane": f"{_HERE}.plane:FIGURE",
+        "reach": f"{_HERE}.reach:FIGURE",
     },
 )
 """Figures of one table, by the name that `geomix figure` gives them."""

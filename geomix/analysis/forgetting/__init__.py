@@ -1,0 +1,116 @@
+"""`geomix analyze forgetting`: how a loss changed, and how far local models of it hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from geomix.analysis.base import Analysis, Row, Say
+from geomix.analysis.findings import Drawn, Finding
+from geomix.analysis.options import option
+from geomix.analysis.parameter_groups import By
+from geomix.util.errors import UserError
+
+if TYPE_CHECKING:
+    from geomix.analysis.forgetting.result import Forgetting
+    from geomix.runs.directory import RunDirectory
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be measured.
+
+    Attributes:
+        stage: number, from 1, or name; None is the last one.
+        name: the set whose loss is looked at.
+        by: what the path is split by.
+        expansions: local expansions of the finest level; 0 leaves them out.
+        segments: of the path, at most.
+        draws: of the permuted displacement.
+        facts: of each set, at most; None takes all.
+        smallest: smallest effect of interest, nats; declared before the runs.
+        planned: paired seeds of the plan.
+    """
+
+    stage: str | None = option(
+        None, "The stage, by number, from 1, or by name [the last one].", metavar="STAGE"
+    )
+    name: str = option("D_A", "Set to look at.", flag="--set")
+    by: By = option("layer", "What the path is split by.")
+    expansions: int = option(
+        16, "Local expansions of the finest level, a power of two; 0: none.", least=0
+    )
+    segments: int = option(32, "Segments of the path at most.", least=1)
+    draws: int = option(3, "Draws of the permuted displacement, the null.", least=0)
+    facts: int | None = option(None, "Facts of each set at most [all].", least=1)
+    smallest: float | None = option(
+        None, "Smallest effect of interest in nats, declared before the runs.", metavar="NATS"
+    )
+    planned: int | None = option(None, "Paired seeds that the plan asks for.", least=2)
+
+
+class ForgettingAnalysis(Analysis["Forgetting", Asked]):
+    """Measure how a stage changed a set's loss, and test local models of the change.
+
+    RUN is a folder of a run; without it the newest under runs/ is taken. It needs the weights at
+    both ends of the stage; the path through the stage needs `record: {weights: true}`. Runs that
+    differ in their seed alone give means with an interval.
+    """
+
+    name = "forgetting"
+    Options = Asked
+
+    def measure(self, runs: Sequence[RunDirectory], options: Asked, say: Say) -> Forgetting:
+        """Measure every arm of every run."""
+        from geomix.analysis.forgetting.measure import measure
+
+        if options.smallest is not None and not options.smallest > 0:
+            raise UserError(f"--smallest {options.smallest:g}: give nats above 0")
+        return measure(runs, options)
+
+    def tables(self, result: Forgetting, options: Asked) -> Mapping[str, Sequence[Row]]:
+        """Orders, reaches, expansions, segments, contrasts and sharpness, one row a seed."""
+        from geomix.analysis.forgetting.tables import tables
+
+        return tables(result)
+
+    def findings(self, result: Forgetting, options: Asked) -> Sequence[Finding]:
+        """Differences between arms, then each arm's change."""
+        from geomix.analysis.forgetting.findings import findings
+
+        return list(findings(result, options.smallest, options.planned))
+
+    def figures(self, result: Forgetting, options: Asked) -> Iterable[Drawn]:
+        """The loss along the displacement; norm, cosine and length along the path."""
+        from geomix.analysis.forgetting.tables import reach_rows, segment_rows
+        from geomix.figures import path_factors, reach
+
+        rows = list(reach_rows(result))
+        yield Drawn("reach", reach.draw(rows), rows, reach.caption(rows))
+        if segments := list(segment_rows(result)):
+            drawn = path_factors.draw(segments)
+            yield Drawn("factors", drawn, segments, path_factors.caption(segments))
+
+    def stem(self, result: Forgetting, options: Asked, runs: Sequence[RunDirectory]) -> str:
+        """How the files' names begin; like all files they count stages from 0."""
+        from geomix.analysis.replicates import together
+
+        name = "" if options.name == "D_A" else f"_{options.name}"
+        by = "" if options.by == "layer" else f"_by_{options.by}"
+        return f"forgetting_stage{result.stage}{name}{by}" + together([str(r.path) for r in runs])
+
+    def answer(
+        self,
+        result: Forgetting,
+        options: Asked,
+        runs: Sequence[RunDirectory],
+        files: Sequence[Path],
+        full: bool,
+    ) -> list[str]:
+        """How much was forgotten, by which order, and where local models end."""
+        from geomix.analysis.forgetting.answer import answer
+
+        stem = self.stem(result, options, runs)
+        return answer(result, self.findings(result, options), stem, runs[0], files, full)

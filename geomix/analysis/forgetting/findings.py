@@ -1,0 +1,71 @@
+"""The findings of `geomix analyze forgetting`: who forgets how much, and less than whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from geomix.analysis.findings import Finding
+from geomix.analysis.forgetting.result import Contrast, Forgetting
+from geomix.measures.intervals import over_seeds
+from geomix.measures.verdict import Verdict, verdict
+
+_UNDECLARED = "No verdict: it needs --smallest and --planned, declared before the runs."
+_ALONE = "No verdict: beside a control, the control's steps would count as the mixing's."
+_ONE = "No verdict: one pair of runs has no interval."
+
+
+def findings(result: Forgetting, smallest: float | None, planned: int | None) -> Iterator[Finding]:
+    """The change of the loss in each arm, then each difference between arms.
+
+    Args:
+        result: as it was measured.
+        smallest: smallest effect of interest, nats; None where none was declared.
+        planned: paired seeds that the plan asks for; None where there is no plan.
+    """
+    for contrast in result.contrasts:
+        if contrast.pairs:
+            yield _difference(result, contrast, smallest, planned)
+    for arm in result.arms:
+        values = [member.real.change for member in arm.members]
+        told = _judged(values, smallest, planned)
+        shares = [m.real.first / m.real.change for m in arm.members if m.real.change]
+        first = f"{100 * float(np.mean(shares)):.0f} %" if shares else "no part"
+        sentence = f"First order at {result.start} has {first} of it. {told[1]}"
+        claim = f"{arm.label}: {result.title} forgets {result.name}"
+        yield Finding(claim, *_interval(values), "nats", len(values), told[0], sentence.strip())
+
+
+def _difference(
+    result: Forgetting, contrast: Contrast, smallest: float | None, planned: int | None
+) -> Finding:
+    values = contrast.differences
+    told = _judged(values, smallest, planned) if contrast.judged else ("undetermined", _ALONE)
+    one, other = contrast.reference.label, contrast.arm.label
+    claim = f"{other} forgets less of {result.name} than {one}"
+    mean = float(np.mean(values))
+    what = f"{abs(mean):.3g} nats {'less' if mean >= 0 else 'more'}"
+    sentence = f"{other} forgot {what}. {told[1]}".strip()
+    return Finding(claim, *_interval(values), "nats", len(values), told[0], sentence)
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float, float]:
+    mean, half = over_seeds(list(values))
+    return mean, mean - half, mean + half
+
+
+def _judged(
+    values: Sequence[float], smallest: float | None, planned: int | None
+) -> tuple[Verdict, str]:
+    """The verdict, and why there is none."""
+    if smallest is None or planned is None:
+        return "undetermined", _UNDECLARED
+    if len(values) < 2:  # noqa: PLR2004
+        return "undetermined", _ONE
+    _, low, high = _interval(values)
+    if not low <= high:
+        return "undetermined", "No verdict: a loss is no number."
+    told = verdict(low, high, smallest=smallest, pairs=len(values), planned=planned)
+    short = f"The plan asks for {planned} seeds." if len(values) < planned else ""
+    return told, short

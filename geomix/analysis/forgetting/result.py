@@ -1,0 +1,214 @@
+"""What `geomix analyze forgetting` measured, run by run and arm by arm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geomix.analysis.forgetting.expansion import Expansion
+from geomix.analysis.forgetting.segments import Path
+from geomix.analysis.forgetting.sharpness import Sharpness
+from geomix.analysis.parameter_groups import By
+from geomix.config.stage_names import stage_title
+from geomix.measures.expansions import Level
+from geomix.measures.path_factors import Comparison, compare
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One arm of one run.
+
+    Attributes:
+        run: its folder.
+        seed: its seed.
+        counted: `100 facts`, or `64 of 100 facts`.
+        reduction: of the loss.
+        real: along the stage's displacement.
+        end: g(θ_end)·Δθ, nats: first order where the stage ends.
+        null: along the permuted displacement, one a draw.
+        levels: F₁ and F₂ at 1, 2, 4, … expansions; empty where they were not asked for.
+        path: through the kept checkpoints; None where too few are kept.
+        names: of the path's checkpoints.
+        sharpness: along recorded segments.
+    """
+
+    run: str
+    seed: int
+    counted: str
+    reduction: str
+    real: Expansion
+    end: float
+    null: tuple[Expansion, ...]
+    levels: tuple[Level, ...]
+    path: Path | None
+    names: tuple[str, ...]
+    sharpness: tuple[Sharpness, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One arm's runs, which differ in their seeds.
+
+    Attributes:
+        label: its name.
+        members: one a seed.
+    """
+
+    label: str
+    members: tuple[Member, ...]
+
+    def of(self, seed: int) -> Member | None:
+        """The run of a seed."""
+        return next((member for member in self.members if member.seed == seed), None)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Theirs."""
+        return tuple(member.seed for member in self.members)
+
+
+@dataclass(frozen=True, slots=True)
+class PathPair:
+    """Two arms' paths compared, of one seed.
+
+    Attributes:
+        seed: of both.
+        fine: of K segments.
+        coarse: of K/2.
+        groups: `(g, 3)` Shapley parts by parameter group, nats, of K segments.
+        fails: why it is dropped; "" where both arms pass the quadrature gate.
+    """
+
+    seed: int
+    fine: Comparison
+    coarse: Comparison
+    groups: NDArray[np.float64]
+    fails: str
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """An arm against another: how much less it forgets.
+
+    Attributes:
+        reference: the arm that should forget more.
+        arm: the other.
+        judged: whether its verdict may stand: not that of mixed against plain beside a control.
+    """
+
+    reference: Arm
+    arm: Arm
+    judged: bool
+
+    @property
+    def title(self) -> str:
+        """`plain → control`."""
+        return f"{self.reference.label} → {self.arm.label}"
+
+    @property
+    def pairs(self) -> list[tuple[Member, Member]]:
+        """Runs of the seeds that both have."""
+        found = [(self.reference.of(m.seed), m) for m in self.arm.members]
+        return [(one, other) for one, other in found if one is not None]
+
+    @property
+    def differences(self) -> list[float]:
+        """Forgetting of the reference less that of the arm, one a paired seed, nats."""
+        return [one.real.change - other.real.change for one, other in self.pairs]
+
+    def paths(self, index: NDArray[np.int64]) -> list[PathPair]:
+        """The paths compared, of each paired seed where both have one.
+
+        Args:
+            index: `(M,)` the group of each parameter tensor.
+        """
+        return [
+            _paths((one.seed, index), (self.reference.label, one.path), (self.arm.label, two.path))
+            for one, two in self.pairs
+            if one.path is not None and two.path is not None
+        ]
+
+
+def _paths(
+    where: tuple[int, NDArray[np.int64]], reference: tuple[str, Path], arm: tuple[str, Path]
+) -> PathPair:
+    seed, index = where
+    (name, one), (other, two) = reference, arm
+    fails = [
+        f"{label}: {why}" for label, p in ((name, one), (other, two)) if (why := p.fails(index))
+    ]
+    fine, coarse = (
+        compare(a.factors, b.factors, a.errors, b.errors)
+        for a, b in ((one.fine, two.fine), (one.coarse, two.coarse))
+    )
+    groups = [
+        compare(a, b, np.zeros_like(a.norm), np.zeros_like(b.norm)).shapley.sum(axis=0)
+        for a, b in [(one.fine.grouped(index), two.fine.grouped(index))]
+    ]
+    return PathPair(seed, fine, coarse, groups[0], "; ".join(fails))
+
+
+@dataclass(frozen=True, slots=True)
+class Forgetting:
+    """The whole result.
+
+    Attributes:
+        name: the set.
+        stage: index, from 0.
+        stage_name: its name.
+        start, end: labels of the checkpoints between which the loss changed.
+        by: what the parameters are grouped by.
+        groups: their names.
+        index: `(M,)` the group of each parameter tensor.
+        arms: in the runs' order.
+        contrasts: which arms are compared.
+        pairing: how the segments of arms were paired.
+        without_path: labels of arms that kept too few checkpoints, with how many segments.
+    """
+
+    name: str
+    stage: int
+    stage_name: str
+    start: str
+    end: str
+    by: By
+    groups: tuple[str, ...]
+    index: NDArray[np.int64]
+    arms: tuple[Arm, ...]
+    contrasts: tuple[Contrast, ...]
+    pairing: str
+    without_path: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """`stage 2 (triples)`."""
+        return stage_title(self.stage, self.stage_name)
+
+    @property
+    def seeds(self) -> list[int]:
+        """All seeds, in order."""
+        return sorted({seed for arm in self.arms for seed in arm.seeds})
+
+
+def contrasts_of(arms: Sequence[Arm], controls: Sequence[str]) -> tuple[Contrast, ...]:
+    """Which arms are compared: each with the first one, and through a control where there is one.
+
+    Args:
+        arms: the first one is the reference.
+        controls: labels of arms that train a mix's batches without its passages.
+    """
+    first, later = arms[0], list(arms[1:])
+    control = next((arm for arm in later if arm.label in controls), None)
+    found: list[Contrast] = []
+    if control is not None:
+        found.append(Contrast(first, control, judged=True))
+    for arm in later:
+        if arm is control:
+            continue
+        if control is not None:
+            found.append(Contrast(control, arm, judged=True))
+        found.append(Contrast(first, arm, judged=control is None))
+    return tuple(found)
