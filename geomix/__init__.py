@@ -1,4 +1,4 @@
-"""How language models memorise and forget: staged fine-tuning and the geometry of its gradients."""
+"""Language models memorise and forget: staged fine-tuning and the geometry of its gradients."""
 
 from geomix.util.threads import let_waiting_threads_sleep
 
@@ -10,5 +10,5 @@ __all__ = ["Run", "analyze", "open_run", "train"]
 
 
 def __dir__() -> list[str]:
-    """What users need, for tab completion."""
+    """List what users need, for tab completion."""
     return [*__all__]

@@ -1,4 +1,4 @@
-"""What a notebook or a script uses: train a run, open it, look at it, analyse it.
+"""Python interface for notebooks and scripts: train a run, open it, look at it, analyse it.
 
 import geomix
 
@@ -31,22 +31,22 @@ if TYPE_CHECKING:
     from geomix.snapshots.records import Records
 
 Runs = RunDirectory | str | Path | Sequence[RunDirectory | str | Path]
-"""A run, or several that differ in their seeds; opened, or the paths of their folders."""
+"""A run, or several that differ in their seeds: opened, or the paths of their folders."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Run(RunDirectory):
-    """A run on disk, finished, interrupted or still being trained."""
+    """A run on disk: finished, interrupted or still training."""
 
     @property
     def records(self) -> Records:
-        """What the recorder wrote, as labelled arrays; of a run with arms, ask each arm."""
+        """The recorder's snapshots as labelled arrays; with arms, each arm has its own."""
         from geomix.snapshots.records import Records
 
         return Records(self)
 
     def arm(self, name: str) -> Run:
-        """One of its arms.
+        """Return one of the run's arms.
 
         Raises:
             UserError: it has no arm of that name.
@@ -57,7 +57,7 @@ class Run(RunDirectory):
         raise UserError(f"{self.path}: no arm '{name}'; there are: {_listed(self.arms)}")
 
     def retention(self) -> pd.DataFrame:
-        """The retention matrix, tidy: a row for each arm, checkpoint and set.
+        """Return the retention matrix, tidy: a row for each arm, checkpoint and set.
 
         Columns: arm, checkpoint (`θ_0`, `after stage 1`, …), set, n (examples scored), exact_match
         and the other scores (0 to 100), loss (nats).
@@ -70,23 +70,23 @@ class Run(RunDirectory):
         return found.rename(columns={"moment": "checkpoint"})
 
     def at(self, checkpoint: str, *, precise: bool = False) -> LoadedModel:
-        """The model at a checkpoint, with its tokenizer.
+        """Load the model at a checkpoint, with its tokenizer.
 
         Args:
             checkpoint: `0` for θ_0, `A` after stage 1, `B`, …; `A+4` is four steps into the next
-                stage, where its weights are kept (`record.weights`).
+                stage, if its weights were kept (`record.weights`).
             precise: in float32 and evaluation mode with eager attention, so that it can be
                 differentiated twice.
 
         Raises:
-            UserError: the run has arms, or its weights of that checkpoint are not there.
+            UserError: the run has arms, or has no weights of that checkpoint.
         """
         from geomix.experiments.past_weights import model_at
 
         return model_at(self._single("at"), checkpoint, precise=precise)
 
     def examples(self, name: str) -> list[Example]:
-        """The examples of a set that the run trained on, such as `D_A`, `D_M` or `replay`.
+        """Return the examples of a set that the run trained on, such as `D_A`, `D_M` or `replay`.
 
         Raises:
             UserError: the run has arms, or no stage trained on such a set.
@@ -115,7 +115,7 @@ def open_run(path: str | Path) -> Run:
         path: the run's folder.
 
     Raises:
-        UserError: there is no such folder, it is not a run, or its name is no text.
+        UserError: there is no such folder, it is not a run, or its name is not text.
     """
     return Run(directory.open_run(path).path)
 
@@ -133,8 +133,8 @@ def train(
         config: a YAML file, the name of a preset, or a configuration as a mapping.
         overrides: as `--set` takes them: `"stages.0.mix.ratio=4"`.
         out: a new folder; None makes one under `runs/`.
-        arms: only these arms; all of them without.
-        say: is told where the run is, how its stages go, and what is odd about the data.
+        arms: only these arms; all if empty.
+        say: receives lines on the run's folder, its stages, and oddities of the data.
 
     Returns:
         The finished run.
@@ -166,17 +166,17 @@ def _experiment(config: str | Path | Mapping[str, Any], overrides: Sequence[str]
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """A progress display of one line a stage and one a set at its end."""
+    """Progress display with one line per stage and one per set at its end."""
 
     arm: str
     say: Callable[[str], object]
 
     def stage(self, name: str, index: int, stages: int, steps: int, batch: float) -> None:  # noqa: ARG002
-        """A stage begins."""
+        """Report that a stage begins."""
         self.say(f"{self._head()}stage {index + 1} of {stages} ({name}): {steps} steps")
 
     def logged(self, line: Mapping[str, Any]) -> None:
-        """An evaluation at the end of a stage is told."""
+        """Report an evaluation at the end of a stage."""
         if line.get("event") == "evaluation" and line.get("moment") == "end":
             known = f"exact match {line['exact_match']:.1f} %, loss {line['loss']:.4g}"
             self.say(f"{self._head()}after stage {line['stage'] + 1}: {line['set']} {known}")
@@ -186,7 +186,7 @@ class _Told:
 
 
 class Analyze:
-    """The analyses as functions of runs; those of other packages are attributes too."""
+    """The analyses as functions of runs; analyses of other packages are attributes too."""
 
     def grad_angle(
         self,
@@ -198,15 +198,15 @@ class Analyze:
         source: Literal["auto", "record", "weights"] = "auto",
         examples: int = 64,
     ) -> Outcome[Any]:
-        """Cosines between the gradients of D_A, D_B, D_M and a held-out set, and with the update.
+        """Measure cosines between gradients of D_A, D_B, D_M, a held-out set, and the update.
 
         Args:
             runs: one, or several that differ in their seeds.
             at: only these checkpoints: `"0"`, `"A"`, `"A+4"`, `"+4"`.
-            by: what a row of the table stands for.
+            by: the parameter groups, one for each row of the table.
             metric: of the inner products.
-            source: what it is taken from.
-            examples: of each set, whose single gradients are compared where weights are kept.
+            source: the data to compute from.
+            examples: number per set whose single gradients are compared where weights are kept.
         """
         given = {"at": tuple(at), "by": by, "metric": metric, "source": source}
         return self._run("grad-angle", runs, {**given, "examples": examples})
@@ -252,19 +252,19 @@ class Analyze:
         name: str = "D_A",
         by: Literal["layer", "module", "parameter"] = "layer",
     ) -> Outcome[Any]:
-        """Split what a stage did to a set's loss by layer and by the source of the updates.
+        """Split the change of a set's loss over a stage by layer and by the source of the updates.
 
         Args:
             runs: recorded with `record: {preset: path}`.
-            stage: number, from 1, or name; None is the last one that is recorded.
+            stage: number, from 1, or name; None is the last recorded one.
             name: the probe set.
-            by: what a row of the table stands for.
+            by: the parameter groups, one for each row of the table.
         """
         asked = None if stage is None else str(stage)
         return self._run("forgetting-path", runs, {"stage": asked, "name": name, "by": by})
 
     def __getattr__(self, name: str) -> Callable[..., Outcome[Any]]:
-        """An analysis of another package, by its name with underscores."""
+        """Return an analysis of another package, by its name with underscores."""
         from geomix.analysis import ANALYSES
 
         called = name.replace("_", "-")
@@ -278,7 +278,7 @@ class Analyze:
         return analysis
 
     def __dir__(self) -> list[str]:
-        """The analyses there are."""
+        """List the analyses."""
         from geomix.analysis import ANALYSES
 
         return [name.replace("-", "_") for name in ANALYSES]

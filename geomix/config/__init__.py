@@ -1,1 +1,1 @@
-"""The typed configuration: its keys, defaults and presets, and how it is read from YAML."""
+"""The typed configuration: its keys, defaults and presets, and its YAML reader."""

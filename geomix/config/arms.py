@@ -1,4 +1,4 @@
-"""`--set` and arms: overrides of one arm, and those of the base that no arm would feel."""
+"""`--set` and arms: overrides of one arm, and rejection of base changes that no arm would use."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ ARMS = "arms."
 def set_text(document: Document, change: str) -> None:
     """Apply one `--set key.path=value` to a document that may have arms.
 
-    `arms.NAME.key.path=value` becomes the last override of that arm: it changes one key of what the
-    arm's own overrides and the base make, and nothing else. Any other key changes the base, over
-    which the arms' overrides are laid.
+    `arms.NAME.key.path=value` becomes the last override of that arm: it changes one key of the
+    arm's configuration and nothing else. Any other key changes the base, to which the arms'
+    overrides apply.
 
     Raises:
         UserError: there can be no such key, no such arm, or the arms override it.
@@ -53,7 +53,7 @@ def _set_in_arm(document: Document, change: str, name: str, key: str) -> None:
     if arms[name] is None:
         arms[name] = {}
     if not isinstance(arms[name], dict):
-        return  # a mistake of the file, which is told with the others
+        return  # a mistake in the file, reported with the others
     arms[name].pop(key, None)  # the last override wins
     arms[name][key] = value
     written: Key = ("arms", name, key)
@@ -62,10 +62,10 @@ def _set_in_arm(document: Document, change: str, name: str, key: str) -> None:
 
 
 def _check_felt(document: Document, key: Key, change: str) -> None:
-    """Refuse to set in the base what the arms replace, so that it would come to nothing.
+    """Reject a change of the base that would have no effect because the arms override it.
 
     Raises:
-        UserError: every arm overrides it, or it lies in what no one but some arms has.
+        UserError: every arm overrides it, or it lies in a part that only some arms have.
     """
     arms = document.values.get("arms")
     if not isinstance(arms, dict) or key[:1] == ("arms",):
@@ -86,7 +86,7 @@ def _check_felt(document: Document, key: Key, change: str) -> None:
 
 
 def _overridden(changes: Any, key: Key) -> Key | None:
-    """The override of an arm that replaces what is at a key; None where there is none."""
+    """Return the override of an arm that replaces what is at a key; None if there is none."""
     made = (key_of(str(name)) for name in changes) if isinstance(changes, Mapping) else ()
     return next((at for at in made if at == key[: len(at)]), None)
 

@@ -1,4 +1,4 @@
-"""YAML with the line of every value, and values put into it by dotted keys."""
+"""YAML with the line of every value, and assignment of values by dotted keys."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Key = tuple[str | int, ...]
 """Path of a value in the tree: `("stages", 0, "mix", "ratio")`."""
 
 MOST_VALUES = 100_000
-"""A configuration with more keys and list items than this is refused."""
+"""Most keys and list items that a configuration may have."""
 
 BAD_SCALARS = (ValueError, LookupError, AttributeError, TypeError, RecursionError)
-"""What PyYAML lets through of values that it cannot build."""
+"""Exceptions that PyYAML raises for values that it cannot build."""
 
 SHOWN = 60
 """Most characters of a given value that a message repeats."""
@@ -28,7 +28,7 @@ SHOWN = 60
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a value was written, for messages."""
+    """Location of a value in its file, for messages."""
 
     file: str
     line: int | None
@@ -40,14 +40,14 @@ class Origin:
 
 
 Mistakes = dict[str, float]
-"""Lines for the user, each once, and the line of the file that it is about; inf where none is."""
+"""Lines for the user, each once, with the line number that it concerns; inf if there is none."""
 
 
 @dataclass(slots=True)
 class Document:
     """Plain values with the origin of each; `origins` holds every mapping key and list item.
 
-    `mistakes` holds what was wrong already when it was read.
+    `mistakes` holds what was already wrong when it was read.
     """
 
     values: Any
@@ -56,12 +56,12 @@ class Document:
 
 
 def line_of(origin: Origin) -> float:
-    """Where a mistake stands in the order in which mistakes are told."""
+    """Return the line number by which a mistake is sorted; inf if it has none."""
     return math.inf if origin.line is None else origin.line
 
 
 def origin_at(origins: Mapping[Key, Origin], key: Key) -> Origin:
-    """Where `key` or the nearest thing around it was written."""
+    """Return the origin of `key`, or of the nearest part around it."""
     for length in range(len(key), 0, -1):
         origin = origins.get(key[:length])
         if origin:
@@ -74,7 +74,7 @@ def origin_at(origins: Mapping[Key, Origin], key: Key) -> Origin:
 
 
 def dotted(key: Key) -> str:
-    """`("stages", 0, "mix")` → `stages[0].mix`."""
+    """Format a key: `("stages", 0, "mix")` → `stages[0].mix`."""
     text = ""
     for part in key:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
@@ -82,16 +82,16 @@ def dotted(key: Key) -> str:
 
 
 RUN_WANTS = "a configuration is a mapping that holds at least `stages:`"
-"""What is said of a file that holds no mapping, where a run was to be described."""
+"""Message for a file without a mapping where a run's configuration was expected."""
 
 
 def parse(text: str, file: str, wants: str = RUN_WANTS) -> Document:
-    """Values and origins of a YAML mapping; a key that is given twice is among its mistakes.
+    """Parse a YAML mapping into values and origins; duplicate keys are among its mistakes.
 
     Args:
         text: the YAML.
         file: its name, for messages.
-        wants: what is said of a text that holds no mapping.
+        wants: the message for a text without a mapping.
 
     Raises:
         UserError: it is not YAML, not a mapping, or too large.
@@ -123,9 +123,9 @@ def parse(text: str, file: str, wants: str = RUN_WANTS) -> Document:
 
 
 def _locate(node: Any, file: str, key: Key, document: Document) -> None:
-    """Note the line of every key below `node`; of one given twice that of the last, which wins."""
+    """Record the line of every key below `node`; for a duplicate the last one's, which wins."""
     origins = document.origins
-    if len(origins) > MOST_VALUES:  # nested aliases make billions out of a few lines
+    if len(origins) > MOST_VALUES:  # nested aliases expand a few lines into billions
         raise UserError(f"{file}: more than {MOST_VALUES} values, its aliases (*name) expanded")
     if isinstance(node, yaml.MappingNode):
         for name, value in node.value:
@@ -152,9 +152,10 @@ def apply_text(
     """Apply one `--set key.path=value`.
 
     Args:
-        document: what is changed.
+        document: the document to change.
         override: the text.
-        check: is given the document before, the key and the text; raises if it must not be set.
+        check: called with the document before the change, the key and the text; raises if the key
+            must not be set.
     """
     value, key = value_of(override), key_of(override.partition("=")[0])
     check(document, key, override)
@@ -162,7 +163,7 @@ def apply_text(
 
 
 def value_of(override: str) -> Any:
-    """The value of a `--set key.path=value`.
+    """Return the value of a `--set key.path=value`.
 
     Raises:
         UserError: it has none, or no key, or the value is not YAML.
@@ -179,13 +180,13 @@ def value_of(override: str) -> Any:
 
 
 def key_of(name: str) -> Key:
-    """`stages.0.mix` or `stages[0].mix` → `("stages", 0, "mix")`."""
+    """Parse a dotted key: `stages.0.mix` or `stages[0].mix` → `("stages", 0, "mix")`."""
     parts = name.replace("[", ".").replace("]", "").split(".")
     return tuple(int(part) if re.fullmatch("[0-9]{1,9}", part) else part for part in parts)
 
 
 def assign(document: Document, key: Key, value: Any, origin: Origin) -> None:
-    """Put a value at a key, making the mappings on the way."""
+    """Assign a value to a key, creating the mappings on the way."""
     node: Any = document.values
     for depth, part in enumerate(key):
         last = depth == len(key) - 1
@@ -216,13 +217,13 @@ def assign(document: Document, key: Key, value: Any, origin: Origin) -> None:
 def override(
     document: Document, name: str, value: Any, place: Origin, written: Key, known: dict[Key, Origin]
 ) -> None:
-    """Put a value that stands elsewhere at a key in dots; messages say where it was written.
+    """Assign a value written elsewhere to a dotted key; messages name where it was written.
 
     Args:
-        document: what is changed.
-        name: the key in dots, as in `--set`.
-        value: what is put there.
-        place: where it was written.
+        document: the document to change.
+        name: the dotted key, as in `--set`.
+        value: the value to assign.
+        place: origin of the value.
         written: its key there.
         known: the origins of the document that it was written in.
 
@@ -237,20 +238,20 @@ def override(
 
 
 def forget(origins: dict[Key, Origin], key: Key) -> None:
-    """Another value takes the place of what is at `key`, with all below it."""
+    """Remove the origins at `key` and below, since another value replaces it."""
     for stale in [known for known in origins if known[: len(key)] == key]:
         del origins[stale]
 
 
 def repeated(value: Any) -> str:
-    """A value as it was given, for a message."""
+    """Return a value as it was given, for a message."""
     try:
         return shortened(repr(value))
-    except ValueError:  # Python refuses to write numbers of more than 4,300 digits
+    except ValueError:  # Python rejects numbers of more than 4,300 digits
         return "a very long number"
 
 
 def shortened(text: str) -> str:
-    """A given value for a message: one line, `SHOWN` characters at most."""
+    """Shorten a given value for a message to one line of at most `SHOWN` characters."""
     line = " ".join(text.split())
     return line if len(line) <= SHOWN else line[: SHOWN - 2] + " …"

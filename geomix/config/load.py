@@ -1,4 +1,4 @@
-"""A YAML file, overrides and arms into validated configurations; every mistake named at once."""
+"""Loader of YAML, overrides and arms into validated configurations, all mistakes at once."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from geomix.util.nearby import close_to
 from geomix.util.package import PACKAGE
 
 NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""What can name a folder."""
+"""Names that a folder can have."""
 
 PRESETS = PACKAGE / "config" / "presets"
 
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """What one configuration asks for: a single run, or several arms.
+    """One configuration's experiment: a single run, or several arms.
 
     Attributes:
         name: of the run directory.
@@ -51,7 +51,7 @@ class Experiment:
     arms: dict[str, RunConfig]
 
     def with_arms(self, names: Sequence[str]) -> Experiment:
-        """The experiment with these arms only, in its own order; with all where none is named.
+        """Return the experiment with these arms only, in its own order; with all if none is named.
 
         Raises:
             UserError: it has no such arm.
@@ -75,8 +75,8 @@ def load(
         sources: names of the data sources that exist; None does not check them.
 
     Raises:
-        UserError: one line for each mistake, in the file's order, those of `overrides` last: file,
-            line, key, what is wrong, what to do.
+        UserError: one line for each mistake (file, line, key, what is wrong, what to do), in the
+            file's order, those of `overrides` last.
     """
     return _overridden(*read_document(path), overrides, sources)
 
@@ -87,11 +87,11 @@ def load_text(
     overrides: Sequence[str] = (),
     sources: Collection[str] | None = None,
 ) -> Experiment:
-    """Validate a configuration that is no file.
+    """Validate a configuration that is not in a file.
 
     Args:
         text: YAML.
-        name: what messages call it.
+        name: its name in messages.
         overrides: as in `load`.
         sources: as in `load`.
 
@@ -114,17 +114,17 @@ def _overridden(
 
 
 def config_path(given: Path, beside: Path = Path()) -> Path:
-    """The file that a configuration's name means: a path relative to `beside`, or a preset's."""
+    """Return the file of a configuration's name: a path relative to `beside`, or a preset."""
     preset = PRESETS / f"{given}.yaml"
     file = beside / given
     return preset if not file.exists() and preset.is_file() else file
 
 
 def read_text(path: Path, advice: str) -> str:
-    """A text file.
+    """Read a text file.
 
     Raises:
-        UserError: it is not there, which ends in the advice, or is no text.
+        UserError: it does not exist (the message ends in the advice), or is not text.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -138,10 +138,10 @@ def read_text(path: Path, advice: str) -> str:
 
 
 def read_document(path: Path) -> tuple[Document, str]:
-    """A configuration's values, not validated yet, and its text.
+    """Read a configuration's values, not validated yet, and its text.
 
     Raises:
-        UserError: it cannot be read, or is no YAML mapping.
+        UserError: it cannot be read, or is not a YAML mapping.
     """
     text = read_text(path, "`geomix train` alone runs the demo")
     document = parse(text, str(path))
@@ -157,7 +157,7 @@ def experiment_of(
 
     Args:
         document: its values.
-        text: as it is to be kept in the run.
+        text: as stored in the run.
         sources: as in `load`.
 
     Raises:
@@ -181,7 +181,7 @@ def experiment_of(
 
 
 def _arm_documents(document: Document, arms: Any, mistakes: Mistakes) -> list[tuple[str, Document]]:
-    """The base with each arm's overrides: keys in dots, as in `--set`."""
+    """Return the base with each arm's overrides, whose keys are dotted as in `--set`."""
     origin = document.origins.get(("arms",), Origin("", None, ("arms",)))
     if not isinstance(arms, dict) or not arms:
         mistakes[f"{origin}: a mapping from the arm's name to its overrides"] = line_of(origin)
@@ -193,7 +193,7 @@ def _arm_documents(document: Document, arms: Any, mistakes: Mistakes) -> list[tu
             told = f"{at}: an arm's name is 1 to 100 letters, digits, '-' and '_'"
             mistakes[told] = line_of(at)
             continue
-        removed = changes is None and at.line is None  # by --set; in a file, nothing is changed
+        removed = changes is None and at.line is None  # null by --set is a mistake; in a file an empty arm changes nothing
         if removed or not (changes is None or isinstance(changes, dict)):
             advice = "a mapping of overrides, such as stages.0.mix.ratio: 2"
             told = f"{at}: {advice}" + "; --arm trains some arms only" * removed
@@ -214,7 +214,7 @@ def _arm_documents(document: Document, arms: Any, mistakes: Mistakes) -> list[tu
 def _validated(
     document: Document, sources: Collection[str] | None, mistakes: Mistakes
 ) -> RunConfig | None:
-    """Validate one arm; a stage's `train` is laid over the run's."""
+    """Validate one arm; a stage's `train` overrides the run's."""
     values = copy.deepcopy(document.values)
     shared = values.get("train") or {}
     stages = values.get("stages")
@@ -231,11 +231,11 @@ def _validated(
 
 
 def mistakes_of(document: Document, error: ValidationError, root: type[BaseModel]) -> Mistakes:
-    """A line for each mistake, file, line, key, what is wrong and what to do, and its place.
+    """Return a line for each mistake (file, line, key, what is wrong, what to do), and its place.
 
     Args:
-        document: what was validated.
-        error: what pydantic found.
+        document: the validated document.
+        error: the errors of pydantic.
         root: the model of the whole document.
     """
     found = error.errors()
@@ -244,13 +244,13 @@ def mistakes_of(document: Document, error: ValidationError, root: type[BaseModel
         _told(document, detail, root)
         for detail in found
         if not (detail["type"] == "missing" and detail["loc"][:-1] in unknown)
-        or origin_of(document, detail["loc"]).line is not None  # else --set made what lacks it
+        or origin_of(document, detail["loc"]).line is not None  # otherwise --set created the mapping that lacks it
     ]
     return {f"{origin}: {text}": line_of(origin) for origin, text in told}
 
 
 def _told(document: Document, detail: Any, root: type[BaseModel]) -> tuple[Origin, str]:
-    """One mistake: where it is; what is wrong and what to do."""
+    """Return one mistake: where it is; what is wrong and what to do."""
     key: Key = tuple(part for part in detail["loc"] if part not in ("str", "int", "[key]"))
     no_text = detail["type"] == "invalid_key"
     key = (*key[:-1], str(key[-1])) if no_text else key
@@ -281,9 +281,9 @@ _KINDS = {
     "float_type": "must be a number",
     "string_pattern_mismatch": "must begin with a letter or digit; then also '.', '_' and '-'",
 }
-"""What pydantic says in a programmer's words, in a user's; by its name of the mistake."""
+"""User-level wording of pydantic's messages, by its error type."""
 
 
 def origin_of(document: Document, key: Key) -> Origin:
-    """Where `key` or the nearest thing around it was written."""
+    """Return the origin of `key`, or of the nearest part around it."""
     return origin_at(document.origins, key)

@@ -1,4 +1,4 @@
-"""The methods of a stage: the key `method`, whose entries each method states itself."""
+"""Methods of a stage: the key `method`; each method declares its own options."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from geomix.config.data import Strict
 
 
 class MethodOptions(Strict):
-    """Options that every method has; its own are beside them."""
+    """Options common to all methods; a method adds its own."""
 
     name: Annotated[str, Field(min_length=1)]
-    """Of a registered method."""
+    """Name of a registered method."""
     strength: NonNegativeFloat = 1.0
-    """Without a unit; 0 is plain training, bit for bit."""
+    """Strength, without a unit; 0 is plain training, bit for bit."""
 
 
 def _listed(value: Any) -> Any:
-    """A name, a mapping, or a list of either, as a list of validated options."""
+    """Convert a name, a mapping, or a list of either to a list of validated options."""
     if value is None:
         return ()
     items = value if isinstance(value, list | tuple) else [value]
@@ -38,7 +38,7 @@ def _options(item: Any) -> MethodOptions:
     given = {"name": item} if isinstance(item, str) else item
     if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
         raise ValueError("give a method's name, or a mapping with `name`, or a list of these")
-    # The registry is above the configuration; a method says itself which keys it has.
+    # The registry is in a higher layer; each method declares its own keys.
     registry = import_module("geomix.training.methods").METHODS
     if given["name"] not in registry:
         raise ValueError(registry.unknown(given["name"]))

@@ -1,4 +1,4 @@
-"""Which steps of a stage are recorded."""
+"""Steps of a stage to record."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from functools import lru_cache
 from geomix.util.errors import UserError
 
 MOST = 100_000
-"""Snapshots of a stage that can be asked for."""
+"""Most snapshots that a stage may have."""
 
 _SPACED = re.compile(r"(log|every):([1-9][0-9]*)")
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The steps that `record.at` asks for; see `parse` for what each item means.
+    """Steps requested by `record.at`; see `parse` for the meaning of each item.
 
     Attributes:
         boundaries: whether θ_0 and the end of every stage are recorded.
-        log: how many log-spaced steps a stage, one number an item.
-        every: distances of evenly spaced steps, one number an item.
+        log: numbers of log-spaced steps a stage, one for each item.
+        every: distances of evenly spaced steps, one for each item.
         steps: single steps, in every stage that is long enough.
     """
 
@@ -32,15 +32,15 @@ class Schedule:
     steps: tuple[int, ...] = ()
 
     def steps_of(self, stage: int, steps: int) -> frozenset[int]:
-        """The steps of one stage to record.
+        """Return the steps of one stage to record.
 
         Args:
             stage: index of the stage, from 0.
             steps: optimiser steps of the stage.
 
         Returns:
-            Steps from 0 to `steps`. Step 0 of a later stage is never among them: those weights are
-            the end of the stage before.
+            Steps from 0 to `steps`, without step 0 of a later stage: those weights are the end of
+            the stage before.
 
         Raises:
             UserError: they are more than `MOST`.
@@ -68,10 +68,10 @@ def _steps_of(schedule: Schedule, stage: int, steps: int) -> frozenset[int]:
 
 
 def log_spaced(count: int, steps: int) -> list[int]:
-    """Distinct steps from 1 to `steps` with ratios as equal as whole numbers allow.
+    """Return distinct steps from 1 to `steps` with ratios as equal as whole numbers allow.
 
     Args:
-        count: how many; all steps where the stage has fewer. One alone is step 1.
+        count: how many; all steps if the stage has fewer. A single one is step 1.
         steps: the last of them.
     """
     if steps < 1:
@@ -79,13 +79,13 @@ def log_spaced(count: int, steps: int) -> list[int]:
     points = [1.0]
     while len(points) < min(count, steps):
         ratio = (steps / points[-1]) ** (1 / (count - len(points)))
-        # Where the ratio is worth less than a step, take the next step instead.
+        # Where the ratio gains less than a step, take the next step instead.
         points.append(max(points[-1] * ratio, points[-1] + 1))
     return [int(point + 0.5) for point in points]
 
 
 def parse(at: Sequence[str | int]) -> Schedule:
-    """Read `record.at`.
+    """Parse `record.at`.
 
     Args:
         at: items `boundaries` (step 0 of the first stage and the last step of every stage), `log:N`
@@ -115,13 +115,13 @@ def parse(at: Sequence[str | int]) -> Schedule:
 
 
 def snapshots(at: Sequence[str | int], stage: int, steps: int, *, taken: bool) -> int:
-    """How many snapshots a stage has that lasts all its steps.
+    """Return the number of snapshots of a stage that runs all its steps.
 
     Args:
         at: as in `parse`.
         stage: index of the stage, from 0.
         steps: optimiser steps of the stage.
-        taken: whether it is taken from another run, which shows its first and last step alone.
+        taken: whether it is reused from another run, which has only its first and last step.
 
     Raises:
         UserError: they are more than `MOST`.
@@ -131,5 +131,5 @@ def snapshots(at: Sequence[str | int], stage: int, steps: int, *, taken: bool) -
 
 
 def steps_to_record(at: Sequence[str | int], stage: int, steps: int) -> frozenset[int]:
-    """`parse(at).steps_of(stage, steps)`."""
+    """Return `parse(at).steps_of(stage, steps)`."""
     return parse(at).steps_of(stage, steps)

@@ -1,4 +1,4 @@
-"""Names of stages: people count them from 1 or call them by name; files and keys count from 0."""
+"""Names of stages: users count them from 1 or name them; files and keys count from 0."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from geomix.util.errors import UserError
 
 
 def stage_title(index: int, name: str = "") -> str:
-    """`stage 2 (triples)`, or `stage 2` where the name is not known.
+    """Return `stage 2 (triples)`, or `stage 2` if the name is unknown.
 
     Args:
         index: of the stage, from 0.
@@ -18,7 +18,7 @@ def stage_title(index: int, name: str = "") -> str:
 
 
 def stage_titles(names: Mapping[int, Collection[str]]) -> str:
-    """All stages in one line: `1 (kvr), 2 (triples)`.
+    """List all stages in one line: `1 (kvr), 2 (triples)`.
 
     Args:
         names: of each stage, by its index from 0; arms may name it differently.
@@ -30,12 +30,12 @@ def stage_titles(names: Mapping[int, Collection[str]]) -> str:
 
 
 def stage_index(asked: str, names: Mapping[int, Collection[str]], key: str = "--stage") -> int:
-    """The index, from 0, of the stage that a person asks for.
+    """Return the index, from 0, of the stage that a user asks for.
 
     Args:
         asked: its number, from 1, or its name; digits are a number.
-        names: of each stage there is, by index; arms may name it differently.
-        key: what the answer was given to, for the message.
+        names: of each existing stage, by index; arms may name it differently.
+        key: the option or key that was given, for the message.
 
     Raises:
         UserError: there is no such stage, or several have the name.

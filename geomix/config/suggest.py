@@ -1,4 +1,4 @@
-"""What an unknown key was probably meant to be."""
+"""Suggestions for an unknown key."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from geomix.config.run import RunConfig, StageConfig
 from geomix.config.training import TrainConfig
 
 MOST_PLACES = 3
-"""So many places of a key are named."""
+"""Most places of a key that a message names."""
 
 
 def suggestion(key: Key, root: type[BaseModel]) -> str:
-    """`; did you mean 'ratio'?`, the places where there is such a key, or the keys that exist."""
+    """Return `; did you mean 'ratio'?`, the places where there is such a key, or the known keys."""
     model = _model_at(key[:-1], root)
     if model is None:
         return ""
@@ -32,7 +32,7 @@ def suggestion(key: Key, root: type[BaseModel]) -> str:
 
 
 def _places(name: str, root: type[BaseModel], before: str = "") -> list[str]:
-    """Where a configuration has a key of that name, in dots; those nearest to the top first."""
+    """Return the dotted keys of that name in a configuration, those nearest to the top first."""
     names = {field.alias or own: own for own, field in root.model_fields.items()}
     found = [f"{before}{name}"] if name in names else []
     for alias, own in names.items():
@@ -46,7 +46,7 @@ def _places(name: str, root: type[BaseModel], before: str = "") -> list[str]:
 
 
 def _model_at(key: Key, root: type[BaseModel]) -> type[BaseModel] | None:
-    """The class that describes the mapping at `key`."""
+    """Return the class that describes the mapping at `key`."""
     model = root
     for part in key:
         if part == "stages":
@@ -57,7 +57,7 @@ def _model_at(key: Key, root: type[BaseModel]) -> type[BaseModel] | None:
 
 
 def _class_of(model: type[BaseModel], name: str) -> type[BaseModel]:
-    """The model class in a field's annotation, through `Annotated` and `| None`."""
+    """Return the model class in a field's annotation, through `Annotated` and `| None`."""
     pending = [model.model_fields[name].annotation] if name in model.model_fields else []
     while pending:
         annotation = pending.pop()

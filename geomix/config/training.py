@@ -1,4 +1,4 @@
-"""How a stage trains and when it ends: the keys under `train` and `stop`."""
+"""Training and stopping of a stage: the keys under `train` and `stop`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from geomix.config.data import Count, Strict
 
 
 def _named(value: object, info: ValidationInfo) -> object:
-    """One word, or a list of texts: anything else is one mistake, not one for each of both."""
+    """Validate one word or a list of texts, with a single message if it is neither."""
     word = {"trainable": "all", "targets": "all-linear"}[str(info.field_name)]
     texts = isinstance(value, list) and value and all(isinstance(v, str) and v for v in value)
     if value == word or texts:
@@ -33,38 +33,38 @@ Names = Annotated[
 
 
 class StopConfig(Strict):
-    """When a stage ends: after its epochs, or earlier by a rule, whichever of those given is first.
+    """End of a stage: after its epochs, or earlier by a rule, whichever comes first.
 
-    The learning rate's schedule is that of all epochs, also where a rule ends the stage earlier.
+    The learning rate's schedule spans all epochs, even if a rule ends the stage earlier.
     """
 
     epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 20
-    """Passes over the stage's examples, at most."""
+    """Most passes over the stage's examples."""
     steps: Count | None = None
-    """Optimiser steps, at most; takes the place of `epochs`."""
+    """Most optimiser steps; replaces `epochs`."""
     steps_of: Annotated[str, Field(min_length=1)] | None = None
-    """As many steps as the same stage of another run took: its folder, or the name of an arm that
-    is trained before this one. Takes the place of `epochs` and `steps`."""
+    """Run as many steps as the same stage of another run took: its folder, or the name of an arm
+    that is trained before this one. Replaces `epochs` and `steps`."""
     loss_below: PositiveFloat | None = None
-    """A step's loss, in nats, that counts as learnt; the paper's is 1e-4."""
+    """Loss of a step, in nats, that counts as learnt; the paper's is 1e-4."""
     times: Count = 10
-    """How many steps must have a loss below that."""
+    """Number of steps that must have a loss below that."""
     consecutive: bool = False
-    """Whether they must follow each other; in the paper's code they need not."""
+    """Require these steps to be consecutive; the paper's code does not."""
     exact_match: Annotated[float, Field(gt=0, le=100)] | None = None
-    """Exact match on the stage's own examples, in percent, that ends it; looked at whenever
+    """Exact match on the stage's own examples, in percent, that ends the stage; checked whenever
     retention is measured."""
     patience: Count | None = None
-    """Epochs without a new lowest mean training loss after which it ends."""
+    """Epochs without a new lowest mean training loss after which the stage ends."""
 
     @property
     def early(self) -> bool:
-        """Whether there is a rule that may end the stage before its epochs."""
+        """True if a rule may end the stage before its epochs."""
         return any(r is not None for r in (self.loss_below, self.exact_match, self.patience))
 
 
 def stop_text(stop: StopConfig) -> str:
-    """A stage's end in few words: `20`, or `≤ 100, loss < 0.0001 ×10`."""
+    """Describe a stage's end in few words: `20`, or `≤ 100, loss < 0.0001 ×10`."""
     whole = str(stop.epochs)
     if stop.steps_of is not None:
         whole = f"steps of {stop.steps_of}"
@@ -82,48 +82,48 @@ def stop_text(stop: StopConfig) -> str:
 
 
 class LoraConfig(Strict):
-    """Low-rank adapters in place of the weights (LoRA, Hu et al. 2021), through peft.
+    """Low-rank adapters trained in place of the weights (LoRA, Hu et al. 2021), through peft.
 
-    They are merged into the weights at the stage's end: every stage begins and ends with a whole
-    model.
+    They are merged into the weights at the stage's end, so every stage starts and ends with a
+    complete model.
     """
 
     rank: Annotated[int, Field(ge=1, le=65_536)] = 8
     """Rank of each adapter."""
     alpha: PositiveFloat = 16.0
-    """The adapter's output is scaled by alpha / rank."""
+    """Scale of the adapter: its output is multiplied by alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout before the adapter."""
     targets: Names = "all-linear"
-    """Modules that get one: `all-linear` (all but the output head), or a list of ends of module
-    names, such as `[q_proj, v_proj]`."""
+    """Modules that get an adapter: `all-linear` (all but the output head), or a list of suffixes of
+    module names, such as `[q_proj, v_proj]`."""
 
 
 class TrainConfig(Strict):
-    """How a stage trains. Given at the top for all stages; a stage's own `train` overrides keys."""
+    """Training of a stage: given at the top for all stages; a stage's own keys override these."""
 
     lr: PositiveFloat = 5e-5
     """Peak learning rate of AdamW."""
     batch_size: Count = 32
-    """Examples in a step, mixed-in ones included."""
+    """Examples in a step, including mixed-in ones."""
     micro_batch_size: Count = 128
-    """Most examples in one forward pass: a larger batch is accumulated from several, without change
-    of its gradient. The smaller, the less memory."""
+    """Most examples in one forward pass; larger batches are accumulated from several, with the same
+    gradient. Smaller values need less memory."""
     pack: Count | None = 128
-    """Width, in tokens, of rows that several examples of one source share; null gives each its own.
-    Where an example is longer, it sets the width. The gradient is the same up to rounding."""
+    """Width, in tokens, of rows that several examples of one source share; null gives each its own
+    row. A longer example widens the rows. The gradient is the same up to rounding."""
     loss: Literal["token", "example"] = "token"
     """Reduction: mean over target tokens, or over examples of each one's token mean."""
     schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
-    """Shape of the learning rate after the warm-up; `wsd` (warm-up, stable, decay) stays at
-    its peak, then falls linearly to zero."""
+    """Shape of the learning rate after the warm-up; `wsd` (warm-up, stable, decay) stays at its
+    peak, then falls linearly to zero."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Share of the steps over which the learning rate rises from zero."""
     decay: Annotated[float, Field(gt=0, le=1)] = 0.2
-    """Share of the steps over which `wsd` falls."""
+    """Share of the steps over which `wsd` decays."""
     schedule_over: Literal["stage", "run"] = "stage"
-    """`stage`: warm-up and schedule begin anew in every stage; `run`: one schedule is carried on
-    through all stages."""
+    """`stage`: warm-up and schedule restart in every stage; `run`: one schedule spans all
+    stages."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
         0.9,
         0.95,
@@ -137,16 +137,16 @@ class TrainConfig(Strict):
     """`bf16` computes in bfloat16 and keeps float32 weights; `bf16-pure` keeps weights, gradients
     and optimiser in bfloat16 too, so that small updates are rounded away."""
     gradient_checkpointing: bool = False
-    """Compute each layer's activations again in the backward pass instead of keeping them."""
+    """Recompute each layer's activations in the backward pass instead of storing them."""
     trainable: Names = "all"
-    """Which parameters train: `all`, or those that match any of a list of patterns: `layers:0-3`,
-    `layers:7`, `module:mlp` (a part of the name within the layer), `embedding` (what stands before
+    """Parameters that train: `all`, or those that match any of a list of patterns: `layers:0-3`,
+    `layers:7`, `module:mlp` (a part of the name within the layer), `embedding` (everything before
     the layers), `head` (the output head), or a name with `*`, such as `*.mlp.up_proj.weight`."""
     lora: LoraConfig | None = None
-    """Low-rank adapters train in place of the parameters; null for none."""
+    """Low-rank adapters that train in place of the parameters; null for none."""
     update_shares: bool = False
-    """Log each source's share of every update: a first moment of Adam for each, with the common
-    second moment and clip. Costs a gradient's memory for each source."""
+    """Log each source's share of every update: one first moment of Adam per source, with the common
+    second moment and clipping. Needs one gradient's memory per source."""
 
     @model_validator(mode="after")
     def _one_choice(self) -> TrainConfig:

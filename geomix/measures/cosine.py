@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 ROUNDING = 1e-6
-"""How far beyond [−1, 1] a cosine of float64 inner products can come out by rounding alone."""
+"""Largest excess of |cos| over 1 that rounding of float64 inner products can cause."""
 
 
 def group_inner_products(inner: Floats, groups: NDArray[np.int64]) -> Floats:
-    """Inner products of the gradients restricted to each group of parameter tensors.
+    """Return the inner products of the gradients restricted to each group of parameter tensors.
 
     Args:
         inner: `(p, s, s)`, per parameter tensor.
@@ -33,7 +33,7 @@ def group_inner_products(inner: Floats, groups: NDArray[np.int64]) -> Floats:
 
 
 def norms(inner: Floats) -> Floats:
-    """Euclidean norms of the gradients.
+    """Return the Euclidean norms of the gradients.
 
     Args:
         inner: `(..., s, s)`.
@@ -51,15 +51,15 @@ def norms(inner: Floats) -> Floats:
 
 
 def cosines(inner: Floats) -> Floats:
-    """Cosines of the angles between the gradients.
+    """Return the cosines of the angles between the gradients.
 
     Args:
         inner: `(..., s, s)`.
 
     Returns:
         `(..., s, s)` in [−1, 1], symmetric as `inner` is, invariant to the gradients' lengths; 1 on
-        the diagonal. nan where either norm is zero (there is no angle) or not finite. Only rounding
-        is clipped.
+        the diagonal. nan where either norm is zero (no angle is defined) or not finite. Only
+        rounding is clipped.
 
     Raises:
         ValueError: a value lies beyond [−1, 1] by more than rounding: these are not inner products.

@@ -1,8 +1,9 @@
-"""The geometry of single examples: the sets that they sum to, their conflicts, their cosines.
+"""Geometry of single examples' gradients: their sets' products, conflicts and cosines.
 
-Everything follows from the Gram matrix of per-example gradients, each of the example's share of its
-set's mean loss, so that the sum over a set's rows and columns is the set's inner product.
-Shapes: N examples, s sets, n examples of one set; the leading axes `...` are groups of parameters.
+Everything follows from the Gram matrix of per-example gradients. Each is the gradient of the
+example's share of its set's mean loss, so that the sum over a set's rows and columns is the set's
+inner product. Shapes: N examples, s sets, n examples of one set; the leading axes `...` are groups
+of parameters.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ Indices = NDArray[np.int64]
 
 
 def members(owners: Indices, of: int) -> Indices:
-    """Places of one set's examples, `(n,)`, in order; `owners` `(N,)` has the set of each."""
+    """Return the indices `(n,)` of one set's examples; `owners` `(N,)` is the set of each."""
     return np.flatnonzero(owners == of)
 
 
 def set_products(gram: Floats, owners: Indices) -> Floats:
-    """Inner products of the sets' gradients, `(..., s, s)`.
+    """Return the inner products of the sets' gradients, `(..., s, s)`.
 
     Args:
         gram: `(..., N, N)`.
@@ -32,7 +33,7 @@ def set_products(gram: Floats, owners: Indices) -> Floats:
 
 
 def largest_share(block: Floats) -> Floats:
-    """Share of a set's summed squared lengths that its longest gradient has, `(...)`, 1/n to 1.
+    """Return the longest gradient's share of a set's summed squared lengths, `(...)`, 1/n to 1.
 
     Args:
         block: `(..., n, n)`, of the Gram matrix.
@@ -43,10 +44,10 @@ def largest_share(block: Floats) -> Floats:
 
 
 def example_cosines(gram: Floats) -> Floats:
-    """Cosines between the examples' gradients, `(..., N, N)` in [−1, 1]; nan of a gradient of zero.
+    """Return the cosines between the examples' gradients, `(..., N, N)` in [−1, 1].
 
-    Unlike `geomix.measures.cosine.cosines` it takes products of single precision, in which two
-    gradients that are alike come out at more than 1.
+    nan where a gradient is zero. Unlike `geomix.measures.cosine.cosines` it accepts products of
+    single precision, in which two similar gradients may exceed 1.
 
     Args:
         gram: `(..., N, N)`.
@@ -58,12 +59,12 @@ def example_cosines(gram: Floats) -> Floats:
 
 
 def _root(squares: Floats) -> Floats:
-    """Lengths; a square that rounding has made negative is none."""
+    """Return lengths; a square that rounding made negative gives 0."""
     return np.sqrt(np.maximum(squares, 0.0))
 
 
 def pair_values(matrix: Floats, owners: Indices, first: int, second: int) -> Floats:
-    """What a symmetric matrix holds of all pairs of two sets, or of one set, each pair once.
+    """Return a symmetric matrix's entries for all pairs of two sets, or of one set, each pair once.
 
     Args:
         matrix: `(..., N, N)`, such as `example_cosines(gram)`.
@@ -82,17 +83,17 @@ def pair_values(matrix: Floats, owners: Indices, first: int, second: int) -> Flo
 
 
 def conflicts(gram: Floats, owners: Indices, first: int, second: int, most: int) -> Indices:
-    """The pairs of examples whose gradients conflict most: the most negative inner products first.
+    """Return the pairs of examples with the most negative inner products, most negative first.
 
     Args:
         gram: `(N, N)`.
         owners: `(N,)`, the set of each example.
-        first: the set of a pair's one example.
-        second: that of its other, or the same.
-        most: pairs at most; those that do not conflict are left out.
+        first: set of the first example of a pair.
+        second: set of its second example; may equal `first`.
+        most: largest number of pairs; those that do not conflict are left out.
 
     Returns:
-        `(pairs, 2)` places in the Gram matrix.
+        `(pairs, 2)` indices into the Gram matrix.
     """
     a, b = members(owners, first), members(owners, second)
     block = block_of(gram, a, b)
@@ -104,12 +105,12 @@ def conflicts(gram: Floats, owners: Indices, first: int, second: int, most: int)
 
 
 def with_set(gram: Floats, owners: Indices, index: int) -> Floats:
-    """Inner product of every example's gradient with a set's, `(..., N)`."""
+    """Return the inner product of every example's gradient with a set's, `(..., N)`."""
     return np.asarray(gram[..., members(owners, index)].sum(axis=-1))
 
 
 def by_conflict(gram: Floats, owners: Indices, first: int, second: int) -> Indices:
-    """Places of all examples by set, within a set those that conflict most first.
+    """Return the indices of all examples by set, within a set the strongest conflict first.
 
     Conflict is with `second`'s gradient for the examples of `first`, and with `first`'s for all
     others.
@@ -127,7 +128,7 @@ def by_conflict(gram: Floats, owners: Indices, first: int, second: int) -> Indic
 
 
 def cosine_with_set(gram: Floats, owners: Indices, index: int) -> Floats:
-    """Cosine of every example's gradient with a set's, `(N,)` of `(N, N)`; nan of a zero."""
+    """Return the cosine of each example's gradient with a set's, `(N,)`; nan for zero gradients."""
     square = set_products(gram, owners)[index, index]
     length = _root(np.diagonal(gram)) * _root(square)
     found = np.full(len(owners), np.nan)
@@ -136,5 +137,5 @@ def cosine_with_set(gram: Floats, owners: Indices, index: int) -> Floats:
 
 
 def block_of(gram: Floats, rows: Indices, columns: Indices) -> Floats:
-    """The products of some examples with some others, `(..., rows, columns)`."""
+    """Return the block of products of some examples with some others, `(..., rows, columns)`."""
     return np.asarray(gram[..., rows[:, None], columns])

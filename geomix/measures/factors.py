@@ -1,8 +1,8 @@
-"""Per-example gradients as sums of outer products, and what follows without forming them.
+"""Per-example gradients as sums of outer products, and results computed without forming them.
 
-At token p a weight meets the input x_p and the output's gradient g_p, so example i's gradient is
-G_i = Σ g_p x_pᵀ over its tokens: two thin factors. A parameter that is used in several places (a
-tied embedding) is the sum of several.
+At token p a weight has the input x_p and the output gradient g_p, so example i's gradient is G_i =
+Σ g_p x_pᵀ over its tokens: two thin factors. A parameter used in several places (a tied embedding)
+has one sum for each place.
 
 Shapes: B examples of a batch, t tokens of the longest (g is 0 where an example has fewer), `(O, I)`
 the parameter as a matrix (`matrix_shape`), K entries of a sketch.
@@ -21,12 +21,12 @@ from geomix.measures.sketch import Projection
 
 @dataclass(frozen=True, slots=True)
 class Outer:
-    """Σ rows_p columns_pᵀ, in the parameter's rows from `first` on.
+    """The sum Σ rows_p columns_pᵀ, in the parameter's rows from `first` on.
 
     Attributes:
         rows: `(B, t, o)`.
         columns: `(B, t, I)`.
-        first: row of the parameter that is the first of these; experts stand one below the other.
+        first: index of the first row; experts are stacked.
     """
 
     rows: Tensor
@@ -36,7 +36,7 @@ class Outer:
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """Σ e_p values_pᵀ with unit vectors e_p: the gradient of rows that were looked up.
+    """The sum Σ e_p values_pᵀ with unit vectors e_p: the gradient of rows that were looked up.
 
     Attributes:
         ids: `(B, t)` int64, rows of the parameter.
@@ -49,10 +49,10 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """The gradients themselves: of vectors, and where no factors are known.
+    """The gradients themselves: for vectors, and where no factors are known.
 
     Attributes:
-        values: `(B, O, I)`; of a vector `(B, 1, I)`.
+        values: `(B, O, I)`; for a vector `(B, 1, I)`.
     """
 
     values: Tensor
@@ -66,7 +66,7 @@ def materialise(factors: Sequence[Factor], first: int, out: Tensor) -> None:
 
     Args:
         factors: of one parameter, at least one.
-        first: row of the parameter that is the first to be written.
+        first: index of the first row to write.
         out: `(B, rows, I)`, overwritten.
     """
     whole = [f for f in factors if isinstance(f, Outer) and _within(f, first, out) == _all(out)]
@@ -81,13 +81,13 @@ def materialise(factors: Sequence[Factor], first: int, out: Tensor) -> None:
 
 
 def materialised(factors: Sequence[Factor], examples: int, first: int, last: int) -> Tensor:
-    """Rows `first` to `last` of each example's gradient, `(B, last − first, I)`.
+    """Return rows `first` to `last` of each example's gradient, `(B, last − first, I)`.
 
     Args:
         factors: of one parameter, at least one.
         examples: B.
-        first: row of the parameter.
-        last: the row behind the last one.
+        first: index of the first row.
+        last: index after the last row.
     """
     dense = wide(factors[0])
     out = dense.new_empty(examples, last - first, dense.shape[-1])
@@ -100,13 +100,13 @@ def _all(out: Tensor) -> slice:
 
 
 def _within(factor: Outer, first: int, out: Tensor) -> slice:
-    """Which of the rows from `first` on a factor has a part in."""
+    """Return the slice of the rows from `first` on that a factor contributes to."""
     begin = max(factor.first - first, 0)
     return slice(begin, max(begin, min(factor.first + factor.rows.shape[-1] - first, out.shape[1])))
 
 
 def _rows(factor: Outer, first: int, within: slice) -> Tensor:
-    """The factor's own rows there."""
+    """Return the factor's own rows within that slice."""
     shift = first - factor.first
     return factor.rows[..., within.start + shift : within.stop + shift]
 
@@ -127,7 +127,7 @@ def _add(factor: Factor, first: int, out: Tensor) -> None:
 
 
 def along(factors: Sequence[Factor], direction: Tensor) -> Tensor:
-    """Inner product of each example's gradient with one direction, `(B,)` float64 (ghost product).
+    """Return each example's gradient times one direction, `(B,)` float64 (ghost product).
 
     <G_i, V> = Σ g_pᵀ V x_p: no gradient is formed.
 
@@ -151,11 +151,11 @@ def _along(factor: Factor, direction: Tensor) -> Tensor:
 
 
 def projected(factors: Sequence[Factor], onto: Projection) -> Tensor:
-    """Sketch of each example's gradient, `(B, K)`.
+    """Return the sketch of each example's gradient, `(B, K)`.
 
     Args:
         factors: of one parameter.
-        onto: its projection; without columns it is that of a vector.
+        onto: the parameter's projection; a vector's has no columns.
     """
     return torch.stack([_projected(factor, onto).flatten(1) for factor in factors]).sum(0)
 
@@ -176,13 +176,13 @@ def _projected(factor: Factor, onto: Projection) -> Tensor:
 
 
 def crossed(one: Sequence[Outer | Lookup], other: Sequence[Outer | Lookup]) -> Tensor:
-    """Inner products of the gradients of two batches, `(B, B')` float64, through their tokens.
+    """Return inner products of the gradients of two batches, `(B, B')` float64, token by token.
 
     <G_i, G_j> = Σ_pq (g_p·g_q)(x_p·x_q): cheap where tokens are few and the parameter is large.
 
     Args:
         one: factors of one parameter.
-        other: those of the same parameter in the other batch.
+        other: factors of the same parameter in the other batch.
     """
     examples, others = wide(one[0]).shape[0], wide(other[0]).shape[0]
     total = wide(one[0]).new_zeros(examples, others, dtype=torch.float64)
@@ -195,7 +195,7 @@ def crossed(one: Sequence[Outer | Lookup], other: Sequence[Outer | Lookup]) -> T
 
 
 def _token_products(a: Outer | Lookup, b: Outer | Lookup) -> Tensor | None:
-    """Both factors' products token by token, summed by example; None where no row is shared."""
+    """Return two factors' token products, summed by example; None if they share no row."""
     met = _met(a, b)
     if met is None:
         return None
@@ -206,7 +206,7 @@ def _token_products(a: Outer | Lookup, b: Outer | Lookup) -> Tensor | None:
 
 
 def _met(a: Outer | Lookup, b: Outer | Lookup) -> Tensor | None:
-    """Inner products of the row sides of all pairs of tokens, `(B t, B' t')`."""
+    """Return inner products of the row sides of all pairs of tokens, `(B t, B' t')`."""
     if isinstance(a, Lookup):
         if isinstance(b, Lookup):
             return a.ids.reshape(-1, 1) == b.ids.reshape(1, -1)
@@ -227,11 +227,11 @@ def _met(a: Outer | Lookup, b: Outer | Lookup) -> Tensor | None:
 
 
 def shared_rows(a: Outer, b: Outer) -> range:
-    """The parameter's rows in which both have a part."""
+    """Return the parameter's rows that both contribute to."""
     ends = (f.first + f.rows.shape[-1] for f in (a, b))
     return range(max(a.first, b.first), min(ends))
 
 
 def wide(factor: Factor) -> Tensor:
-    """The side of a factor that is as wide as the parameter, `(B, t, I)`."""
+    """Return the side of a factor that is as wide as the parameter, `(B, t, I)`."""
     return factor.columns if isinstance(factor, Outer) else factor.values

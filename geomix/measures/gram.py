@@ -1,4 +1,4 @@
-"""The Gram matrix of one parameter's per-example gradients, by the cheaper of two ways.
+"""The Gram matrix of one parameter's per-example gradients, by the cheaper of two methods.
 
 Shapes: N examples in batches of B, `(O, I)` the parameter as a matrix.
 """
@@ -22,11 +22,11 @@ from geomix.measures.factors import (
 )
 
 _SIDE = 64
-"""Examples on a side of the blocks of the upper triangle: the lower one is not computed."""
+"""Examples per side of the blocks of the upper triangle; the lower triangle is not computed."""
 
 
 _SLICE = 1 << 24
-"""Most bytes of materialised gradients at a time: more are no faster, as they leave the cache."""
+"""Most bytes of gradients materialised at once: more are no faster, as they leave the cache."""
 
 
 def gram_matrix(
@@ -35,16 +35,16 @@ def gram_matrix(
     shape: tuple[int, int],
     memory: int,
 ) -> Tensor:
-    """Inner products of all pairs of per-example gradients of one parameter.
+    """Return inner products of all pairs of per-example gradients of one parameter.
 
-    Products are taken in the factors' dtype and their sums in float64.
+    Products are computed in the factors' dtype and summed in float64.
 
     Args:
-        batches: the parameter's factors in each batch; none where it was not used.
+        batches: the parameter's factors in each batch; empty where it was not used.
         counts: examples of each batch, N in all.
         shape: of the parameter as a matrix, `(O, I)`.
-        memory: bytes that materialised gradients may take at a time; at least one row of each
-            example's gradient is formed.
+        memory: most bytes of gradients materialised at once; at least one row of each example's
+            gradient is formed.
 
     Returns:
         `(N, N)` float64, symmetric.
@@ -66,7 +66,7 @@ Thin = Sequence[Sequence[Outer | Lookup]]
 
 
 def token_work(batches: Thin) -> int:
-    """Multiplications of the way through the tokens."""
+    """Return the number of multiplications of the method through tokens."""
     work = 0
     for a in (f for factors in batches for f in factors):
         for b in (f for factors in batches for f in factors):
@@ -75,7 +75,7 @@ def token_work(batches: Thin) -> int:
 
 
 def matrix_work(batches: Thin, n: int, shape: tuple[int, int]) -> int:
-    """Multiplications of the way through materialised gradients."""
+    """Return the number of multiplications of the method through materialised gradients."""
     outer = [f for factors in batches for f in factors if isinstance(f, Outer)]
     forming = sum(_tokens(f) * f.rows.shape[-1] * f.columns.shape[-1] for f in outer)
     return forming + n * (n + _SIDE) // 2 * shape[0] * shape[1]
@@ -86,7 +86,7 @@ def _tokens(factor: Outer | Lookup) -> int:
 
 
 def _width(a: Outer | Lookup, b: Outer | Lookup) -> int:
-    """Multiplications for a pair of tokens."""
+    """Return the number of multiplications for a pair of tokens."""
     if isinstance(a, Outer) and isinstance(b, Outer):
         shared = len(shared_rows(a, b))
         return shared + a.columns.shape[-1] if shared else 0
@@ -98,7 +98,7 @@ def _starts(counts: Sequence[int]) -> list[int]:
 
 
 def _by_token(batches: Thin, counts: Sequence[int]) -> Tensor:
-    """Batch by batch; only the upper triangle is filled."""
+    """Fill the upper triangle batch by batch."""
     starts, n = _starts(counts), sum(counts)
     gram = torch.zeros(n, n, dtype=torch.float64)
     for i, one in enumerate(batches):
@@ -116,7 +116,7 @@ def _by_matrix(
     shape: tuple[int, int],
     memory: int,
 ) -> Tensor:
-    """Some rows of all gradients at a time; only the upper triangle is filled."""
+    """Fill the upper triangle from some rows of all gradients at a time."""
     n, (height, width) = sum(counts), shape
     some = wide(next(f for factors in batches for f in factors))
     taken = max(1, min(memory, _SLICE) // (n * width * some.element_size()))

@@ -1,4 +1,4 @@
-"""Which elements of an attention module's parameters belong to which head.
+"""Elements of an attention module's parameters, by head.
 
 Shapes: H query heads, K key and value heads, E features of a head, D of the residual stream.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 QUERY = "head"
 KEY_VALUE = "kv head"
-"""What a head of the keys and values is called where several query heads share it."""
+"""Label of a key and value head that several query heads share."""
 
 
 _CUT = {
@@ -24,18 +24,18 @@ _CUT = {
     "c_attn": (-1, [QUERY, KEY_VALUE, KEY_VALUE]),
     "c_proj": (0, [QUERY]),
 }
-"""Module → the axis that the heads lie along, and whose heads follow one another there."""
+"""Each module's axis along which heads lie, and the kinds of heads in their order there."""
 
 _OUT = ("o_proj", "out_proj", "dense", "c_proj")
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a parameter tensor.
+    """A slice of a parameter tensor.
 
     Attributes:
-        head: its name, `head 3` or `kv head 1`; "" of what belongs to no head.
-        index: what cuts it out of the tensor.
+        head: its name, `head 3` or `kv head 1`; "" if it belongs to no head.
+        index: index of the slice within the tensor.
     """
 
     head: str
@@ -43,11 +43,11 @@ class Piece:
 
 
 def head_pieces(module: str, shape: Sequence[int], heads: int, kv_heads: int) -> list[Piece] | None:
-    """Cut a parameter into its heads.
+    """Split a parameter into its heads.
 
-    Separate projections (`q_proj`, `k_proj`, `v_proj`, `o_proj` or `out_proj`), GPT-2's `c_attn`
-    (columns: queries, keys, values, each by head) and `c_proj`, GPT-NeoX's `query_key_value` (rows:
-    by head its query, key and value) and the `dense` behind it are known.
+    Known layouts: separate projections (`q_proj`, `k_proj`, `v_proj`, `o_proj` or `out_proj`),
+    GPT-2's `c_attn` (columns: queries, keys, values, each by head) and `c_proj`, GPT-NeoX's
+    `query_key_value` (rows: by head its query, key and value) and the `dense` behind it.
 
     Args:
         module: the parameter's module within its layer, such as `self_attn.q_proj`.
@@ -56,8 +56,8 @@ def head_pieces(module: str, shape: Sequence[int], heads: int, kv_heads: int) ->
         kv_heads: K, which divides H.
 
     Returns:
-        The pieces, which cover every element once; None of a module that is no known part of an
-        attention, or whose size the heads do not divide.
+        The slices, which cover every element once; None if the module is no known part of an
+        attention, or the heads do not divide its size.
     """
     *within, name = module.split(".")
     known = any("attn" in part or "attention" in part for part in within) and name in _CUT
@@ -72,7 +72,7 @@ def head_pieces(module: str, shape: Sequence[int], heads: int, kv_heads: int) ->
 
 
 def _cut(shape: Sequence[int], axis: int, parts: Sequence[tuple[str, int]]) -> list[Piece] | None:
-    """Cut one axis into all parts' heads, which are equally wide."""
+    """Split one axis into all heads, which are equally wide."""
     count = sum(number for _, number in parts)
     width, rest = divmod(shape[axis], count)
     if rest:

@@ -1,9 +1,9 @@
-"""The change of a loss along a path, from gradients along it.
+"""Loss change along a path, from gradients along it.
 
 Source: the fundamental theorem for line integrals, L(θ_K) − L(θ_0) = ∫ g·dθ, which splits by
-parameter and, dθ being a sum, by its parts. The total is certain as soon as it is the measured
-change; the split is that of the straight pieces, and only another number of pieces tells how much
-of it is theirs. Shapes: K straight pieces, M parameter tensors, S sets, J parts.
+parameter and, dθ being a sum, by its parts. The total is verified when it equals the measured
+change; the split depends on the straight segments, and only another number of segments tells how
+much. Shapes: K straight segments, M parameter tensors, S sets, J parts.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class PathChange:
-    """What each parameter and part adds to the change of each set's loss, in nats.
+    """Contribution of each parameter and part to the change of each set's loss, in nats.
 
     Attributes:
-        simpson: `(M, S, J)` float64; exact on a piece where the loss is a polynomial of degree 4.
+        simpson: `(M, S, J)` float64; exact where the loss on a segment is a polynomial of degree 4.
         trapezoid: `(M, S, J)` float64 from the ends alone; exact where it is quadratic.
     """
 
@@ -29,11 +29,11 @@ class PathChange:
 
 
 def path_change(products: NDArray[np.float64]) -> PathChange:
-    """The change along all pieces, by two rules.
+    """Integrate the change along all segments, by two rules.
 
     Args:
-        products: `(K, M, S, 3, J)` float64, the gradient at a piece's start, middle and end, times
-            the parts of its step.
+        products: `(K, M, S, 3, J)` float64, the gradient at a segment's start, middle and end,
+            times the parts of its step.
 
     Raises:
         ValueError: another shape.
@@ -48,20 +48,20 @@ def path_change(products: NDArray[np.float64]) -> PathChange:
 def coarser_trapezoid(
     products: NDArray[np.float64], pairs: Sequence[NDArray[np.float64] | None]
 ) -> NDArray[np.float64]:
-    """The trapezoid rule along half as many pieces, each from a point to the next but one.
+    """Apply the trapezoid rule along half as many segments, each from a point to the next but one.
 
-    Where g is the gradient at the points and a, b the steps of a pair, the line over both takes
-    (g₀ + g₂)·(a + b) / 2 and the two pieces (g₀ + g₁)·a / 2 + (g₁ + g₂)·b / 2. Their difference is
-    half of (g₂ − g₁)·a − (g₁ − g₀)·b: each piece's gradients times the other's step, which no sum
-    over `products` has. It is of the order h² in the split; in the total of a quadratic it is zero.
+    With g the gradient at the points and a, b the steps of a pair, the line over both gives (g₀ +
+    g₂)·(a + b) / 2 and the two segments (g₀ + g₁)·a / 2 + (g₁ + g₂)·b / 2. Their difference is half
+    of (g₂ − g₁)·a − (g₁ − g₀)·b: each segment's gradients times the other's step, which no sum over
+    `products` has. It is of the order h² in the split; in the total of a quadratic it is zero.
 
     Args:
-        products: `(K, M, S, 3, J)` as `path_change` has them.
-        pairs: K of `(M, S, 2, J)`: piece k − 1 and k as one, its gradients at both ends, times the
-            parts of both steps together; None where that is not known.
+        products: `(K, M, S, 3, J)`, as for `path_change`.
+        pairs: K of `(M, S, 2, J)`: segments k − 1 and k merged, their gradients at both ends, times
+            the parts of both steps together; None where that is not known.
 
     Returns:
-        `(M, S, J)`; pieces go in pairs from the first on, and one without a partner goes alone.
+        `(M, S, J)`; segments are paired from the first on, and one without a partner stands alone.
     """
     found = np.zeros(products.shape[1:3] + products.shape[4:])
     k = 0
@@ -76,6 +76,6 @@ def coarser_trapezoid(
 
 
 def moved(fine: NDArray[np.float64], coarse: NDArray[np.float64]) -> float:
-    """How much of a split sits elsewhere in another: Σ|fine − coarse| / Σ|fine|; nan of nothing."""
+    """Return the share of a split that differs, Σ|fine − coarse| / Σ|fine|; nan for no change."""
     size = float(np.abs(fine).sum())
     return float(np.abs(fine - coarse).sum()) / size if size else float("nan")

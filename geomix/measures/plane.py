@@ -1,4 +1,4 @@
-"""Directions as they are seen in the plane of two of them (figure 3 of the paper, measured)."""
+"""Projections of directions onto the plane of two of them (figure 3 of the paper, measured)."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ import numpy as np
 from geomix.measures.cosine import Floats, cosines
 
 PARALLEL = 1e-6
-"""Two directions closer to one line than this, in radians, span no plane that can be told."""
+"""Smallest angle, in radians, at which two directions span a well-defined plane."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """Where each of s directions points in the plane of the first two.
+    """Projections of s directions onto the plane of the first two.
 
     Attributes:
         dimensions: 2; 1 where the second is parallel to the first, zero or unknown, and only the
             line of the first is left; 0 where the first itself has no direction.
-        coordinates: `(s, 2)` of each direction's shadow in the plane, the direction being of unit
-            length: along the first one, and across it on the second one's side. nan where there is
-            no shadow to be had; across is 0 on a line.
-        shares: `(s,)` in [0, 1], length of the shadow: what of the direction lies in the plane.
+        coordinates: `(s, 2)` of each unit direction's projection: along the first one, and across
+            it on the second one's side. nan where undefined; across is 0 on a line.
+        shares: `(s,)` in [0, 1], length of the projection: the direction's share in the plane.
     """
 
     dimensions: int
@@ -31,11 +30,11 @@ class Plane:
 
 
 def in_plane(inner: Floats) -> Plane:
-    """Project directions onto the plane of the first two, by Gram and Schmidt.
+    """Project directions onto the plane of the first two, by Gram–Schmidt.
 
     Args:
-        inner: `(s, s)` inner products of s directions, at least two; nan where one is not known.
-            Only the first two rows and the diagonal are used.
+        inner: `(s, s)` inner products of s directions, at least two; nan where one is unknown. Only
+            the first two rows and the diagonal are used.
 
     Raises:
         ValueError: these are not the inner products of any directions.
@@ -53,5 +52,5 @@ def in_plane(inner: Floats) -> Plane:
 
 def _plane(dimensions: int, along: Floats, across: Floats) -> Plane:
     coordinates = np.stack([along, across], axis=1)
-    shares: Floats = np.minimum(np.hypot(along, across), 1.0)  # rounding alone goes beyond
+    shares: Floats = np.minimum(np.hypot(along, across), 1.0)  # only rounding exceeds 1
     return Plane(dimensions, coordinates, shares)

@@ -1,8 +1,8 @@
-"""How far along a direction a local model of a loss holds (pure maths).
+"""Reach of a local model: how far along a direction it predicts a loss (pure maths).
 
 The direction is x, the truth ΔL(t) = L(θ + t x) − L(θ) or s(t) = g(θ + t x) − g(θ), at the points t
 of an ascending grid. The reach is the largest t up to which the model holds *without a gap*: a
-model that is right again further out, by chance, has not come that far.
+model that is right again further out, by chance, does not reach that far.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from numpy.typing import NDArray
 _FINE = (0.001, 0.002, 0.003, 0.005, 0.007, 0.01, 0.02, 0.03, 0.05, 0.07)
 
 GRID = (*_FINE, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)
-"""Parts of the direction at which a model and the truth are compared, ascending."""
+"""Fractions of the direction at which a model and the truth are compared, ascending."""
 
 TOLERANCE = 0.1
-"""The error that is allowed, as a share of the largest change so far."""
+"""Largest error allowed, as a share of the largest change so far."""
 
 FLOOR = 1e-4
-"""A change of the loss below this share of the loss itself decides nothing."""
+"""Smallest change of the loss, as a share of the loss itself, that counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How far a model holds, in parts of the direction.
+    """Reach of a model, in fractions of the direction.
 
     Attributes:
         t: the largest grid point up to which it holds; 0 where it fails at the first one that
-            decides; nan where it is undetermined.
+            counts; nan where it is undetermined.
         fails: the smallest grid point at which it fails; nan where it fails nowhere, and where it
             is undetermined.
-        skipped: the grid points that decided nothing, because the truth hardly changed there.
+        skipped: the grid points that do not count, because the truth hardly changed there.
     """
 
     t: float
@@ -44,19 +44,19 @@ class Reach:
 
     @property
     def determined(self) -> bool:
-        """Whether the whole direction changes the truth enough to judge a model by."""
+        """True if the whole direction changes the truth enough to judge a model."""
         return not math.isnan(self.t)
 
     @property
     def text(self) -> str:
-        """Such as `0.05`, `< 0.001` (fails at the first point), or `undetermined`."""
+        """Text such as `0.05`, `< 0.001` (fails at the first point), or `undetermined`."""
         if not self.determined:
             return "undetermined"
         return f"{self.t:g}" if self.t else f"< {self.fails:g}"
 
 
 def taylor(first: float, second: float = 0.0, grid: Sequence[float] = GRID) -> NDArray[np.float64]:
-    """A local model along the direction: t·first + ½t²·second.
+    """Evaluate a local model along the direction: t·first + ½t²·second.
 
     Args:
         first: g·x, in nats.
@@ -77,9 +77,9 @@ def reach(
     tolerance: float = TOLERANCE,
     floor: float = 0.0,
 ) -> Reach:
-    """Largest t such that at it and at all smaller points |m(t) − ΔL(t)| ≤ tol·max_{t'≤t} |ΔL(t')|.
+    """Return the largest t such that |m(τ) − ΔL(τ)| ≤ tol·max_{t'≤τ} |ΔL(t')| at all τ ≤ t.
 
-    The largest change so far takes the place of the change itself, which may cross 0.
+    The largest change so far replaces the change itself, which may cross 0.
 
     Args:
         model: `(n,)` the model's change m(t), in nats.
@@ -87,7 +87,7 @@ def reach(
         grid: `(n,)` points t, ascending.
         tolerance: the share of the largest change that the model may miss.
         floor: points with |ΔL(t)| below it, in nats, are skipped: `FLOOR` times the loss at t = 0.
-            If the last point is one, the reach is undetermined.
+            If the last point is skipped, the reach is undetermined.
 
     Raises:
         ValueError: the shapes differ, or the grid does not ascend.
@@ -112,13 +112,13 @@ def gradient_reach(
     grid: Sequence[float] = GRID,
     tolerance: float = TOLERANCE,
 ) -> Reach:
-    """Largest t such that at it and at all smaller points ‖s(t) − t H x‖ ≤ tol·‖s(t)‖.
+    """Return the largest t such that ‖s(τ) − τ H x‖ ≤ tol·‖s(τ)‖ at all τ ≤ t.
 
     Args:
-        errors: ‖s(t) − t H x‖ at the points, from the first on; those behind the first failure need
-            not be there.
+        errors: ‖s(t) − t H x‖ at the points, from the first on; those after the first failure may
+            be missing.
         norms: ‖s(t)‖ at the same points. Where the gradient does not change at all (both 0) the
-            point decides nothing; if that is so at the last point, the reach is undetermined.
+            point is skipped; if it is the last point, the reach is undetermined.
         grid: points t, ascending.
         tolerance: the share of the change that the model may miss.
 
@@ -143,7 +143,7 @@ def gradient_reach(
 def _without_gap(
     t: NDArray[np.float64], holds: NDArray[np.bool_], skipped: tuple[float, ...]
 ) -> Reach:
-    """The last point before the first that fails."""
+    """Return the last point before the first failure."""
     if holds.all():
         return Reach(float(t[-1]), float("nan"), skipped)
     first = int(np.argmin(holds))

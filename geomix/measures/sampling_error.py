@@ -1,6 +1,6 @@
-"""What the cosine of two sets is worth where samples of examples stand for them.
+"""Sampling error of the cosine of two sets' gradients, where samples of examples represent them.
 
-From the Gram matrix of per-example gradients, see `geomix.measures.example_gram`.
+It follows from the Gram matrix of per-example gradients, see `geomix.measures.example_gram`.
 Shapes: N examples, s sets, n examples of one set; the leading axes `...` are groups of parameters.
 """
 
@@ -17,29 +17,29 @@ from geomix.measures.cosine import Floats
 from geomix.measures.example_gram import Indices, block_of, members
 
 LEAST_BOUND = 0.5
-"""A cosine that noise alone keeps under this is undetermined."""
+"""Smallest bound on a cosine at which it counts as determined."""
 
 _LEAST = 3
-"""Examples of a set without which leaving one out leaves no spread to estimate."""
+"""Smallest sample of a set for which leaving one example out leaves a spread to estimate."""
 
 
 def reliability(gram: Floats, owners: Indices, sampled: Sequence[float]) -> Floats:
-    """How much of a set's measured squared norm is the true mean's, `(..., s)`.
+    """Return the share of a set's measured squared norm that is the true mean's, `(..., s)`.
 
-    The mean over all halves of the split-half coefficient 4 h·h' / |h + h'|², which is h and h''s
-    cosine stepped up by Spearman–Brown but for the halves' lengths. In closed form it is
-    coefficient α (Cronbach 1951), n / (n − 1) · (1 − Σᵢ|gᵢ|² / |g|²). Of a sample of a finite set
-    without replacement only the share 1 − n/N of the rest, 1 − α, is noise.
+    It is the mean over all halves of the split-half coefficient 4 h·h' / |h + h'|², which is the
+    cosine of h and h' stepped up by Spearman–Brown, except for the halves' lengths. In closed form
+    it is coefficient α (Cronbach 1951), n / (n − 1) · (1 − Σᵢ|gᵢ|² / |g|²). For a sample of a
+    finite set without replacement only the share 1 − n/N of the rest, 1 − α, is noise.
 
     Args:
         gram: `(..., N, N)`.
         owners: `(N,)`, the set of each example, from 0.
         sampled: `(s,)`, the share n / N of each set that is probed: 1 is the whole set, which is
-            exact; 0 is a sample of endlessly many.
+            exact; 0 is a sample from an infinite population.
 
     Returns:
-        At most 1; negative where halves disagree more than by chance; nan of a single example that
-        stands for more, and of a gradient of zero.
+        At most 1; negative where halves disagree more than by chance; nan for a single example that
+        represents more, and for a zero gradient.
     """
     found = np.empty((*gram.shape[:-2], len(sampled)))
     for index, share in enumerate(sampled):
@@ -59,23 +59,23 @@ def _reliability(block: Floats, share: float) -> Floats:
 
 
 def bounds(reliable: Floats) -> Floats:
-    """What noise leaves of a cosine of ±1: √(rel_A·rel_B), `(..., s, s)`, of `(..., s)`."""
+    """Return the bound that noise puts on |cos|: √(rel_A·rel_B), `(..., s, s)`, from `(..., s)`."""
     root = np.sqrt(np.maximum(reliable, 0.0))
     return np.asarray(root[..., :, None] * root[..., None, :])
 
 
 @dataclass(frozen=True, slots=True)
 class SetCosine:
-    """The cosine of two sets' gradients, where samples stand for sets; each `(...)`.
+    """Cosine of two sets' gradients, where samples represent the sets; each attribute `(...)`.
 
     Attributes:
-        measured: between the samples' gradients, which noise draws towards 0.
+        measured: between the samples' gradients; noise attenuates it towards 0.
         estimate: of the cosine between the sets' own gradients, corrected for attenuation (Spearman
             1904): measured / bound. nan where no reliability is left.
-        low: end of the interval around the estimate, in [−1, 1]; nan where both sets are whole:
-            then the cosine is exact. −1 to 1 where the sample says nothing.
-        high: its other end.
-        bound: √(rel_A·rel_B), what the measured cosine could be at most.
+        low: lower end of the interval around the estimate, in [−1, 1]; nan where both sets are
+            whole: then the cosine is exact. −1 to 1 where the sample is uninformative.
+        high: upper end.
+        bound: √(rel_A·rel_B), the largest possible measured cosine.
     """
 
     measured: Floats
@@ -86,7 +86,7 @@ class SetCosine:
 
     @property
     def undetermined(self) -> NDArray[np.bool_]:
-        """Where no cosine can be read off: the bound is under 0.5 or there is none."""
+        """True where the cosine is undetermined: the bound is under 0.5 or undefined."""
         return np.asarray(~(self.bound >= LEAST_BOUND))
 
 
@@ -97,27 +97,30 @@ def set_cosine(
     sampled: tuple[float, float],
     level: float = 0.95,
 ) -> SetCosine:
-    """The cosine of two sets' gradients with an interval over examples.
+    """Estimate the cosine of two sets' gradients with an interval over examples.
 
-    The corrected cosine's delete-one jackknife over both sets, Student's t with Welch's degrees of
-    freedom. Around the measured cosine no interval would do: noise draws it towards 0, and with
-    n = 16 to 100, reliability 0.9 and a true cosine of ±0.9 its jackknife covered 0 to 40 % for 95.
-    This one covered 94 to 99 %, with gradients of unequal length that share directions 96 to 99 %,
-    at reliability 0.7 96 to 99.7 %, of half of a finite set 91 to 99 %. It errs to the wide side as
-    the jackknife counts noise times noise twice (Efron and Stein 1981); without that part, which
-    can be estimated, it covered down to 80 %. No interval from a sample knows of a rare example
-    that outweighs the others: of real gradients, samples of 64 of 100 covered 92 to 96 %, one pair
-    of sets 85 %, but 75 to 77 % where one example had 86 % of its set's summed squared lengths
-    (`geomix.measures.example_gram.largest_share`). In a simulation of that share samples without
-    the example, which cannot know, covered 45 %, those with it 98 %: a rule on the share within a
-    sample would warn of the wrong ones. Where hardly any reliability is left, the few samples that
-    look determined do so by luck and cover less: of 16 or 32 down to 63 %.
+    The interval is the delete-one jackknife of the corrected cosine over both sets, with Student's
+    t and Welch's degrees of freedom. An interval around the measured cosine fails: noise attenuates
+    the cosine towards 0, and with n = 16 to 100, reliability 0.9 and a true cosine of ±0.9 its
+    jackknife covered 0 to 40 % where 95 % was nominal. This one covered 94 to 99 %; with gradients
+    of unequal length that share directions 96 to 99 %, at reliability 0.7 96 to 99.7 %, for half of
+    a finite set 91 to 99 %. It errs on the wide side as the jackknife counts noise times noise
+    twice (Efron and Stein 1981); without that part, which can be estimated, it covered down to 80
+    %.
+
+    No interval from a sample can account for a rare example that outweighs the others: with real
+    gradients, samples of 64 of 100 covered 92 to 96 %, one pair of sets 85 %, but 75 to 77 % where
+    one example had 86 % of its set's summed squared lengths
+    (`geomix.measures.example_gram.largest_share`). In a simulation of that share, samples without
+    the example, which carry no trace of it, covered 45 %, those with it 98 %: a rule on the share
+    within a sample would flag the wrong ones. Where hardly any reliability is left, the few samples
+    that look determined do so by luck and cover less: with 16 or 32 examples down to 63 %.
 
     Args:
         gram: `(..., N, N)`.
         owners: `(N,)`, the set of each example, from 0.
-        pair: the two sets, not the same.
-        sampled: of each, the share that is probed, as in `reliability`.
+        pair: the two sets, which must differ.
+        sampled: the probed share of each, as in `reliability`.
         level: of the interval.
     """
     a, b = (members(owners, index) for index in pair)
@@ -162,7 +165,7 @@ def set_cosine(
 
 
 class _Sample:
-    """One set's examples, and the squared norm of the true mean that they speak for.
+    """One set's examples, and the squared norm of the true mean that they estimate.
 
     Args:
         block: `(..., n, n)` of the Gram matrix.
@@ -176,7 +179,7 @@ class _Sample:
         self.square = self._true(self.total, self.squares, self.n)
 
     def _true(self, total: Floats, squares: Floats, n: int) -> Floats:
-        """Unbiased squared norm of the mean, |x̄|² − (1 − n/N)·s²/n; nan where that is negative."""
+        """Return the unbiased squared norm of the mean, |x̄|² − (1 − n/N)·s²/n; nan if negative."""
         mean = total / n**2
         if self.share == 1:
             return np.asarray(mean)
@@ -184,13 +187,13 @@ class _Sample:
         return np.where((found > 0) & (n > 1), found, np.nan)
 
     def left_out(self) -> Floats:
-        """The same without each example, `(..., n)`."""
+        """Return the squared norm estimated without each example, `(..., n)`."""
         diagonal = np.diagonal(self.block, axis1=-2, axis2=-1)
         total = self.total[..., None] - 2 * self.block.sum(axis=-1) + diagonal
         return self._true(total, self.squares[..., None] - diagonal, self.n - 1)
 
     def jackknife(self, left: Floats) -> Floats:
-        """Variance of what is `left` `(..., n)` without each example."""
+        """Return the jackknife variance from the leave-one-out values `left` `(..., n)`."""
         if self.share == 1:
             return np.zeros(left.shape[:-1])
         if self.n < _LEAST:

@@ -23,10 +23,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """How the gradients of one parameter are sketched.
+    """Projection that sketches the gradients of one parameter.
 
     Attributes:
-        rows: `(k_o, O)` float32; of a vector `(K, O)`.
+        rows: `(k_o, O)` float32; `(K, O)` for a vector.
         columns: `(k_i, I)` float32; None for a vector.
     """
 
@@ -34,27 +34,27 @@ class Projection:
     columns: Tensor | None
 
     def to(self, device: torch.device) -> Projection:
-        """The same projection on another device."""
+        """Return the same projection on another device."""
         columns = None if self.columns is None else self.columns.to(device)
         return Projection(self.rows.to(device), columns)
 
 
 def matrix_shape(shape: Sequence[int]) -> tuple[int, int]:
-    """A parameter as a matrix `(O, I)`: all dimensions but the last are its rows."""
+    """Return a parameter's shape as a matrix `(O, I)`: all dimensions but the last are its rows."""
     return math.prod(shape[:-1]), shape[-1] if shape else 1
 
 
 def projection(seed: int, name: str, shape: Sequence[int], entries: int) -> Projection:
-    """The projection of a parameter: a function of the arguments alone, on every machine.
+    """Return a parameter's projection, which depends on the arguments alone, on every machine.
 
     Args:
         seed: of the record.
-        name: of the parameter; each has a projection of its own.
-        shape: of the parameter; with less than two dimensions it is a vector.
-        entries: K, the square of a whole number.
+        name: of the parameter; each has its own projection.
+        shape: of the parameter; with fewer than two dimensions it is a vector.
+        entries: K, a perfect square.
 
     Raises:
-        ValueError: `entries` is no square.
+        ValueError: `entries` is not a square.
     """
     side = math.isqrt(max(entries, 0))
     if not side or side * side != entries:
@@ -67,10 +67,10 @@ def projection(seed: int, name: str, shape: Sequence[int], entries: int) -> Proj
 
 
 def signs(label: str, k: int, n: int) -> Tensor:
-    """Independent signs over √k, `(k, n)` float32.
+    """Return independent signs over √k, `(k, n)` float32.
 
-    The signs are the bits of SHAKE-256 of the label, the lowest of each byte first: no library's
-    random numbers, which may change from version to version.
+    The signs are the bits of SHAKE-256 of the label, the lowest of each byte first: a library's
+    random numbers may change from version to version.
     """
     drawn = hashlib.shake_256(label.encode()).digest(-(-k * n // 8))
     bits = np.unpackbits(np.frombuffer(drawn, np.uint8), count=k * n, bitorder="little")
@@ -78,7 +78,7 @@ def signs(label: str, k: int, n: int) -> Tensor:
 
 
 def inner_product_variance(a: Floats, b: Floats, rows: int, columns: int | None = None) -> float:
-    """Variance of <S(A), S(B)> over the signs, for given A and B.
+    """Return the variance of <S(A), S(B)> over the signs, for given A and B.
 
     One-sided, K rows r of independent signs, sketches of vectors a and b: the estimate is the mean
     of K independent (r·a)(r·b), so the variance is V/K with (fourth moments of signs, E r⁴ = 1)
@@ -91,9 +91,9 @@ def inner_product_variance(a: Floats, b: Floats, rows: int, columns: int | None 
 
         variance = (V_uv + (k_i − 1) V_u + (k_o − 1) V_v) / (k_o k_i).
 
-    V_u = Var uᵀMu with M = ABᵀ (the mean over v has been taken), V_v = Var vᵀNv with N = AᵀB, and
-    Var uᵀMu = |M|² + tr M² − 2 Σ_i M_ii². V_uv = E X² − <A, B>², where E X² takes the mean over v,
-    then over u, by E (r·a)²(r·b)² = |a|²|b|² + 2 (a·b)² − 2 Σ_j a_j² b_j²:
+    V_u = Var uᵀMu with M = ABᵀ (averaged over v), V_v = Var vᵀNv with N = AᵀB, and Var uᵀMu = |M|²
+    + tr M² − 2 Σ_i M_ii². V_uv = E X² − <A, B>², where E X² averages over v, then over u, by E
+    (r·a)²(r·b)² = |a|²|b|² + 2 (a·b)² − 2 Σ_j a_j² b_j²:
 
         E X² = tr P tr Q + 2 tr PQ − 2 Σ_i P_ii Q_ii                        (P = AAᵀ, Q = BBᵀ)
              + 2 (<A, B>² + Var uᵀMu)
@@ -106,7 +106,7 @@ def inner_product_variance(a: Floats, b: Floats, rows: int, columns: int | None 
         columns: k_i.
 
     Returns:
-        The variance, at least 0 but for rounding.
+        The variance, at least 0 up to rounding.
     """
     if columns is None:
         once = np.vdot(a, a) * np.vdot(b, b) + np.vdot(a, b) ** 2 - 2 * np.vdot(a * a, b * b)
@@ -129,5 +129,5 @@ def inner_product_variance(a: Floats, b: Floats, rows: int, columns: int | None 
 
 
 def _quadratic_variance(m: Floats) -> float:
-    """Variance of uᵀMu over vectors u of signs."""
+    """Return the variance of uᵀMu over vectors u of signs."""
     return float(np.vdot(m, m) + np.vdot(m, m.T) - 2 * np.vdot(m.diagonal(), m.diagonal()))

@@ -1,7 +1,7 @@
-"""How many directions a set's per-example gradients fill, and the angles to another set's.
+"""Effective dimension of a set's per-example gradients, and principal angles to another set's.
 
-From the Gram matrix alone: its block's eigenvalues are the squared singular values of the matrix of
-gradients. Gradients are not centred. Shapes: N examples, n of one set, P parameters.
+Both follow from the Gram matrix: the eigenvalues of a set's block are the squared singular values
+of its gradient matrix. Gradients are not centred. Shapes: N examples, n of one set, P parameters.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from geomix.measures.cosine import Floats
 Indices = NDArray[np.int64]
 
 TOLERANCE = 1e-6
-"""Directions with less than this share of the largest one's squared length are rounding: products
-of gradients are taken in single precision."""
+"""Smallest squared length of a direction, as a share of the largest one's; less is rounding, since
+products of gradients are computed in single precision."""
 
 SHARE = 0.9
-"""Of the squared length, that the directions of a set hold together."""
+"""Share of the squared length that a set's leading directions hold together."""
 
 
 def spectrum(block: Floats, tolerance: float = TOLERANCE) -> Floats:
-    """Squared singular values of a set's gradients, `(..., n)`, the largest first.
+    """Return the squared singular values of a set's gradients, `(..., n)`, the largest first.
 
     Args:
         block: `(..., n, n)`, of the Gram matrix.
-        tolerance: what is a smaller share of the largest value is rounding, and becomes 0.
+        tolerance: a smaller share of the largest value is rounding, and becomes 0.
     """
     return _cleaned(np.asarray(np.linalg.eigvalsh(block)[..., ::-1], np.float64), tolerance)
 
@@ -36,9 +36,10 @@ def _cleaned(values: Floats, tolerance: float) -> Floats:
 
 
 def effective_rank(block: Floats) -> Floats:
-    """Exponential of the entropy of the singular values' shares, `(...)`, 1 to n; nan of zeros.
+    """Return the exponential of the entropy of the singular values' shares, `(...)`, 1 to n.
 
-    Source: Roy and Vetterli, "The effective rank: a measure of effective dimensionality" (2007).
+    nan for zero gradients. Source: Roy and Vetterli, "The effective rank: a measure of effective
+    dimensionality" (2007).
 
     Args:
         block: `(..., n, n)`, of the Gram matrix.
@@ -51,7 +52,7 @@ def effective_rank(block: Floats) -> Floats:
 
 
 def participation_ratio(block: Floats) -> Floats:
-    """(Σλ)² / Σλ² of the squared singular values, `(...)`, from 1 to n; nan of zeros.
+    """Return (Σλ)² / Σλ² of the squared singular values, `(...)`, 1 to n; nan for zero gradients.
 
     Long gradients weigh more than in `effective_rank`.
 
@@ -64,14 +65,14 @@ def participation_ratio(block: Floats) -> Floats:
 
 
 def rank_of(values: Floats, share: float = SHARE) -> int:
-    """How many directions hold a share of the squared length.
+    """Return the number of directions that hold a share of the squared length.
 
     Args:
         values: `(n,)`, see `spectrum`.
         share: in (0, 1].
 
     Returns:
-        From 0 (of zeros) to n.
+        From 0 (for zeros) to n.
     """
     real = int((values > 0).sum())
     if not real:
@@ -88,16 +89,16 @@ def principal_angles(
     share: float = SHARE,
     tolerance: float = TOLERANCE,
 ) -> Floats:
-    """Angles between the leading directions of two sets' gradients.
+    """Return the principal angles between the leading directions of two sets' gradients.
 
-    The directions are V Λ^−½ of each block, so that the angles' cosines are the singular values of
-    Λ_A^−½ V_Aᵀ G_AB V_B Λ_B^−½. An angle a comes out with an error of about the Gram matrix's own
-    relative error over tan a; angles near 0 only to its root.
+    The directions are V Λ^−½ of each block, so that the cosines of the angles are the singular
+    values of Λ_A^−½ V_Aᵀ G_AB V_B Λ_B^−½. An angle a has an error of about the Gram matrix's
+    relative error over tan a; near 0, of about its square root.
 
     Args:
         gram: `(N, N)`.
-        first: `(n,)`, places of one set's examples.
-        second: those of the other.
+        first: `(n,)`, indices of one set's examples.
+        second: indices of the other's.
         share: of the squared length that each set's directions hold, see `rank_of`.
         tolerance: see `spectrum`.
 
@@ -110,7 +111,7 @@ def principal_angles(
 
 
 def _directions(block: Floats, share: float, tolerance: float) -> Floats:
-    """`(n, k)`, the weights of the examples in each orthonormal direction."""
+    """Return the weights `(n, k)` of the examples in each orthonormal direction."""
     values, vectors = np.linalg.eigh(block)
     values, vectors = _cleaned(values[::-1], tolerance), vectors[:, ::-1]
     k = rank_of(values, share)
@@ -118,33 +119,33 @@ def _directions(block: Floats, share: float, tolerance: float) -> Floats:
 
 
 def overlap(angles: Floats) -> float:
-    """Mean squared cosine of principal angles, from 0 to 1; nan of none."""
+    """Return the mean squared cosine of principal angles, 0 to 1; nan if there are none."""
     return float(np.mean(np.cos(angles) ** 2)) if len(angles) else float("nan")
 
 
 def random_overlap(one: int, other: int, size: int) -> float:
-    """What `overlap` is on average for uniformly random subspaces: max(k, l) / P, exactly.
+    """Return the exact mean of `overlap` for uniformly random subspaces, max(k, l) / P.
 
-    Gradients of one model share much more by its shape alone, so that this null is easily beaten
+    Gradients of one model share much more by its architecture alone, so this null is easily beaten
     and decides nothing; the held-out set does.
 
     Args:
-        one: dimensions of the one, k.
-        other: of the other, l.
+        one: dimension of the first subspace, k.
+        other: dimension of the second, l.
         size: P.
     """
     return max(one, other) / size
 
 
 def random_least_angle(one: int, other: int, size: int) -> float:
-    """Where the smallest principal angle of uniformly random subspaces lies, in radians.
+    """Return the expected smallest principal angle of uniformly random subspaces, in radians.
 
-    The edge of the limiting law, cos² = (√(a(1 − b)) + √(b(1 − a)))² with a = k/P, b = l/P
+    It is the edge of the limiting law, cos² = (√(a(1 − b)) + √(b(1 − a)))² with a = k/P, b = l/P
     (Wachter 1980); single draws scatter about it by P^(−2/3). 0 where k + l is at least P.
 
     Args:
-        one: dimensions of the one, k.
-        other: of the other, l.
+        one: dimension of the first subspace, k.
+        other: dimension of the second, l.
         size: P.
     """
     a, b = one / size, other / size

@@ -1,7 +1,7 @@
-"""How a predicted text is compared with the accepted answers: pure functions on two texts.
+"""Comparison of a predicted text with the accepted answers: pure functions on two texts.
 
-Exact match and the number that a solution ends in are right or wrong; token F1 and ROUGE-L give
-partial credit, 0 to 1 an example. What is reported of a set is 0 to 100 (`percent`).
+Exact match and the final number of a solution are right or wrong; token F1 and ROUGE-L give partial
+credit, 0 to 1 an example. A set's score is reported as 0 to 100 (`percent`).
 """
 
 from __future__ import annotations
@@ -13,39 +13,40 @@ from decimal import Decimal
 from string import punctuation
 
 FINAL_MARK = "####"
-"""What GSM8K writes before the number that is the answer."""
+"""Mark that GSM8K writes before the number that is the answer."""
 
 _NO_PUNCTUATION = str.maketrans("", "", punctuation)
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _ALPHANUMERICS = re.compile(r"[a-z0-9]+")
 _NUMBER = re.compile(
     r"(?<!\w)"  # not within a word (CO2)
-    r"(?P<sign>(?:(?<!\))[-−]\$?|\$[-−]?)?)"  # nor is the hyphen of 10-5 or (a+b)-5 a minus
+    r"(?P<sign>(?:(?<!\))[-−]\$?|\$[-−]?)?)"  # the hyphen of 10-5 or (a+b)-5 is no minus either
     r"(?P<digits>(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
 )
 
 
 def normalise(text: str) -> str:
-    """The paper's normalisation before the comparison: stripped, in lower case."""
+    """Normalise a text as the paper does before the comparison: stripped, in lower case."""
     return text.strip().lower()
 
 
 def exact(prediction: str, target: str) -> bool:
-    """Whether the two are equal once normalised; an empty text is never right.
+    """Return whether two texts are equal once normalised; an empty text is never right.
 
-    Source: the paper's exact match (appendix B). Its published code gives an empty answer to a
-    question without one full marks; here there is nothing to recall, so nothing is right.
+    Source: the paper's exact match (appendix B). Its published code gives full marks to an empty
+    answer where the target is empty; here there is nothing to recall, so nothing is right.
     """
     wanted = normalise(target)
     return wanted != "" and normalise(prediction) == wanted
 
 
 def may_become(said: str, target: str) -> bool:
-    """Whether going on from what was said so far could still give an exact match of the target.
+    """Return whether continuing the text said so far could still give an exact match of the target.
 
-    Never False where it could: letters are compared folded (`ς` and `σ` are one, whatever follows),
-    white space is left out (some tokenizers drop it again before a full stop), and so is all from
-    the first U+FFFD on, which may be a character whose last bytes are still to come.
+    Never False where it could: letters are compared case-folded (`ς` and `σ` are one, whatever
+    follows), white space is ignored (some tokenizers drop it again before a full stop), and so is
+    everything from the first U+FFFD on, which may be a character whose last bytes are still to
+    come.
     """
     wanted = _letters(target)
     return wanted != "" and wanted.startswith(_letters(said.split("\ufffd", maxsplit=1)[0]))
@@ -56,19 +57,19 @@ def _letters(text: str) -> str:
 
 
 def matches_any(prediction: str, answers: Iterable[str]) -> bool:
-    """Whether the prediction is an exact match of any accepted answer."""
+    """Return whether the prediction is an exact match of any accepted answer."""
     return any(exact(prediction, answer) for answer in answers)
 
 
 def token_f1(prediction: str, answers: Iterable[str]) -> float:
-    """Overlap of the words of prediction and answer: the best F1 over the answers, 0 to 1.
+    """Return the word overlap of prediction and answer: the best F1 over the answers, 0 to 1.
 
-    Words are separated by white space after lower-casing and leaving out ASCII punctuation and
-    articles. Source: SQuAD's evaluation script (Rajpurkar et al. 2018, `compute_f1`), but for an
-    answer of nothing else (the band The The): there an exact match is 1, anything else 0.
+    Words are split at white space after lower-casing and removing ASCII punctuation and articles.
+    Source: SQuAD's evaluation script (Rajpurkar et al. 2018, `compute_f1`), except for an answer
+    that these leave empty (the band The The): there an exact match is 1, anything else 0.
 
     Args:
-        prediction: what the model said.
+        prediction: the model's answer.
         answers: every accepted answer; none gives 0.
     """
     said = _squad_words(prediction)
@@ -87,12 +88,12 @@ def _word_f1(prediction: str, said: Sequence[str], answer: str) -> float:
 
 
 def _f_measure(common: int, said: int, wanted: int) -> float:
-    """Harmonic mean of precision `common / said` and recall `common / wanted`."""
+    """Return the harmonic mean of precision `common / said` and recall `common / wanted`."""
     return 2 * common / (said + wanted) if common else 0.0
 
 
 def rouge_l(prediction: str, target: str) -> float:
-    """F-measure of the longest common subsequence of tokens, 0 to 1.
+    """Return the F-measure of the longest common subsequence of tokens, 0 to 1.
 
     Tokens are runs of a–z and 0–9 in the lower-cased text, without stemming, so a text of another
     script has none and scores 0. Source: Lin (2004); equal to `rougeL` of the package rouge-score
@@ -103,7 +104,7 @@ def rouge_l(prediction: str, target: str) -> float:
 
 
 def common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
-    """Length of the longest common subsequence, one row of the table in one Python integer.
+    """Return the length of the longest common subsequence, one table row in one Python integer.
 
     Source: Hyyrö (2004), "Bit-parallel LCS-length computation revisited": bit i of `row` is zero
     where the length grows at `first[i]`.
@@ -120,12 +121,11 @@ def common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
 
 
 def final_number(text: str) -> Decimal | None:
-    """The number that a worked solution ends in, exactly; None where there is none.
+    """Return the number that a worked solution ends in, exactly; None if it has none.
 
-    The first one after the last `####`, where that mark stands; else the last one of the text.
-    Thousands separators, `$`, `%`, units and a full stop after it are left out; a minus counts
-    where it touches the number, or the `$` before it, and nothing that it could be subtracted from.
-
+    The first number after the last `####` if that mark occurs; else the last number of the text.
+    Thousands separators, `$`, `%`, units and a full stop after it are ignored; a minus counts if it
+    touches the number, or the `$` before it, and nothing precedes it that it could subtract from.
     Source: GSM8K (Cobbe et al. 2021), where every solution ends in `#### number`.
     """
     _, mark, after = text.rpartition(FINAL_MARK)
@@ -139,12 +139,12 @@ def _value(found: re.Match[str]) -> Decimal:
 
 
 def same_final_number(prediction: str, target: str) -> bool | None:
-    """Whether both end in the same number; None where the target holds no `#### number`."""
+    """Return whether both end in the same number; None if the target has no `#### number`."""
     wanted = final_number(target) if FINAL_MARK in target else None
     return None if wanted is None else final_number(prediction) == wanted
 
 
 def percent(scores: Iterable[float | None]) -> float | None:
-    """Mean of the scores that there are, 0 to 100; None where there are none."""
+    """Return the mean of the scores that are not None, 0 to 100; None if there are none."""
     known = [score for score in scores if score is not None]
     return 100.0 * sum(known) / len(known) if known else None

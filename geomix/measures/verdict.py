@@ -9,7 +9,7 @@ from typing import Literal
 Verdict = Literal["supported", "negligible", "refuted", "undetermined"]
 
 ENOUGH = 10
-"""Paired seeds that a verdict needs: with five, no test by signs can ever be significant."""
+"""Paired seeds that a verdict needs: with five, no sign test can ever be significant."""
 
 
 def verdict(low: float, high: float, *, smallest: float, pairs: int, planned: int) -> Verdict:
@@ -17,9 +17,9 @@ def verdict(low: float, high: float, *, smallest: float, pairs: int, planned: in
 
     The rule, in this order, after equivalence testing with a smallest effect of interest (Lakens,
     *Equivalence tests*, 2017): too few pairs are `undetermined`; an interval within ±`smallest` is
-    `negligible`, even where it excludes 0; one that ends below `smallest` is `refuted`; one above 0
-    is `supported`; any other is `undetermined`. Swapping the arms of a negligible effect leaves it
-    negligible.
+    `negligible`, even where the interval excludes 0; one that ends below `smallest` is `refuted`;
+    one above 0 is `supported`; any other is `undetermined`. Swapping the arms of a negligible
+    effect leaves it negligible.
 
     Args:
         low: lower end of the interval, in the effect's unit, at the level that the plan states.
@@ -46,10 +46,10 @@ def verdict(low: float, high: float, *, smallest: float, pairs: int, planned: in
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The rule with what was declared before the runs.
+    """The verdict rule with the values declared before the runs.
 
     Attributes:
-        smallest: smallest effect of interest, in the effect's unit; None where none was declared.
+        smallest: smallest effect of interest, in the effect's unit; None if none was declared.
         planned: paired seeds that a verdict needs.
     """
 
@@ -63,7 +63,7 @@ class Rule:
         return verdict(low, high, smallest=self.smallest, pairs=pairs, planned=self.planned)
 
     def lacking(self, pairs: int) -> str:
-        """The reason for which no effect can be judged; empty where one can."""
+        """Return why no effect can be judged; empty if one can."""
         if pairs < self.planned:
             seeds = "seed" if pairs == 1 else "seeds"
             return f"a verdict needs {self.planned} paired seeds, and there are {pairs} {seeds}"

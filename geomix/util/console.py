@@ -1,4 +1,4 @@
-"""What rich draws on the terminal: its colours come out, what acts in a text does not.
+"""Rich output for the terminal: keeps rich's colours and neutralises control characters in texts.
 
 Every command draws on a `Console` of this module, and on a `Live` where something moves.
 """
@@ -19,9 +19,9 @@ from geomix.util.terminal import beneath, harmless, screened, silence
 
 
 class Console(rich.console.Console):
-    """A console whose texts are made harmless before they are styled.
+    """Console that neutralises control characters in texts before it styles them.
 
-    Brackets and colons in a text are that: no markup, no emoji. Options are those of rich.
+    It reads brackets and colons literally: no markup, no emoji. Options are those of rich.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -29,7 +29,7 @@ class Console(rich.console.Console):
 
     @property
     def file(self) -> IO[str]:
-        """The stream itself: what comes here is screened, and its colours are rich's own."""
+        """The underlying stream: texts are already screened, and rich's colour codes must pass."""
         found: IO[str] = beneath(super().file)
         return found
 
@@ -38,28 +38,28 @@ class Console(rich.console.Console):
         self._file = new_file
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """A text as rich lays it out; made harmless here, so that its width is known."""
+        """Lay out a text as rich does, neutralised first, so that its width is known."""
         return super().render_str(harmless(text), **options)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """The segments of whatever is printed, drawn by whomever, each text made harmless."""
+        """Yield the segments of any renderable, with each text neutralised."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=harmless(segment.text))
 
 
 class LastingConsole(Console):
-    """A console whose reader may leave: what nobody reads is no reason to stop."""
+    """Console that keeps running when its reader closes the pipe."""
 
     def on_broken_pipe(self) -> None:
-        """Go on in silence, where rich would exit."""
+        """Fall silent, where rich would exit."""
         self.quiet = True
         silence(self.file)
 
 
 class Live(rich.live.Live):
-    """A live region. What others print meanwhile stands above it, screened as it always is.
+    """Live region; what others print meanwhile stands above it, screened as usual.
 
     rich redirects stdout and stderr to its console, and takes colours and links from what is
     written there.
@@ -68,14 +68,14 @@ class Live(rich.live.Live):
     _screens: ExitStack | None = None
 
     def start(self, refresh: bool = False) -> None:
-        """Begin to draw."""
+        """Start drawing."""
         super().start(refresh)
         if self._screens is None:
             self._screens = ExitStack()
             self._screens.enter_context(screened())
 
     def stop(self) -> None:
-        """Draw a last time, and give the streams back."""
+        """Draw a last time and restore the streams."""
         if self._screens is not None:
             self._screens.close()
             self._screens = None

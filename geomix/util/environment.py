@@ -1,4 +1,4 @@
-"""The present environment: versions, device, commit. `geomix.runs.parts` keeps it with a run."""
+"""The present environment: versions, device, commit. `geomix.runs.parts` stores it with a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGES = ("geomix", "torch", "transformers", "tokenizers", "nnsight", "numpy",
 
 
 def describe_environment(device: torch.device, processes: int) -> dict[str, Any]:
-    """What another machine needs in order to get the same numbers."""
+    """Describe the environment that another machine needs for the same numbers."""
     import torch
 
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
@@ -41,7 +41,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of a checkout that geomix runs from; None when it is installed."""
+    """Return the commit of the checkout that geomix runs from; None if it is installed."""
     folder = PACKAGE.parent
     if not (folder / ".git").exists():
         return None

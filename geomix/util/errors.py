@@ -1,4 +1,4 @@
-"""The one exception for a user's mistake, several at once, and the one for being asked to end."""
+"""Exceptions for a user's mistakes, for several mistakes at once, and for a request to end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 class UserError(Exception):
-    """What was wrong, where, and what to do: one line a mistake.
+    """A user's mistakes: what is wrong, where, and what to do, one line each.
 
     The command line prints the lines and exits with status 2; nothing else is printed, so each line
     must stand on its own: `my.yaml:14 stages[1].mix.ratoi: unknown key; did you mean 'ratio'?`
@@ -19,12 +19,12 @@ class UserError(Exception):
 
 
 class OfKey(UserError):  # noqa: N818 (a kind of mistake)
-    """A mistake in what a key of a data source names; who knows where that is written says so.
+    """A mistake in the value of a data source's key; the caller adds where the key is written.
 
     Args:
         key: within the source's own part of the configuration: `("columns", "prompt")`.
         text: what is wrong.
-        otherwise: what is said behind it where there is no configuration.
+        otherwise: appended to the text where there is no configuration.
     """
 
     def __init__(self, key: tuple[str, ...], text: str, otherwise: str = "") -> None:
@@ -33,21 +33,21 @@ class OfKey(UserError):  # noqa: N818 (a kind of mistake)
 
 
 class Gathered:
-    """The mistakes of several places, which are told all at once, each one time."""
+    """Mistakes collected in several places, reported together, each once."""
 
     def __init__(self) -> None:
         self.lines: dict[str, None] = {}
 
     @contextmanager
     def each(self) -> Iterator[None]:
-        """Keep the mistake of a block, which ends it."""
+        """Collect the mistake that ends the block."""
         try:
             yield
         except UserError as error:
             self.lines.update(dict.fromkeys(error.lines))
 
     def check(self) -> None:
-        """Tell them.
+        """Report the collected mistakes.
 
         Raises:
             UserError: there are any.
@@ -57,11 +57,11 @@ class Gathered:
 
 
 class Unreachable(UserError):  # noqa: N818 (a kind of mistake)
-    """Data that cannot be had here: there is no network, or an optional corpus is not installed."""
+    """Data that cannot be fetched: there is no network, or an optional corpus is not installed."""
 
 
 class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
-    """The process was asked to end; everything done is saved, and can be gone on with."""
+    """A request to end the process; everything done is saved, and the run can be resumed."""
 
 
 @contextmanager
@@ -86,12 +86,12 @@ def one_line(where: str) -> Iterator[None]:
 
 
 def is_failure(error: BaseException) -> bool:
-    """Tell the failure of a library from an interrupt, and from what is one line already."""
+    """Return whether an exception is a library's failure: no interrupt, and no `UserError`."""
     passing = (KeyboardInterrupt, SystemExit, GeneratorExit, UserError, Interrupted)
     return not isinstance(error, passing)
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error that says anything, else its type."""
+    """Return the first line of an error's message that is not blank, else the error's type."""
     lines = (line.strip() for line in str(error).splitlines())
     return next(filter(None, lines), type(error).__name__)

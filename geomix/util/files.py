@@ -1,4 +1,4 @@
-"""Files and folders that are complete whenever they exist under their final name."""
+"""Files and folders that are complete as soon as they exist under their final name."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from typing import Any
 from geomix.util.links import opened_to_append
 
 PARTIAL = ".partial"
-"""Ending of what is still being written; a reader never looks at it, a rerun may delete it."""
+"""Suffix of files still being written; readers ignore them, and a rerun may delete them."""
 
 
 def sync(path: Path) -> None:
-    """Bring a file or folder to the disk."""
+    """Flush a file or folder to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -29,7 +29,7 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Say which file it was: a full disk is noticed by a write, which knows no name."""
+    """Name the file in an `OSError` that lacks it: a write to a full disk knows no name."""
     try:
         yield
     except OSError as error:
@@ -40,9 +40,9 @@ def _named(path: Path) -> Iterator[None]:
 
 @contextmanager
 def written_file(path: Path) -> Iterator[Path]:
-    """Give a new file beside `path` to write to; on success sync it and rename it to `path`.
+    """Yield a new file beside `path` to write to; on success sync it and rename it to `path`.
 
-    A link that stands under one of the two names is replaced, and what it leads to stays.
+    A link under either name is replaced; its target stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + PARTIAL)
@@ -60,12 +60,12 @@ def written_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def written_folder(path: Path) -> Iterator[Path]:
-    """Give a new folder beside `path` to fill; on success sync its files and rename it to `path`.
+    """Yield a new folder beside `path` to fill; on success sync its files and rename it to `path`.
 
     Raises:
         FileExistsError: `path` is there already; a finished folder is never replaced.
     """
-    if os.path.lexists(path):  # a link to what is not there, too
+    if os.path.lexists(path):  # a dangling link, too
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
     partial = path.with_name(path.name + PARTIAL)
     remove(partial)
@@ -82,7 +82,7 @@ def written_folder(path: Path) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a folder and all that is in it, or a link and nothing of what it leads to."""
+    """Remove a file, a folder with its contents, or a link but not its target."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -96,22 +96,22 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, indented, keys in the given order; NaN is refused (not JSON)."""
+    """Write JSON atomically, indented, keys in the given order; reject NaN (not JSON)."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def json_line(value: Any) -> bytes:
-    """A value as one line of JSON, UTF-8; NaN is refused (not JSON)."""
+    """Return a value as one line of JSON, UTF-8; reject NaN (not JSON)."""
     return (json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def append_json_line(path: Path, value: Any) -> None:
-    """Append one line of JSON in a single write, so that neither a kill nor a full disk tears it.
+    """Append one line of JSON in a single write, which neither a kill nor a full disk truncates.
 
     Only one process may append at a time.
 
     Raises:
-        UserError: the file is a link, or has another name besides.
+        UserError: the file is a link, or has a second name (hard link).
     """
     data = json_line(value)
     with opened_to_append(path) as descriptor:
@@ -123,6 +123,6 @@ def append_json_line(path: Path, value: Any) -> None:
 
 
 def file_hash(file: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()

@@ -16,22 +16,22 @@ from numpy.typing import NDArray
 
 from geomix.util.files import written_file
 
-_BLOCK = 1 << 20  # bytes of a chunk: whole rows, so that one example is one short read
-_SPARE = 1 << 22  # bytes that HDF5 takes for its own trees
-_METADATA = ("v110", "v110")  # of HDF5 1.10 (2016), the first whose metadata carry checksums
+_BLOCK = 1 << 20  # bytes of a chunk: whole rows, so that reading one example is one short read
+_SPARE = 1 << 22  # bytes reserved for HDF5's own trees
+_METADATA = ("v110", "v110")  # of HDF5 1.10 (2016), the first whose metadata have checksums
 
 TEXTS = "texts_sha256"
-"""Attribute of a file: `text_hash` of it as it was written."""
+"""Attribute of a file: its `text_hash` when it was written."""
 
 
 @contextmanager
 def written_hdf5(
     path: Path, room: int = 0, large: Callable[[Any], None] | None = None
 ) -> Iterator[Any]:
-    """Give an HDF5 file to fill; on success write it atomically, its attribute `complete` last.
+    """Yield an HDF5 file to fill; on success write it atomically, its attribute `complete` last.
 
-    The file is made in memory: where HDF5 itself meets a full disk, it takes the process down. What
-    is too large for that is added on the disk, where room for it has been taken beforehand.
+    The file is built in memory, because HDF5 aborts the process when it meets a full disk. Data too
+    large for memory is added on disk, after its space has been reserved.
 
     Args:
         path: of the file.
@@ -64,10 +64,10 @@ def _complete(file: Any) -> None:
 
 
 def text_hash(file: Any) -> str:
-    """SHA-256 of all texts of a file, attributes too, and of which scale labels which axis.
+    """Return the SHA-256 of all texts of a file, attributes too, and of its dimension scales.
 
-    HDF5 keeps what varies in length in a heap without checksums: one flipped bit there and a
-    parameter would have another name, or an axis the coordinates of another.
+    HDF5 keeps strings of variable length in a heap without checksums: one flipped bit there could
+    rename a parameter, or give an axis another axis's coordinates.
 
     Args:
         file: `h5py.File`.
@@ -91,12 +91,12 @@ _APART = {TEXTS, "complete", "CLASS", "NAME", "REFERENCE_LIST"}
 
 
 def _place(item: Any) -> int:
-    """Where an object lies in its file; asking HDF5 for a name takes it forty times as long."""
+    """Return an object's address in its file; asking HDF5 for its name takes 40 times as long."""
     return int(h5py.h5o.get_info(item.id).addr)
 
 
 def _texts(file: Any, places: dict[int, str], value: Any) -> list[str]:
-    """What of an attribute's value is text, references as the names that they lead to."""
+    """Return the texts in an attribute's value, with references as the names that they lead to."""
     if isinstance(value, str):
         return [value]
     if not isinstance(value, np.ndarray) or value.dtype != object:
@@ -111,8 +111,8 @@ def _texts(file: Any, places: dict[int, str], value: Any) -> list[str]:
 def reading(path: Path) -> Iterator[Any]:
     """Open a finished file, which never changes.
 
-    Without a lock, which some cluster file systems lack; but as it is open already, where this
-    process has it open with one, since HDF5 refuses to mix the two.
+    It is opened without a lock, which some cluster file systems lack; with one if this process
+    already holds it open with a lock, since HDF5 rejects a mix of the two.
     """
     try:
         file = h5py.File(path, "r", locking=False)
@@ -125,7 +125,7 @@ def reading(path: Path) -> Iterator[Any]:
 
 
 def scale(group: Any, name: str, values: NDArray[Any] | Sequence[str], description: str) -> None:
-    """A dimension and its coordinate.
+    """Write a dimension and its coordinate.
 
     Numbers carry a checksum; for texts, see `text_hash`.
     """
@@ -144,7 +144,7 @@ def put(
     units: str,
     text: str,
 ) -> Any:
-    """A dataset with its dimensions attached, in chunks of whole rows."""
+    """Write a dataset with its dimensions attached, in chunks of whole rows."""
     data = _storable(values)
     dataset = group.create_dataset(name, data=data, **_chunked(data))
     dataset.attrs["units"] = units
@@ -155,12 +155,12 @@ def put(
 
 
 def _chunked(data: NDArray[Any] | list[str]) -> dict[str, Any]:
-    """Options of a dataset of numbers: chunks of whole rows, each with a Fletcher-32 checksum."""
+    """Return a numeric dataset's options: chunks of whole rows, each with a Fletcher-32 sum."""
     if not isinstance(data, np.ndarray) or not data.size or not data.ndim:
         return {}
     most = max(1, _BLOCK // (data.nbytes // len(data)))
     pieces = -(-len(data) // most)
-    rows = -(-len(data) // pieces)  # even ones: every chunk is stored in full
+    rows = -(-len(data) // pieces)  # equally long, since every chunk is stored in full
     return {"chunks": (rows, *data.shape[1:]), "fletcher32": True}
 
 
@@ -169,15 +169,15 @@ def _storable(values: NDArray[Any] | Sequence[str]) -> NDArray[Any] | list[str]:
 
 
 def strings(dataset: Any) -> tuple[str, ...]:
-    """A dataset of texts."""
+    """Read a dataset of texts."""
     return tuple(dataset.asstr()[:])
 
 
 def expect(group: Any, kinds: str, **shapes: tuple[int, ...]) -> None:
-    """Check datasets that a file brings.
+    """Validate the kind and shape of a file's datasets.
 
     Args:
-        group: holds them.
+        group: group that holds them.
         kinds: numpy's letters of the kinds of number or text that each may be.
         shapes: the shape of each by its name.
 

@@ -1,8 +1,8 @@
-"""Files that are written as what they are, never as what a link makes of them.
+"""Files that are opened as themselves, never through a link.
 
-A run unpacked from an archive may hold symbolic links, hard links or pipes in the place of its
-files. What geomix writes anew replaces them (`geomix.util.files`); what it locks, appends to or
-shortens is opened here, which refuses them. Reading may go through links.
+A run unpacked from an archive may hold symbolic links, hard links or pipes in place of its files.
+Files that geomix writes anew replace them (`geomix.util.files`); files that it locks, appends to or
+truncates are opened here, and links are rejected. Reading may follow links.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ _OWN = ("stages", "records", "analysis", "figures")
 
 
 def open_lock(path: Path) -> int:
-    """Open a file that is only ever locked, made if it is not there; the descriptor.
+    """Open a file that serves only as a lock, creating it if needed; return its descriptor.
 
     Raises:
-        UserError: it is a link, or no file.
+        UserError: it is a link, or not a regular file.
     """
     return _opened(path, os.O_RDWR | os.O_CREAT)
 
 
 @contextmanager
 def opened_to_append(path: Path) -> Iterator[int]:
-    """Open a file to append to, made if it is not there.
+    """Open a file to append to, creating it if needed.
 
     Raises:
-        UserError: it is a link, or no file, or has another name besides.
+        UserError: it is a link, or not a regular file, or has a second name (hard link).
     """
     with _only_name(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as descriptor:
         yield descriptor
 
 
 def shorten(path: Path, size: int) -> None:
-    """Cut a file after its first `size` bytes; raises as `opened_to_append` does."""
+    """Truncate a file after its first `size` bytes; raises as `opened_to_append` does."""
     with _only_name(path, os.O_WRONLY) as descriptor:
         os.ftruncate(descriptor, size)
 
@@ -61,7 +61,7 @@ def _only_name(path: Path, flags: int) -> Iterator[int]:
 
 
 def _opened(path: Path, flags: int) -> int:
-    # O_NONBLOCK: a pipe would be waited for
+    # O_NONBLOCK: opening a pipe would wait for its writer
     flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags, 0o644)
@@ -82,10 +82,10 @@ def _refusal(path: Path) -> str:
 
 
 def refuse_linked_folders(run: Path) -> None:
-    """Refuse links in the place of folders that geomix writes into.
+    """Reject links in place of folders that geomix writes into.
 
-    The run's own folder may be reached through links. Of what lies in `trackers`, only the
-    trackers' folders are looked at: some keep links of their own within.
+    The run's own folder may be reached through links. Within `trackers`, only the trackers' own
+    folders are checked: some keep links within.
 
     Args:
         run: folder of a run or of an arm.
@@ -105,14 +105,14 @@ def refuse_linked_folders(run: Path) -> None:
 
 
 def refuse_links(paths: Iterable[Path], *, folders: bool = False) -> None:
-    """Refuse links.
+    """Reject links.
 
     Args:
-        paths: what must be none; it need not be there.
-        folders: whether links to files are let through, which are replaced, not followed.
+        paths: those to check; they need not exist.
+        folders: whether links to files pass: those are replaced, not followed.
 
     Raises:
-        UserError: one is; it is named.
+        UserError: one is a link; it is named.
     """
     for path in paths:
         if path.is_symlink() and not (folders and path.is_file()):

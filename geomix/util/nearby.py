@@ -1,4 +1,4 @@
-"""What a path that does not exist was probably meant to be."""
+"""The existing path that a missing one was probably meant to be."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from itertools import islice
 from pathlib import Path
 
 MOST_NAMES = 10_000
-"""Of a folder, so many names are compared at most."""
+"""Most names of a folder that are compared."""
 
 ALIKE = 0.6
-"""Share of two names that has to be alike (difflib's ratio)."""
+"""Least similarity of two names (difflib's ratio)."""
 
 
 def close_to(path: Path, *, folders: bool = False) -> str | None:
-    """The name of what lies beside a missing path and is most like it; None where nothing is.
+    """Return the name beside a missing path that is most like it; None if there is none.
 
-    A name that differs in its endings alone, or in capital letters, counts as most like it.
+    A name that differs only in its suffixes or in capitals counts as most similar.
 
     Args:
-        path: that is not there.
-        folders: whether a folder was meant, so that no file can be.
+        path: that does not exist.
+        folders: whether a folder was meant, so that files are left out.
     """
     names = _names_in(path.parent, folders)
     wanted = path.name.lower()
@@ -35,7 +35,7 @@ def close_to(path: Path, *, folders: bool = False) -> str | None:
 
 
 def no_such_folder(path: Path) -> str:
-    """`no such folder runs/frist; did you mean 'runs/first'?`, or that it is a file."""
+    """Return `no such folder runs/frist; did you mean 'runs/first'?`, or that it is a file."""
     if os.path.lexists(path) and not path.is_dir():
         return f"{path} is a file, no folder"
     near = close_to(path, folders=True)
@@ -43,7 +43,7 @@ def no_such_folder(path: Path) -> str:
 
 
 def no_such_file(path: Path) -> str:
-    """`facs.csv: no such file; did you mean 'facts.csv'?`, or which folder is not there."""
+    """Return `facs.csv: no such file; did you mean 'facts.csv'?`, or which folder is missing."""
     found = close_to(path)
     if found is not None:
         return f"{path}: no such file; did you mean '{found}'?"

@@ -1,7 +1,8 @@
-"""A folder that appears once all of it is written; after a kill the same command makes it again.
+"""A folder that appears once it is complete; after a kill the same command makes it again.
 
-It is filled under `NAME.partial`, which holds a marker from its first moment on: by that geomix
-knows its own, and leaves alone what a user calls so. The marker goes when the folder has its name.
+It is filled under `NAME.partial`, which holds a marker from the start: by the marker geomix
+recognises its own, and leaves a user's folder of that name alone. The marker is removed once the
+folder has its final name.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from geomix.util.errors import UserError
 from geomix.util.files import PARTIAL, sync
 
 MARKER = ".geomix-unfinished"
-"""Name of the file by which an unfinished folder is known; it holds what the folder is for."""
+"""Name of the file that marks an unfinished folder; it records the folder's purpose."""
 
 
 def make_folder(folder: Path, purpose: Mapping[str, Any], fill: Callable[[Path], object]) -> None:
@@ -27,12 +28,12 @@ def make_folder(folder: Path, purpose: Mapping[str, Any], fill: Callable[[Path],
     Args:
         folder: the new one.
         purpose: what decides its contents, as JSON can hold it.
-        fill: is given the empty folder under the name that it has until it is complete.
+        fill: called with the empty folder under its temporary name.
 
     Raises:
-        UserError: the folder is there already, or something of a user's is in the way.
+        UserError: the folder exists, or something of a user's is in the way.
     """
-    if os.path.lexists(folder):  # a link to what is not there, too
+    if os.path.lexists(folder):  # a dangling link, too
         if not _is_complete(folder, purpose):
             raise UserError(f"{folder}: there already; name a folder that is not there yet")
         (folder / MARKER).unlink()
@@ -67,7 +68,7 @@ def make_folder(folder: Path, purpose: Mapping[str, Any], fill: Callable[[Path],
 
 
 def _is_complete(folder: Path, purpose: Mapping[str, Any]) -> bool:
-    """Whether it is all there but for the marker's removal."""
+    """Return whether everything is there and only the marker remains to be removed."""
     try:
         return not folder.is_symlink() and bool(
             json.loads((folder / MARKER).read_bytes()) == json.loads(json.dumps(purpose))
@@ -77,7 +78,7 @@ def _is_complete(folder: Path, purpose: Mapping[str, Any]) -> bool:
 
 
 def _is_own(partial: Path) -> bool:
-    """Whether geomix began it; one that is empty holds nothing to lose."""
+    """Return whether geomix began the folder; an empty one holds nothing to lose."""
     if partial.is_symlink() or not partial.is_dir():
         return False
     marker = partial / MARKER
@@ -85,7 +86,7 @@ def _is_own(partial: Path) -> bool:
 
 
 def _empty(folder: Path) -> None:
-    """Remove all but the marker, without which nobody would know whose the rest is."""
+    """Remove all but the marker, which identifies the folder as geomix's."""
     for entry in sorted(folder.iterdir()):
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)

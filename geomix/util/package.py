@@ -1,6 +1,6 @@
-"""Where geomix itself lies."""
+"""The package's location."""
 
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent
-"""The folder of the package."""
+"""Folder of the package."""

@@ -1,8 +1,8 @@
-"""Progress of what takes long: a live line on a terminal, a line every half a minute elsewhere.
+"""Progress of long operations: a live line on a terminal, a line every half minute elsewhere.
 
-Whatever may take long says so with `phase` or `during`; it knows nobody who shows it. A command
-shows it with `telling`, or, while it trains, with `geomix.cli.progress.shown`. Where nobody shows
-anything (a notebook, `--quiet`, `--json`), a phase costs nothing.
+Code that may take long reports it with `phase` or `during` and does not know who displays it. A
+command displays it with `telling`, or, during training, with `geomix.cli.progress.shown`. Where
+nothing is displayed (a notebook, `--quiet`, `--json`), a phase costs nothing.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 QUIET_SECONDS = 30.0
-"""Without a terminal nothing is silent for longer."""
+"""Longest silence without a terminal."""
 
 _LIVE_SECONDS = 1.0
-"""On a terminal a phase that is shorter is not shown: the line would flicker."""
+"""Shortest phase shown on a terminal: a line for shorter ones would flicker."""
 
 _LOOKS = 1.0
-"""Seconds between two looks at the clock."""
+"""Seconds between two checks of the clock."""
 
 _LONGEST = 60
-"""Characters of what is named, its end: folders begin alike."""
+"""Longest label, in characters; its end is kept, since folders begin alike."""
 
 
 class Phase:
-    """Something under way.
+    """An operation under way.
 
     Args:
-        what: in a few words.
-        total: how many pieces it has; 0 where that is not known.
+        what: its label, in a few words.
+        total: number of steps; 0 if unknown.
         started: seconds of the clock.
     """
 
@@ -50,7 +50,7 @@ class Phase:
         self.total, self.started, self.done = total, started, 0
 
     def advance(self, pieces: int = 1) -> None:
-        """So many more pieces are done."""
+        """Record completed steps."""
         self.done += pieces
 
     def __str__(self) -> str:
@@ -58,12 +58,12 @@ class Phase:
 
 
 class Teller:
-    """Knows the phases that are under way, one within the other, and when something was said.
+    """Tracker of the phases under way, nested, and of the time of the last line.
 
     Args:
         say: prints a line that stays.
-        idle: gives the line of what is under way while no phase is; "" where that is nothing.
-        clock: seconds, of any start.
+        idle: returns the line shown while no phase is under way; "" for none.
+        clock: seconds, from any start.
         announces: whether a phase that is known to take long has a line when it begins.
     """
 
@@ -79,7 +79,7 @@ class Teller:
         self._said = clock()
 
     def begin(self, what: str, total: int, long: bool = False) -> Phase:
-        """A phase begins within those under way."""
+        """Begin a phase within those under way."""
         phase = Phase(what, total, self._clock())
         self.phases.append(phase)
         if long and self._announces:
@@ -88,16 +88,16 @@ class Teller:
         return phase
 
     def end(self, phase: Phase) -> None:
-        """A phase ends."""
+        """End a phase."""
         self.phases.remove(phase)
 
     def said(self) -> None:
-        """A line was printed: the next one may wait."""
+        """Note that a line was printed: the next one may wait."""
         self._said = self._clock()
 
     def line(self) -> str:
-        """What is under way, since when, and how long it may take; "" where that is nothing."""
-        phases = list(self.phases)  # another thread may look
+        """Return the phases under way, their time and the time left; "" if there are none."""
+        phases = list(self.phases)  # another thread may call this
         if not phases:
             return ""
         seconds = self._clock() - phases[0].started
@@ -109,18 +109,18 @@ class Teller:
         return text
 
     def live(self) -> str:
-        """The line, once it has been so for a while."""
+        """Return the line once its phase has lasted a while."""
         phases = list(self.phases)
         old = bool(phases) and self._clock() - phases[0].started >= _LIVE_SECONDS
         return self.line() if old else ""
 
     def look(self) -> None:
-        """Print the line if nothing was said for too long."""
+        """Print the line after too long a silence."""
         if self._clock() - self._said >= QUIET_SECONDS:
             self.mention(self.line() or self._idle())
 
     def mention(self, line: str) -> None:
-        """Print a line if nothing was said for too long, else let it go."""
+        """Print a line after too long a silence, else drop it."""
         if line and self._clock() - self._said >= QUIET_SECONDS:
             self.said()
             self._say(line)
@@ -131,16 +131,15 @@ _TELLER: ContextVar[Teller | None] = ContextVar("teller", default=None)
 
 @contextmanager
 def phase(what: str, total: int = 0, *, long: bool = False) -> Iterator[Callable[[int], None]]:
-    """Have it known that something is under way, which may take long.
+    """Report that something is under way that may take long.
 
     Args:
-        what: in a few words, as `scoring D_A`.
-        total: how many pieces it has; 0 where that is not known.
-        long: whether it is known to take long: then a line says so at once where there is no
-            terminal.
+        what: label in a few words, as `scoring D_A`.
+        total: number of steps; 0 if unknown.
+        long: whether it is known to take long; a line without a terminal then says so at once.
 
     Yields:
-        What is told how many more of them are done.
+        A callback that takes the number of further completed steps.
     """
     teller = _TELLER.get()
     if teller is None:
@@ -154,10 +153,10 @@ def phase(what: str, total: int = 0, *, long: bool = False) -> Iterator[Callable
 
 
 def during(what: Callable[..., str]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Make a function a phase.
+    """Report each call of a function as a phase.
 
     Args:
-        what: gives its text from the function's arguments.
+        what: returns the label from the function's arguments.
     """
 
     def made(act: Callable[P, R]) -> Callable[P, R]:
@@ -174,7 +173,7 @@ def during(what: Callable[..., str]) -> Callable[[Callable[P, R]], Callable[P, R
 
 
 def said() -> None:
-    """Let it be known that a line was printed."""
+    """Report that a line was printed."""
     teller = _TELLER.get()
     if teller is not None:
         teller.said()
@@ -182,11 +181,11 @@ def said() -> None:
 
 @contextmanager
 def told_by(teller: Teller, *, looking: bool) -> Iterator[None]:
-    """Have a teller know all phases within the block.
+    """Report all phases within the block to a teller.
 
     Args:
-        teller: that shows them.
-        looking: whether a thread looks at the clock for it.
+        teller: displays them.
+        looking: whether a thread polls the clock for it.
     """
     over = threading.Event()
 
@@ -210,10 +209,10 @@ def told_by(teller: Teller, *, looking: bool) -> Iterator[None]:
 
 @contextmanager
 def telling() -> Iterator[Callable[[str], None]]:
-    """Show the phases of a command on stderr.
+    """Display the phases of a command on stderr.
 
     Yields:
-        What is told of steps on the way: a terminal shows each, elsewhere a line may wait.
+        A callback for intermediate lines: a terminal shows each, elsewhere a line may wait.
     """
     from geomix.util.console import LastingConsole, Live
 
@@ -227,7 +226,7 @@ def telling() -> Iterator[Callable[[str], None]]:
         with told_by(teller, looking=True):
             yield teller.mention
         return
-    piped = not os.isatty(1)  # what goes elsewhere than to the terminal must not come here
+    piped = not os.isatty(1)  # redirected output must not appear here
     live = Live(
         get_renderable=lambda: one_line(teller.live()),
         console=console,
@@ -240,14 +239,14 @@ def telling() -> Iterator[Callable[[str], None]]:
 
 
 def one_line(text: str) -> Text:
-    """A text that a live region shows in one line, its end left out where it is too long."""
+    """Return a a text that a live region shows in one line, truncated where it is too long."""
     from rich.text import Text
 
     return Text(text, no_wrap=True, overflow="ellipsis")
 
 
 def duration(seconds: float) -> str:
-    """0:07, 12:07 or 3:12:07."""
+    """Format seconds as 0:07, 12:07 or 3:12:07."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

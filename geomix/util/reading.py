@@ -1,4 +1,4 @@
-"""A run's JSON files, read with a line for what is not as geomix writes it."""
+"""Reading of a run's JSON files; a file that geomix did not write so gives one clear line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from geomix.util.errors import UserError
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """One of a run's JSON files.
+    """Read one of a run's JSON files.
 
     Raises:
         UserError: it is missing, cannot be read or is not a JSON object.
@@ -22,7 +22,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_objects(path: Path) -> list[dict[str, Any]]:
-    """One of a run's JSON files that holds an object or a list of objects.
+    """Read one of a run's JSON files that holds an object or a list of objects.
 
     Raises:
         UserError: it is missing, cannot be read or holds something else.
@@ -34,7 +34,7 @@ def read_objects(path: Path) -> list[dict[str, Any]]:
 
 
 def check_ordinary(path: Path) -> None:
-    """Reject what is there and no ordinary file: reading a pipe of a foreign run would never end.
+    """Reject a path that exists and is not a regular file: reading a foreign pipe would never end.
 
     Raises:
         UserError: it is a folder, a pipe or a device.
@@ -54,7 +54,7 @@ def _bytes_of(path: Path) -> bytes:
 
 
 def parse_json(where: str, data: bytes) -> dict[str, Any]:
-    """A JSON object from its bytes; `where` is named if it is none."""
+    """Parse a JSON object; an error names `where`."""
     value = _parse(where, data)
     if not isinstance(value, dict):
         raise UserError(f"{where}: cannot be read (not a JSON object)")
@@ -69,18 +69,18 @@ def _parse(where: str, data: bytes) -> Any:
 
 
 def all_of(values: Any, kind: type) -> bool:
-    """Whether it is a list of nothing but values of a kind."""
+    """Return whether a value is a list whose items all have one kind."""
     return isinstance(values, list) and all(isinstance(value, kind) for value in values)
 
 
 def expect(path: Path, what: str, held: bool) -> None:
-    """Refuse a file that lacks what every command relies on."""
+    """Reject a file that lacks what every command relies on."""
     if not held:
         raise UserError(f"{path}: cannot be read (it lacks {what})")
 
 
 def expect_names(path: Path, key: str, names: Iterable[Any]) -> None:
-    """Refuse names that would lead out of the folder that is made of them.
+    """Reject names that would lead out of the folder that they name.
 
     Args:
         path: the file that holds them.
@@ -88,7 +88,7 @@ def expect_names(path: Path, key: str, names: Iterable[Any]) -> None:
         names: each becomes one part of a path.
 
     Raises:
-        UserError: one is no text, empty, `.` or `..`, or holds a separator of paths.
+        UserError: one is not a string, or empty, `.` or `..`, or holds a path separator.
     """
     for name in names:
         if not isinstance(name, str) or name in ("", ".", "..") or {*name} & {*"/\\\0"}:
@@ -97,7 +97,7 @@ def expect_names(path: Path, key: str, names: Iterable[Any]) -> None:
 
 @contextmanager
 def as_written(file: Path) -> Iterator[None]:
-    """Turn the error that a value not written by geomix raises into one line."""
+    """Turn the error raised by a value that geomix did not write into one line."""
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -105,7 +105,7 @@ def as_written(file: Path) -> Iterator[None]:
 
 
 def without_nan(value: Any) -> Any:
-    """A value as JSON can hold it: NaN and infinities become null."""
+    """Return a value as JSON can hold it: NaN and infinities become null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

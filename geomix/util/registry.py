@@ -1,4 +1,4 @@
-"""Registries: what a configuration or a command line can name, each entry imported when it is used.
+"""Registries: what a configuration or a command line can name; entries are imported on use.
 
 An entry is a name and its target, `package.module:attribute`. Another package adds one without
 touching geomix, through an entry point in its own `pyproject.toml`:
@@ -6,7 +6,8 @@ touching geomix, through an entry point in its own `pyproject.toml`:
     [project.entry-points."geomix.analyses"]
     drift = "my_package.drift:Drift"
 
-Listing names imports nothing, so that `--help` stays fast; nothing foreign runs before it is named.
+Listing names imports nothing, so that `--help` stays fast; no foreign code runs before its entry is
+named.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ T = TypeVar("T")
 
 
 class UnknownNameError(UserError, KeyError):
-    """No entry has that name; a mapping's `get` may ask all the same."""
+    """An unknown name; also a `KeyError`, so that a mapping's `get` works."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,7 @@ class Registry(Mapping[str, T]):
     """Entries of one kind by name: geomix's own, then those of installed packages.
 
     Attributes:
-        kind: what an entry is, for messages: `method`, `analysis`.
+        kind: what an entry is, used in messages: `method`, `analysis`.
         group: of the entry points: `geomix.methods`.
         own: targets of geomix's own entries by name, in the order in which they are listed.
     """
@@ -43,16 +44,16 @@ class Registry(Mapping[str, T]):
     own: Mapping[str, str] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[str]:
-        """Names: geomix's own in their order, then the others."""
+        """Yield the names: geomix's own in their order, then the others."""
         yield from self.own
         yield from sorted(set(self._others) - set(self.own))
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of entries."""
         return len({*self.own, *self._others})
 
     def __contains__(self, name: object) -> bool:
-        """Whether an entry has that name; nothing is imported."""
+        """Return whether an entry has that name, without importing anything."""
         return name in self.own or name in self._others
 
     def __getitem__(self, name: str) -> T:
@@ -75,13 +76,13 @@ class Registry(Mapping[str, T]):
         raise UnknownNameError(self.unknown(name))
 
     def unknown(self, name: str) -> str:
-        """The line for a name that no entry has."""
+        """Return the message for an unknown name."""
         near = get_close_matches(name, [*self], n=1)
         meant = f"; did you mean {near[0]}?" if near else "."
         return f"no {self.kind} is called '{name[:100]}'{meant} There are: {', '.join(self)}"
 
     def package(self, name: str) -> str:
-        """The package that offers an entry."""
+        """Return the package that offers an entry."""
         if name in self.own:
             return "geomix"
         found = self._others[name].dist
@@ -94,7 +95,7 @@ class Registry(Mapping[str, T]):
 
 @cache
 def offered(group: str) -> Mapping[str, EntryPoint]:
-    """Entry points of a group by name; they are looked up once."""
+    """Return a group's entry points by name, looked up once."""
     return {point.name: point for point in entry_points(group=group)}
 
 

@@ -1,4 +1,4 @@
-"""Being asked to end: SIGTERM, as a cluster sends it, or Ctrl-C."""
+"""Requests to end: SIGTERM, as a cluster sends it, or Ctrl-C."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from types import FrameType
 from geomix.util.errors import Interrupted
 
 EXIT = 75
-"""Exit status of a run that was asked to end and can be gone on with (EX_TEMPFAIL)."""
+"""Exit status of a run that was asked to end and can be resumed (EX_TEMPFAIL)."""
 
 _NOTICE = b"\ngeomix: saving after this step; Ctrl-C again ends at once\n"
 
 _asked: list[int] = []
-"""The signals that came within the innermost `asked_to_end`."""
+"""Signals received within the innermost `asked_to_end`."""
 
 _blocks: list[None] = []
-"""One entry for each `ending_at_once` that is open."""
+"""One entry for each open `ending_at_once`."""
 
 
 @contextmanager
 def ending_at_once() -> Iterator[None]:
-    """Where nothing needs saving: the first signal ends the block, if it is within `asked_to_end`.
+    """End the block at the first signal, for work that needs no saving, within `asked_to_end`.
 
     Raises:
         Interrupted: such a signal came, within the block or before it.
@@ -34,7 +34,7 @@ def ending_at_once() -> Iterator[None]:
         if _asked:
             raise KeyboardInterrupt
         yield
-    except KeyboardInterrupt:  # no library takes it for an error of its own
+    except KeyboardInterrupt:  # no library mistakes it for an error of its own
         if _asked:
             raise Interrupted from None
         raise
@@ -44,7 +44,7 @@ def ending_at_once() -> Iterator[None]:
 
 @contextmanager
 def asked_to_end() -> Iterator[Callable[[], bool]]:
-    """Within the block the first such signal is only noted; a second Ctrl-C ends at once."""
+    """Note the first signal within the block; a second Ctrl-C ends at once."""
     asked = _asked
     asked.clear()
 

@@ -1,11 +1,10 @@
-"""The one exit to the terminal: what a command prints passes here or `geomix.util.console`.
+"""The one exit to the terminal: all output passes through here or `geomix.util.console`.
 
 A text from outside (data, a model's files, a foreign run, a path, a library's warning) may hold
-characters that set the clipboard, hide lines or turn the text around them. `screened` puts a stream
-over stdout and stderr that replaces them, so that it does not matter who writes; `echo` and
-`echo_json` are how geomix itself writes. What rich draws has control codes of its own: its texts
-are screened by `geomix.util.console.Console` before they are styled. Files of data keep a text as
-it is.
+characters that set the clipboard, hide lines or reverse the surrounding text. `screened` wraps
+stdout and stderr in a stream that replaces them, whoever writes; `echo` and `echo_json` are how
+geomix itself writes. Rich emits control codes of its own: `geomix.util.console.Console` screens its
+texts before they are styled. Data files keep a text as it is.
 """
 
 from __future__ import annotations
@@ -25,25 +24,26 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 ESCAPED = "\N{SYMBOL FOR ESCAPE}"
-"""Stands for a character that would do something to the terminal."""
+"""Replacement for a character that would control the terminal."""
 
 _ACTING = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""Control characters (C0, DEL, C1) but newline and tab, and what turns the direction of all text up
-to a counterpart, which may never come."""
+"""Control characters (C0, DEL, C1) except newline and tab, and those that change the direction of
+all text up to a counterpart, which may never come."""
 
 _NOT_IN_JSON = re.compile("[\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""What `json.dumps` leaves raw of the above, and halves of pairs, which no encoding has."""
+"""Characters of `_ACTING` that `json.dumps` leaves raw, and lone surrogates, which no encoding
+has."""
 
 
 def harmless(text: str) -> str:
-    """A text that cannot move the cursor, change colours or turn what stands around it."""
+    """Replace characters that move the cursor, change colours or reverse text."""
     return _ACTING.sub(ESCAPED, text)
 
 
 class Screened(io.TextIOBase):
-    """A text stream whose every text is made harmless; what is beneath it is `below`.
+    """Text stream that neutralises every text; `below` is the underlying stream.
 
-    It has no `buffer`: bytes would pass by it.
+    It has no `buffer`, because bytes would bypass it.
     """
 
     def __init__(self, below: TextIO) -> None:
@@ -51,38 +51,38 @@ class Screened(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # typeshed has an attribute
-        """Of the stream beneath."""
+        """Encoding of the underlying stream."""
         return self.below.encoding
 
     @property
     def errors(self) -> str | None:  # type: ignore[override]
-        """How the stream beneath writes what its encoding lacks."""
+        """Error handler of the underlying stream for characters that its encoding lacks."""
         return self.below.errors
 
     def write(self, text: str) -> int:
-        """Write a text with a sign in the place of each character that would act."""
+        """Write a text, with each control character replaced."""
         self.below.write(harmless(text))
         return len(text)
 
     def flush(self) -> None:
-        """Flush the stream beneath."""
+        """Flush the underlying stream."""
         self.below.flush()
 
     def isatty(self) -> bool:
-        """Whether the stream beneath is a terminal."""
+        """Return whether the underlying stream is a terminal."""
         return self.below.isatty()
 
     def fileno(self) -> int:
-        """Descriptor of the stream beneath."""
+        """Return the descriptor of the underlying stream."""
         return self.below.fileno()
 
     def writable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
 
 def beneath(stream: Any) -> Any:
-    """The stream that `Screened` ones, and those of rich's live displays, stand upon."""
+    """Return the stream beneath `Screened` ones and those of rich's live displays."""
     while (
         below := getattr(stream, "below", getattr(stream, "rich_proxied_file", None))
     ) is not None:
@@ -91,13 +91,13 @@ def beneath(stream: Any) -> Any:
 
 
 def screen() -> None:
-    """Put `Screened` streams over stdout and stderr, for whoever writes."""
+    """Wrap stdout and stderr in `Screened` streams, whoever writes."""
     sys.stdout, sys.stderr = _screened(sys.stdout), _screened(sys.stderr)
 
 
 @contextmanager
 def screened() -> Iterator[None]:
-    """Do what `screen` does, and give the streams back."""
+    """Screen stdout and stderr within the block, then restore them."""
     before = sys.stdout, sys.stderr
     screen()
     try:
@@ -115,13 +115,13 @@ def _screened(stream: TextIO | None) -> TextIO:
 
 
 def echo(text: object = "", *, err: bool = False, end: str = "\n", lasting: bool = False) -> None:
-    """Print a text at once.
+    """Print a text immediately.
 
     Args:
-        text: from wherever; it cannot do anything to the terminal.
+        text: from any source; it cannot control the terminal.
         err: whether it goes to stderr.
         end: what follows it.
-        lasting: whether a reader who has left is no reason to stop.
+        lasting: whether to continue after the reader has left.
     """
     stream = sys.stderr if err else sys.stdout
     if stream is None:
@@ -136,15 +136,15 @@ def echo(text: object = "", *, err: bool = False, end: str = "\n", lasting: bool
 
 
 def silence(stream: IO[str]) -> None:
-    """Let a stream lead nowhere, since its reader has left."""
+    """Redirect a stream to nowhere, since its reader has left."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def echo_json(value: Any, *, indent: int | None = None, lasting: bool = False) -> None:
-    r"""Print a value as JSON that is the same once it is parsed; what would act is a `\uXXXX`.
+    r"""Print a value as JSON that parses to the same value; control characters become `\uXXXX`.
 
     Args:
-        value: what JSON holds; another object becomes its text.
+        value: any JSON value; another object becomes its text.
         indent: as `json.dumps` has it.
         lasting: as in `echo`.
 
@@ -161,11 +161,11 @@ def echo_json(value: Any, *, indent: int | None = None, lasting: bool = False) -
 
 
 def plain_table(title: str, notes: Sequence[str] = ()) -> Table:
-    """An empty table as the command line prints them.
+    """Return an empty table in the command line's style.
 
     Args:
-        title: stands above it, on the left.
-        notes: lines that stand beneath it.
+        title: shown above it, on the left.
+        notes: lines shown beneath it.
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
