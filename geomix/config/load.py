@@ -193,7 +193,7 @@ def _arm_documents(document: Document, arms: Any, mistakes: Mistakes) -> list[tu
             told = f"{at}: an arm's name is 1 to 100 letters, digits, '-' and '_'"
             mistakes[told] = line_of(at)
             continue
-        removed = changes is None and at.line is None  # null by --set is a mistake; in a file an empty arm changes nothing
+        removed = changes is None and at.line is None  # null in a file changes nothing
         if removed or not (changes is None or isinstance(changes, dict)):
             advice = "a mapping of overrides, such as stages.0.mix.ratio: 2"
             told = f"{at}: {advice}" + "; --arm trains some arms only" * removed
@@ -244,7 +244,7 @@ def mistakes_of(document: Document, error: ValidationError, root: type[BaseModel
         _told(document, detail, root)
         for detail in found
         if not (detail["type"] == "missing" and detail["loc"][:-1] in unknown)
-        or origin_of(document, detail["loc"]).line is not None  # otherwise --set created the mapping that lacks it
+        or origin_of(document, detail["loc"]).line is not None  # else --set made it
     ]
     return {f"{origin}: {text}": line_of(origin) for origin, text in told}
 

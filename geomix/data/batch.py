@@ -1,4 +1,4 @@
-"""Examples into rows of tokens, one or several a row, and the weight of each target token."""
+"""Conversion of examples to rows of tokens, one or several a row, with target token weights."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ Reduction = Literal["token", "example"]
 """`token`: mean over all target tokens; `example`: mean over examples of each one's token mean."""
 
 WORTHWHILE = 0.85
-"""Rows are packed where that leaves at most this share of the padded batch's tokens: rows of one
-example need no mask, and pay for padding only."""
+"""Largest share of the padded batch's tokens at which rows are packed: rows of one example need no
+mask, and cost only padding."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Examples in right-padded rows, and where each of their target tokens is predicted from.
+    """Examples in right-padded rows, with the position from which each target token is predicted.
 
     A row holds one example or, packed, several. R rows of T tokens, P target tokens in all, those
     of the first example first.
 
     Attributes:
         ids: `(R, T)` int64.
-        positions: `(R, T)` int64, place of each token in its example: where it falls back to 0, the
-            next example begins. Padding counts on; it is never predicted from, and what stands
-            after a token does not change it.
+        positions: `(R, T)` int64, index of each token in its example: where it returns to 0, the
+            next example begins. Padding continues the count; it is never predicted from, and what
+            follows a token does not affect it.
         rows: `(P,)` int64.
         columns: `(P,)` int64; entry p of the logits belongs to `ids[rows[p], columns[p]]`.
-        targets: `(P,)` int64, the tokens that are to follow there.
-        owners: `(P,)` int64, whose they are, from 0, ascending.
-        weights: `(P,)` float64, what each weighs in the loss.
-        examples: how many there are.
+        targets: `(P,)` int64, the tokens to predict there.
+        owners: `(P,)` int64, the example of each, from 0, ascending.
+        weights: `(P,)` float64, the weight of each in the loss.
+        examples: number of examples.
     """
 
     ids: Tensor
@@ -53,7 +53,7 @@ class Batch:
     examples: int
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on another device."""
+        """Return the same batch on another device."""
         return Batch(
             self.ids.to(device),
             self.positions.to(device),
@@ -66,17 +66,17 @@ class Batch:
         )
 
     def per_example(self, values: Tensor) -> Tensor:
-        """Sum of `values` `(P,)` over each example's target tokens: `(examples,)` float64, CPU."""
+        """Sum `values` `(P,)` over each example's target tokens: `(examples,)` float64, CPU."""
         total = torch.zeros(self.examples, dtype=torch.float64)
         return total.index_add_(0, self.owners.cpu(), values.detach().to("cpu", torch.float64))
 
 
 def token_weights(examples: Sequence[TokenisedExample], reduction: Reduction) -> list[float]:
-    """Weight of each target token, by example, such that the weighted sum is the mean loss.
+    """Return each example's target token weight, such that the weighted sum is the mean loss.
 
-    Over the set that is given: `token` weighs every target token 1/(all target tokens), `example`
-    weighs those of example i by 1/(n · its target tokens). Either way the weights of all target
-    tokens of the set sum to one (theory: a union is a weighted mean).
+    Over the given set, `token` weighs every target token 1/(all target tokens), `example` weighs
+    those of example i by 1/(n · its target tokens). Either way the weights of all target tokens of
+    the set sum to one (so a union's loss is a weighted mean).
     """
     counts = [example.target_tokens for example in examples]
     if reduction == "token":
@@ -90,18 +90,18 @@ def collate(
     pad_id: int,
     width: int | None = None,
 ) -> Batch:
-    """Lay examples out in rows.
+    """Arrange examples in rows.
 
     Args:
         examples: at least one.
-        weights: of each one's target tokens.
-        pad_id: fills the rows on the right.
+        weights: of each example's target tokens.
+        pad_id: padding token on the right.
         width: rows may hold several examples up to this many tokens; None gives each its own row.
     """
     lengths = [len(example.ids) for example in examples]
     rows, filled = laid_out(lengths, width)
     row_of, start_of = np.empty((2, len(lengths)), dtype=np.int64)
-    last = np.empty((len(rows), 1), dtype=np.int64)  # where each row's last example starts
+    last = np.empty((len(rows), 1), dtype=np.int64)  # start of each row's last example
     for number, members in enumerate(rows):
         starts = list(accumulate((lengths[i] for i in members), initial=0))
         row_of[members], start_of[members] = number, starts[:-1]
@@ -132,7 +132,7 @@ def collate(
 
 
 def laid_out(lengths: Sequence[int], width: int | None) -> tuple[list[list[int]], int]:
-    """The rows of a batch, as indices of its examples, and the tokens of each, padding included.
+    """Return the rows as indices of a batch's examples, and their common length.
 
     Args:
         lengths: tokens of each example, at least one.
@@ -143,14 +143,14 @@ def laid_out(lengths: Sequence[int], width: int | None) -> tuple[list[list[int]]
 
 
 def packed(lengths: Sequence[int], width: int) -> list[list[int]]:
-    """Which examples share a row: best fit, the longest first; one a row where that costs little.
+    """Assign examples to rows: best fit, the longest first; one a row where packing saves little.
 
     Args:
         lengths: tokens of each example.
-        width: most tokens in a row; a longer example has a row of its own, and sets the width.
+        width: most tokens in a row; a longer example has its own row, and sets the width.
 
     Returns:
-        Indices of the examples, row by row; each stands in exactly one.
+        Indices of the examples, row by row; each occurs in exactly one.
     """
     longest = max(lengths)
     width = max(width, longest)
@@ -175,13 +175,13 @@ def packed(lengths: Sequence[int], width: int) -> list[list[int]]:
 def with_padding_loss(
     sources: Mapping[str, Sequence[TokenisedExample]], longest: int | None = None
 ) -> dict[str, list[TokenisedExample]]:
-    """Fill each example of a batch with its end token, and let that carry loss.
+    """Pad each example of a batch with its end token, and let the padding carry loss.
 
-    The paper's published code does so, where its text takes the loss on the target.
+    The paper's published code does so, whereas its text puts the loss on the target alone.
 
     Args:
         sources: the batch's examples by set name.
-        longest: tokens up to which each is filled; None takes the longest of the batch.
+        longest: tokens up to which each is padded; None takes the longest of the batch.
     """
     if longest is None:
         longest = max((len(e.ids) for part in sources.values() for e in part), default=0)
@@ -196,6 +196,6 @@ def with_padding_loss(
 
 
 def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Consecutive slices of `size`; the last may be shorter."""
+    """Yield consecutive slices of `size`; the last may be shorter."""
     for start in range(0, len(items), size):
         yield items[start : start + size]

@@ -1,8 +1,8 @@
 """Foreign templates and tokenizers, run in a child process within limits of time and memory.
 
-A guard in this process would wait for a call in C, and a list of dangerous operations would never
-be complete. A child that the system ends needs neither; it is started anew (never forked), so
-threads and CUDA here do not matter to it.
+A guard in this process would have to wait for a call in C, and a list of dangerous operations would
+never be complete. A child that the system kills needs neither; it is started anew (never forked),
+so threads and CUDA here do not affect it.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ import psutil
 from geomix.util.errors import UserError
 
 SECONDS = 2.0
-"""CPU time that the work may take; real templates take milliseconds."""
+"""Most CPU time of the work, in seconds; real templates take milliseconds."""
 
 MEMORY = 512 * 2**20
-"""Bytes that the work may take beyond those of the child itself."""
+"""Most bytes of memory of the work, beyond those of the child itself."""
 
 WALL = 30.0
-"""Seconds on the clock after which the child is ended, on a machine however busy."""
+"""Seconds of wall time after which the child is killed, however busy the machine."""
 
 _LOOK = 0.05
-"""Seconds between two looks at the child's memory, where the system does not limit it."""
+"""Seconds between two checks of the child's memory, where the system does not limit it."""
 
 _MOST = 2 * 2**30
-"""Bytes of memory at which this process ends the child; above what a large vocabulary takes."""
+"""Bytes of memory at which this process kills the child; above the needs of a large vocabulary."""
 
 _SCRIPT = Path(__file__).with_name("child.py")
 
 
 def answers(work: str, request: Mapping[str, Any], count: int) -> tuple[list[Any], str]:
-    """Let a child do some work (`geomix.data.child`).
+    """Run some work in a child process (`geomix.data.child`).
 
     Args:
         work: `render` or `encode`.
-        request: what that needs.
-        count: how many answers are expected.
+        request: its arguments.
+        count: expected number of answers.
 
     Returns:
-        The answers, and why there are fewer than expected; empty where there are not.
+        The answers, and the reason if there are fewer than expected, else an empty text.
 
     Raises:
         UserError: no process can be started.
@@ -62,8 +62,8 @@ def answers(work: str, request: Mapping[str, Any], count: int) -> tuple[list[Any
 
 
 def _run(request: bytes) -> tuple[bytes, str]:
-    """What the child wrote to stdout, and why it ended before its time."""
-    paths = os.pathsep.join(path for path in sys.path if path)  # what this process imports from
+    """Return the child's stdout, and the reason if it was ended early."""
+    paths = os.pathsep.join(path for path in sys.path if path)  # the import path of this process
     environment = {
         **os.environ,
         "PYTHONPATH": paths,
@@ -96,7 +96,7 @@ def _run(request: bytes) -> tuple[bytes, str]:
 
 
 def _watched(child: subprocess.Popen[bytes], request: bytes) -> tuple[str, bytes, bytes]:
-    """Wait for the child; why it was ended here, and what it wrote."""
+    """Wait for the child; return why it was killed here, and its outputs."""
     done, why = Event(), [""]
 
     def watch() -> None:
@@ -120,7 +120,7 @@ def _watched(child: subprocess.Popen[bytes], request: bytes) -> tuple[str, bytes
 
 
 def _memory(pid: int) -> int:
-    """Bytes of memory that a process holds; 0 where it has ended."""
+    """Return the bytes of memory that a process holds; 0 if it has ended."""
     try:
         return int(psutil.Process(pid).memory_info().rss)
     except psutil.Error:

@@ -1,4 +1,4 @@
-"""Chat formats: the literal texts that stand around the prompts and targets of an example."""
+"""Chat formats: the literal texts around the prompts and targets of an example."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from geomix.data.bounded import answers
 from geomix.util.errors import UserError
 
 TULU = "<|user|>\n{prompt}\n<|assistant|>\n{target}\n"
-"""Tulu v2, in which the paper trains (appendix B): a line break follows the end token."""
+"""Tulu v2, the paper's training format (appendix B): a line break follows the end token."""
 
 
 @dataclass(frozen=True, slots=True)
 class Literals:
-    """The texts around n exchanges.
+    """Texts around n exchanges.
 
     An example reads, for each exchange: `before`, the prompt, `between`, the target, `end`.
 
     Attributes:
-        before: `(n,)`, what stands before each prompt: at the start, then after an end token.
-        between: `(n,)`, what stands between each prompt and its target.
-        end: the text of the token that ends an answer; one token of the tokenizer's added ones.
+        before: `(n,)`, text before each prompt: at the start, then after an end token.
+        between: `(n,)`, text between each prompt and its target.
+        end: the text of the token that ends an answer; one of the tokenizer's added tokens.
     """
 
     before: tuple[str, ...]
@@ -36,17 +36,17 @@ class Literals:
 
 
 def _nothing(_: Collection[int]) -> None:
-    """Prepare a plain format, whose texts need no rendering."""
+    """Do nothing: a plain format's texts need no rendering."""
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """What decides a chat format besides its name and the tokenizer; a run keeps it.
+    """Template of a chat format, stored with a run.
 
     Attributes:
-        now: the moment that a Jinja template sees (`strftime_now`), ISO 8601, local time; empty
-            where it does not ask, so that two runs of one configuration keep the same.
-        text: of a Jinja template; None of a plain format, which its name is.
+        now: the time that a Jinja template sees (`strftime_now`), ISO 8601, local time; empty if
+            the template does not ask for it, so that two runs of one configuration store the same.
+        text: of a Jinja template; None for a plain format, whose name is its text.
     """
 
     now: str
@@ -55,18 +55,18 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class ChatFormat:
-    """A chat format as one tokenizer writes it.
+    """Chat format as one tokenizer writes it.
 
     Attributes:
         name: as configured.
-        literals: the texts around so many exchanges; raises UserError where the template of a
+        literals: the texts around a number of exchanges; raises UserError if the template of a
             tokenizer or file cannot write that many.
-        begins: whether the tokenizer puts its own begin token first; a Jinja template writes its
-            own (the convention of transformers).
-        template: what it is made of.
+        begins: whether the tokenizer prepends its own begin token; a Jinja template writes its own
+            (the convention of transformers).
+        template: the template it was made from.
         newline_loss: whether the line break after the end token of an inner answer carries loss, as
             in the paper's published code.
-        prepare: makes the texts around several numbers of exchanges known at once.
+        prepare: renders the texts around several numbers of exchanges at once.
     """
 
     name: str
@@ -79,17 +79,17 @@ class ChatFormat:
 
 @cache
 def moment() -> str:
-    """The moment at which this process first asked for one: what a new run's template sees."""
+    """Return the time of this process's first call: the time that a new run's template sees."""
     return datetime.now().isoformat()
 
 
 def template_of(name: str, tokenizer: Any, now: str | None = None) -> Template:
-    """Read the template that a `chat_template` of the configuration means.
+    """Read the template that the configuration's `chat_template` names.
 
     Args:
         name: as for `chat_format`.
         tokenizer: of transformers.
-        now: the moment that it is to see; None is `moment()`.
+        now: the time that it sees; None is `moment()`.
 
     Raises:
         UserError: there is no such format.
@@ -120,13 +120,13 @@ def _seeing(now: str | None, text: str) -> Template:
 def chat_format(
     name: str, tokenizer: Any, template: Template | None = None, *, newline_loss: bool = False
 ) -> ChatFormat:
-    r"""The format that a `chat_template` of the configuration means.
+    r"""Build the format that the configuration's `chat_template` names.
 
     Args:
-        name: `tulu`, `tokenizer`, the path of a `.jinja` file, or a plain format such as
-            `"Q: {prompt}\nA: {target}"`, whose end token follows the target directly.
+        name: `tulu`, `tokenizer`, the path of a `.jinja` file, or a plain format such as `"Q:
+            {prompt}\nA: {target}"`, whose end token follows the target directly.
         tokenizer: of transformers, with an end token.
-        template: what a run kept of it; None reads the file or the tokenizer as it is now.
+        template: the one stored in a run; None reads the file or the tokenizer as it is now.
         newline_loss: as in `ChatFormat`.
 
     Raises:
@@ -141,7 +141,7 @@ def chat_format(
         literals = partial(_plain, plain, tokenizer.eos_token)
         return ChatFormat(name, literals, True, template, newline_loss)
     rendered = _Jinja(name, template, tokenizer)
-    rendered.literals(1)  # an unusable template is an error now, not at the first example
+    rendered.literals(1)  # an unusable template fails now, not at the first example
     return ChatFormat(name, rendered.literals, False, template, newline_loss, rendered.prepare)
 
 
@@ -165,17 +165,17 @@ def _read(path: str) -> str:
 
 
 _RENDERED: dict[tuple[str, str, str, int], dict[str, Any]] = {}
-"""What templates wrote in this process: a function of text, moment, special tokens, exchanges."""
+"""Rendered texts by template text, time, special tokens and number of exchanges."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Jinja:
-    """A Jinja template, rendered around sentinels in a child process (`geomix.data.bounded`).
+    """Jinja template, rendered around sentinels in a child process (`geomix.data.bounded`).
 
     Attributes:
         name: as configured.
-        template: its text, and the moment that it sees.
-        tokenizer: whose special tokens it sees.
+        template: its text, and the time that it sees.
+        tokenizer: provides the special tokens that it sees.
     """
 
     name: str
@@ -184,7 +184,7 @@ class _Jinja:
     _cut: dict[int, Literals] = field(default_factory=dict)
 
     def literals(self, n: int) -> Literals:
-        """The texts around n exchanges.
+        """Return the texts around n exchanges.
 
         Raises:
             UserError: the template cannot be used for them.
@@ -195,7 +195,7 @@ class _Jinja:
         return self._cut[n]
 
     def prepare(self, counts: Collection[int]) -> None:
-        """Render all that are not known yet in one child."""
+        """Render all numbers of exchanges that are not known yet in one child."""
         left = sorted(n for n in {*counts} if self._key(n) not in _RENDERED)
         if not left:
             return
@@ -206,9 +206,9 @@ class _Jinja:
             "conversations": [_conversation(n) for n in left],
         }
         found, why = answers("render", request, len(left))
-        if why:  # what the first unanswered one did to the child
+        if why:  # the failure belongs to the first unanswered one
             found.append({"error": why, "message": "", "line": None})
-        for n, answer in zip(left, found, strict=False):  # those after a fatal one are not known
+        for n, answer in zip(left, found, strict=False):  # after a fatal one the rest are unknown
             _RENDERED[self._key(n)] = answer
 
     def _text(self, n: int) -> str:
@@ -231,7 +231,7 @@ class _Jinja:
 
 
 def _marks(n: int) -> list[str]:
-    """Sentinels in the places of the prompts and targets of n exchanges."""
+    """Return sentinels for the prompts and targets of n exchanges."""
     return [f"geomix{role}{i:05d}xq" for i in range(1, n + 1) for role in ("prompt", "target")]
 
 
@@ -241,10 +241,10 @@ def _conversation(n: int) -> list[dict[str, str]]:
 
 
 def _literals(where: str, rendered: str, n: int, tokenizer: Any) -> Literals:
-    """Cut n rendered exchanges of sentinels at them.
+    """Split n rendered exchanges at their sentinels.
 
     Templates strip contents and put texts of their own between them (a system prompt, an empty
-    `<think>` block before the last answer); what is between the sentinels is what they write.
+    `<think>` block before the last answer); the text between the sentinels is what they write.
     """
     pieces = []
     rest = rendered
@@ -269,9 +269,9 @@ def _literals(where: str, rendered: str, n: int, tokenizer: Any) -> Literals:
 
 
 def _end_token(after: str, tokenizer: Any) -> str:
-    """The added token that a template writes after its last answer, else the tokenizer's own.
+    """Return the added token that a template writes after its last answer, or the tokenizer's.
 
-    Spaces that Llama 2's template writes before it are left out: an answer has none there.
+    Spaces that Llama 2's template writes before it are dropped: an answer has none there.
     """
     added = [str(token) for token in tokenizer.added_tokens_decoder.values()]
     written = [token for token in added if token.strip() and after.lstrip().startswith(token)]
@@ -280,5 +280,5 @@ def _end_token(after: str, tokenizer: Any) -> str:
 
 
 def _without(end: str, after: str) -> str:
-    """What follows an answer's end token; some templates end the last answer only."""
+    """Return the text after an answer's end token; some templates end only the last answer."""
     return after.lstrip().removeprefix(end) if after.lstrip().startswith(end) else after

@@ -1,7 +1,7 @@
 """Work on foreign templates and tokenizers in a process of its own, within limits.
 
-This file is the process: `geomix.data.bounded` starts it as a script, so that it imports neither
-geomix nor anything heavy. Stdin holds one request as JSON; each answer is a line on stdout.
+`geomix.data.bounded` starts this file as a script, so that it imports neither geomix nor anything
+heavy. Stdin holds one request as JSON; each answer is a line on stdout.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from datetime import datetime
 from typing import Any
 
 LONGEST = 1_000_000
-"""Characters that a template may write around the texts of one conversation."""
+"""Most characters that a template may write around the texts of one conversation."""
 
 _ADDRESS = re.compile(r"\S+ at 0x[0-9a-fA-F]{6,}>")
-"""How Python writes an object that has no text of its own."""
+"""Pattern of Python's default text for an object."""
 
 
 def limit(seconds: float, extra: int) -> None:
-    """Let the system end this process after so much more CPU time, and refuse it more memory.
+    """Limit this process to some more CPU time and memory.
 
     The signal's default action ends the process even within one call of C, which a handler in
-    Python would wait for.
+    Python would have to wait for.
 
     Args:
         seconds: of CPU time from now on.
-        extra: bytes beyond those mapped now, where the system tells and limits them (Linux);
+        extra: bytes beyond those mapped now, where the system reports and limits them (Linux);
             elsewhere the parent watches.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -48,7 +48,7 @@ def limit(seconds: float, extra: int) -> None:
 
 
 def compiled(template: str, now: datetime) -> Any:
-    """A chat template as transformers compiles it, at a given moment.
+    """Compile a chat template as transformers does, at a given time.
 
     Source: `transformers.utils.chat_template_utils._compile_jinja_template` of transformers 5.
     """
@@ -57,7 +57,7 @@ def compiled(template: str, now: datetime) -> Any:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(Extension):
-        """The block that marks an answer: here its contents."""
+        """Block that marks an answer; renders to its contents."""
 
         tags = {"generation"}  # noqa: RUF012 (Jinja's own class declares it)
 
@@ -78,7 +78,7 @@ def compiled(template: str, now: datetime) -> Any:
             )
 
     class Namespace(jinja2.utils.Namespace):
-        """A namespace without names that begin with an underscore."""
+        """Namespace without names that begin with an underscore."""
 
         def __init__(*args: Any, **kwargs: Any) -> None:
             values = dict(*args[1:], **kwargs)
@@ -91,7 +91,7 @@ def compiled(template: str, now: datetime) -> Any:
             super().__setitem__(name, value)
 
     class Dict:
-        """`dict` without its attributes."""
+        """Replacement for `dict` without its attributes."""
 
         def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
             return dict(*args, **kwargs)
@@ -127,12 +127,12 @@ def compiled(template: str, now: datetime) -> Any:
 
 
 def render(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Render conversations, each an answer: its `text`, or what is wrong with it.
+    """Render conversations; yield for each its `text`, or its error.
 
     Args:
-        request: `template`, its text; `now`, the moment that it sees, ISO 8601, or empty where it
-            does not ask; `special`, the tokenizer's special tokens by name; `conversations`, a list
-            of messages each; `seconds` and `extra` as in `limit`.
+        request: `template`, its text; `now`, the time that it sees, ISO 8601, or empty if it does
+            not ask; `special`, the tokenizer's special tokens by name; `conversations`, a list of
+            messages each; `seconds` and `extra` as in `limit`.
     """
     import jinja2.sandbox  # noqa: F401 (so that the limit is the template's alone)
 
@@ -153,7 +153,7 @@ def render(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             )
             if len(text) > LONGEST:
                 raise ValueError(f"writes {len(text):,} characters; at most {LONGEST:,} are taken")
-            text.encode()  # a template may write half a character
+            text.encode()  # a template may write a lone surrogate
             if found := _ADDRESS.search(text):
                 raise ValueError(f"writes {found[0]}, which is another text in every process")
             yield {"text": text}
@@ -166,7 +166,7 @@ def render(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def encode(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Try a tokenizer on texts, each an answer: how many `tokens` it has.
+    """Try a tokenizer on texts; yield for each its number of `tokens`.
 
     Args:
         request: `tokenizer`, its `tokenizer.json`; `texts`; `seconds` and `extra` as in `limit`.
@@ -180,7 +180,7 @@ def encode(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def say(answer: dict[str, Any]) -> None:
-    """Write an answer as a line that has arrived, whatever becomes of this process."""
+    """Write an answer as a flushed line, which survives the end of this process."""
     out = sys.stdout  # noqa: TID251 (a pipe to the parent, and no terminal)
     out.write(json.dumps(answer) + "\n")
     out.flush()

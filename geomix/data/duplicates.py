@@ -1,4 +1,4 @@
-"""What stands in a set more than once, and what that does to the scores."""
+"""Repeated examples and prompts in a set, and their effect on the scores."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from geomix.measures.text import normalise, percent
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """How many examples of a set are not alone.
+    """Counts of repeated examples and prompts in a set.
 
     Attributes:
-        copies: those whose prompt and target an earlier one has too: they count twice.
-        conflicting: those whose prompt another one has too, with a different target.
-        alike: those whose prompt differs from another one's in capital letters or outer white
-            space only.
-        exact_match_at_most: the greatest exact match that a model can reach, 0 to 100: it gives
-            one answer to one prompt. None of an empty set.
+        copies: examples whose prompt and target repeat an earlier one's: they count twice.
+        conflicting: examples that share a prompt with another one but not its target.
+        alike: examples whose prompt differs from another one's only in capital letters or outer
+            white space.
+        exact_match_at_most: the highest exact match that a model can reach, 0 to 100, since it
+            gives one answer to one prompt. None for an empty set.
     """
 
     copies: int
@@ -32,11 +32,11 @@ class Duplicates:
 
 @dataclass(frozen=True, slots=True)
 class InCommon:
-    """Prompts of a stage that an earlier stage has too, whatever their case and outer white space.
+    """Prompts of a stage that an earlier stage also has, ignoring case and outer white space.
 
     Attributes:
-        prompts: how many examples of the stage have such a prompt.
-        other_targets: how many of these have a target that the earlier stage does not give.
+        prompts: number of examples of the stage with such a prompt.
+        other_targets: number of these whose target the earlier stage does not give.
     """
 
     prompts: int
@@ -44,7 +44,7 @@ class InCommon:
 
 
 def duplicates_in(examples: Sequence[Example]) -> Duplicates:
-    """Count what a set has more than once. Targets are compared as exact match compares them."""
+    """Count repeated examples and prompts. Targets are compared as exact match compares them."""
     targets: defaultdict[tuple[Any, ...], Counter[str]] = defaultdict(Counter)
     wordings: defaultdict[tuple[Any, ...], set[tuple[Any, ...]]] = defaultdict(set)
     for example in examples:
@@ -64,7 +64,7 @@ def duplicates_in(examples: Sequence[Example]) -> Duplicates:
 def prompts_in_common(
     examples: Sequence[Example], earlier: Mapping[str, Iterable[Example]]
 ) -> dict[str, InCommon]:
-    """Count the prompts that earlier sets have too, by set; sets without any are left out."""
+    """Count the prompts shared with each earlier set; sets without any are left out."""
     found = {}
     for name, others in earlier.items():
         answers: defaultdict[tuple[Any, ...], set[str]] = defaultdict(set)

@@ -1,4 +1,4 @@
-"""Special tokens at the ends of an example: each is there once, whoever writes it."""
+"""Special tokens at the ends of an example: each occurs once, whoever writes it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from geomix.data.example import IGNORED, Example
 from geomix.util.errors import UserError
 
 _SHOWN = 60
-"""Characters of an example that a message shows."""
+"""Most characters of an example that a message shows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """The begin tokens of a tokenizer, which a format or a text may write as well.
+    """Begin tokens of a tokenizer, which a format or a text may write as well.
 
     Attributes:
         tokens: ids that the tokenizer puts before any text; none for most Jinja templates' use.
@@ -33,11 +33,11 @@ class Beginning:
 
     @classmethod
     def of(cls, tokenizer: Any, chat: ChatFormat) -> Beginning:
-        """The begin tokens of a tokenizer in a format.
+        """Return the begin tokens of a tokenizer in a format.
 
         Raises:
-            UserError: the format writes white space and then a begin token, so that the
-                tokenizer's own would be a second one.
+            UserError: the format writes white space and then a begin token, so that the tokenizer's
+                own would be a second one.
         """
         own = begin_tokens(tokenizer)
         bos = tokenizer.bos_token_id
@@ -56,7 +56,7 @@ class Beginning:
         return made
 
     def before(self, ids: Sequence[int], example: Example) -> tuple[int, ...]:
-        """The tokens to put before an example: none where it begins with one already.
+        """Return the tokens to put before an example: none if it already begins with one.
 
         Raises:
             UserError: it begins with the same one twice.
@@ -74,7 +74,7 @@ class Beginning:
 
 
 def begin_tokens(tokenizer: Any) -> list[int]:
-    """Ids that the tokenizer puts before any text: a begin token, or none."""
+    """Return the ids that the tokenizer puts before any text: a begin token, or none."""
     encoded = tokenizer("a", return_special_tokens_mask=True)
     mask = [*encoded["special_tokens_mask"], 0]
     return list(encoded["input_ids"][: mask.index(0)])
@@ -83,7 +83,7 @@ def begin_tokens(tokenizer: Any) -> list[int]:
 def check_ends(
     ids: Sequence[int], labels: Sequence[int], example: Example, chat: ChatFormat
 ) -> None:
-    """Refuse an answer that is followed by two end tokens.
+    """Reject an answer that is followed by two end tokens.
 
     Args:
         ids: of the example.

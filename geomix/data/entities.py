@@ -11,13 +11,13 @@ from unicodedata import normalize
 from geomix.data.example import Example
 
 Entity = tuple[str, ...]
-"""The case-folded words of a name."""
+"""Case-folded words of a name."""
 
 SubjectRule = Literal["named", "guessed", "none"]
-"""Whether the source names a fact's subject, it is guessed from the prompt, or there is no pair."""
+"""Origin of a fact's subject: named by the source, guessed from the prompt, or no entity pair."""
 
 MOST_WORDS = 20
-"""An answer with more words than this is a text, not an entity."""
+"""Most words of an answer that counts as an entity; longer ones are texts."""
 
 _WORD = re.compile(r"[^\W_]+")
 _TEMPLATE = re.compile(
@@ -43,7 +43,7 @@ _OPENERS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """A text cut into words: runs of letters and digits, whatever stands between them.
+    """A text split into words: runs of letters and digits, whatever separates them.
 
     Attributes:
         text: the text, in Unicode's composed form (NFC).
@@ -56,27 +56,27 @@ class Words:
     spans: tuple[tuple[int, int], ...]
 
     def stretch(self, first: int, end: int) -> str:
-        """The text from word `first` up to word `end`, which is not part of it."""
+        """Return the text from word `first` up to, but not including, word `end`."""
         return self.text[self.spans[first][0] : self.spans[end - 1][1]]
 
 
 def words_of(text: str) -> Words:
-    """Cut a text into words. Text without spaces between its words (Chinese) is one word."""
+    """Split a text into words. Text without spaces between its words (Chinese) is one word."""
     text = normalize("NFC", text)
     found = list(_WORD.finditer(text))
     return Words(text, tuple(m[0].casefold() for m in found), tuple(m.span() for m in found))
 
 
 def whole_text(example: Example) -> str:
-    """Everything that is said in an example: earlier exchanges, prompt and target."""
+    """Return an example's whole text: earlier exchanges, prompt and target."""
     earlier = (text for exchange in example.earlier for text in exchange)
     return " ".join((*earlier, example.prompt, example.target))
 
 
 def entities_of(example: Example) -> tuple[SubjectRule, tuple[Entity, ...], tuple[Entity, ...]]:
-    """How the subject was found, its names and the answers; no names or answers under `none`.
+    """Return the rule for the subject, its names and the answers; both are empty under `none`.
 
-    A guessed subject that is one of the answers is left out: it would be a pair on its own.
+    A guessed subject that equals one of the answers is left out: it would be a pair by itself.
     """
     answers = _entities((example.target, *example.aliases))
     answers = tuple(answer for answer in answers if len(answer) <= MOST_WORDS)
@@ -90,15 +90,15 @@ def entities_of(example: Example) -> tuple[SubjectRule, tuple[Entity, ...], tupl
 
 
 def _entities(names: tuple[str, ...]) -> tuple[Entity, ...]:
-    """Each name as words, once; what has no letter or digit is left out."""
+    """Return the words of each distinct name; names without a letter or digit are left out."""
     return tuple(dict.fromkeys(words for name in names if (words := words_of(name).words)))
 
 
 def guessed_subjects(prompt: str) -> tuple[str, ...]:
-    """What a question may be about: quoted texts, and longest runs of capitalised words or numbers.
+    """Guess the subjects of a question: quoted texts, and runs of capitalised words or numbers.
 
-    The first word of a sentence counts only where the run goes on after it, and no question word
-    or preposition does there; the words of a template ("Question:", "The answer is:") never do.
+    The first word of a sentence counts only if the run continues after it, and no question word or
+    preposition does there; the words of a template ("Question:", "The answer is:") never do.
     """
     question = _TEMPLATE.sub("\n", prompt)
     quoted = tuple(next(filter(None, found.groups())) for found in _QUOTED.finditer(question))
@@ -126,7 +126,7 @@ def _runs(text: str) -> Iterator[str]:
 
 
 def _name(text: str, run: list[re.Match[str]], *, opens: bool) -> Iterator[str]:
-    """The run as written, without the words that are capitalised for opening a sentence only."""
+    """Yield the run as written, without words capitalised only because they open a sentence."""
     names = list(run)
     while opens and names and names[0][0].casefold() in _OPENERS:
         names = names[1:]

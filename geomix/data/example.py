@@ -1,4 +1,4 @@
-"""One example as text and as the model sees it."""
+"""One example as text and as tokens."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ IGNORED = -100
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A prompt and the target that the model is to produce for it.
+    """A prompt and the target that the model should produce for it.
 
     Attributes:
-        prompt: what the user says.
-        target: what the model is to answer.
-        aliases: every accepted answer, the target first; none where only the target is known.
+        prompt: the user's text.
+        target: the expected answer.
+        aliases: every accepted answer, the target first; none if only the target is known.
         earlier: the exchanges before this one, (prompt, target) each, in a conversation.
-        subject: the entity that a fact is about, where its source names it; never trained on.
+        subject: the entity that a fact is about, if its source names it; never trained on.
     """
 
     prompt: str
@@ -33,9 +33,9 @@ class TokenisedExample:
 
     Attributes:
         ids: token ids of prompt, target and end token, `(t,)`; of earlier exchanges before them.
-        labels: `(t,)`, the token's own id where it carries loss, `IGNORED` elsewhere.
-            `labels[i]` is predicted from position `i - 1`; `labels[0]` is always `IGNORED`.
-        text: the example it came from.
+        labels: `(t,)`, the token's own id where it carries loss, `IGNORED` elsewhere. `labels[i]`
+            is predicted from position `i - 1`; `labels[0]` is always `IGNORED`.
+        text: the example as text.
     """
 
     ids: tuple[int, ...]
@@ -44,14 +44,14 @@ class TokenisedExample:
 
     @property
     def target_tokens(self) -> int:
-        """How many tokens carry loss (the end token included)."""
+        """Number of tokens that carry loss (including the end token)."""
         return sum(label != IGNORED for label in self.labels)
 
     @property
     def target_start(self) -> int:
-        """Position of the target's first token; what stands before it is given to the model.
+        """Position of the target's first token; the tokens before it are the model's input.
 
-        In a conversation that is the last answer: earlier ones carry loss too.
+        In a conversation this is the last answer: earlier ones carry loss too.
         """
         last = len(self.labels) - 1
         while self.labels[last] == IGNORED:

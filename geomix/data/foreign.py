@@ -1,4 +1,4 @@
-"""Foreign tokenizers: tried in a child process before this one meets them."""
+"""Foreign tokenizers: tried in a child process before this process uses them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from geomix.data.bounded import answers
 from geomix.util.errors import UserError, one_line
 
 _TEXTS, _CHARACTERS = 20, 5_000
-"""How many texts are tried, and the most characters of each."""
+"""Number of texts to try, and most characters of each."""
 
 _trusted: WeakSet[Any] = WeakSet()
 _tried: dict[str, WeakSet[Any]] = {}
@@ -19,7 +19,7 @@ _digests: set[tuple[str, bytes]] = set()
 
 
 def trust(tokenizer: Any) -> None:
-    """Leave out the trial of a tokenizer that is geomix's own."""
+    """Exempt a tokenizer of geomix's own from the trial."""
     _trusted.add(tokenizer)
 
 
@@ -31,13 +31,13 @@ def where_of(tokenizer: Any) -> str:
 def check_tokenizer(tokenizer: Any, texts: Sequence[str], when: str = "examples") -> None:
     """Try a tokenizer on the first texts that it meets, within limits of time and memory.
 
-    A regular expression that backtracks without end, a replacement that grows without end and a
-    panic are found there: the library can be interrupted by nothing else. What fails only on a
-    later text still ends in one line, but is not bounded in time.
+    This finds regular expressions that backtrack without end, replacements that grow without end
+    and panics: nothing else can interrupt the library. A failure on a later text still ends in one
+    line, but is not bounded in time.
 
     Args:
         tokenizer: a fast tokenizer of transformers.
-        texts: a text that it is asked when it is loaded, or examples in their format.
+        texts: a test text when it is loaded, or examples in their format.
         when: which of the two; each is tried once in a process.
 
     Raises:

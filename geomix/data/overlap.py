@@ -1,6 +1,6 @@
-"""Which facts stand in which passages: by the pair of their entities, and by words in a row.
+"""Overlap of facts and passages: by the pair of their entities, and by shared n-grams.
 
-Source: the paper, appendix B.6 (strict match of entity pairs). Both measures look at every passage
+Source: the paper, appendix B.6 (strict match of entity pairs). Both measures scan every passage
 once, whatever the number of facts.
 """
 
@@ -18,19 +18,19 @@ from geomix.data.entities import Entity, SubjectRule, Words, entities_of, whole_
 from geomix.data.example import Example
 
 Span = tuple[int, int]
-"""Words of a passage: the first, and one past the last."""
+"""Word range of a passage: the first, and one past the last."""
 
 Ids = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A fact that stands in a passage.
+    """A fact that occurs in a passage.
 
     Attributes:
         fact: its row, from 0.
         passage: its row, from 0.
-        spans: what was found: the subject and the answer, or the longest run of shared words.
+        spans: the matches: the subject and the answer, or the longest run of shared words.
     """
 
     fact: int
@@ -40,16 +40,17 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """What facts and passages have in common.
+    """Overlap of facts with passages.
 
     Attributes:
-        passages: the passages as words, earlier exchanges, prompt and target in one.
-        rules: how each fact's subject was found.
-        pairs: facts of whose names for the subject and accepted answers one each is in a passage.
-        ngrams: facts that share `size` words in a row with a passage.
+        passages: the passages as words; earlier exchanges, prompt and target joined.
+        rules: the rule that gave each fact's subject.
+        pairs: facts with a name of the subject and an accepted answer in one passage.
+        ngrams: facts that share `size` consecutive words with a passage.
         size: of these n-grams, in words.
-        short: facts that have fewer words than that.
-        common: n-grams left out, since more than half of the facts have them: a template's words.
+        short: number of facts with fewer words than that.
+        common: number of n-grams left out because more than half of the facts have them: a
+            template's words.
     """
 
     passages: list[Words]
@@ -64,8 +65,8 @@ class Overlap:
 def overlap(facts: Sequence[Example], passages: Sequence[Example], size: int) -> Overlap:
     """Compare each fact with each passage.
 
-    Words are compared whole and case-folded; what stands between them does not count. An answer
-    may lie within the subject's name.
+    Words are compared whole and case-folded; characters between them are ignored. An answer may be
+    part of the subject's name.
 
     Args:
         facts: a stage's own examples.
@@ -90,14 +91,14 @@ def overlap(facts: Sequence[Example], passages: Sequence[Example], size: int) ->
 def entity_pairs(
     facts: Sequence[tuple[Sequence[Entity], Sequence[Entity]]], passages: Sequence[Words]
 ) -> list[Match]:
-    """Where a name of the subject and an accepted answer of the same fact are in one passage.
+    """Find passages with a name of the subject and an accepted answer of the same fact.
 
     Args:
         facts: names of the subject, and answers, of each.
         passages: the passages.
 
     Returns:
-        One match for each fact and passage, in that order: the first pair of names that is there.
+        One match for each fact and passage, in that order: the first pair of names found.
     """
     by_subject: dict[Entity, list[int]] = defaultdict(list)
     for fact, (subjects, _) in enumerate(facts):
@@ -117,7 +118,7 @@ def entity_pairs(
 
 
 def _lengths(entities: Iterable[Entity]) -> Mapping[str, Mapping[int, set[Entity]]]:
-    """Entities by their first word, then by their number of words."""
+    """Index entities by their first word, then by their number of words."""
     found: dict[str, dict[int, set[Entity]]] = defaultdict(lambda: defaultdict(set))
     for entity in entities:
         found[entity[0]][len(entity)].add(entity)
@@ -125,7 +126,7 @@ def _lengths(entities: Iterable[Entity]) -> Mapping[str, Mapping[int, set[Entity
 
 
 def _places(words: Entity, lengths: Mapping[str, Mapping[int, set[Entity]]]) -> dict[Entity, Span]:
-    """Where each entity that is there first stands."""
+    """Return the first span of each entity that occurs."""
     found: dict[Entity, Span] = {}
     for start, word in enumerate(words):
         for length, entities in lengths.get(word, {}).items():
@@ -138,7 +139,7 @@ def _places(words: Entity, lengths: Mapping[str, Mapping[int, set[Entity]]]) -> 
 def shared_ngrams(
     facts: Sequence[Entity], passages: Sequence[Entity], size: int
 ) -> tuple[list[Match], int]:
-    """Where a fact and a passage have `size` words in a row in common.
+    """Find facts and passages with `size` consecutive words in common.
 
     Args:
         facts: each one's words.
@@ -147,7 +148,7 @@ def shared_ngrams(
 
     Returns:
         One match for each fact and passage, in that order, with the longest run of shared n-grams;
-        and how many n-grams were left out, since more than half of the facts (and more than one)
+        and the number of n-grams left out because more than half of the facts (and more than one)
         have them.
     """
     texts = (*facts, *passages)
@@ -177,10 +178,10 @@ def shared_ngrams(
 
 
 def _ngrams(texts: Sequence[Entity], size: int) -> tuple[Ids, Ids, Ids]:
-    """Every n-gram of every text: a number that stands for its words, its text and first word.
+    """Return every n-gram of every text: the id of its words, its text and its first word's index.
 
-    Two n-grams have the same number exactly where their words are the same: numbers of single words
-    are joined to those of pairs, then of fours and so on, so nothing is hashed.
+    Two n-grams have the same id exactly if their words are the same: ids of single words are joined
+    to those of pairs, then of fours and so on, so nothing is hashed.
     """
     vocabulary: dict[str, int] = {}
     ids = np.array(

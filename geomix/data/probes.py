@@ -1,4 +1,4 @@
-"""Sets that are looked at, not trained on: probe sets, evaluated sets, solved examples."""
+"""Sets that are measured, not trained on: probe sets, evaluated sets, solved examples."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from geomix.data.split import Split
 from geomix.util.errors import Gathered, UserError
 
 HELD_OUT: Split = "held-out"
-"""Name of the set that nobody trains on: the first stage's source, other examples."""
+"""Name of the set that nobody trains on: other examples of the first stage's source."""
 
 
 def probe_sets(
     config: RunConfig, plans: Sequence[StagePlan], choose: Choose = use_all
 ) -> dict[str, list[Example]]:
-    """The sets whose gradients are compared: D_A, D_B, …, D_M and held-out, whole.
+    """Build the probe sets: D_A, D_B, …, D_M and held-out, whole.
 
-    D_M is the first stage's mix that there is, else the one that `record.mix` names, built as the
+    D_M is the first stage's mix that exists, else the one that `record.mix` names, built as the
     first stage would mix it: the arms of a comparison then share one D_M. Held-out examples are
     chosen like the first stage's own, and none is trained on in any stage.
     """
@@ -60,10 +60,10 @@ def probe_sets(
 def evaluation_sets(
     config: RunConfig, plans: Sequence[StagePlan], choose: Choose = use_all
 ) -> dict[str, list[Example]]:
-    """The sets of `evaluate.sets`: evaluated, never trained on.
+    """Build the sets of `evaluate.sets`: evaluated, never trained on.
 
     Raises:
-        UserError: a source cannot give what is asked for, or a stage trains on one of them.
+        UserError: a source cannot give what is requested, or a stage trains on one of them.
     """
     trained = _questions(plans)
     sets = {}
@@ -83,7 +83,7 @@ def evaluation_sets(
 
 
 def asks_familiarity(config: RunConfig) -> bool:
-    """Whether the base model is to say which facts are used; before it has, sets may share some."""
+    """Return whether the base model must first decide which facts are used; sets may share some."""
     data = [*(stage.data for stage in config.stages), *config.evaluate.sets.values()]
     return any(one.familiar for one in data)
 
@@ -98,9 +98,9 @@ def _question(example: Example) -> tuple[Any, ...]:
 
 
 def shots_of(data: DataConfig, seed: int, count: int) -> list[Example]:
-    """Solved examples to show to a model: of the held-out split, of a file its first rows.
+    """Return solved examples for a prompt: of the held-out split, or a file's first rows.
 
-    Which ones depends on neither `limit` nor `split`, so two sets of one source are asked alike.
+    The choice depends on neither `limit` nor `split`, so two sets of one source get the same ones.
     """
     split = HELD_OUT if data.source in SOURCES else "train"
     request = request_of(data, count, seed_of(data, seed), split)

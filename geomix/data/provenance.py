@@ -1,4 +1,4 @@
-"""What `data.json` says of a stage's examples."""
+"""Contents of `data.json`: a stage's examples and their sources."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from geomix.util.reading import as_written, parse_json
 
 
 def content_hash(examples: Sequence[Example]) -> str:
-    """SHA-256 over everything that is trained on, in order: prompts, targets, earlier exchanges."""
+    """Hash all trained texts in order (SHA-256): prompts, targets, earlier exchanges."""
     digest = hashlib.sha256()
     for example in examples:
         trained = [example.prompt, example.target, *(example.earlier and [example.earlier])]
@@ -28,7 +28,7 @@ def content_hash(examples: Sequence[Example]) -> str:
 
 
 def tokens_hash(examples: Sequence[TokenisedExample]) -> str:
-    """SHA-256 over the tokens of examples and their labels, in order: what the model is given."""
+    """Hash the tokens and labels of examples in order (SHA-256): the model's input."""
     digest = hashlib.sha256()
     for example in examples:
         whole = (len(example.ids), *example.ids, *example.labels)
@@ -37,7 +37,7 @@ def tokens_hash(examples: Sequence[TokenisedExample]) -> str:
 
 
 def listed(plan: StagePlan) -> str:
-    """`examples.jsonl`: the set, prompt and target of every example, and what is before them."""
+    """Return `examples.jsonl`: set, prompt, target and earlier exchanges of every example."""
     lines = [
         json.dumps(
             {"set": name, "prompt": e.prompt, "target": e.target}
@@ -53,11 +53,10 @@ def listed(plan: StagePlan) -> str:
 def describe(
     plan: StagePlan, tokenised: Mapping[str, Sequence[TokenisedExample]]
 ) -> dict[str, Any]:
-    """`data.json`: sources, counts, hashes, and what each set weighs in the loss (w_A, w_M, …).
+    """Return `data.json`: sources, counts, hashes, and each set's weight in the loss (w_A, w_M, …).
 
-    `distinct` is under `examples` where some are repeated; `duplicates` counts what stands there
-    twice, and `in_common` the own prompts that earlier stages have too. The weights are those of an
-    epoch.
+    `distinct` is below `examples` if some are repeated; `duplicates` counts repeated examples, and
+    `in_common` the own prompts that earlier stages have too. The weights are those of an epoch.
 
     Args:
         plan: of the stage.
@@ -91,14 +90,14 @@ def describe(
 
 
 def read_listed(run: Path, name: str) -> list[Example]:
-    """The examples of a set, from the `examples.jsonl` of the first stage that trained on it.
+    """Read the examples of a set, from `examples.jsonl` of the first stage that trained on it.
 
     Args:
         run: the folder of a run without arms, or of an arm.
         name: of the set.
 
     Raises:
-        UserError: no stage has begun that trains on such a set, or the file is damaged.
+        UserError: no started stage trains on such a set, or the file is damaged.
     """
     known: dict[str, None] = {}
     for file in sorted(run.glob("stages/*/examples.jsonl")):

@@ -1,4 +1,4 @@
-"""What is odd about the data of a run: nothing that stops it, but a user should know."""
+"""Oddities of a run's data: they stop nothing, but a user should know them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def remarks(
     probes: Mapping[str, Sequence[Example]],
     evaluated: Mapping[str, Sequence[Example]],
 ) -> list[str]:
-    """One line for each oddity: where, how many, what it does to the numbers, what to do.
+    """Return one line for each oddity: where, how many, its effect on the numbers, what to do.
 
     Args:
         config: the run.
         plans: the examples of its stages.
-        probes: its probe sets; none where nothing is recorded.
-        evaluated: the sets that are evaluated besides.
+        probes: its probe sets; none if nothing is recorded.
+        evaluated: the additional evaluated sets.
     """
     found: list[str] = []
     for stage, plan in zip(config.stages, plans, strict=True):

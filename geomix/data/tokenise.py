@@ -1,6 +1,7 @@
-"""From text to tokens: a chat format around each example, and the label mask.
+"""Tokenisation: a chat format around each example, and the label mask.
 
-The mask says which tokens carry loss. Source: the paper takes the loss on the target (appendix B).
+The mask marks the tokens that carry loss. Source: the paper takes the loss on the target (appendix
+B).
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ BATCH = 1_000
 """Texts in one call of the tokenizer; more gains no speed and holds more offsets in memory."""
 
 GUARDS = ("\n", ">", "a", "0", "。")
-"""Characters before a target that is tokenised apart, tried in this order."""
+"""Characters put before a target that is tokenised apart, tried in this order."""
 
 Encoded = tuple[list[int], list[tuple[int, int]]]
-"""Token ids and the characters that each covers, first and one past the last."""
+"""Token ids, with the characters that each covers, first and one past the last."""
 
 
 def tokenise(tokenizer: Any, example: Example, chat: ChatFormat | None = None) -> TokenisedExample:
-    """`tokenise_all` of one example."""
+    """Tokenise one example with `tokenise_all`."""
     return tokenise_all(tokenizer, [example], chat)[0]
 
 
@@ -41,22 +42,23 @@ def tokenise_all(
 ) -> list[TokenisedExample]:
     """Put examples into a chat format; each target and its end token carry the loss.
 
-    In a conversation, those of every exchange do. Nothing stands after the last end token.
+    In a conversation, those of every exchange do. Nothing follows the last end token.
 
-    The whole text is tokenised at once, so a target gets the tokens that it has in running text.
-    Where a token covers characters on both sides of a target's boundary, the targets of that
-    example are tokenised apart, so that the loss tokens of each decode, after the tokens before
-    them, to exactly the target and its end token. The same where a tokenizer puts a space of its
-    own after special tokens and the target follows one (Llama 2's, GPT-2's with a prefix space).
+    The whole text is tokenised at once, so a target gets the tokens that it has in running text. If
+    a token covers characters on both sides of a target's boundary, the targets of that example are
+    tokenised apart, so that the loss tokens of each decode, after the tokens before them, to
+    exactly the target and its end token. The same applies if a tokenizer inserts a space after
+    special tokens and the target follows one (Llama 2's, GPT-2's with a prefix space).
 
-    What a tokenizer itself cannot give back stays so: a normaliser's changes, unknown characters
-    without byte fallback, "▁" (SentencePiece's space), and "</s>" and the like in a text, which
-    become special tokens. The mask then still covers the tokens of the target and no others.
+    Whatever a tokenizer itself cannot restore remains so: a normaliser's changes, unknown
+    characters without byte fallback, "▁" (SentencePiece's space), and "</s>" and the like in a
+    text, which become special tokens. The mask then still covers the tokens of the target and no
+    others.
 
     Args:
         tokenizer: a fast tokenizer of transformers with an end token.
         examples: prompt and target, and the exchanges before them.
-        chat: the format; Tulu v2 where none is given.
+        chat: the format; Tulu v2 by default.
 
     Raises:
         UserError: the format's template cannot write a conversation of that many exchanges, an
@@ -90,7 +92,7 @@ class _Text:
         text: the whole.
         targets: the characters of each target, first and one past the last.
         end: the text of the end token, which follows each target.
-        newline_loss: whether a line break after an end token carries loss, too.
+        newline_loss: whether a line break after an end token also carries loss.
     """
 
     text: str
@@ -112,7 +114,7 @@ def _laid_out(example: Example, literals: Literals, newline_loss: bool) -> _Text
 
 
 def _tokens_and_labels(tokenizer: Any, texts: Sequence[_Text]) -> list[tuple[list[int], list[int]]]:
-    """Ids and labels of each text."""
+    """Return the ids and labels of each text."""
     spaced = _tokens_before_spaces(tokenizer)
     encoded = _encode(tokenizer, [text.text for text in texts])
     labels = [
@@ -133,7 +135,7 @@ def _labels(
     end: int,
     spaced: frozenset[int],
 ) -> list[int] | None:
-    """Labels of a text tokenised whole; None where a target does not begin and end with tokens."""
+    """Label a text tokenised whole; None if a target does not begin and end at token boundaries."""
     labels = [IGNORED] * len(ids)
     starts = [first for first, _ in spans]
     for first, last in text.targets:
@@ -151,9 +153,9 @@ def _labels(
 
 
 def _line_break(spans: Sequence[tuple[int, int]], text: str, place: int) -> int:
-    """How many tokens, the first ones of `spans`, are a line break at a place of a text.
+    """Return how many of the first tokens of `spans` form a line break at a text's index.
 
-    A token that holds more than the line break is none of them.
+    A token with more than the line break does not count.
     """
     if text[place : place + 1] != "\n":
         return 0
@@ -161,7 +163,7 @@ def _line_break(spans: Sequence[tuple[int, int]], text: str, place: int) -> int:
 
 
 def _apart(tokenizer: Any, texts: Sequence[_Text]) -> list[tuple[list[int], list[int]]]:
-    """Ids and labels of texts whose targets are tokenised apart from what is around them."""
+    """Return ids and labels of texts whose targets are tokenised apart from their surroundings."""
     around, inside = [], []
     for text in texts:
         edges = [0, *(edge for target in text.targets for edge in target), len(text.text)]
@@ -186,10 +188,10 @@ def _apart(tokenizer: Any, texts: Sequence[_Text]) -> list[tuple[list[int], list
 
 
 def _alone(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Tokens of texts as if something stood before them.
+    """Tokenise texts as if something preceded them.
 
-    SentencePiece tokenizers put a space before a text that stands alone, so each is tokenised
-    after a guard, and what follows the guard is taken; alone only where every guard merges.
+    SentencePiece tokenizers put a space before a text that stands alone, so each is tokenised after
+    a guard, and the tokens after the guard are taken; alone only if every guard merges.
     """
     found: list[list[int] | None] = [None] * len(texts)
     for guard in (*GUARDS, ""):
@@ -204,7 +206,7 @@ def _alone(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
 
 def _tokens_before_spaces(tokenizer: Any) -> frozenset[int]:
-    """The added tokens after which the tokenizer puts a space of its own: all of them or none."""
+    """Return the added tokens after which the tokenizer inserts a space: all of them or none."""
     probe = f"{tokenizer.eos_token}x"
     ((ids, _),) = _encode(tokenizer, [probe])
     faithful = tokenizer.decode(ids, clean_up_tokenization_spaces=False) == probe
@@ -212,7 +214,7 @@ def _tokens_before_spaces(tokenizer: Any) -> frozenset[int]:
 
 
 def _encode(tokenizer: Any, texts: list[str]) -> list[Encoded]:
-    """Tokens of each text, without begin or end token."""
+    """Return the tokens of each text, without begin or end token."""
     if not texts:
         return []
     # With threads, tokenizers before 0.23 would print a warning at every later fork.
@@ -230,7 +232,7 @@ def _encode(tokenizer: Any, texts: list[str]) -> list[Encoded]:
 
 @contextmanager
 def _exact_offsets(tokenizer: Any) -> Iterator[None]:
-    """Without its post-processor for a while: byte-level ones cut spaces off the offsets."""
+    """Remove the post-processor within the block: byte-level ones cut spaces off the offsets."""
     backend = tokenizer.backend_tokenizer
     kept = backend.post_processor
     backend.post_processor = None

@@ -1,1 +1,1 @@
-"""Rows of data files, whatever their format, read within bounds of memory."""
+"""Rows of data files in any supported format, read within bounds of memory."""

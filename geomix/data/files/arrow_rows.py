@@ -1,8 +1,8 @@
-"""Rows of Parquet and Arrow files, in memory that their size and what is asked for bound.
+"""Rows of Parquet and Arrow files, in memory bounded by their size and the requested columns.
 
 A kilobyte of either can stand for gigabytes: 400 rows that point at one text, a page of zeros, a
-list of 10⁹ equal items. So columns that nobody asks for are not read, a batch has no more rows
-than its largest page allows, and texts in lists stay in their dictionary until a row is asked for.
+list of 10⁹ equal items. So columns that are not requested are not read, a batch has no more rows
+than its largest page allows, and texts in lists stay in their dictionary until a row is requested.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ from geomix.data.files.row import LONGEST, Row
 from geomix.util.errors import UserError
 
 MOST_ROWS = 1024
-"""Rows of a batch at most."""
+"""Most rows of a batch."""
 
 MOST_BATCH = 2**27
-"""Bytes of a batch at most: its rows times its largest page."""
+"""Most bytes of a batch: its rows times its largest page."""
 
 MOST_PAGE = 2**28
-"""Bytes of a page at most; writers make pages of a megabyte."""
+"""Most bytes of a page; writers make pages of a megabyte."""
 
 MOST_ITEMS = 50_000_000
-"""Items that the lists of one column hold in one row group at most."""
+"""Most items that the lists of one column hold in one row group."""
 
 AT_ONCE = 2**24
-"""Bytes of Python objects that are made at once; of more, rows are made one by one."""
+"""Most bytes of Python objects made at once; beyond it, rows are made one by one."""
 
 MOST_ROW = 4 * LONGEST
-"""Bytes of one row at most."""
+"""Most bytes of one row."""
 
-_OBJECT = 64  # bytes that Python takes for a small object, and its place
+_OBJECT = 64  # bytes that Python needs for a small object and its reference
 
 
 def parquet_rows(path: Path, wanted: Collection[str] | None = None) -> Iterator[Row]:
-    """The rows of a Parquet file.
+    """Yield the rows of a Parquet file.
 
     Args:
         path: of the file.
-        wanted: names or dotted paths of the columns that are looked at; the others are None in
-            every row. None reads all.
+        wanted: names or dotted paths of the columns to read; the others are None in every row. None
+            reads all.
 
     Raises:
-        UserError: it is no Parquet file, or a page of it unpacks to more than is read.
+        UserError: it is no Parquet file, or a page of it unpacks to more than the limit.
         OSError: it cannot be opened.
     """
     import pyarrow
@@ -78,7 +78,7 @@ def _is_list_of_texts(leaf: Any) -> bool:
 
 
 def arrow_rows(path: Path, wanted: Collection[str] | None = None) -> Iterator[Row]:
-    """The rows of an Arrow file, a stream of batches as `datasets` keeps them or one with a footer.
+    """Yield the rows of an Arrow file: a stream of batches (as `datasets` saves), or with a footer.
 
     Args:
         path: of the file.
@@ -119,7 +119,7 @@ def _batches(file: Any) -> Iterator[Any]:
 
 
 def _chosen(names: Collection[str], wanted: Collection[str] | None) -> list[str]:
-    """The columns to read: a wanted name itself, else what its path begins with."""
+    """Return the columns to read: a wanted name itself, else the column where its path begins."""
     if wanted is None:
         return list(names)
     asked = {name if name in names else _head(name, names) for name in wanted}
@@ -127,17 +127,17 @@ def _chosen(names: Collection[str], wanted: Collection[str] | None) -> list[str]
 
 
 def _head(path: str, names: Collection[str]) -> str:
-    """The column in which a dotted path begins: of several, as with `a` and `a.b`, the longest."""
+    """Return the column in which a dotted path begins; of several (`a` and `a.b`) the longest."""
     parts = path.split(".")
     heads = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
     return next((head for head in heads if head in names), path)
 
 
 def _rows_at_once(path: Path, file: Any, opened: Any, group: int, chosen: Collection[str]) -> int:
-    """How many rows of a row group may be read at once.
+    """Return the number of rows of a row group that may be read at once.
 
-    A value is no larger than the largest page, so the rows times that bound a batch; of lists the
-    number of items in the whole group does.
+    A value is no larger than the largest page, so the number of rows times that bounds a batch; for
+    lists, the number of items in the whole group does.
     """
     known, schema = opened.metadata.row_group(group), opened.schema
     position = file.tell()
@@ -154,7 +154,7 @@ def _rows_at_once(path: Path, file: Any, opened: Any, group: int, chosen: Collec
 
 
 def _check_pages(path: Path, leaf: Any, pages: Pages) -> None:
-    """Refuse pages that unpack to more than is read.
+    """Reject pages that unpack to more than the limit.
 
     Raises:
         UserError: they do.
@@ -172,7 +172,7 @@ def _check_pages(path: Path, leaf: Any, pages: Pages) -> None:
 
 
 def _rows(batch: Any) -> Iterator[Mapping[str, Any] | str]:
-    """The rows of a batch as Python has them, one by one where all of them would be too much."""
+    """Yield the rows of a batch as Python objects, one by one if all would be too much."""
     if _size(batch) <= AT_ONCE:
         yield from batch.to_pylist()
         return
@@ -186,12 +186,12 @@ def _rows(batch: Any) -> Iterator[Mapping[str, Any] | str]:
 
 
 def _size(batch: Any) -> int:
-    """Bytes that the rows of a batch take as Python objects."""
+    """Return the bytes that the rows of a batch need as Python objects."""
     return sum(_weight(column) for column in batch.columns)
 
 
 def _weight(column: Any) -> int:
-    """Bytes that the values of a column take, each text as often as it stands in a row."""
+    """Return the bytes that a column's values need, each text counted as often as it occurs."""
     from pyarrow import compute, types
 
     kind, own = column.type, _OBJECT * len(column)
@@ -210,7 +210,7 @@ def _weight(column: Any) -> int:
 
 
 def _lengths(texts: Any) -> Any:
-    """Bytes of each text of a dictionary; 0 of what is none."""
+    """Return the bytes of each text of a dictionary; a fixed size for other objects."""
     import pyarrow
     from pyarrow import compute, types
 
@@ -223,7 +223,7 @@ def _lengths(texts: Any) -> Any:
 def _complete(
     row: Mapping[str, Any] | str, names: Collection[str], chosen: Collection[str]
 ) -> Mapping[str, Any] | str:
-    """A row that names every column of its file, those that were not read without a value."""
+    """Return a row that names every column of its file, with None for those not read."""
     if isinstance(row, str) or len(names) == len(chosen):
         return row
     return {**dict.fromkeys(names), **row}

@@ -1,4 +1,4 @@
-"""Rows of CSV and TSV files: what is half a quote is refused and never becomes part of a text."""
+"""Rows of CSV and TSV files; malformed quoting is rejected and never becomes part of a text."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from geomix.data.files.row import Row, refuse_binary, refuse_empty
 from geomix.util.errors import UserError
 
 HEAD = 20
-"""So many rows show whether all cells of a column stand in quotes that are none to CSV."""
+"""Number of rows that show whether all cells of a column have quotes that CSV does not know."""
 
 _PAIRS = ("''", "‘’", "‚‘", "“”", "„“", "„”", "””", "«»", "»«", "‹›", "›‹", "``")
-"""Quotes of people, an opening and a closing one each, that are ordinary characters to CSV."""
+"""Pairs of quotation marks that are ordinary characters to CSV."""
 
 _SPACED = re.compile(r'\s+"')
 
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """One record as it stands in the file.
+    """One record as written in the file.
 
     Attributes:
         place: file and line.
         cells: their texts.
-        bare: of each cell, whether it stands there without CSV's own quotes.
+        bare: for each cell, whether it is written without CSV's own quotes.
     """
 
     place: str
@@ -38,32 +38,32 @@ class _Record:
 
     @property
     def spaced(self) -> str | None:
-        """The first cell with a space before its quote, which makes the quote a character."""
+        """The first cell with a space before its quote (so CSV takes the quote as text)."""
         cells = zip(self.cells, self.bare, strict=True)
         return next((cell for cell, bare in cells if bare and _SPACED.match(cell)), None)
 
     def in_others(self, index: int) -> bool:
-        """Whether a cell stands in quotes that are none to CSV."""
+        """Return whether a cell has quotes that CSV does not know."""
         return self.bare[index] and in_foreign_quotes(self.cells[index])
 
 
 def in_foreign_quotes(text: str) -> bool:
-    """Whether a text stands in single or typographic quotes."""
+    """Return whether a text has single or typographic quotes around it."""
     text = text.strip()
     return len(text) > 1 and text[0] + text[-1] in _PAIRS
 
 
 def separated_rows(path: Path, file: TextIO, separator: str, longest: int) -> Iterator[Row]:
-    """The rows of a CSV or TSV file, under the names in its first line.
+    """Yield the rows of a CSV or TSV file, under the names in its first line.
 
     Args:
         path: of the file, for messages.
-        file: opened with its line ends as they are.
+        file: opened without conversion of line ends.
         separator: between two cells.
-        longest: characters of a line, or of a cell, at most.
+        longest: most characters of a line, or of a cell.
 
     Raises:
-        UserError: it cannot be told apart into rows, or its quotes are no quotes to CSV.
+        UserError: it cannot be split into rows, or its quotes are unknown to CSV.
     """
     records = _records(path, file, separator, longest)
     first = next(records, None)
@@ -75,7 +75,7 @@ def separated_rows(path: Path, file: TextIO, separator: str, longest: int) -> It
     try:
         head.extend(islice(records, HEAD))
         broken = None
-    except UserError as error:  # of a row behind some that can be read
+    except UserError as error:  # of a row after some that can be read
         broken = error
     _check_quotes(names, [record for record in head if len(record.cells) == len(names)])
     for record in chain(head, records):
@@ -85,7 +85,7 @@ def separated_rows(path: Path, file: TextIO, separator: str, longest: int) -> It
 
 
 def _records(path: Path, file: TextIO, separator: str, longest: int) -> Iterator[_Record]:
-    """The records of a file, empty lines left out."""
+    """Yield the records of a file, without empty lines."""
     csv.field_size_limit(longest)
     lines = _Lines(path, file, longest)
     reader = csv.reader(lines, delimiter=separator, strict=True)
@@ -98,7 +98,7 @@ def _records(path: Path, file: TextIO, separator: str, longest: int) -> Iterator
             cells = next(reader)
         except StopIteration:
             return
-        except csv.Error as error:  # what follows cannot be told apart into rows
+        except csv.Error as error:  # what follows cannot be split into rows
             raise UserError(f"{place}: not {_said(separator, error)}") from None
         refuse_binary(place, "".join(cells))
         if len(cells) <= 1 and columns != 1 and not "".join(cells).strip():
@@ -121,7 +121,7 @@ def _records(path: Path, file: TextIO, separator: str, longest: int) -> Iterator
 
 
 class _Lines:
-    """The lines of a file, none of them too long; those of one record are kept."""
+    """Lines of a file, each within the limit; keeps those of the current record."""
 
     def __init__(self, path: Path, file: TextIO, longest: int) -> None:
         self.path, self.file, self.longest = path, file, longest
@@ -129,7 +129,7 @@ class _Lines:
         self.number = self.size = 0
 
     def begin(self) -> None:
-        """Forget the lines of the last record."""
+        """Drop the lines of the last record."""
         self.of_record.clear()
         self.size = 0
 
@@ -178,7 +178,7 @@ def _row(record: _Record, names: Sequence[str], separator: str) -> dict[str, str
 
 
 def _check_names(first: _Record, separator: str) -> None:
-    """Refuse names of columns that cannot be meant."""
+    """Reject implausible column names."""
     place, names = first.place, first.cells
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -196,7 +196,7 @@ def _check_names(first: _Record, separator: str) -> None:
 
 
 def _check_quotes(names: Sequence[str], head: Sequence[_Record]) -> None:
-    """Refuse a column all of whose cells stand in quotes that are none to CSV."""
+    """Reject a column whose cells all have quotes that CSV does not know."""
     for index, name in enumerate(names):
         filled = [record for record in head if record.cells[index].strip()]
         if filled and all(record.in_others(index) for record in filled):

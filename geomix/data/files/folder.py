@@ -1,4 +1,4 @@
-"""Folders of data: what `save_to_disk` writes, shards, a snapshot of the hub. Nothing is run."""
+"""Folders of data: `save_to_disk` datasets, shards, snapshots of the hub. No code is run."""
 
 from __future__ import annotations
 
@@ -15,43 +15,43 @@ from geomix.data.files.tables import rows
 from geomix.util.errors import UserError
 
 MOST_FILES = 10_000
-"""Files that are looked at below a folder at most."""
+"""Most files below a folder that are examined."""
 
 STATE = "state.json"
-"""Beside the Arrow files of a saved dataset; lists them."""
+"""File beside the Arrow files of a saved dataset that lists them."""
 
 SPLITS = "dataset_dict.json"
-"""Above the folders of a saved dataset's splits; lists them."""
+"""File above the folders of a saved dataset's splits that lists them."""
 
 _MOST_STATE = 2**24  # bytes
 
 _NO_DATA = {STATE, SPLITS, "dataset_info.json", "dataset_infos.json", "metadata.json"}
 
 _SHARD = re.compile(r"[-_.]?(\d{5}-of-\d{5}|part[-_]?\d+|\d{3,})(?=$|[-_.]).*$", re.IGNORECASE)
-"""The part of a shard's name that numbers it, and what follows it."""
+"""Pattern of the number in a shard's name, with what follows it."""
 
 _ORDER = (".parquet", ".arrow", ".jsonl", ".ndjson", ".csv", ".tsv", ".json")
-"""Of files with several formats in one folder, those of the first are read."""
+"""Formats in order of preference, for folders with several."""
 
 
 def is_saved(folder: Path) -> bool:
-    """Whether a folder is what `save_to_disk` writes, of one dataset or of several splits."""
+    """Return whether a folder was written by `save_to_disk`: one dataset or several splits."""
     return (folder / STATE).is_file() or (folder / SPLITS).is_file()
 
 
 def folder_rows(
     folder: Path, subset: str | None = None, wanted: Collection[str] | None = None
 ) -> Iterator[Row]:
-    """The rows of a folder of data, file after file.
+    """Yield the rows of a folder of data, file after file.
 
     Args:
         folder: a dataset of `save_to_disk`, or a folder with data files in it or below.
-        subset: which part is meant, `configuration:split` as of a hub id; either may be left out
-            where there is one only.
-        wanted: the columns that are looked at; None means all.
+        subset: the part to read, `configuration:split` as for a hub id; either may be left out if
+            there is only one.
+        wanted: the columns to read; None means all.
 
     Raises:
-        UserError: it holds no data, several parts of which none is chosen, or cannot be read.
+        UserError: it holds no data, or several parts of which none is chosen, or cannot be read.
     """
     parts = _saved(folder) if is_saved(folder) else _grouped(folder)
     for file in _chosen(folder, parts, subset):
@@ -59,11 +59,11 @@ def folder_rows(
 
 
 Parts = dict[tuple[str, str], list[Path]]
-"""The files of each configuration and split."""
+"""Files of each configuration and split."""
 
 
 def _chosen(folder: Path, parts: Parts, subset: str | None) -> list[Path]:
-    """The files of the part that is meant."""
+    """Return the files of the requested part."""
     config, _, split = (subset or "").partition(":")
     found = [
         key for key in parts if (not config or key[0] == config) and (not split or key[1] == split)
@@ -78,7 +78,7 @@ def _chosen(folder: Path, parts: Parts, subset: str | None) -> list[Path]:
 
 
 def _saved(folder: Path) -> Parts:
-    """The parts of what `save_to_disk` wrote."""
+    """Return the parts of a dataset that `save_to_disk` wrote."""
     if not (folder / SPLITS).is_file():
         return {("", _split_of(folder)): _listed(folder)}
     names = _read(folder / SPLITS).get("splits")
@@ -96,7 +96,7 @@ def _split_of(folder: Path) -> str:
 
 
 def _listed(folder: Path) -> list[Path]:
-    """The Arrow files that a saved dataset lists."""
+    """Return the Arrow files that a saved dataset lists."""
     state = _read(folder / STATE)
     given = state.get("_data_files")
     entries = given if isinstance(given, list) else []
@@ -118,7 +118,7 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def _is_plain(name: Any) -> bool:
-    """Whether a name that a file gives stays in the folder."""
+    """Return whether a name given in a file stays within the folder."""
     return isinstance(name, str) and name == PurePath(name).name and name not in ("", ".", "..")
 
 
@@ -136,7 +136,7 @@ def _read(file: Path) -> Mapping[str, Any]:
 
 
 def _grouped(folder: Path) -> Parts:
-    """The data files below a folder, by configuration and split as their names tell them."""
+    """Return the data files below a folder, by the configuration and split in their names."""
     files = _files(folder)
     kinds = {suffix for file in files if (suffix := file_suffix(file.name))}
     kind = next((suffix for suffix in _ORDER if suffix in kinds), None)
@@ -172,10 +172,10 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _part_of(file: Path) -> tuple[str, str]:
-    """Configuration and split of a file, from its path below the folder.
+    """Return the configuration and split of a file, from its path below the folder.
 
-    `data/train-00000-of-00002.parquet` and `train/0000.parquet` are both of the split `train`; what
-    folders stand above that, `data` left out, name the configuration.
+    `data/train-00000-of-00002.parquet` and `train/0000.parquet` both belong to the split `train`;
+    the folders above that, except `data`, name the configuration.
     """
     folders = [part for part in file.parts[:-1] if part != "data"]
     split = _SHARD.sub("", without_suffix(file.name))

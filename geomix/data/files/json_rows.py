@@ -1,4 +1,4 @@
-"""Rows of JSON and JSON Lines files, read as they are asked for."""
+"""Rows of JSON and JSON Lines files, read lazily."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from geomix.data.files.row import Row, refuse_binary, refuse_empty
 from geomix.util.errors import UserError
 
 MOST_WHOLE = 256 * 2**20
-"""A JSON file that is one object is held in memory; with more characters than this it is refused.
-Lists are read item by item."""
+"""Most characters of a JSON file that is one object, which is held in memory. Lists are read item
+by item."""
 
-_CHUNK = 2**20  # characters read at once of a list
+_CHUNK = 2**20  # characters of a list read at once
 
 _START = re.compile(r'\s*(?:\{\s*"Data"\s*:\s*)?\[')
-"""What a list begins with, bare or as TriviaQA has it."""
+"""Pattern of a list's start, bare or as in TriviaQA."""
 
 _SPACE = re.compile(r"\s*")
 
 
 def is_list(file: TextIO) -> bool:
-    """Whether a file begins as a JSON list; it is rewound."""
+    """Return whether a file begins as a JSON list; rewind it."""
     start = file.read(4096).lstrip()
     file.seek(0)
     return start.startswith("[")
 
 
 def line_rows(path: Path, file: TextIO, longest: int) -> Iterator[Row]:
-    """The rows of a JSON Lines file: one object a line.
+    """Yield the rows of a JSON Lines file: one object a line.
 
     Args:
         path: of the file, for messages.
         file: opened with a line feed as the only line end: a text may hold U+2028.
-        longest: characters of a line at most.
+        longest: most characters of a line.
 
     Raises:
-        UserError: a line is too long, or no text.
+        UserError: a line is too long, or is not text.
     """
     empty = 0
     for number in count(1):
@@ -57,12 +57,12 @@ def line_rows(path: Path, file: TextIO, longest: int) -> Iterator[Row]:
 
 
 def json_rows(path: Path, file: TextIO, longest: int) -> Iterator[Row]:
-    """The rows of a JSON file: a list of objects, an object whose `Data` is one, or one object.
+    """Yield the rows of a JSON file: a list of objects, an object with a list `Data`, or one row.
 
     Args:
         path: of the file, for messages.
         file: opened as text.
-        longest: characters of an item of a list at most.
+        longest: most characters of a list item.
 
     Raises:
         UserError: it is not JSON, or too large.
@@ -76,7 +76,7 @@ def json_rows(path: Path, file: TextIO, longest: int) -> Iterator[Row]:
 
 
 class _Window:
-    """The part of a file that is looked at, which moves on as items are taken."""
+    """Window on a file that advances as items are read."""
 
     def __init__(self, path: Path, file: TextIO, longest: int) -> None:
         self.path, self.file, self.longest = path, file, longest
@@ -84,9 +84,9 @@ class _Window:
         self.line, self.column = 1, 0  # where the text begins; the column from 0
 
     def move(self, to: int) -> int:
-        """Leave what is before an index, and read as much again as is left; characters read.
+        """Drop the text before an index and read at least as much as is left; return its length.
 
-        At the end of the file nothing is left or read.
+        At the end of the file nothing is dropped or read.
         """
         passed, rest = self.text[:to], self.text[to:]
         more = self.file.read(max(_CHUNK, len(rest)))
@@ -99,7 +99,7 @@ class _Window:
         return len(more)
 
     def rest(self, index: int) -> str:
-        """All that comes at an index and behind it.
+        """Return the rest of the file from an index on.
 
         Raises:
             UserError: it is too much to hold.
@@ -114,7 +114,7 @@ class _Window:
         return kept
 
     def after_space(self, index: int) -> int:
-        """The index of the next character that is no white space; the text's length at the end."""
+        """Return the index of the next non-space character, or the text's length at the end."""
         while (index := _end_of_space(self.text, index)) == len(self.text):
             if not self.move(index):
                 return len(self.text)
@@ -122,7 +122,7 @@ class _Window:
         return index
 
     def wrong(self, what: str, index: int) -> UserError:
-        """The mistake of a file that is not JSON at an index of the text."""
+        """Return the error for a file that is not JSON at an index of the text."""
         passed = self.text[:index]
         lines = passed.count("\n")
         column = index - passed.rfind("\n") if lines else self.column + index + 1
@@ -131,12 +131,12 @@ class _Window:
 
 def _end_of_space(text: str, index: int) -> int:
     found = _SPACE.match(text, index)
-    assert found is not None  # white space of no length is some too
+    assert found is not None  # the pattern also matches no white space
     return found.end()
 
 
 def _items(window: _Window, index: int, *, wrapped: bool) -> Iterator[Row]:
-    """The items of a list whose bracket is just before an index."""
+    """Yield the items of a list whose bracket is just before an index."""
     path, number = window.path, 0
     index = window.after_space(index)
     while window.text[index : index + 1] != "]":
@@ -157,7 +157,7 @@ def _items(window: _Window, index: int, *, wrapped: bool) -> Iterator[Row]:
 
 
 def _item(window: _Window, index: int, number: int) -> tuple[Any, int]:
-    """The item that begins at an index, and the index behind it."""
+    """Return the item that begins at an index, and the index after it."""
     while True:
         try:
             item, end = _DECODER.raw_decode(window.text, index)
@@ -174,7 +174,7 @@ def _item(window: _Window, index: int, number: int) -> tuple[Any, int]:
             raise window.wrong(error.msg, error.pos) from None
         except (ValueError, RecursionError) as error:
             raise UserError(f"{window.path} item {number}: not JSON ({_said(error)})") from None
-        if end == len(window.text) and window.move(index):  # a number may go on
+        if end == len(window.text) and window.move(index):  # a number may continue
             index = 0
             continue
         if end - index > window.longest:
@@ -184,7 +184,7 @@ def _item(window: _Window, index: int, number: int) -> tuple[Any, int]:
 
 
 def _check_rest(window: _Window, index: int) -> None:
-    """Refuse what is no rest of an object whose first value was the list."""
+    """Reject a text that does not continue an object whose first value was the list."""
     rest = window.rest(index)
     try:
         _object("{" + rest.removeprefix(","))
@@ -216,7 +216,7 @@ def _object(text: str) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; Python itself would let the last of two equal keys win."""
+    """Build an object and reject duplicate keys, of which Python would keep the last."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
@@ -237,7 +237,7 @@ def _row(line: str) -> Mapping[str, Any] | str:
 
 
 def _said(error: Exception) -> str:
-    """What is wrong with a text that should be JSON; of its place only the column."""
+    """Describe why a text is not JSON, with only the column as location."""
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg}, column {error.colno}"
     if "integer string conversion" in str(error):

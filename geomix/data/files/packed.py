@@ -1,4 +1,4 @@
-"""Text files, plain or packed with gzip, opened so that what they unpack to is bounded."""
+"""Text files, plain or gzipped, opened with a bound on their unpacked size."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ FREE = 64 * 2**20
 """Bytes that a packed file may unpack to whatever its size."""
 
 RATIO = 100
-"""Beyond them, bytes for each one of the file; texts pack to a third or a tenth."""
+"""Most unpacked bytes per packed byte beyond `FREE`; texts pack to a third or a tenth."""
 
 GZIP = ".gz"
 
 
 def open_text(path: Path, newline: str) -> TextIO:
-    """Open a text file, unpacked where its name ends in `.gz`; a byte order mark is left out.
+    """Open a text file, unpacking names in `.gz` and dropping a byte order mark.
 
     Args:
         path: of the file.
@@ -34,7 +34,7 @@ def open_text(path: Path, newline: str) -> TextIO:
 
 
 class _Unpacked(gzip.GzipFile):
-    """What a packed file unpacks to, up to a bound."""
+    """Unpacked contents of a gzip file, up to a bound."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "rb")
@@ -43,10 +43,10 @@ class _Unpacked(gzip.GzipFile):
         self.count = 0
 
     def read1(self, size: int = -1) -> bytes:
-        """Read and count.
+        """Read and count bytes.
 
         Raises:
-            UserError: it is more than a file of this size unpacks to.
+            UserError: the file unpacks to more than its size allows.
         """
         found = super().read1(size)
         self.count += len(found)

@@ -1,4 +1,4 @@
-"""What the pages of a Parquet file unpack to, from their own headers, before they are read.
+"""Unpacked sizes of a Parquet file's pages, from their own headers, before they are read.
 
 A file's footer can claim anything; a reader allocates what each page's header says. Source: the
 Parquet format, `PageHeader` in the compact protocol of Thrift.
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 MOST_HEADER = 2**24
-"""Bytes of one header at most: it may hold the least and the greatest value of its page."""
+"""Most bytes of one header: it may hold the smallest and the largest value of its page."""
 
-_WINDOW = 2**12  # bytes that are read for a header at first
+_WINDOW = 2**12  # bytes read for a header at first
 
 _UNCOMPRESSED, _COMPRESSED = 2, 3  # fields of a header
 _COUNTED = (5, 8)  # the fields that hold a data page's own header, versions 1 and 2
@@ -25,11 +25,11 @@ _FALSE = 2
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """The pages of one column in one row group.
+    """Pages of one column in one row group.
 
     Attributes:
-        largest: bytes of the largest one once it is unpacked.
-        values: how many values they hold, nulls and the items of lists included.
+        largest: unpacked bytes of the largest one.
+        values: number of values, including nulls and the items of lists.
     """
 
     largest: int
@@ -44,7 +44,7 @@ def pages_of(file: BinaryIO, column: Any) -> Pages:
         column: pyarrow's `ColumnChunkMetaData`.
 
     Raises:
-        ValueError: the headers are not as the format has them.
+        ValueError: the headers do not follow the format.
     """
     offsets = [column.data_page_offset]
     if column.has_dictionary_page and column.dictionary_page_offset:
@@ -69,7 +69,7 @@ def pages_of(file: BinaryIO, column: Any) -> Pages:
 
 
 def _header(file: BinaryIO, at: int) -> tuple[dict[int, Any], int]:
-    """The fields of the header at an offset, by number, and its length in bytes."""
+    """Return the fields of the header at an offset, by number, and its length in bytes."""
     window = _WINDOW
     while True:
         file.seek(at)
@@ -83,7 +83,7 @@ def _header(file: BinaryIO, at: int) -> tuple[dict[int, Any], int]:
 
 
 def _struct(data: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
-    """The fields of a struct and the offset behind it; IndexError where the data ends first."""
+    """Return a struct's fields and the offset after it; raise IndexError if the data ends first."""
     found: dict[int, Any] = {}
     number = 0
     while head := data[at]:

@@ -1,4 +1,4 @@
-"""A row of any file, before it is an example."""
+"""A row of any file, before it becomes an example."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from typing import Any
 from geomix.util.errors import UserError
 
 LONGEST = 10_000_000
-"""A line of a file, or a field of one, with more characters than this is refused."""
+"""Most characters of a line of a file, or of a field."""
 
 MOST_EMPTY = 1_000_000
-"""Lines without anything on them, one after the other, at most."""
+"""Most consecutive empty lines."""
 
 Row = tuple[str, Mapping[str, Any] | str]
-"""Where a row stands (`facts.jsonl:12`), and its columns or what is wrong with it."""
+"""Location of a row (`facts.jsonl:12`), and its columns or its error."""
 
 
 def refuse_empty(place: str, count: int) -> None:
-    """Refuse a file that goes on and on without a row.
+    """Reject a file with too many consecutive empty lines.
 
     Raises:
-        UserError: more lines than that are empty.
+        UserError: there are more than `MOST_EMPTY`.
     """
     if count > MOST_EMPTY:
         raise UserError(f"{place}: more than {MOST_EMPTY:,} empty lines in a row; is it whole?")
 
 
 def refuse_binary(place: str, text: str) -> None:
-    """Refuse a text that holds what no text holds.
+    """Reject a text with a NUL character.
 
     Raises:
-        UserError: it does.
+        UserError: it has one.
     """
     if "\0" in text:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Rows of JSON, JSON Lines, CSV, TSV, Parquet and Arrow files, with the place of each."""
+"""Rows of JSON, JSON Lines, CSV, TSV, Parquet and Arrow files, with the location of each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from geomix.util.errors import UserError
 from geomix.util.nearby import no_such_file
 
 PACKED = (".zip", ".tgz", ".tar", ".xz", ".bz2", ".zst", ".7z", ".gz")
-"""Endings of what has to be unpacked first; of `.gz`, what is no text inside."""
+"""Suffixes of files to unpack first; a `.gz` counts if its contents are not text."""
 
 _LINES = (".jsonl", ".ndjson")
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -30,20 +30,20 @@ _KINDS = {
     b"\x80\x04": "a pickle, which could run code and is never opened; save it as JSON Lines",
     b"\x80\x05": "a pickle, which could run code and is never opened; save it as JSON Lines",
 }
-"""What a file is that is no text, by its first bytes, and what to do."""
+"""Type of a file that is not text, by its first bytes, and what to do."""
 
 
 def rows(path: Path, wanted: Collection[str] | None = None) -> Iterator[Row]:
-    """The rows of one file, read as they are asked for.
+    """Yield the rows of one file, read lazily.
 
-    The format is that of the file's ending, in small or capital letters, `.gz` behind it or not;
-    without a known one, JSON or JSON Lines by its first character. A JSON file is a list of
-    objects, an object whose `Data` is one (TriviaQA), or a single object.
+    The suffix decides the format, in lower or upper case, with or without `.gz`; without a known
+    one, JSON or JSON Lines by the first character. A JSON file is a list of objects, an object
+    whose `Data` is one (TriviaQA), or a single object.
 
     Args:
         path: of the file.
-        wanted: the columns that are looked at, names or dotted paths; None means all. A format in
-            which others can be passed over need not read them.
+        wanted: the columns to read, names or dotted paths; None means all. A format that can skip
+            columns need not read the others.
 
     Raises:
         UserError: the file as a whole cannot be read.
@@ -74,8 +74,8 @@ def rows(path: Path, wanted: Collection[str] | None = None) -> Iterator[Row]:
 
 
 def _texts(path: Path, suffix: str) -> Iterator[Row]:
-    """The rows of a file of text."""
-    # Only a line feed ends a line of JSON Lines: U+2028 and "\r" may stand in a text.
+    """Yield the rows of a text file."""
+    # Only a line feed ends a line of JSON Lines: U+2028 and "\r" may occur in a text.
     with open_text(path, newline="" if suffix in _SEPARATORS else "\n") as file:
         if suffix in _SEPARATORS:
             yield from separated_rows(path, file, _SEPARATORS[suffix], LONGEST)
@@ -95,7 +95,7 @@ def _texts(path: Path, suffix: str) -> Iterator[Row]:
 
 
 def _no_text(path: Path, error: UnicodeDecodeError) -> str:
-    """What a file is that cannot be decoded, and what to do."""
+    """Describe a file that cannot be decoded, and what to do."""
     with path.open("rb") as file:
         start = file.read(8)
     kind = next((kind for begin, kind in _KINDS.items() if start.startswith(begin)), None)
@@ -105,7 +105,7 @@ def _no_text(path: Path, error: UnicodeDecodeError) -> str:
 
 
 def files_below(path: Path, *patterns: str) -> list[Path]:
-    """The file itself; in a folder and below, the files of the first pattern that matches any.
+    """Return the file itself, or a folder's files, at any depth, of the first pattern that matches.
 
     Raises:
         UserError: there is none.

@@ -1,4 +1,4 @@
-"""Every source of examples by the name that a configuration gives it: one line each.
+"""Registry of all sources of examples by their name in a configuration, one line each.
 
 A source is a value of `geomix.data.sources.base.Source`. Another package adds one through an entry
 point of the group `geomix.sources`.

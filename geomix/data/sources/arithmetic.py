@@ -1,4 +1,4 @@
-"""Sums and differences of whole numbers: an offline set that is not about facts."""
+"""Sums and differences of whole numbers: an offline set that is not factoids."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from geomix.data.sources.base import Source, generated
 from geomix.data.split import Split, split_of
 
 LARGEST = 999
-"""Operands run from 0 to this number: a million questions for each sign."""
+"""Largest operand, from 0: a million questions for each sign."""
 
 MOST = (LARGEST + 1) ** 2 // len("+-") // 2
-"""Examples that a split of one seed has: under half of its questions, so that a draw is seldom
-one that was drawn before."""
+"""Most examples of a split of one seed: under half of its questions, so that a draw seldom
+repeats."""
 
 
 def examples(count: int, seed: int, split: Split) -> list[Example]:
-    """Distinct questions such as `What is 412 + 87?` with the target `499`.
+    """Draw distinct questions such as `What is 412 + 87?` with the target `499`.
 
     Args:
-        count: how many; `MOST` if it is larger.
+        count: how many; at most `MOST` are drawn.
         seed: seed of the generator.
         split: which of the disjoint splits; a question is in one split under every seed.
     """

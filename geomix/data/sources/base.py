@@ -1,4 +1,4 @@
-"""What a source of examples is: how it is loaded, and what a user should know about it."""
+"""A source of examples: its loader, and its facts for users."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from geomix.data.split import Split
 Kind = Literal["factoid", "non-factoid", "mixing"]
 
 GENERATED = "generated"
-"""The origin of a source that needs neither a file nor the network."""
+"""Origin of a source that needs neither a file nor the network."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked of a source.
+    """Request to a source.
 
     Attributes:
-        count: how many examples.
+        count: number of examples.
         seed: seed of a generated source; of the order in which rows of a finite one are taken.
         split: which of the disjoint splits.
         words: length of a passage in words, for sources of passages.
         path: local copy in the upstream format; None reads the hub.
         subset: part of the source, such as one relation.
-        vocabulary: what `random-words` draws from.
-        columns: which columns of the user's own rows are meant.
+        vocabulary: vocabulary of `random-words`.
+        columns: columns of the user's own rows.
         template: prompt of the user's own rows, with columns in braces.
-        every: whether all that there are are meant, of the user's own rows but the held-out ones;
-            more than `count` is then a mistake.
+        every: whether all examples are requested, for the user's own rows all but the held-out
+            ones; more than `count` is then a mistake.
         unanswered: whether questions without an answer are kept, with an empty target.
-        after: how many of the user's own rows come before the held-out ones; None is `count`.
+        after: number of the user's own rows before the held-out ones; None is `count`.
     """
 
     count: int
@@ -52,14 +52,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """Where a dataset is on the Hugging Face hub.
+    """Location of a dataset on the Hugging Face hub.
 
     Attributes:
         name: `owner/name`.
         config: its configuration, None for the default one.
-        split: its own split that is read.
+        split: the dataset's own split to read.
         revision: a branch; script datasets are read from their Parquet conversion.
-        streaming: whether rows are read as they are needed, for what would be gigabytes.
+        streaming: whether rows are read as needed, for datasets of gigabytes.
     """
 
     name: str
@@ -76,12 +76,12 @@ class Hub:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a source has of what is asked for.
+    """Examples that a source has for a request.
 
     Attributes:
-        examples: `count` of them, or all that there are.
-        origin: the source and where it was read, for messages.
-        among: what they were chosen among, where that may be why they are few.
+        examples: `count` of them, or all if there are fewer.
+        origin: the source and its location, for messages.
+        among: the pool they were chosen from, if that may explain why they are few.
     """
 
     examples: list[Example]
@@ -90,11 +90,11 @@ class Found:
 
 
 Loader = Callable[["Source", Request], Found]
-"""How the examples that are asked of a source are made or read."""
+"""Function that makes or reads a source's examples for a request."""
 
 
 def generated(examples: Callable[[int, int, Split], list[Example]], among: str = "") -> Loader:
-    """The loader of a source that `count`, `seed` and `split` decide."""
+    """Return the loader of a source that `count`, `seed` and `split` determine."""
 
     def load(source: Source, request: Request) -> Found:
         found = examples(request.count, request.seed, request.split)
@@ -108,18 +108,18 @@ class Source:
     """One source of examples. A new one is a value of this class and a line in the registry.
 
     Attributes:
-        name: what a configuration calls it.
-        kind: what it is for.
+        name: its name in a configuration.
+        kind: its purpose.
         loader: makes or reads its examples.
         licence: of the data.
         prompt: the prompt, columns in braces.
-        prompt_from: where the wording is from.
-        rows: how many rows it has upstream; None where there is no end.
-        hub: where it is on the hub; None for what is generated or not there.
+        prompt_from: origin of the wording.
+        rows: number of rows upstream; None if unlimited.
+        hub: its location on the hub; None for generated sources and those not there.
         download: what a user without the hub downloads, and from where.
-        upstream: which files `path:` reads; empty where it reads none.
-        subsets: what `subset:` may be, where that is a list.
-        note: what else to know.
+        upstream: the files that `path:` reads; empty if it reads none.
+        subsets: the values of `subset:`, if they form a list.
+        note: further remarks.
     """
 
     name: str
@@ -136,12 +136,12 @@ class Source:
     note: str = ""
 
     def load(self, request: Request) -> Found:
-        """The examples that a request asks for, or as many of them as there are."""
+        """Return the examples of a request, or as many of them as there are."""
         return self.loader(self, request)
 
     @property
     def origin(self) -> str:
-        """Where the examples come from, in a word or two."""
+        """Origin of the examples, in a word or two."""
         if self.hub:
             return self.hub.name
         return "local files" if self.upstream and self.download else GENERATED

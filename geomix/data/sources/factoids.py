@@ -1,4 +1,4 @@
-"""The paper's factoids that are questions with short answers: four published datasets."""
+"""The paper's factoids in question form with short answers: four published datasets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from geomix.data.sources.published import published, read
 from geomix.data.sources.rows import RowError, answered, field_in, text_in, texts_in
 
 PROMPT = "Question: {question} The answer is:"
-"""The paper's prompt of PopQA (appendix B), here also that of the sets that it prints none for."""
+"""The paper's prompt of PopQA (appendix B), also used for the sets without a printed prompt."""
 
 TRIVIAQA_PROMPT = "Question: {question}\nThe answer is:"
 """The paper's prompt of TriviaQA (appendix B), on two lines."""
@@ -29,7 +29,7 @@ QUESTIONS = (
     *("What position does [X] play?", "Which country was [X] created in?"),
     *("Where was [X] founded?", "What is [X] famous for?"),
 )
-"""The questions of EntityQuestions' 24 relations, as its authors' templates have them."""
+"""Questions of EntityQuestions' 24 relations, from its authors' templates."""
 
 _ASKS = [re.compile(re.escape(q).replace(re.escape("[X]"), "(.+)")) for q in QUESTIONS]
 
@@ -37,14 +37,14 @@ NOT_PRINTED = "PopQA's in the paper, appendix B; it prints none for this set"
 
 
 def popqa_row(row: Mapping[str, Any]) -> Example:
-    """`question`, `obj`, `possible_answers` (a JSON list as a text) and, if it is there, `subj`."""
+    """Convert `question`, `obj`, `possible_answers` (JSON list as text) and, if given, `subj`."""
     prompt = PROMPT.format(question=text_in(row, "question"))
     target = text_in(row, "obj")
     return answered(prompt, target, texts_in(row, "possible_answers"), row.get("subj"))
 
 
 def triviaqa_row(row: Mapping[str, Any]) -> Example:
-    """`question` and `answer` (`value`, `aliases`); the official files write `Question` and so on.
+    """Convert `question` and `answer` (`value`, `aliases`); official files write `Question` etc.
 
     Source: Joshi et al. (2017); the hub's columns are the official ones in lower case.
     """
@@ -59,25 +59,25 @@ def triviaqa_row(row: Mapping[str, Any]) -> Example:
 
 
 def entityquestions_row(row: Mapping[str, Any]) -> Example | None:
-    """`question` and `answers`; the first answer is the target."""
+    """Convert `question` and `answers`; the first answer is the target."""
     question = text_in(row, "question")
     return _first(question, texts_in(row, "answers"), entity_of(question))
 
 
 def entity_of(question: str) -> str:
-    """The entity that a question of EntityQuestions asks about; empty where that is not certain.
+    """Return the entity that a question of EntityQuestions asks about; empty if ambiguous.
 
     Source: `relation_query_templates.json` (Sciavolino et al., 2021) has one question a relation.
-    Those of two relations can be the same ("Where is … located?") but then the entity is, too.
+    Those of two relations can be the same ("Where is … located?"), but then so is the entity.
     """
     found = {match[1] for asks in _ASKS if (match := asks.fullmatch(question))}
     return found.pop() if len(found) == 1 else ""
 
 
 def webqa_row(row: Mapping[str, Any], *, unanswered: bool = False) -> Example | None:
-    """`question` and `answers`; upstream `utterance` and `targetValue`, a Lisp list of answers.
+    """Convert `question` and `answers`; upstream `utterance` and `targetValue`, a Lisp list.
 
-    A question without an answer is left out, or with `unanswered` has an empty target, as in the
+    A question without an answer is left out, or with `unanswered` gets an empty target, as in the
     paper's published code.
     """
     if "targetValue" in row:
@@ -97,13 +97,13 @@ def _webqa(source: Source, request: Request) -> Found:
 
 
 def _first(question: str, answers: tuple[str, ...], subject: str = "") -> Example | None:
-    """A question without an answer is left out: every empty prediction would be right."""
+    """Build the example, or None without an answer: every empty prediction would be right."""
     prompt = PROMPT.format(question=question)
     return answered(prompt, answers[0], answers, subject) if answers else None
 
 
 def _descriptions(value: str) -> tuple[str, ...]:
-    """`(list (description "A B") (description C))` → `("A B", "C")`."""
+    """Parse the answers: `(list (description "A B") (description C))` → `("A B", "C")`."""
     found = re.findall(r'\(description (?:"((?:[^"\\]|\\.)*)"|([^\s()"]+))\)', value)
     if not found:
         raise RowError("'targetValue' is not a (list (description …))")

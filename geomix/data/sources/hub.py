@@ -1,4 +1,4 @@
-"""Rows of a dataset of the Hugging Face hub. Imports `datasets` only when a row is asked for."""
+"""Rows of a dataset of the Hugging Face hub. Imports `datasets` only when a row is requested."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from geomix.data.sources.base import Hub
 from geomix.util.errors import Unreachable, UserError
 
 PATIENCE = 20.0
-"""Seconds until a hub that does not answer counts as out of reach."""
+"""Seconds after which a hub that does not answer counts as unreachable."""
 
 
 def hub_rows(source: str, hub: Hub, download: str = "") -> Iterator[Row]:
-    """The rows of one split, downloaded (or streamed) and cached by `datasets`.
+    """Yield the rows of one split, downloaded (or streamed) and cached by `datasets`.
 
-    No code of a dataset's own is ever run: script datasets are refused by `datasets` itself.
+    A dataset's own code is never run: `datasets` itself rejects script datasets.
 
     Args:
         source: name of the source, for messages.
-        hub: what to read.
-        download: what to do where the hub cannot be read.
+        hub: the dataset to read.
+        download: advice for the case that the hub cannot be read.
 
     Raises:
-        Unreachable: there is no way to the hub.
+        Unreachable: the hub cannot be reached.
         UserError: the hub has no such dataset, or it cannot be read.
     """
     advice = download or f"download it from https://huggingface.co/datasets/{hub.name}"
@@ -39,7 +39,7 @@ def hub_rows(source: str, hub: Hub, download: str = "") -> Iterator[Row]:
             logging.getLogger(library).setLevel(logging.ERROR)
         datasets.disable_progress_bars()
         _ask_once(hub.name)
-        # A Parquet conversion has a folder a configuration, and names none of them.
+        # A Parquet conversion has one folder per configuration, and names none of them.
         converted = {hub.split: f"{hub.config}/{hub.split}/*.parquet"} if hub.revision else None
         found = datasets.load_dataset(
             hub.name,
@@ -59,9 +59,9 @@ def hub_rows(source: str, hub: Hub, download: str = "") -> Iterator[Row]:
 
 
 def _ask_once(name: str) -> None:
-    """Fail at once where there is no network: `datasets` would try for half a minute.
+    """Fail at once without a network: `datasets` would try for half a minute.
 
-    What it has in its cache it finds without one.
+    Datasets in its cache need no network.
     """
     from datasets import config
     from datasets.naming import camelcase_to_snakecase
@@ -74,6 +74,6 @@ def _ask_once(name: str) -> None:
     try:
         HfApi().dataset_info(name, timeout=PATIENCE)
     except HfHubHTTPError:
-        return  # an answer: `datasets` says it better
+        return  # an answer: `datasets` gives the better message
     except Exception as error:  # the network raises its own
         raise ConnectionError(f"the hub cannot be reached ({error})") from None

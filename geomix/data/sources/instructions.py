@@ -1,4 +1,4 @@
-"""The paper's non-factoids: instructions and answers of five published datasets, as they are."""
+"""The paper's non-factoids: unaltered instructions and answers of five published datasets."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from geomix.data.sources.rows import Convert, RowError, text_in, texts_in
 OWN = "the set's own instructions, as in the paper"
 
 DIFFICULTIES = ("introductory", "interview", "competition")
-"""Of APPS; the paper trains on the first two."""
+"""Difficulties of APPS; the paper trains on the first two."""
 
 
 def ultrachat_row(row: Mapping[str, Any]) -> Example | None:
-    """`data` alternates between user and assistant; a last word of the user's is left out."""
+    """Convert `data`, which alternates between user and assistant; drop a final user turn."""
     said = row.get("data")
     if not isinstance(said, list) or not said:
         raise RowError("'data' is not a list of texts")
@@ -32,7 +32,7 @@ def ultrachat_row(row: Mapping[str, Any]) -> Example | None:
 
 
 def apps_row(row: Mapping[str, Any], difficulties: Collection[str]) -> Example | None:
-    """`question` and the first of `solutions`; left out where the difficulty is another."""
+    """Convert `question` and the first of `solutions`; None for another difficulty."""
     difficulty = text_in(row, "difficulty")
     if difficulty not in DIFFICULTIES:
         raise RowError(f"'difficulty' is '{difficulty}', not one of {', '.join(DIFFICULTIES)}")
@@ -60,7 +60,7 @@ def _apps(source: Source, request: Request) -> Found:
 
 
 def _problems(path: str | None) -> list[Path]:
-    """The folders of single problems in an unpacked APPS.tar.gz, those of `train` if it has one."""
+    """Return the folders of problems in an unpacked APPS.tar.gz, those of `train` if it has one."""
     if path is None:
         return []
     below = Path(path)

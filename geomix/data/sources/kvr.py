@@ -15,24 +15,24 @@ ALPHABET = string.ascii_lowercase + string.digits
 LENGTH = 8
 
 _BLOCK = 1_000
-"""Pairs that are drawn at once; the stream is the same whatever it is."""
+"""Pairs drawn at once; the stream does not depend on it."""
 
 
 def examples(count: int, seed: int, split: Split) -> list[Example]:
-    """Unique keys with unique values, 8 characters of lower-case letters and digits each.
+    """Draw unique keys with unique values, each 8 characters of lower-case letters and digits.
 
     The splits of a seed share no key and no value. A larger `count` begins with the smaller one's
     examples.
 
     Args:
-        count: how many pairs.
+        count: number of pairs.
         seed: seed of the generator.
         split: which of the disjoint splits.
     """
     rng = np.random.default_rng([seed, 0x4B5652])
     found: list[Example] = []
     keys: set[str] = set()
-    values: set[str] = set()  # of every split: all of them are cut from one stream of pairs
+    values: set[str] = set()  # of every split: all are cut from one stream of pairs
     pairs = _pairs(rng)
     while len(found) < count:
         key, value = next(pairs)
@@ -46,7 +46,7 @@ def examples(count: int, seed: int, split: Split) -> list[Example]:
 
 
 def _pairs(rng: np.random.Generator) -> Iterator[tuple[str, str]]:
-    """Random keys with random values, without end."""
+    """Yield random keys with random values, without end."""
     letters = np.frombuffer(ALPHABET.encode(), dtype=np.uint8)
     while True:
         drawn = letters[rng.integers(0, len(letters), (_BLOCK, 2 * LENGTH))].tobytes().decode()

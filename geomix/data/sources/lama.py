@@ -1,9 +1,9 @@
 """LAMA: relations of T-REx, Google-RE, ConceptNet and SQuAD as sentences with a blank.
 
-None of its data is here (CC BY-NC 4.0): templates are read from the copy that the user has. The
-paper prints no template. geomix takes LAMA's own: T-REx and Google-RE's places from
-`relations.jsonl`, with Google-RE's date of birth as in LAMA's script; ConceptNet and SQuAD have a
-sentence of their own in each row. The object is replaced by a blank and the prompt says so.
+geomix ships none of its data (CC BY-NC 4.0): templates are read from the user's copy. The paper
+prints no template. geomix uses LAMA's own: T-REx and Google-RE's places from `relations.jsonl`,
+with Google-RE's date of birth as in LAMA's script; ConceptNet and SQuAD have a sentence in each
+row. A blank replaces the object, as the prompt states.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PATTERNS = {
     "conceptnet": "ConceptNet/test.jsonl",
     "squad": "Squad/test.jsonl",
 }
-"""LAMA's own folders, under its `data/`; the names are the hub's configurations."""
+"""LAMA's own files, under its `data/`; the names are the hub's configurations."""
 
 _PREDICATES = {
     "/people/person/place_of_birth": "P19",
@@ -42,11 +42,11 @@ _HUB = Hub("facebook/lama", "trex", revision="refs/convert/parquet")
 
 
 def lama_row(row: Mapping[str, Any], templates: Mapping[str, str]) -> Example:
-    """A row of any of the four sets, in LAMA's files or as the hub has it.
+    """Convert a row of any of the four sets, in LAMA's files or from the hub.
 
     Args:
         row: one fact.
-        templates: by Wikidata property, from `relations.jsonl`; the hub's rows hold their own.
+        templates: by Wikidata property, from `relations.jsonl`; the hub's rows contain their own.
 
     Raises:
         RowError: neither a template nor a sentence with a blank is known.
@@ -64,7 +64,7 @@ def lama_row(row: Mapping[str, Any], templates: Mapping[str, str]) -> Example:
         masked = texts_in(row, key) if key == "masked_sentences" else (text_in(row, key),)
         if not masked or "[MASK]" not in masked[0]:
             raise RowError(f"'{key}' has no sentence with a [MASK]")
-        # The sentences are about no one entity: SQuAD's `sub_label` is always "Squad".
+        # These sentences have no single entity: SQuAD's `sub_label` is always "Squad".
         subject, sentence = "", masked[0].replace("[MASK]", BLANK)
     aliases = texts_in(row, "obj_aliases") if row.get("obj_aliases") else ()
     return answered(PROMPT.format(sentence=sentence), target, aliases, subject)
@@ -85,10 +85,10 @@ def _template(row: Mapping[str, Any], templates: Mapping[str, str]) -> str | Non
 
 
 def templates_near(path: Path) -> dict[str, str]:
-    """Templates by relation, from the `relations.jsonl` in a folder, below it or just above.
+    """Read templates by relation from the `relations.jsonl` in a folder, below it or just above.
 
     Raises:
-        UserError: there is none, or it is not as it should be.
+        UserError: there is none, or it is malformed.
     """
     start = path if path.is_dir() else path.parent
     below = sorted(start.rglob("relations.jsonl")) if path.is_dir() else []

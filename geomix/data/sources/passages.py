@@ -1,8 +1,8 @@
-"""Passages that are cut in two: the paper's generic mixing data.
+"""Passages cut in two: the paper's generic mixing data.
 
 Source: appendix B. The first `words` words of a passage are the prompt, the next ones the target;
-shorter passages are dropped; of a dataset the first 20,000 rows are read at most. Words are what
-white space separates, joined by single spaces.
+shorter passages are dropped; at most the first 20,000 rows of a dataset are read. Words are
+separated by white space, and joined by single spaces.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ STREAMED = "streamed: at most the first 20,000 rows are read, and no more than a
 
 
 def completion(text: str, words: int) -> Example | None:
-    """The first `words` words of a passage → the next `words`; None where it is shorter than both.
+    """Turn a passage's first `words` words into a prompt, the next `words` into its target.
+
+    None if the passage is shorter than both.
 
     Raises:
-        RowError: the text is empty or holds half a character.
+        RowError: the text is empty or holds a lone surrogate.
     """
     found = text_in({"text": text}, "text").split(maxsplit=2 * words)[: 2 * words]
     if len(found) < 2 * words:
@@ -36,7 +38,7 @@ def completion(text: str, words: int) -> Example | None:
 
 
 def _passages(*keys: str) -> Loader:
-    """The loader of a dataset whose passages are in the first of these columns that a row has."""
+    """Return the loader of a dataset with passages in the first of these columns that a row has."""
 
     def load(source: Source, request: Request) -> Found:
         def convert(row: Mapping[str, Any]) -> Example | None:

@@ -1,4 +1,4 @@
-"""Plain English passages that code writes: generic mixing data without a download."""
+"""Plain English passages generated from patterns: generic mixing data without a download."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ _SENTENCES = (
 
 
 def sentences(rng: Random) -> Iterator[str]:
-    """Sentences without end; each slot is drawn anew."""
+    """Yield sentences without end, with each slot drawn anew."""
     while True:
         parts = rng.choice(_SENTENCES).split("{")
         text = parts[0]
@@ -80,15 +80,15 @@ def sentences(rng: Random) -> Iterator[str]:
 
 
 def examples(count: int, words: int, seed: int, split: Split) -> list[Example]:
-    """Passages whose first `words` words are the prompt and whose next ones are the target.
+    """Draw passages whose first `words` words are the prompt and whose next ones are the target.
 
-    The splits share no passage. A larger `count` begins with the smaller one's examples. Where
-    `words` is so small that hardly any new passage is drawn, they are fewer.
+    The splits share no passage. A larger `count` begins with the smaller one's examples. If `words`
+    is so small that hardly any new passage can be drawn, there are fewer.
 
     Args:
         count: how many.
         words: words of the prompt, and of the target.
-        seed: another seed, other passages.
+        seed: seed of the generator.
         split: which of the disjoint splits.
     """
     rng = Random(f"prose {seed}")  # noqa: S311

@@ -1,4 +1,4 @@
-"""Published datasets: their rows, from a local copy in its own file format, or from the hub."""
+"""Published datasets: their rows, from a local copy in the upstream format, or from the hub."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from geomix.util.errors import UserError
 
 
 def published(convert: Convert, *files: str) -> Loader:
-    """The loader of a dataset all of whose rows are read alike.
+    """Return the loader of a dataset whose rows are all converted alike.
 
     Args:
-        convert: a row as an example.
-        files: patterns of the names of its files, for a local copy.
+        convert: converts a row to an example.
+        files: name patterns of its files, for a local copy.
     """
     return lambda source, request: read(source, request, convert, files)
 
@@ -33,18 +33,18 @@ def read(
     part: str = "",
     folders: Iterable[Row] | None = None,
 ) -> Found:
-    """What a published dataset has of what a request asks for.
+    """Read a published dataset's examples for a request.
 
     Args:
-        source: the dataset; of one that is streamed, no more rows are read than are needed.
-        request: what is asked for.
-        convert: a row as an example.
-        files: patterns of the names of its files, for a local copy.
-        part: which part of it is read, for messages.
+        source: the dataset; of a streamed one, no more rows are read than needed.
+        request: the request.
+        convert: converts a row to an example.
+        files: name patterns of its files, for a local copy.
+        part: the part that is read, for messages.
         folders: the rows of a local copy that no reader of single files understands.
 
     Raises:
-        UserError: there is nothing to read, or rows are not as they should be.
+        UserError: there is nothing to read, or rows are malformed.
     """
     origin = f"data source '{source.name}'" + (f" ({request.path})" if request.path else "")
     found = upstream_rows(source, request, files) if folders is None else folders
@@ -53,13 +53,13 @@ def read(
 
 
 def upstream_rows(source: Source, request: Request, files: Sequence[str]) -> Iterator[Row]:
-    """All rows of a published dataset.
+    """Yield all rows of a published dataset.
 
     Args:
         source: the dataset.
-        request: its `path` is a file, a dataset of `save_to_disk`, of whose splits the one is read
-            that is read of the hub, or a folder in which the files of the first pattern that
-            matches any are read; without one the hub is.
+        request: without a `path` the hub is read. A path is a file; a dataset of `save_to_disk`, of
+            which the same split as from the hub is read; or a folder, of which the files of the
+            first matching pattern are read.
         files: the patterns.
 
     Raises:

@@ -20,7 +20,7 @@ PROMPT = "Memorize the following random-string passage:\n{passage}"
 """The paper's prompt (appendix B); the target is the passage itself."""
 
 WORDS = 3000
-"""How many words the list holds."""
+"""Number of words in the list."""
 
 _ONSETS = (
     *("b", "br", "ch", "d", "dr", "f", "g", "gr", "h", "j", "k", "l"),
@@ -32,13 +32,13 @@ _TAILS = 150
 
 
 def _shuffled(items: list[str]) -> list[str]:
-    # A hash orders alike on every platform and version, which no random generator promises.
+    # Hashes sort alike on every platform and version, which no random generator promises.
     return sorted(items, key=lambda item: blake2s(item.encode()).digest())
 
 
 @cache
 def syllables() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The open syllables that words start with (120) and the closed ones that they end in (150)."""
+    """Return 120 open syllables that words start with, and 150 closed ones that they end in."""
     heads = tuple("".join(parts) for parts in product(_ONSETS, _VOWELS))
     tails = _shuffled(["".join(parts) for parts in product(_ONSETS, _VOWELS, _CODAS)])[:_TAILS]
     return heads, tuple(tails)
@@ -46,7 +46,7 @@ def syllables() -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 @cache
 def word_list() -> tuple[str, ...]:
-    """`WORDS` distinct lower-case pronounceable words, the same ones in every process.
+    """Return `WORDS` distinct lower-case pronounceable words, the same ones in every process.
 
     Each is an open syllable and a closed one ("brenol"), from so few of either that a small
     vocabulary has a token for most of them and a word is about two tokens.
@@ -56,11 +56,11 @@ def word_list() -> tuple[str, ...]:
 
 
 def nltk_words(path: Path | None) -> tuple[str, ...]:
-    """The distinct words of the NLTK words corpus (`en` and `en-basic`), in alphabetical order.
+    """Return the distinct words of the NLTK words corpus (`en`, `en-basic`), in alphabetical order.
 
     Args:
-        path: `words.zip`, the folder that it unpacks to, or a file of one word a line; None looks
-            where NLTK keeps its data.
+        path: `words.zip`, the folder that it unpacks to, or a file of one word a line; None
+            searches NLTK's data folders.
 
     Raises:
         UserError: there is no such file.
@@ -99,12 +99,12 @@ def _installed_words() -> list[str]:
 
 
 def passage(rng: np.random.Generator, words: int, vocabulary: Sequence[str] | None = None) -> str:
-    """`words` words drawn uniformly and independently, joined by single spaces.
+    """Draw `words` words uniformly and independently, joined by single spaces.
 
     Args:
         rng: source of the draws.
         words: how many words, at least 1.
-        vocabulary: what is drawn from; None for the generated list.
+        vocabulary: the words to draw from; None for the generated list.
 
     Raises:
         ValueError: `words` is below 1.
@@ -118,15 +118,15 @@ def passage(rng: np.random.Generator, words: int, vocabulary: Sequence[str] | No
 def examples(
     count: int, words: int, seed: int, vocabulary: Sequence[str] | None = None
 ) -> list[Example]:
-    """`count` passages of `words` words as the paper's memorisation examples.
+    """Draw `count` passages of `words` words as the paper's memorisation examples.
 
-    The first examples of a longer list are those of a shorter one with the same seed.
+    A longer list begins with the examples of a shorter one with the same seed.
 
     Args:
         count: how many examples, 0 or more.
         words: words a passage, at least 1.
-        seed: another seed, other passages; 0 or more.
-        vocabulary: what is drawn from; None for the generated list.
+        seed: seed of the generator, 0 or more.
+        vocabulary: the words to draw from; None for the generated list.
 
     Raises:
         ValueError: a negative `count` or `seed`, or `words` below 1.

@@ -1,4 +1,4 @@
-"""Rows into examples: fields that are checked, mistakes that are collected, splits by share."""
+"""Conversion of rows to examples: validated fields, collected mistakes, splits by share."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ from geomix.data.split import Split
 from geomix.util.errors import OfKey, UserError
 
 SHOWN = 5
-"""How many mistakes of one source are listed."""
+"""Most mistakes of one source that are listed."""
 
 SHARES: dict[Split, int] = {"train": 6, "id": 3, "held-out": 1}
-"""Tenths of a finite source's rows in each split. Which one a row is in depends on its own prompt
-alone, so splits are disjoint under every seed and limit, and equal prompts never part."""
+"""Tenths of a finite source's rows in each split. A row's split depends only on its own prompt, so
+splits are disjoint under every seed and limit, and equal prompts share a split."""
 
 MOST_ROWS = 20_000
-"""Of a streamed source, rows that are read at most (the paper's generic data)."""
+"""Most rows read from a streamed source (the paper's generic data)."""
 
 POOL = 2
-"""Of a streamed source, so many usable rows for each one that is asked for are chosen from."""
+"""Usable rows of a streamed source read for each requested one, as a pool to choose from."""
 
 MOST_CHARACTERS = 300_000_000
-"""Characters of all rows that are taken of a file at most."""
+"""Most characters of all rows taken from a file."""
 
 _LISTED = 200  # characters of the names of a row's columns
 
 Convert = Callable[[Mapping[str, Any]], Example | None]
-"""A row as an example; None where the source's own filter leaves it out."""
+"""Converter of a row to an example; None if the source's own filter drops it."""
 
 
 class RowError(ValueError):
-    """What is wrong with one row; the reader of rows says where it stands."""
+    """An error in one row; the reader of rows adds its location."""
 
 
 class NoColumn(RowError):  # noqa: N818 (a kind of it)
-    """A row lacks a column.
+    """A row that lacks a column.
 
     Args:
-        text: what is said of the one row.
-        whole: what is said where all rows lack it; empty of a path that ends somewhere.
+        text: message for the one row.
+        whole: message if all rows lack it; empty for a path that is partly present.
         key: the key of the configuration that names the column.
         role: the flag that names it where there is no configuration.
     """
@@ -59,17 +59,17 @@ class NoColumn(RowError):  # noqa: N818 (a kind of it)
         self.whole, self.key, self.role = whole, key, role
 
     def named_by(self, key: tuple[str, ...], advice: str = "", space: str = "") -> NoColumn:
-        """The same of a column that a key names."""
+        """Return the same error for a column that a key names."""
         row = f"{self}{advice}" + f"; or {space}" * bool(space)
         whole = self.whole and self.whole + f"; {space}" * bool(space)
         return NoColumn(row, whole, key, key[-1])
 
 
 def text_in(row: Mapping[str, Any], key: str) -> str:
-    """A field that is a text.
+    """Return a text field.
 
     Raises:
-        RowError: it is missing, or nothing that a model can be trained on.
+        RowError: it is missing, or not usable for training.
     """
     value = field_in(row, key)
     if not isinstance(value, str) or not value.strip():
@@ -82,7 +82,7 @@ def text_in(row: Mapping[str, Any], key: str) -> str:
 
 
 def _given(value: Any) -> str:
-    """A value that is no text, and what to do about it."""
+    """Describe a value that is not a text, and what to do about it."""
     if isinstance(value, float) and not math.isfinite(value):
         return f"{_not_finite(value)}, no value at all; leave the row out, or fill it in"
     advice = "; put it in quotes" if type(value) in (int, float) else ""
@@ -91,12 +91,12 @@ def _given(value: Any) -> str:
 
 
 def _not_finite(value: float) -> str:
-    """As JSON writes it."""
+    """Format a non-finite number as JSON does."""
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def number_in(value: Any, key: str) -> str | None:
-    """A field that is a number, as it is written in a prompt; None where it is none.
+    """Return a numeric field as it is written in a prompt; None if it is not a number.
 
     Raises:
         RowError: it is NaN or infinite.
@@ -109,10 +109,10 @@ def number_in(value: Any, key: str) -> str | None:
 
 
 def field_in(row: Mapping[str, Any], key: str) -> Any:
-    """A field of any type, by its name or by a path of names with dots between them.
+    """Return a field of any type, by its name or by a dotted path of names.
 
-    A column of that very name counts first, so that `a.b` may be a name. In a path a number
-    is an index into a list, from 0.
+    A column of that very name takes precedence, so that `a.b` may be a name. In a path a number is
+    an index into a list, from 0.
 
     Raises:
         RowError: it is missing.
@@ -133,7 +133,7 @@ def field_in(row: Mapping[str, Any], key: str) -> Any:
 
 
 def _missing(key: str, passed: Sequence[str], value: Any) -> NoColumn:
-    """How far the path of a missing field was found, and what is there."""
+    """Return the error for a missing field: how far its path was found, and what is there."""
     if isinstance(value, list):
         what = f"a list of {len(value)}, from 0"
     elif isinstance(value, Mapping):
@@ -150,7 +150,7 @@ def _missing(key: str, passed: Sequence[str], value: Any) -> NoColumn:
 
 
 def texts_in(row: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    """A field that is a list of texts, or such a list as a JSON text; empty texts left out.
+    """Return a field that is a list of texts, also as a JSON text; empty texts are left out.
 
     Raises:
         RowError: it is missing or something else.
@@ -173,13 +173,13 @@ def texts_in(row: Mapping[str, Any], key: str) -> tuple[str, ...]:
 
 
 def answered(prompt: str, target: str, others: Iterable[str] = (), subject: object = "") -> Example:
-    """An example with every accepted answer, the target first and each once.
+    """Build an example with every accepted answer, the target first and each once.
 
     Args:
         prompt: of the example.
         target: of the example.
         others: further accepted answers.
-        subject: the entity that the fact is about, if the row has one: what is no text is none.
+        subject: the entity that the fact is about, if the row has one; ignored if not a text.
     """
     aliases = tuple(dict.fromkeys([target, *others]))
     known = subject.strip() if isinstance(subject, str) else ""
@@ -187,7 +187,7 @@ def answered(prompt: str, target: str, others: Iterable[str] = (), subject: obje
 
 
 def share_of(example: Example) -> Split:
-    """The split that a row of a finite source is in."""
+    """Return the split of a row of a finite source."""
     first = example.earlier[0][0] if example.earlier else example.prompt
     tenth = blake2s(first.encode(), digest_size=8).digest()[0] % 10
     return "train" if tenth < SHARES["train"] else "held-out" if tenth == 9 else "id"  # noqa: PLR2004
@@ -200,20 +200,20 @@ def by_share(
     request: Request,
     pool: int | None = None,
 ) -> Found:
-    """The first `count` examples of one split after a seeded shuffle, or all if they are fewer.
+    """Return the first `count` examples of one split after a seeded shuffle, or all if fewer.
 
-    Of rows with equal prompts the first counts: no prompt has two targets. A larger `count` begins
-    with the smaller one's examples, unless there is a pool.
+    The first of several rows with equal prompts counts: no prompt has two targets. A larger `count`
+    begins with the smaller one's examples, unless there is a pool.
 
     Args:
         origin: the source, for messages.
         rows: all rows of the source, in its own order.
-        convert: a row as an example.
-        request: what is asked for.
+        convert: converts a row to an example.
+        request: the request.
         pool: reading ends at `pool * count` examples, or `MOST_ROWS` rows; None reads everything.
 
     Raises:
-        UserError: rows are not as they should be.
+        UserError: rows are malformed.
     """
     found: dict[str, Example] = {}
     mistakes: list[tuple[str, str]] = []
@@ -239,17 +239,17 @@ def by_share(
 
 
 def held_out_of(rows: int) -> int:
-    """How many of a file's rows are held out unless `limit` says otherwise: a tenth, but one."""
+    """Return how many of a file's rows are held out by default: a tenth, at least one."""
     return 0 if rows < 2 else max(1, (rows + 5) // 10)  # noqa: PLR2004 (rounded half up)
 
 
 def in_order(origin: str, rows: Iterable[Row], convert: Convert, request: Request) -> Found:
-    """The first `count` rows; `held-out` takes those `after`. No row of those is left out.
+    """Return the first `count` rows, or for `held-out` the rows `after` them; none is skipped.
 
-    Where every row is asked for, the last tenth is held out, or what comes `after`.
+    If every row is requested, the last tenth is held out, or the rows `after`.
 
     Raises:
-        UserError: a row that is asked for is not as it should be.
+        UserError: a requested row is malformed.
     """
     count, split = request.count, request.split
     if split == "id":
@@ -296,11 +296,11 @@ def in_order(origin: str, rows: Iterable[Row], convert: Convert, request: Reques
 
 
 def raise_mistakes(origin: str, mistakes: Sequence[tuple[str, str]]) -> None:
-    """One line for each kind of mistake, where it is first made, and how many more there are.
+    """Raise one line for each kind of mistake: its first occurrence, and how many more there are.
 
     Args:
         origin: the source, for messages.
-        mistakes: the place and what is wrong there.
+        mistakes: the location of each and what is wrong there.
 
     Raises:
         UserError: there is a mistake.

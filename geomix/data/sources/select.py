@@ -1,4 +1,4 @@
-"""The examples of a source: exactly as many as are asked for, or a line that says why not."""
+"""Selection of exactly as many examples as requested, or a line that explains why not."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from geomix.data.sources.stand_in import stand_ins
 from geomix.util.errors import Unreachable, UserError
 
 Short = Literal["error", "repeat", "fewer"]
-"""What becomes of a request that a source has too few examples for."""
+"""Treatment of a request for more examples than a source has."""
 
 
 Unusable = Callable[[Sequence[Example]], Sequence[str]]
-"""Why a run cannot use each of some examples, `too long` and the like; empty where it can."""
+"""Function that returns why a run cannot use each example, such as `too long`; empty if it can."""
 
 AT_LEAST = 1_000
-"""So many examples are looked at before a source none of whose examples is usable is given up."""
+"""Examples examined before a source without any usable example is given up."""
 
 PATIENCE = 100
-"""A source of which some are usable is given up after so many for each one that is asked for."""
+"""Examples examined per requested one before a source with some usable ones is given up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """The examples that a run uses of a source.
+    """Examples of a source that a run uses.
 
     Attributes:
         examples: in the source's order.
-        dropped: how many were passed over on the way, by reason.
+        dropped: number skipped on the way, by reason.
     """
 
     examples: list[Example]
@@ -49,9 +49,9 @@ class Selected:
 def examples_of(
     source: str, request: Request, short: Short = "error", advice: str = "set limit: {found}"
 ) -> list[Example]:
-    """The examples of a named source, of a file, or of a dataset on the hub: exactly `count`.
+    """Return exactly `count` examples of a named source, of a file, or of a hub dataset.
 
-    See `select`, of which this is the form that passes over none.
+    This is `select` without skipping any.
     """
     return select(source, request, short, advice).examples
 
@@ -63,20 +63,20 @@ def select(
     advice: str = "set limit: {found}",
     unusable: Unusable | None = None,
 ) -> Selected:
-    """The first `count` usable examples of a named source, of a file, or of a hub dataset.
+    """Return the first `count` usable examples of a named source, of a file, or of a hub dataset.
 
-    This is the one place that decides what happens where there are fewer.
+    This is the only place that decides what happens if there are fewer.
 
     Args:
         source: its name, path or hub id.
-        request: what is asked of it.
+        request: the request.
         short: whether too few are an error, are repeated in their order, whole rounds first, up to
-            `count` (none are an error even then), or are returned as they are.
+            `count` (none at all is an error even then), or are returned as they are.
         advice: ends the message that they are too few.
-        unusable: says of each example why it is passed over; None uses all.
+        unusable: returns for each example why it is skipped; None uses all.
 
     Raises:
-        UserError: the source cannot give what is asked of it.
+        UserError: the source cannot satisfy the request.
     """
     if request.every:
         return _every(source, request, unusable)
@@ -111,7 +111,7 @@ def select(
 
 
 def _every(source: str, request: Request, unusable: Unusable | None) -> Selected:
-    """All usable examples; nothing takes the places of those that are not."""
+    """Return all usable examples; nothing replaces the others."""
     has = found_in(source, request)
     reasons = unusable(has.examples) if unusable else [""] * len(has.examples)
     kept = [example for example, reason in zip(has.examples, reasons, strict=True) if not reason]
@@ -123,7 +123,7 @@ def _every(source: str, request: Request, unusable: Unusable | None) -> Selected
 
 
 def left_over(rows: int) -> str:
-    """What it costs to train on every row of a file, and the choice that keeps some."""
+    """Return what training on every row of a file costs, and the choice that keeps some."""
     held = held_out_of(rows)
     keeps = f", {rows - held} keeps {held}" if held else ""
     return f"{rows} leaves nothing held out{keeps}"
@@ -134,7 +134,7 @@ _read: ContextVar[dict[tuple[str, Request], Found] | None] = ContextVar("_read",
 
 @contextmanager
 def reading_once() -> Iterator[None]:
-    """Within the block no request is read or made twice: the arms of a comparison share most."""
+    """Cache requests within the block: the arms of a comparison share most of them."""
     token = _read.set({})
     try:
         yield
@@ -143,7 +143,7 @@ def reading_once() -> Iterator[None]:
 
 
 def found_in(source: str, request: Request) -> Found:
-    """What a source has of what is asked, up to `count` examples.
+    """Return a source's examples for a request, up to `count`.
 
     Raises:
         UserError: the source cannot be read, or not in this way.
@@ -182,9 +182,9 @@ def _found_in(source: str, request: Request) -> Found:
 
 
 def described(source: str, request: Request) -> dict[str, Any]:
-    """Where examples are from, for `data.json`: what a request says that its source looks at.
+    """Describe the examples' origin for `data.json`: the parts of a request that its source uses.
 
-    `seed` is the one that they were drawn with; null where they are taken in the file's order.
+    `seed` is the one that they were drawn with; null if they are taken in the file's order.
     """
     known = SOURCES.get(source)
     facts: dict[str, Any] = {
@@ -205,7 +205,7 @@ def described(source: str, request: Request) -> dict[str, Any]:
 
 
 def source_named(name: str) -> Source:
-    """The registered source of that name.
+    """Return the registered source of that name.
 
     Raises:
         UserError: there is none.
@@ -216,7 +216,7 @@ def source_named(name: str) -> Source:
 
 
 def _check(source: Source, request: Request) -> None:
-    """Refuse keys that the source would not look at."""
+    """Reject keys that the source would ignore."""
     where = f"data source '{source.name}'"
     if request.columns or request.template:
         raise UserError(f"{where}: 'columns' and 'template' are for files and hub ids only")

@@ -1,8 +1,8 @@
-"""Examples in the place of data that cannot be had here: a dry run counts them all the same.
+"""Placeholders for data that cannot be reached, so that a dry run can still count.
 
-They have the number and the length that was asked for, not the texts. A passage is as long as
-`words` says. A factoid takes `FACTOID` words, longer than nearly all that the published sets have.
-Nothing limits any other example but `max_tokens`, so it takes about as many.
+They have the requested number and length, not the texts. A passage is as long as `words` says. A
+factoid takes `FACTOID` words, longer than nearly all in the published sets. Only `max_tokens`
+limits any other example, so it takes about as many.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ TOKENS_A_WORD = 3
 
 @dataclass(slots=True)
 class StandIns:
-    """What stands in for data within a block of `standing_in`.
+    """Placeholders for unreachable data within a block of `standing_in`.
 
     Attributes:
-        tokens: most of an example, `max_tokens`.
-        why: by source, why its own examples cannot be had.
+        tokens: most tokens of an example, `max_tokens`.
+        why: by source, why its own examples cannot be reached.
     """
 
     tokens: int
@@ -42,19 +42,19 @@ class StandIns:
     _absent: set[tuple[str, str]] = field(default_factory=set)
 
     def knows(self, source: str, request: Request) -> bool:
-        """Whether what is asked for has been found to be out of reach before."""
+        """Return whether the requested data was found to be unreachable before."""
         return request.path is None and (source, request.vocabulary) in self._absent
 
     def note(self, source: str, request: Request, error: Unreachable) -> None:
-        """Remember why what is asked for cannot be had."""
+        """Record why the requested data cannot be reached."""
         self.why.setdefault(source, str(error))
         self._absent.add((source, request.vocabulary))
 
     def found(self, source: str, known: Source | None, request: Request) -> Found:
-        """As many examples as are asked for, other ones for another seed or split.
+        """Return as many placeholders as requested, different ones for another seed or split.
 
         Raises:
-            UserError: all are asked for, and how many those are is not known here.
+            UserError: all are requested, and their number is unknown here.
         """
         drawn = f"{source} {request.subset} {request.split} {request.seed}"
         rng = np.random.default_rng(zlib.crc32(drawn.encode()))
@@ -89,10 +89,10 @@ _now: ContextVar[StandIns | None] = ContextVar("_now", default=None)
 
 @contextmanager
 def standing_in(tokens: int) -> Iterator[StandIns]:
-    """Within the block, data that cannot be reached is stood in for.
+    """Replace unreachable data by placeholders within the block.
 
     Args:
-        tokens: most of an example.
+        tokens: most tokens of an example.
     """
     held = StandIns(tokens)
     token = _now.set(held)
@@ -103,5 +103,5 @@ def standing_in(tokens: int) -> Iterator[StandIns]:
 
 
 def stand_ins() -> StandIns | None:
-    """Those of the block around; None outside of any: what cannot be reached is then an error."""
+    """Return the enclosing block's placeholders, or None: unreachable data is then an error."""
     return _now.get()

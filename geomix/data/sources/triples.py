@@ -12,19 +12,19 @@ from geomix.data.sources.base import Source, generated
 from geomix.data.split import SPLITS, Split, split_of
 
 PROMPT = "Question: {question} The answer is:"
-"""The format of the paper's factoids."""
+"""Format of the paper's factoids."""
 
 WORLD = 80_000
-"""How many facts one world holds, over all splits."""
+"""Number of facts of one world, over all splits."""
 
 OBJECTS = 64
-"""How many objects a relation has."""
+"""Number of objects of a relation."""
 
 _ONSETS = ("B", "Br", "D", "F", "G", "H", "K", "L", "M", "N", "P", "R", "S", "T", "Tr", "V", "Z")
 _VOWELS = ("a", "e", "i", "o", "u")
 _MIDDLES = ("b", "d", "l", "ld", "m", "n", "nd", "r", "rn", "s", "st", "t", "v", "z")
 _LAST = ("k", "l", "n", "r", "s", "th", "x")
-_TWO_WORDS = 0.25  # the share of objects of two words, where a relation has any
+_TWO_WORDS = 0.25  # share of two-word objects, if a relation has any
 
 
 def _stem(rng: Random) -> str:
@@ -50,11 +50,11 @@ class Relation:
     """A kind of fact.
 
     Attributes:
-        name: what the relation is called.
+        name: of the relation.
         question: asks for the object; `{subject}` stands for the subject.
         subject: draws the name of a subject.
-        endings: what the names of the objects end in.
-        first_words: the first words of the objects of two words; one object in four is one.
+        endings: suffixes of the objects' names.
+        first_words: first words of the two-word objects; one object in four is one.
         lower: whether the objects are ordinary nouns, in lower case.
     """
 
@@ -101,7 +101,7 @@ RELATIONS = (
         "language", "What language is spoken in {subject}?", _place, ("ian", "ese"), ("High",)
     ),
 )
-"""The relations of every world; a fact is of each with equal chance."""
+"""Relations of every world; a fact is of each with equal chance."""
 
 
 def _object(relation: Relation, rng: Random) -> str:
@@ -115,7 +115,7 @@ def _object(relation: Relation, rng: Random) -> str:
 
 @cache
 def objects(relation: Relation) -> tuple[str, ...]:
-    """The `OBJECTS` distinct objects that facts of `relation` may have, alike in every world."""
+    """Return the `OBJECTS` distinct objects that facts of `relation` may have in every world."""
     rng = Random(f"objects of {relation.name}")  # noqa: S311
     names: dict[str, None] = {}
     while len(names) < OBJECTS:
@@ -124,9 +124,9 @@ def objects(relation: Relation) -> tuple[str, ...]:
 
 
 def facts(seed: int) -> Iterator[tuple[Relation, str, str]]:
-    """All facts of the world of `seed`: (relation, subject, object), no subject twice a relation.
+    """Yield all facts of a world: (relation, subject, object), no subject twice a relation.
 
-    The object is drawn without regard to the subject, so a fact can only be known by heart.
+    The object is drawn independently of the subject, so a fact can only be memorised.
     """
     rng = Random(f"world {seed}")  # noqa: S311
     taken: set[tuple[str, str]] = set()
@@ -140,11 +140,11 @@ def facts(seed: int) -> Iterator[tuple[Relation, str, str]]:
 
 
 def examples(count: int, seed: int, split: Split) -> list[Example]:
-    """The first `count` facts of one split of the world of `seed`, as questions and answers.
+    """Return the first `count` facts of one split of the world of `seed`, as questions and answers.
 
     Args:
         count: how many, 0 or more; all of the split's if it holds fewer.
-        seed: which world; another seed has other facts.
+        seed: of the world; another seed has other facts.
         split: `train`, `id` or `held-out`; no fact is in two of them.
 
     Raises:

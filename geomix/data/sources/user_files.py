@@ -31,17 +31,17 @@ from geomix.util.errors import OfKey, UserError
 from geomix.util.nearby import close_to, no_such_file
 
 LONGEST_TEXT = 1_000_000
-"""Characters of a prompt or target at most: a million are more tokens than any model takes."""
+"""Most characters of a prompt or target: a million are more tokens than any model takes."""
 
 SLOT = "{}"
-"""Stands in the prompts of sets of edits (CounterFact) where the subject belongs."""
+"""Placeholder for the subject in the prompts of sets of edits (CounterFact)."""
 
 
 def found_in(source: str, request: Request) -> Found:
-    """Rows of a file, folder or dataset of the hub, in order: `count`, or all if they are fewer.
+    """Return rows of a file, folder or hub dataset, in order: `count`, or all if they are fewer.
 
     Raises:
-        UserError: they cannot be read, or are not as they should be.
+        UserError: they cannot be read, or are malformed.
     """
     if request.path or request.vocabulary != "generated":
         raise UserError(f"{source}: 'path' and 'vocabulary' are for named sources only")
@@ -55,7 +55,7 @@ def found_in(source: str, request: Request) -> Found:
 
 
 def _rows(source: str, subset: str | None, wanted: Sequence[str]) -> Iterator[Row]:
-    """Rows of what is here, else of the hub."""
+    """Return the rows of an existing path, else of the hub."""
     if not is_path(source):
         near = close_to(Path(source)) if Path(source).parent.is_dir() else None
         if near is not None:
@@ -76,13 +76,13 @@ def _rows(source: str, subset: str | None, wanted: Sequence[str]) -> Iterator[Ro
 
 
 def _hub_rows(source: str, subset: str) -> Iterator[Row]:
-    """Rows of a dataset of the hub; its `subset` is `configuration:split`."""
+    """Return the rows of a hub dataset; its `subset` is `configuration:split`."""
     config, _, part = subset.partition(":")
     return hub_rows(source, Hub(source, config or None, part or "train", streaming=True))
 
 
 def _convert(columns: Columns, template: Template | None) -> Convert:
-    """The reading of a row by its columns."""
+    """Return the converter of a row by its columns."""
 
     def convert(row: Mapping[str, Any]) -> Example:
         subject = "" if columns.subject is None else _column(row, columns.subject, "subject")
@@ -99,7 +99,7 @@ def _convert(columns: Columns, template: Template | None) -> Convert:
 
 
 def _check_length(prompt: str, target: str) -> None:
-    """Refuse texts that no model takes and no tokenizer cuts in reasonable time."""
+    """Reject texts that no model takes and no tokenizer splits in reasonable time."""
     for name, text in (("prompt", prompt), ("target", target)):
         if len(text) > LONGEST_TEXT:
             what = f"the {name} has {len(text):,} characters, more than {LONGEST_TEXT:,}"
@@ -107,7 +107,7 @@ def _check_length(prompt: str, target: str) -> None:
 
 
 def _aliases(row: Mapping[str, Any], name: str | None) -> tuple[str, ...]:
-    """Further right answers; a null and an empty cell are none."""
+    """Return further right answers; a null or an empty cell has none."""
     if name is None:
         return ()
     try:
@@ -121,20 +121,20 @@ def _aliases(row: Mapping[str, Any], name: str | None) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A prompt made of columns.
+    """Prompt template made of columns.
 
     Attributes:
-        parts: texts, each followed by the column whose value comes next; None at the end.
+        parts: texts, each followed by the column to insert; None at the end.
     """
 
     parts: tuple[tuple[str, str | None], ...]
 
     @classmethod
     def of(cls, origin: str, template: str) -> Template:
-        """Read a template: texts with columns, or paths of columns, in braces.
+        """Parse a template: texts with columns, or paths of columns, in braces.
 
         Raises:
-            UserError: something else stands in its braces, or it names no column.
+            UserError: its braces hold something else, or it names no column.
         """
         try:
             parts = list(string.Formatter().parse(template))
@@ -152,11 +152,11 @@ class Template:
 
     @property
     def names(self) -> list[str]:
-        """The columns that it names."""
+        """Columns that it names."""
         return [name for _, name in self.parts if name is not None]
 
     def fill(self, row: Mapping[str, Any]) -> str:
-        """The prompt of a row.
+        """Return the prompt of a row.
 
         Raises:
             RowError: a column is missing, or its value is neither a text nor a number.
