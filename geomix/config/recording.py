@@ -62,7 +62,7 @@ _LAID_UNDER: dict[str, dict[str, Any]] = {
 
 
 class RecordConfig(Strict):
-    """Recording by the recorder while the run trains.
+    """Recording of snapshots while the run trains.
 
     The probe sets' loss uses the first stage's reduction and precision throughout the run.
     """

@@ -39,9 +39,9 @@ class StopConfig(Strict):
     """
 
     epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 20
-    """Most passes over the stage's examples."""
+    """Maximum number of passes over the stage's examples."""
     steps: Count | None = None
-    """Most optimiser steps; replaces `epochs`."""
+    """Maximum number of optimiser steps; replaces `epochs`."""
     steps_of: Annotated[str, Field(min_length=1)] | None = None
     """Run as many steps as the same stage of another run took: its folder, or the name of an arm
     that is trained before this one. Replaces `epochs` and `steps`."""
@@ -91,7 +91,7 @@ class LoraConfig(Strict):
     rank: Annotated[int, Field(ge=1, le=65_536)] = 8
     """Rank of each adapter."""
     alpha: PositiveFloat = 16.0
-    """Scale of the adapter: its output is multiplied by alpha / rank."""
+    """Numerator of the adapter's scale, alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout before the adapter."""
     targets: Names = "all-linear"
