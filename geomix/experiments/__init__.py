@@ -1,1 +1,1 @@
-"""Arms of a run: prepared, trained, resumed, and recorded afterwards."""
+"""Arms of a run: preparation, training, resume, and recording afterwards."""

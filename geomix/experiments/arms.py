@@ -1,4 +1,4 @@
-"""The arms of an experiment, each trained from its prepared examples."""
+"""Arms of an experiment, each trained from its prepared examples."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ from geomix.util.reading import read_json
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How the arms of an experiment are trained.
+    """Training of an experiment's arms.
 
     Attributes:
-        run: of the experiment; the caller holds it.
-        display: gives the progress display of an arm, by its name ("" for a run without arms).
+        run: of the experiment; the caller holds its lock.
+        display: returns the progress display of an arm, by its name ("" for a run without arms).
         stop: whether the process was asked to end.
         workers: the processes that share the training.
         environment: the present one.
-        warn: is told of stages that are taken from a run of another environment.
+        warn: receives warnings about stages reused from a run of another environment.
     """
 
     run: RunDirectory
@@ -72,7 +72,7 @@ class Training:
         try:
             self._arms(arms, ready, starts)
         except Interrupted:
-            raise Interrupted(self.run.path) from None  # that is what can be gone on with
+            raise Interrupted(self.run.path) from None  # that is the folder to resume
 
     def _arms(
         self,
@@ -105,7 +105,7 @@ class Training:
         chat: ChatFormat,
         start: Checkpoint | None,
     ) -> Iterator[None]:
-        """Hold an arm's folder and say what it is, in the process that writes."""
+        """Lock an arm's folder and describe the arm, in the process that writes."""
         if not self.workers.main:
             yield
             return
@@ -126,7 +126,7 @@ class Training:
         progress: Progress,
         start: Checkpoint | None,
     ) -> None:
-        """Train one arm with its recorder looking on."""
+        """Train one arm with its recorder as an observer."""
         record = config.record
         observers: list[Observer] = []
         if record is not None:
@@ -157,7 +157,7 @@ class Training:
         engine.train(prepared.plans, start)
 
     def _compare_taken(self, settled: Mapping[str, Any]) -> None:
-        """Say which stages that are still to be taken were trained in another environment."""
+        """Warn about stages still to be reused that were trained in another environment."""
         for index, taken in settled["taken"].items() if self.workers.main else ():
             what = f"stages[{index}].from {taken['folder']}: taken into a run"
             found = [warning(what, part, self.environment) for part in taken["environment"]]
@@ -166,14 +166,14 @@ class Training:
 
 
 def place_of(start: Checkpoint | None) -> dict[str, int]:
-    """The stage, from 0, and the steps in it from which training goes on."""
+    """Return the stage, from 0, and the step within it from which training resumes."""
     if start is None:
         return {"stage": 0, "step": 0}
     return {"stage": start.position.stage, "step": start.position.step}
 
 
 def arm_of(run: RunDirectory, name: str) -> RunDirectory:
-    """The run of an arm; "" is that of a run without arms."""
+    """Return the run of an arm; "" is a run without arms."""
     return RunDirectory(run.path / "arms" / name) if name else run
 
 
@@ -185,7 +185,7 @@ def recorder_of(
     loaded: LoadedModel,
     workers: Workers = ALONE,
 ) -> Recorder:
-    """The recorder over the run's probe sets, whose texts are kept beside the snapshots."""
+    """Return the recorder of the run's probe sets, and store their texts beside the snapshots."""
     record = config.record
     assert record is not None
     probes = {name: examples[: record.probes] for name, examples in whole.items()}
@@ -233,11 +233,11 @@ def recorder_of(
 
 
 _TEXTS = ("n", "of", "examples")
-"""What `probes.json` says of a set where an older version wrote it."""
+"""Keys of a set in the `probes.json` of older versions."""
 
 
 def _source_of(config: RunConfig, name: str) -> str:
-    """Where the examples of a probe set come from, for a message."""
+    """Return the origin of a probe set's examples, for a message."""
     sources: dict[str, SourceConfig] = {
         set_name(index): stage.data for index, stage in enumerate(config.stages)
     }
@@ -251,7 +251,7 @@ def _source_of(config: RunConfig, name: str) -> str:
 
 
 def _keep_probes(run: RunDirectory, described: dict[str, Any], config: RunConfig) -> None:
-    """Write the probes' texts; refuse to go on with others than earlier snapshots have."""
+    """Write the probes' texts; reject others than those of earlier snapshots."""
     known = read_json(run.probes_file) if run.probes_file.exists() else None
     for name, found in json.loads(json.dumps(described)).items():
         before = known.get(name) if known is not None else found

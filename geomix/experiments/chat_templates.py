@@ -1,7 +1,7 @@
-"""The chat templates that a run keeps: the text of each, and the moment that it sees.
+"""Chat templates stored in a run: the text of each, and the time that it sees.
 
-They are read when the run begins and stand in `resolved.json`. Whatever is done with the run later
-takes them from there, so that neither an edited file nor another day gives other tokens.
+They are read when the run starts and stored in `resolved.json`. Every later use of the run takes
+them from there, so that neither an edited file nor another date changes the tokens.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from geomix.util.errors import UserError
 from geomix.util.reading import expect
 
 KEY = "chat"
-"""Of `resolved.json`: a template an arm."""
+"""Key of `resolved.json` with one template per arm."""
 
 
 def described(chats: Mapping[str, ChatFormat]) -> dict[str, Any]:
-    """What `resolved.json` keeps of the chat formats, by arm ("" without arms)."""
+    """Return the chat formats as stored in `resolved.json`, by arm ("" without arms)."""
     return {name: asdict(chat.template) for name, chat in chats.items()}
 
 
 def kept_templates(run: RunDirectory) -> dict[str, Template]:
-    """The templates of a run's arms; none in a run of a version of geomix that kept none.
+    """Return the templates of a run's arms; none for a run of a version that stored none.
 
     Raises:
         UserError: they are not as geomix writes them.
@@ -49,14 +49,14 @@ def kept_templates(run: RunDirectory) -> dict[str, Template]:
 def format_of(
     config: RunConfig, tokenizer: Any, template: Template | None, now: str | None = None
 ) -> ChatFormat:
-    """The chat format of a run.
+    """Return the chat format of a run.
 
     Args:
         config: its configuration.
         tokenizer: of its model.
-        template: what the run kept; None where it begins.
-        now: the moment that a run which begins sees, unless it takes a stage from another run: then
-            it sees that run's, so that both write one date.
+        template: the stored one; None at the run's start.
+        now: the time that a new run sees, unless it reuses a stage of another run: then it sees
+            that run's, so that both write one date.
 
     Raises:
         UserError: there is no such format, or its template cannot be used.
@@ -69,7 +69,7 @@ def format_of(
 
 
 def _taken_moment(config: RunConfig) -> str | None:
-    """The moment of the run whose stage is taken, where one is and that is known."""
+    """Return the time of the run whose stage is reused, if there is one and it is known."""
     for folder in taken_folders(config).values():
         run = RunDirectory(folder.parents[1])
         kept = kept_templates(run) if run.resolved_file.is_file() else {}
@@ -79,14 +79,14 @@ def _taken_moment(config: RunConfig) -> str | None:
 
 
 def edited(run: RunDirectory, arms: Mapping[str, RunConfig]) -> list[str]:
-    """A line for each template file that is not what it was when the run began."""
+    """Return a line for each template file that has changed since the run started."""
     lines = []
     for name, template in kept_templates(run).items():
         file = arms[name].chat_template if name in arms else ""
         if file.endswith(JINJA_SUFFIX):
             try:
                 now = template_of(file, None).text
-            except UserError:  # it is not there any more, and not needed
+            except UserError:  # it no longer exists, and is not needed
                 continue
             if now != template.text:
                 lines.append(f"{file}: edited since the run began, which keeps the text it had")

@@ -1,7 +1,7 @@
-"""A run's models as they were, and the data that they were trained on.
+"""A run's models at its checkpoints, with the data that they were trained on.
 
-Each stage is made ready as training makes it (precision, trained parameters, adapters), with the
-checkpoint's weights and second moments, so that what is computed is what would have been seen.
+Each stage is prepared as for training (precision, trained parameters, adapters), with the
+checkpoint's weights and second moments, so that results equal those computed during training.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _STEP = len("step-")
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A moment of a run whose weights are there.
+    """A checkpoint of a run whose weights exist.
 
     Attributes:
         stage: index of the stage, from 0.
         step: optimiser steps done in it.
-        folder: the checkpoint's; None at θ_0, which is the base model itself.
+        folder: the checkpoint's; None for θ_0, which is the base model itself.
     """
 
     stage: int
@@ -50,7 +50,7 @@ class Point:
 
     @property
     def last(self) -> bool:
-        """Whether the stage ends here."""
+        """True if the stage ends here."""
         return self.folder is not None and self.folder.name == FINAL
 
     def __str__(self) -> str:
@@ -59,14 +59,14 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Revisit:
-    """One arm whose weights are looked at again.
+    """One arm whose checkpoints are loaded again.
 
     Attributes:
         arm: its run.
         config: its configuration.
-        ready: holds θ_0 where it is loaded already.
+        ready: holds θ_0 if it is already loaded.
         prepared: its examples.
-        chat: its chat format, as it was when the run began.
+        chat: its chat format, as at the run's start.
     """
 
     arm: RunDirectory
@@ -76,7 +76,7 @@ class Revisit:
     chat: ChatFormat
 
     def stages(self) -> list[Stage]:
-        """The stages, whose examples must be those that were trained on.
+        """Return the stages, whose examples must be those of the training.
 
         Raises:
             UserError: they are not.
@@ -100,21 +100,21 @@ class Revisit:
         return stages
 
     def points(self, say: Say) -> list[Point]:
-        """θ_0 and every checkpoint, in order, see `points_of`."""
+        """Return θ_0 and every checkpoint, in order; see `points_of`."""
         return points_of(self.arm, self.config, say)
 
     def moment(self, point: Point, stage: Stage) -> tuple[LoadedModel, Moment]:
-        """The model as it was, made ready as training made it, and its moment.
+        """Return the model of a checkpoint, prepared as for training, and its training event.
 
         Raises:
-            UserError: the checkpoint is damaged, or the base model is another than it was.
+            UserError: the checkpoint is damaged, or the base model has changed.
         """
         start = None if point.folder is None else check(point.folder)
         loaded, steps, second = self._weights(start), stage.steps, None
         if stage.config.from_ is None:
             setup = Setup.of(self.config, stage, loaded, ALONE, start)
             second = setup.second_moments(stage.index, point.step)
-        elif point.last:  # a taken stage is never made ready to be trained
+        elif point.last:  # a reused stage is never prepared for training
             loaded.model.to(weights_dtype(self.config, stage.index))
             steps = point.step
         if start is not None and not start.is_within:
@@ -123,10 +123,10 @@ class Revisit:
         return loaded, Moment(loaded.model, *at, 0, None, point.last, second_moments=second)
 
     def weights(self, point: Point) -> dict[str, Tensor]:
-        """The parameters at a point by name, on the CPU, as they were saved.
+        """Return the parameters at a checkpoint by name, on the CPU, as they were saved.
 
         Raises:
-            UserError: the checkpoint is damaged, or the base model is another than it was.
+            UserError: the checkpoint is damaged, or the base model has changed.
         """
         start = None if point.folder is None else check(point.folder)
         if start is None:
@@ -137,7 +137,7 @@ class Revisit:
         return {name: p.detach() for name, p in found.named_parameters()}
 
     def _weights(self, start: Checkpoint | None) -> LoadedModel:
-        """The model as a checkpoint has it, or θ_0; no other stays in memory."""
+        """Load the model of a checkpoint, or θ_0; no other one stays in memory."""
         base, self.ready.loaded = self.ready.loaded, None
         name, halved = base_of(self.config)
         if start is not None or base is None:
@@ -150,15 +150,15 @@ class Revisit:
 
 
 def points_of(arm: RunDirectory, config: RunConfig, say: Say) -> list[Point]:
-    """θ_0 and every checkpoint of an arm, in order; nothing is loaded.
+    """Return θ_0 and every checkpoint of an arm, in order; nothing is loaded.
 
     Args:
         arm: its run.
         config: its configuration.
-        say: is told of what cannot be looked at.
+        say: receives lines about unusable checkpoints.
 
     Raises:
-        UserError: the steps of a finished stage are not known.
+        UserError: the number of steps of a finished stage is unknown.
     """
     points = [Point(0, 0)]
     for index, stage in enumerate(config.stages):
@@ -179,7 +179,7 @@ def points_of(arm: RunDirectory, config: RunConfig, say: Say) -> list[Point]:
 
 
 def _end(arm: RunDirectory, stage: int) -> int:
-    """Optimiser steps that a finished stage took."""
+    """Return the number of optimiser steps of a finished stage."""
     done = arm.steps_done()
     if stage not in done:
         raise UserError(f"{arm.metrics_file}: no steps of stage {stage + 1}; restore the file")

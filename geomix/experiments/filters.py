@@ -1,4 +1,4 @@
-"""Which examples of a source a run can use: those that fit the model, and those it (not) knows."""
+"""Choice of a source's examples: those that fit the model, and those that it knows or does not."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ SHOWN = "shown as a solved example"
 
 @dataclass(frozen=True, slots=True)
 class Chooser:
-    """A `geomix.data.plan.Choose` that asks the tokenizer and the base model.
+    """Choice of examples (`geomix.data.plan.Choose`) by the tokenizer and the base model.
 
     Attributes:
         config: the run.
         loaded: the base model, θ_0.
         chat: the run's chat format.
-        cache: folder where verdicts on familiarity are kept.
+        cache: folder of the stored results on familiarity.
     """
 
     config: RunConfig
@@ -38,10 +38,10 @@ class Chooser:
     cache: Path
 
     def __call__(self, source: SourceConfig, examples: Sequence[Example]) -> list[str]:
-        """Why each example is not used; empty where it is.
+        """Return why each example is not used; empty if it is.
 
         Raises:
-            UserError: familiarity cannot be asked for, or the tokenizer is another model's.
+            UserError: familiarity cannot be tested, or the tokenizer is another model's.
         """
         most = longest(self.config, self.loaded)
         tokens = tokenise_all(self.loaded.tokenizer, examples, self.chat)
@@ -70,7 +70,7 @@ class Chooser:
         return reasons
 
     def _limit(self, most: int) -> str:
-        """What sets the limit, where it is neither `max_tokens` nor the number of positions."""
+        """Return the cause of the limit, other than `max_tokens` or the number of positions."""
         why = self.loaded.positions.why
         return f" ({why})" if why and most == self.loaded.positions.most else ""
 
@@ -99,11 +99,11 @@ def _check_ids(
 
 
 def chooser(config: RunConfig, loaded: LoadedModel, chat: ChatFormat | None = None) -> Chooser:
-    """The choice of a run in its chat format, with the user's own cache."""
+    """Return the choice of a run in its chat format, with the user's own cache."""
     chat = chat or chat_format(config.chat_template, loaded.tokenizer)
     return Chooser(config, loaded, chat, cache_folder())
 
 
 def longest(config: RunConfig, loaded: LoadedModel) -> int:
-    """Tokens of the longest example that is used."""
+    """Return the tokens of the longest example that is used."""
     return loaded.positions.up_to(config.max_tokens)

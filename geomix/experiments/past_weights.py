@@ -1,4 +1,4 @@
-"""The model of a run at a checkpoint, as its name says it: `0`, `A`, `B`, `A+4`."""
+"""The model of a run at a checkpoint, given by name: `0`, `A`, `B`, `A+4`."""
 
 from __future__ import annotations
 
@@ -15,16 +15,7 @@ _NAME = re.compile(r"(?:θ_|theta_)?(0|[A-Z])(?:\+([0-9]{1,9}))?")
 
 
 def model_at(run: RunDirectory, checkpoint: str, *, precise: bool = False) -> LoadedModel:
-    """Load the weights of a checkpoint, with the tokenizer.
-
-    Args:
-        run: without arms, or an arm.
-        checkpoint: `0`, `A`, `A+4`, …, with or without `θ_`.
-        precise: float32, evaluation mode and eager attention: differentiable twice.
-
-    Raises:
-        UserError: there is no such checkpoint, or it is damaged.
-    """
+    """Load the model at a checkpoint, with its tokenizer."""
     folder = folder_of(run, checkpoint)
     name = run.resolved()["config"]["model"] if folder is None else str(check(folder).path)
     loaded = load_model(name, default_device())
@@ -36,7 +27,7 @@ def model_at(run: RunDirectory, checkpoint: str, *, precise: bool = False) -> Lo
 
 
 def folder_of(run: RunDirectory, checkpoint: str) -> Path | None:
-    """The folder of a checkpoint; None for θ_0, which is the base model itself.
+    """Return the folder of a checkpoint; None for θ_0, which is the base model itself.
 
     Raises:
         UserError: the run has no such checkpoint, or did not keep its weights.

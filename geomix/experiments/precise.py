@@ -1,6 +1,6 @@
 """An arm's model for second derivatives: float32, evaluation mode, eager attention.
 
-One model is moved from checkpoint to checkpoint by exchanging its weights. Its sets are the whole
+One model moves from checkpoint to checkpoint by exchanging its weights. Its sets are the whole
 training sets, with the run's tokens and the loss reduction that training minimised.
 """
 
@@ -30,10 +30,10 @@ from geomix.training.trainable import trained_names
 from geomix.util.errors import UserError
 
 _ONE_BATCH = 4096
-"""Tokens, padding included, up to which a set is one batch, whose graph can be kept."""
+"""Most tokens, padding included, of a set that is one batch, whose graph can be kept."""
 
 _SMALL = 1 << 27
-"""Parameters up to which that is done; larger models take batches of `record.batch_size`."""
+"""Most parameters for one batch per set; larger models use batches of `record.batch_size`."""
 
 
 @dataclass(eq=False)
@@ -62,13 +62,12 @@ class PreciseArm:
         """Load θ_0 and the examples of an arm, or of a run without arms.
 
         Args:
-            arm: has begun.
-            attention: the implementation; None leaves the model's own, which may not be
+            arm: has started.
+            attention: the implementation; None keeps the model's own, which may not be
                 differentiable twice.
 
         Raises:
-            UserError: a stage trained adapters, a source does not give what it gave, or the base
-                model is another than it was.
+            UserError: a stage trained adapters, a source's data has changed, or the base model has.
         """
         (config,) = stored_configs(arm).values()
         for index, stage in enumerate(config.stages):
@@ -92,12 +91,12 @@ class PreciseArm:
 
     @property
     def checkpoints(self) -> tuple[str, ...]:
-        """The checkpoints whose weights are there, in order: `0`, `A`, `A+4`, …, `B`."""
+        """Checkpoints with weights, in order: `0`, `A`, `A+4`, …, `B`."""
         return tuple(self._points)
 
     @property
     def sets(self) -> tuple[str, ...]:
-        """The sets that `objective` takes: `D_A`, `D_B`, …, `D_M`, `replay`, `held-out`."""
+        """Names of sets for `objective`: `D_A`, `D_B`, …, `D_M`, `replay`, `held-out`."""
         replayed = [REPLAY] if any(REPLAY in stage.tokenised for stage in self.stages) else []
         probes = self._past.prepared.probes
         own = [stage.plan.name for stage in self.stages]
@@ -109,7 +108,7 @@ class PreciseArm:
         )
 
     def weights(self, name: str) -> dict[str, Tensor]:
-        """The parameters that train, as a checkpoint has them: float32, on the model's device.
+        """Return the trainable parameters at a checkpoint: float32, on the model's device.
 
         Raises:
             UserError: there is no such checkpoint, or it is damaged.
@@ -125,18 +124,18 @@ class PreciseArm:
         return dict(self._held[1])
 
     def here(self) -> dict[str, Tensor]:
-        """The weights of the parameters that train, as they are; not to be written to."""
+        """Return the present weights of the parameters that train; read-only."""
         return {name: p.data for name, p in self.parameters.items()}
 
     def move_to(
         self, weights: str | Vector, direction: Vector | None = None, t: float = 0.0
     ) -> None:
-        """Give the model other weights; nothing is written in place.
+        """Set the model's weights; nothing is written in place.
 
         Args:
             weights: θ, or the name of a checkpoint.
-            direction: x; the model moves to θ + t·x, along the tensors that x has.
-            t: how far.
+            direction: x; the model moves to θ + t·x, along the tensors of x.
+            t: the fraction of x.
 
         Raises:
             UserError: there is no such checkpoint, or it is damaged.
@@ -150,14 +149,14 @@ class PreciseArm:
     def objective(
         self, name: str, stage: int | None = None, facts: int | None = None
     ) -> SetObjective:
-        """The mean loss of a whole set, with the reduction of the stage that trained on it.
+        """Return the mean loss of a whole set, with the reduction of the stage that trained on it.
 
         Args:
             name: one of `sets`.
-            stage: index from 0: whose D_M or replay is meant, and whose reduction; by default that
-                of D_A's stage for D_A and so on, the first that mixes or replays for these, and the
-                first one for the held-out set.
-            facts: take at most so many examples, the first ones; all by default.
+            stage: index from 0 of the stage whose D_M or replay, and whose reduction, is used; by
+                default that of D_A's stage for D_A and so on, the first that mixes or replays for
+                these, and the first one for the held-out set.
+            facts: largest number of examples, the first ones; all by default.
 
         Raises:
             UserError: the arm has no such set.
@@ -196,7 +195,7 @@ class PreciseArm:
 
 
 def _name(point: Point) -> str:
-    """`0`, `A`, `A+4`."""
+    """Return the checkpoint's name: `0`, `A`, `A+4`."""
     if point.last:
         return letter_of(point.stage)
     start = checkpoint_name(point.stage).removeprefix("θ_")
@@ -204,7 +203,7 @@ def _name(point: Point) -> str:
 
 
 def _trained(config: RunConfig, model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that any stage trains; they alone require a gradient then."""
+    """Return the parameters that any stage trains; only these then require a gradient."""
     names: set[str] = set()
     for index, stage in enumerate(config.stages):
         names |= trained_names(model, stage.train.trainable, f"stages[{index}].train.trainable")

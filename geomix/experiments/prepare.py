@@ -1,4 +1,4 @@
-"""The examples of each arm, chosen with its θ_0, before anything is trained."""
+"""Examples of each arm, chosen with its θ_0 before anything is trained."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from geomix.util.progress import phase
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """The examples of one arm, chosen with its base model.
+    """Examples of one arm, chosen with its base model.
 
     Attributes:
         plans: of its stages.
@@ -40,10 +40,10 @@ class Prepared:
 
 
 def prepare(config: RunConfig, choose: Choose = use_all) -> Prepared:
-    """All examples of a run.
+    """Prepare all examples of a run.
 
     Raises:
-        UserError: a source cannot give what the configuration asks for.
+        UserError: a source cannot give what the configuration requests.
     """
     plans = plan_stages(config, choose)
     probes = probe_sets(config, plans, choose) if config.record else {}
@@ -52,12 +52,12 @@ def prepare(config: RunConfig, choose: Choose = use_all) -> Prepared:
 
 @dataclass(slots=True)
 class Ready:
-    """What is there before anything is trained.
+    """Everything prepared before training.
 
     Attributes:
         prepared: the examples of each arm.
         chats: the chat format of each.
-        loaded: the first arm's θ_0; whoever trains it takes it, so that it is not kept beside the
+        loaded: the first arm's θ_0; its training takes it over, so that it is not held beside the
             next arm's.
     """
 
@@ -73,17 +73,17 @@ def prepared_arms(
     templates: Mapping[str, Template] = MappingProxyType({}),
     begins: str | None = None,
 ) -> Ready:
-    """The examples of each arm, and the first arm's θ_0.
+    """Prepare the examples of each arm, and load the first arm's θ_0.
 
     Args:
         arms: their configurations.
-        device: where θ_0 goes.
-        templates: the chat templates that their run has kept.
-        begins: the moment at which they begin, where they do: then the stages that they take must
-            fit their models.
+        device: of θ_0.
+        templates: the chat templates stored in their run.
+        begins: the time of a new run's start, or None; a new run's reused stages must fit its
+            models.
 
     Raises:
-        UserError: a source cannot give what a configuration asks for, or a model cannot be used.
+        UserError: a source cannot give what a configuration requests, or a model cannot be used.
     """
     bases = {base_of(config): None for config in arms.values()}  # in order, each once
     ready = Ready({})
@@ -113,13 +113,13 @@ def prepared_arms(
 
 
 def base_of(config: RunConfig) -> tuple[str, bool]:
-    """What θ_0 is: the model's name, and whether its weights are only ever held in bfloat16."""
+    """Return θ_0's identity: the model's name, and whether its weights are always in bfloat16."""
     halved = {weights_dtype(config, i) for i in range(len(config.stages))} == {torch.bfloat16}
     return config.model, halved
 
 
 def load_base(base: tuple[str, bool], device: torch.device) -> LoadedModel:
-    """The model that `base_of` names, or the checkpoint that takes its place."""
+    """Load the model that `base_of` names, or the checkpoint that replaces it."""
     name, halved = base
     loaded = load_model(name, device)
     if halved:

@@ -1,8 +1,8 @@
-"""`geomix record`: snapshots of the checkpoints that a run has, as they would have been online.
+"""`geomix record`: snapshots of a run's checkpoints, equal to those recorded during training.
 
-What is recorded is what the recorder would have seen (`geomix.experiments.checkpoints`). So both
-agree to the bit, on one machine with one thread count. The path between snapshots
-(`record.midpoints`) is the one thing that only a running training knows.
+The recorder sees what it would have seen (`geomix.experiments.checkpoints`), so both agree to the
+bit, on one machine with one thread count. Only the path between snapshots (`record.midpoints`)
+needs a running training.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from geomix.util.files import write_json
 from geomix.util.reading import read_json
 
 _SAME_RECORD = {"at", "preset", "scratch", "weights"}
-"""Keys of the recorder in which snapshots of one run may differ: not what is in each."""
+"""Recorder keys that may differ between snapshots of one run: they do not affect the contents."""
 
 _MOST = 12
-"""Checkpoints that a message names."""
+"""Most checkpoints that a message names."""
 _LONGEST = 24
-"""Characters of a moment that `--at` asks for."""
+"""Most characters of a checkpoint given to `--at`."""
 
 
 def record_run(
@@ -50,13 +50,13 @@ def record_run(
 
     Args:
         run: finished or interrupted.
-        at: which moments, see `geomix.config.schedule.parse`; None takes every checkpoint.
-        overrides: `record.key=value` texts, laid over the run's own configuration.
-        say: is told of each snapshot once it is on disk, and of what is not made.
+        at: the checkpoints, see `geomix.config.schedule.parse`; None takes every one.
+        overrides: `record.key=value` texts, applied to the run's own configuration.
+        say: receives a line for each snapshot once it is on disk, and for each one not made.
 
     Raises:
-        UserError: another process writes the run, there is no such checkpoint or it is damaged,
-            the data is not what it was, or the snapshots there are were made with other settings.
+        UserError: another process writes the run, there is no such checkpoint or it is damaged, the
+            data has changed, or the existing snapshots have other settings.
     """
     schedule = None if at is None else _schedule(at)
     known = stored_configs(run)
@@ -92,11 +92,11 @@ def _schedule(at: Sequence[str | int]) -> Schedule:
 
 
 def _with(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
-    """The run's configuration, recorded, with `--set` laid over."""
+    """Return the run's configuration with recording, and with `--set` applied."""
     values = config.model_dump(mode="json", by_alias=True)
     anew = any(
         text.startswith("record.preset=") for text in overrides
-    )  # it fills what is not given
+    )  # it fills keys that are not given
     document = Document({**values, "record": {} if anew else values["record"] or {}})
     for text in overrides:
         if not text.startswith("record.") or text.startswith("record.at"):
@@ -110,21 +110,21 @@ def _with(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:
-    """What decides the contents of a snapshot."""
+    """Return the settings that determine the contents of a snapshot."""
     assert config.record is not None
     return config.record.model_dump(mode="json", exclude=_SAME_RECORD)
 
 
 def _settings_file(arm: RunDirectory) -> Path:
-    """With what settings an arm was recorded afterwards."""
+    """Return the file with the settings of an arm's offline recording."""
     return arm.probes_file.with_name("settings.json")
 
 
 def _check_settings(arm: RunDirectory, config: RunConfig, own: RunConfig) -> None:
-    """Refuse to mix snapshots of different settings in one folder.
+    """Reject a mix of snapshots with different settings in one folder.
 
     Raises:
-        UserError: those there are, or those that the run will make when it goes on, are others.
+        UserError: existing snapshots, or those that a resumed run will make, have other settings.
     """
     file, snapshots = _settings_file(arm), arm.snapshots()
     going_on = own.record is not None and arm.status()["state"] != "done"
@@ -151,13 +151,13 @@ def _check_settings(arm: RunDirectory, config: RunConfig, own: RunConfig) -> Non
 
 @dataclass(frozen=True, slots=True)
 class _Recording:
-    """One arm, of which the snapshots that are not there are made."""
+    """Recording of one arm's missing snapshots."""
 
     past: Revisit
     say: Say
 
     def record(self, schedule: Schedule | None) -> None:
-        """Write the snapshots that are asked for and not there."""
+        """Write the requested snapshots that do not exist."""
         arm, stages = self.past.arm, self.past.stages()
         points = self.past.points(self.say)
         if schedule is not None:
@@ -172,7 +172,7 @@ class _Recording:
             self._snapshot(point, stages[point.stage])
 
     def _keep_environment(self, snapshots: Sequence[str]) -> None:
-        """Note where snapshots are made, and say so where that is not where the run was trained."""
+        """Store the environment of the snapshots; warn if the run was trained in another."""
         arm, now = self.past.arm, describe_environment(default_device(), 1)
         told = [warning(f"{arm.path}: recorded", part, now) for part in parts_of(arm)]
         for line in dict.fromkeys(filter(None, told)):
@@ -180,16 +180,16 @@ class _Recording:
         keep_recorded(arm.probes_file.with_name("env.json"), now, snapshots)
 
     def _there(self, point: Point) -> bool:
-        """Whether a point is recorded already, which is said."""
+        """Return whether a checkpoint is already recorded, and report it."""
         path = self._file(point)
         if not path.exists():
             return False
-        read_snapshot(path, activations=False)  # a damaged one is told of
+        read_snapshot(path, activations=False)  # a damaged one is reported
         self.say(f"{path}: there already")
         return True
 
     def _snapshot(self, point: Point, stage: Stage) -> None:
-        """Make the model what it was, and write what the recorder sees."""
+        """Restore the model, and write the recorder's snapshot."""
         past, path = self.past, self._file(point)
         loaded, moment = past.moment(point, stage)
         recorder = recorder_of(past.arm, past.config, past.prepared.probes, past.chat, loaded)
@@ -203,10 +203,10 @@ class _Recording:
 def _chosen(
     arm: RunDirectory, schedule: Schedule, points: Sequence[Point], stages: Sequence[Stage]
 ) -> list[Point]:
-    """The points that a schedule asks for.
+    """Return the checkpoints that a schedule requests.
 
     Raises:
-        UserError: it asks for a step that has no checkpoint.
+        UserError: it requests a step that has no checkpoint.
     """
     there = {(point.stage, point.step): point for point in points}
     ends = {point.stage: point.step for point in points if point.last}
@@ -230,7 +230,7 @@ def _chosen(
 
 
 def _begun(ends: Collection[int], stages: int) -> int:
-    """How many stages have begun: those that ended, and the next."""
+    """Return the number of stages that have started: those that ended, and the next."""
     return min(len(ends) + 1, stages)
 
 

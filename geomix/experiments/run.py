@@ -30,7 +30,7 @@ from geomix.util.files import write_text
 
 
 def new_folder(name: str, root: Path = DEFAULT_ROOT) -> Path:
-    """A folder for a new run: date and name, numbered where that is taken."""
+    """Return a folder for a new run: date and name, numbered if it exists."""
     base = f"{datetime.date.today().isoformat()}-{name}"
     number, folder = 1, root / base
     while folder.exists():
@@ -40,7 +40,7 @@ def new_folder(name: str, root: Path = DEFAULT_ROOT) -> Path:
 
 
 def check_free(folder: Path) -> None:
-    """Refuse a folder that holds anything, or that cannot be one.
+    """Reject a folder that is not empty, or that cannot be a folder.
 
     Raises:
         UserError: it is a file, or not empty.
@@ -68,22 +68,22 @@ def run_experiment(
 ) -> RunDirectory:
     """Train every arm of an experiment into `folder`.
 
-    Everything that can be wrong with the data and the models is found before the folder is made.
+    All possible mistakes in the data and the models are found before the folder is created.
 
     Args:
         experiment: the validated configuration.
         folder: a new run directory; None makes one under `runs/`.
-        display: gives the progress display of an arm, by its name ("" for a run without arms).
+        display: returns the progress display of an arm, by its name ("" for a run without arms).
         stop: whether the process was asked to end.
-        say: is told where the run is, once its folder is made.
-        warn: is told what is odd about the data, and of a tracker that fails; None tells `say`.
-        begun: is given the run's folder, once it is made.
+        say: receives the run's location, once its folder is created.
+        warn: receives oddities of the data, and failures of trackers; None uses `say`.
+        begun: called with the run's folder, once it is created.
 
     Returns:
         The finished run.
 
     Raises:
-        Interrupted: the process was asked to end; `resume_experiment` goes on.
+        Interrupted: the process was asked to end; `resume_experiment` resumes.
     """
     for config in experiment.arms.values():
         check_trackers(config.trackers)
@@ -94,7 +94,7 @@ def run_experiment(
         run = RunDirectory(Path(path))
         environment = describe_environment(workers.device, workers.world)
         with _begun(run, experiment, ready, workers, environment, say):
-            workers.first(lambda: True)  # the folder is there
+            workers.first(lambda: True)  # the folder exists
             begun(run.path)
             if workers.main:
                 _tell_oddities(experiment.arms, ready, warn or say)
@@ -107,7 +107,7 @@ def run_experiment(
 def _tell_oddities(
     arms: Mapping[str, RunConfig], ready: Ready, warn: Callable[[str], object]
 ) -> None:
-    """Tell what is odd about the data of any arm, each once."""
+    """Report oddities of the data of any arm, each once."""
     found = (
         remarks(arms[name], one.plans, one.probes, one.evaluated)
         for name, one in ready.prepared.items()
@@ -117,7 +117,7 @@ def _tell_oddities(
 
 
 def _free(folder: Path | None, name: str) -> str:
-    """The folder of a new run."""
+    """Return the folder of a new run."""
     if folder is None:
         return str(new_folder(name))
     check_free(folder)
@@ -133,7 +133,7 @@ def _begun(
     environment: Environment,
     say: Callable[[str], object],
 ) -> Iterator[None]:
-    """Make a run's folder and hold it, in the process that writes."""
+    """Create a run's folder and lock it, in the process that writes."""
     if not workers.main:
         yield
         return
@@ -154,7 +154,7 @@ def _begun(
 
 @contextmanager
 def _together(arms: Mapping[str, RunConfig]) -> Iterator[Workers]:
-    """The processes of a training; one that loses the others ends as they do."""
+    """Join the processes of a training; one that loses the others ends as they do."""
     workers = workers_here(next(iter(arms.values())).parallel)
     try:
         yield workers
@@ -168,7 +168,7 @@ def _together(arms: Mapping[str, RunConfig]) -> Iterator[Workers]:
 def _with_runs(
     run: RunDirectory, arms: Mapping[str, RunConfig], workers: Workers
 ) -> dict[str, tuple[RunDirectory, RunConfig]]:
-    """The arms whose metrics this process hands to trackers: all or none."""
+    """Return the arms whose metrics this process forwards to trackers: all or none."""
     return {name: (arm_of(run, name), config) for name, config in arms.items() if workers.main}
 
 
@@ -181,20 +181,20 @@ def resume_experiment(
     warn: Callable[[str], object] | None = None,
     begun: Callable[[Path], object] = str,
 ) -> RunDirectory:
-    """Go on with a run that was interrupted, as if it had not been.
+    """Resume an interrupted run, as if it had not been interrupted.
 
     Args:
         folder: of the run.
         display: as in `run_experiment`.
         stop: as in `run_experiment`.
-        experiment: what the run should be, if that was given again; None takes the run's own.
-        say: is told from where each arm goes on.
-        warn: is told what was found damaged, and of a tracker that fails; None tells `say`.
-        begun: is given the run's folder, once it is known to be one that can go on.
+        experiment: the expected configuration, if given again; None uses the run's own.
+        say: receives the position from which each arm resumes.
+        warn: receives damage found, and failures of trackers; None uses `say`.
+        begun: called with the run's folder, once it is known to be resumable.
 
     Raises:
         Interrupted: the process was asked to end again.
-        UserError: the folder is no run, its configuration or data is another, or a process has it.
+        UserError: the folder is no run, its configuration or data differs, or it is locked.
     """
     run = open_run(folder)
     arms = stored_configs(run)
@@ -202,7 +202,7 @@ def resume_experiment(
         if lines := differences(run, arms, experiment.arms):
             advice = "go on with --resume alone, or begin a new run with --out"
             raise UserError(*lines, f"{run.path}: {advice}")
-        arms = experiment.arms  # when checkpoints are due may have changed
+        arms = experiment.arms  # the checkpoints' schedule may have changed
     for config in arms.values():
         check_trackers(config.trackers)
     with _together(arms) as workers, run.locked() if workers.main else nullcontext():
@@ -232,7 +232,7 @@ def _places(
     say: Callable[[str], object],
     warn: Callable[[str], object],
 ) -> dict[str, dict[str, Any] | None]:
-    """Where each arm that is left goes on, as JSON can hold it."""
+    """Return the position from which each remaining arm resumes, as JSON can hold it."""
     if _done(run):
         say(f"{run.path}: done already, nothing is left to train")
         return {}
@@ -246,7 +246,7 @@ def _places(
 def _place_in(
     arms: Mapping[str, RunConfig], starts: Mapping[str, Checkpoint | None]
 ) -> dict[str, Any]:
-    """The place in a run from which on its first arm that is left is trained."""
+    """Return the position in a run from which its first remaining arm is trained."""
     name = next(iter(starts or arms))
     return ({"arm": name} if name else {}) | place_of(starts.get(name))
 
@@ -254,7 +254,7 @@ def _place_in(
 def _elsewhere(
     run: RunDirectory, starts: Mapping[str, Checkpoint | None], environment: Environment
 ) -> list[str]:
-    """A line for each way in which what is kept was computed in another environment."""
+    """Return a line for each difference between the environments of the stored and new results."""
     if not starts:
         return []
     found: dict[str, str] = {}
@@ -279,7 +279,7 @@ def _start(
     say: Callable[[str], object],
     warn: Callable[[str], object],
 ) -> Checkpoint | None:
-    """Where an arm goes on, said; what a killed process left half done is removed."""
+    """Return and report an arm's checkpoint to resume from; remove what a killed process left."""
     names = [config.stage_name(index) for index in range(len(config.stages))]
     folders = [arm.stage_folder(index, name) for index, name in enumerate(names)]
     start, skipped = newest(folders)

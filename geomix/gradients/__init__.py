@@ -1,1 +1,1 @@
-"""Gradients captured in a pass, and products of whole sets and of single examples."""
+"""Gradients captured in a pass, and products of gradients of whole sets and single examples."""

@@ -15,9 +15,9 @@ class Call:
 
     Attributes:
         path: qualified name of the module.
-        module: itself.
-        args: what it was given by place.
-        kwargs: what it was given by name.
+        module: the module.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
         outputs: the tensors of its output; those that a backward pass reached have their `.grad`.
     """
 
@@ -29,7 +29,7 @@ class Call:
 
     @property
     def input(self) -> Tensor:
-        """The first thing it was given."""
+        """First argument."""
         given: Tensor = self.args[0] if self.args else next(iter(self.kwargs.values()))
         return given.detach()
 
@@ -40,24 +40,24 @@ class Call:
 
     @property
     def reached(self) -> bool:
-        """Whether the loss depends on any of its outputs."""
+        """True if the loss depends on any of its outputs."""
         return any(output.grad is not None for output in self.outputs)
 
 
 def tensors(output: Any) -> tuple[Tensor, ...]:
-    """The tensors of a module's output."""
+    """Return the tensors of a module's output."""
     found = output if isinstance(output, tuple | list) else (output,)
     return tuple(o for o in found if isinstance(o, Tensor))
 
 
 def called(path: str, module: nn.Module, given: tuple[Any, Any], output: Any) -> Call:
-    """A call that has just been made; its outputs will keep their gradients.
+    """Record a call just made; its outputs will keep their gradients.
 
     Args:
         path: qualified name of the module.
-        module: itself.
-        given: its arguments by place and by name.
-        output: what came back.
+        module: the module.
+        given: its positional and keyword arguments.
+        output: its output.
     """
     outputs = tensors(output)
     for tensor in outputs:

@@ -1,12 +1,12 @@
-"""The residual stream and its gradient out of one forward and backward pass.
+"""Capture of the residual stream and its gradient from one forward and backward pass.
 
-The only module that imports nnsight, and only where a recording happens: the import patches
-`Tensor.backward` for the whole process. `HooksCapture` does the same with plain torch hooks; the
-tests hold the two to agree bit for bit.
+This is the only module that imports nnsight, and only when something is recorded: the import
+patches `Tensor.backward` for the whole process. `HooksCapture` does the same with plain torch
+hooks; tests require the two to agree bit for bit.
 
 Shapes: R rows of T tokens, P target tokens, V the vocabulary, D features; a list over layers has
 layers + 1 entries, of which 0 is the input of the first decoder layer and l the output of layer l
-(before the final norm). Other modules' outputs are kept under their names, `(R, T, …)`.
+(before the final norm). Other modules' outputs are stored under their names, `(R, T, …)`.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ CaptureName = Literal["nnsight", "hooks"]
 
 
 class Capture(ABC):
-    """A forward pass (`geomix.models.forward.Forward`) that keeps the residual stream.
+    """Forward pass (`geomix.models.forward.Forward`) that keeps the residual stream.
 
-    Of `watched` modules it keeps every call, in `calls`: inputs, outputs and, after the backward
-    pass, gradients. Works inside its own `with` block and leaves no hook and no attribute on the
-    model after it:
+    For `watched` modules it keeps every call, in `calls`: inputs, outputs and, after the backward
+    pass, gradients. It works inside its own `with` block and leaves no hook and no attribute on the
+    model:
 
         with NNsightCapture(model, ["model.layers.0.mlp"]) as forward:
             logits = forward(batch)
@@ -76,11 +76,11 @@ class Capture(ABC):
         self.calls.clear()
 
     def __call__(self, batch: Batch) -> Tensor:
-        """The logits `(P, V)` of the batch's target tokens; what the last call kept is let go."""
+        """Return the logits `(P, V)` of the batch's target tokens; drop what the last call kept."""
         self._residuals, self._outputs, self.calls = [], {}, []
         logits, self._residuals, self._outputs = self._run(batch)
         for name, output in self._outputs.items():
-            if not isinstance(output, Tensor):  # what a whole model gives out, for one
+            if not isinstance(output, Tensor):  # for example the output of a whole model
                 raise UserError(
                     f"record.modules: {name} gives out no features at every token; leave it out"
                 )
@@ -91,7 +91,7 @@ class Capture(ABC):
 
     @abstractmethod
     def _run(self, batch: Batch) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
-        """Logits, the residual stream and the modules' outputs, still in the graph."""
+        """Return logits, the residual stream and the modules' outputs, still in the graph."""
 
     @property
     def activations(self) -> list[Tensor]:
@@ -100,7 +100,7 @@ class Capture(ABC):
 
     @property
     def gradients(self) -> list[Tensor]:
-        """Gradient of the loss at the same places, layers + 1 times `(R, T, D)`.
+        """Gradient of the loss at the same locations, layers + 1 times `(R, T, D)`.
 
         Raises:
             RuntimeError: no backward pass has run since the last forward pass.
@@ -112,7 +112,7 @@ class Capture(ABC):
 
     @property
     def module_outputs(self) -> dict[str, tuple[Tensor, Tensor | None]]:
-        """Of each module its output in the last pass and the gradient there, if any reached it."""
+        """Each module's output in the last pass, with its gradient if any reached it."""
         return {name: (out.detach(), out.grad) for name, out in self._outputs.items()}
 
 
@@ -171,13 +171,14 @@ class HooksCapture(Capture):
 class NNsightCapture(Capture):
     """Capture with nnsight's activation cache; backward runs outside the trace.
 
-    So used, a trace leaves no reference cycle that holds a tensor, and needs no garbage collection.
+    Used this way, a trace leaves no reference cycle that holds a tensor, and needs no garbage
+    collection.
     """
 
     def __enter__(self) -> Self:
         self._nnsight = _import_nnsight()
         super().__enter__()
-        # nnsight puts a `forward` on every module for good: remember what was there.
+        # nnsight puts a `forward` on every module for good: remember the previous one.
         self._found = [
             (module, vars(module).get("forward"))
             for module in self.model.modules()
@@ -225,7 +226,7 @@ CAPTURES: dict[CaptureName, Callable[..., Capture]] = {
 
 
 def module_names(model: nn.Module, patterns: Sequence[str]) -> list[str]:
-    """The modules that match any of the patterns of `record.modules`, in the model's order.
+    """Return the modules that match any of the patterns of `record.modules`, in the model's order.
 
     Raises:
         UserError: a pattern matches none.
@@ -241,13 +242,13 @@ def module_names(model: nn.Module, patterns: Sequence[str]) -> list[str]:
 
 
 def _visits(cached: Any) -> list[tuple[Any, Any]]:
-    """Inputs and output of each of a module's calls; of several, nnsight gives lists."""
+    """Return inputs and output of each of a module's calls; for several, nnsight gives lists."""
     given, output = cached.inputs, cached.output
     return [(given, output)] if len(cached) == 1 else list(zip(given, output, strict=True))
 
 
 _STATE = "__nnsight__"
-"""Where nnsight 0.8 keeps its state on a module."""
+"""Attribute of a module in which nnsight 0.8 keeps its state."""
 
 
 def _import_nnsight() -> Any:
@@ -266,13 +267,13 @@ def _layer_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
 
 
 def _layer_output(output: Any) -> Tensor:
-    """A layer returns its hidden state alone, or first in a tuple (transformers before 5)."""
+    """Return a layer's hidden state, alone or first in a tuple (transformers before 5)."""
     hidden: Tensor = output[0] if isinstance(output, tuple) else output
     return hidden
 
 
 def _make_differentiable(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Behind frozen embeddings the graph would begin only inside the first layer."""
+    """Make the layer's input differentiable, as it is not after frozen embeddings."""
     hidden = _layer_input(args, kwargs)
     if not hidden.requires_grad:
         hidden.requires_grad_(True)

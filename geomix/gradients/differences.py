@@ -1,7 +1,7 @@
 """Hessian products by differences of gradients, for models that cannot be differentiated twice.
 
-Flash attention and sharded weights have no second derivative. A difference of two gradients has,
-with an error that two step lengths show.
+Flash attention and sharded weights have no second derivative. A difference of two gradients is
+always available; two step lengths show its error.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ STEPS = (2e-5, 2e-4)
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A product by central differences.
+    """Product by central differences.
 
     Attributes:
-        product: the one of the longer step, whose rounding error is the smaller one.
+        product: from the longer step, whose rounding error is smaller.
         disagreement: norm of the difference between the two steps' products, as a share of it.
     """
 
@@ -33,11 +33,11 @@ class Difference:
 def difference_product(
     objective: Objective, weights: Weights, v: Vector, steps: tuple[float, float] = STEPS
 ) -> Difference:
-    """The Hessian times `v`: `(g(θ + εv̂) − g(θ − εv̂)) ‖v‖ / 2ε` for two ε; four gradients.
+    """Return the Hessian times `v`: `(g(θ + εv̂) − g(θ − εv̂)) ‖v‖ / 2ε` for two ε; four gradients.
 
     Args:
         objective: the loss.
-        weights: its model's, which are exchanged meanwhile and then put back.
+        weights: its model's, exchanged meanwhile and then restored.
         v: of the parameters that train.
         steps: the shorter and the longer ε, as shares of ‖θ‖.
     """

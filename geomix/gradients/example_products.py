@@ -1,4 +1,4 @@
-"""What is computed from per-example gradients: products with a direction, sketches, Gram matrices.
+"""Results from per-example gradients: products with a direction, sketches, Gram matrices.
 
 Shapes: N examples, M parameter tensors, K entries of a sketch.
 """
@@ -21,13 +21,13 @@ from geomix.measures.sketch import matrix_shape, projection
 def products_along(
     examples: PerExample, batches: Iterable[Batch], direction: Mapping[str, Tensor]
 ) -> Tensor:
-    """Inner product of every example's gradient with one direction, by ghost products.
+    """Return every example's gradient times one direction, by ghost products.
 
     Args:
-        examples: of the model as it is now.
+        examples: of the model in its present state.
         batches: N examples in all.
-        direction: by parameter, of its shape: a set's gradient, an update. Those that are not named
-            are left out, and are not paid for.
+        direction: by parameter, of its shape: a set's gradient, an update. Unnamed parameters are
+            left out, and cost nothing.
 
     Returns:
         `(N, M)` float64, in the order of `direction`; nats for a gradient times an update.
@@ -47,7 +47,7 @@ class Sketcher:
     """Random projections of every example's gradient, one parameter at a time.
 
     Args:
-        examples: of the model as it is now.
+        examples: of the model in its present state.
         seed: of the projections, see `geomix.measures.sketch.projection`.
         entries: K, a square.
     """
@@ -62,7 +62,7 @@ class Sketcher:
         }
 
     def sketch(self, factors: Factors, batch: Batch) -> Tensor:
-        """Of the examples of one batch, `(B, M, K)` float32 on the CPU."""
+        """Sketch the examples of one batch, `(B, M, K)` float32 on the CPU."""
         found = torch.zeros(batch.examples, len(self._onto), self.entries)
         with exactly(batch.ids.device):
             for m, (name, onto) in enumerate(self._onto.items()):
@@ -71,17 +71,17 @@ class Sketcher:
         return found
 
     def of(self, calls: Sequence[Call], batch: Batch) -> Tensor:
-        """The same from the calls of a pass that has kept them (`Capture`)."""
+        """Sketch the same from the calls of a pass that kept them (`Capture`)."""
         return self.sketch(self.examples.factors(calls, batch, self._onto), batch)
 
 
 def sketches(
     examples: PerExample, batches: Iterable[Batch], seed: int, entries: int = 64
 ) -> Tensor:
-    """Sketch of every example's gradient, see `Sketcher`.
+    """Sketch every example's gradient, see `Sketcher`.
 
     Args:
-        examples: of the model as it is now.
+        examples: of the model in its present state.
         batches: N examples in all.
         seed: of the projections.
         entries: K, a square.
@@ -98,13 +98,13 @@ def sketches(
 def gram_matrices(
     examples: PerExample, batches: Sequence[Batch], memory: int = 1 << 30
 ) -> Iterator[tuple[str, Tensor]]:
-    """Inner products of all pairs of per-example gradients, one parameter after the other.
+    """Yield inner products of all pairs of per-example gradients, parameter by parameter.
 
     Args:
-        examples: of the model as it is now.
+        examples: of the model in its present state.
         batches: N examples in all.
-        memory: bytes that factors, and half as many that materialised gradients, may take: where
-            those of all parameters do not fit, the batches are run once for every group of
+        memory: most bytes of factors; materialised gradients may take half as many more. If the
+            factors of all parameters do not fit, the batches are run once for every group of
             parameters that does.
 
     Yields:
@@ -124,7 +124,7 @@ def gram_matrices(
 def _groups(
     parameters: Mapping[str, nn.Parameter], tokens: int, memory: int
 ) -> Iterator[list[str]]:
-    """Parameters, in order, whose factors fit in the memory together."""
+    """Yield groups of parameters, in order, whose factors fit in the memory together."""
     group: list[str] = []
     taken = 0
     for name, parameter in parameters.items():

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 _CACHED, _LAUNCHED = 1 << 16, 1 << 20
-"""Elements of a gradient that are in float64 at a time: on a CPU as many as stay in its cache
-(512 KiB a dataset), elsewhere more, as each time is a launch."""
+"""Elements of a gradient converted to float64 at a time: on a CPU as many as stay in its cache (512
+KiB a dataset), elsewhere more, as each time is a launch."""
 
 
 def _chunk(device: torch.device) -> int:
@@ -23,19 +23,20 @@ def _chunk(device: torch.device) -> int:
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Every parameter that has `requires_grad`, by name; tied ones once, under the first name."""
+    """Return all parameters with `requires_grad`, by name; tied ones once, under the first name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode with gradients, and then the model exactly as it was found.
+    """Enter evaluation mode with gradients enabled; afterwards restore the model exactly.
 
-    Evaluation mode for every module, as dropout would both blur the gradients and consume random
-    numbers; modes, random state and absence of gradients are restored however the block ends.
+    Evaluation mode applies to every module, as dropout would both blur the gradients and consume
+    random numbers; modes, random state and absence of gradients are restored however the block
+    ends.
 
     Raises:
-        RuntimeError: a parameter holds a gradient at the start; it would be added to.
+        RuntimeError: a parameter already holds a gradient, which would be accumulated into.
     """
     held = [name for name, p in model.named_parameters() if p.grad is not None]
     if held:
@@ -54,7 +55,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 def take_gradients(parameters: Mapping[str, nn.Parameter]) -> list[Tensor | None]:
-    """Move the gradients out of the parameters, M tensors; None where no path leads to one."""
+    """Move the gradients out of the parameters, M tensors; None where the loss does not reach."""
     gradients = [parameter.grad for parameter in parameters.values()]
     for parameter in parameters.values():
         parameter.grad = None
@@ -65,14 +66,14 @@ def inner_products(
     gradients: Sequence[Sequence[Tensor | None]],
     metric: Sequence[Callable[[int, int], Tensor] | None] | None = None,
 ) -> NDArray[np.float64]:
-    """Inner products between datasets' gradients, one parameter tensor at a time.
+    """Return inner products between datasets' gradients, one parameter tensor at a time.
 
     Args:
-        gradients: S times M tensors; tensor m has the same shape for every dataset, on whatever
-            device. None is zero.
-        metric: for each of the M tensors what gives its elements from one index to another their
-            weight, `(n,)` float64 (`adam_metric`), or None where they have none; every weight is 1
-            if it is left out.
+        gradients: S times M tensors; tensor m has the same shape for every dataset, on any device.
+            None is zero.
+        metric: for each of the M tensors, a function that returns the weights of its elements from
+            one index to another, `(n,)` float64 (`adam_metric`), or None if it has none; without a
+            metric every weight is 1.
 
     Returns:
         `(M, S, S)` float64, symmetric; accumulated in float64 whatever the gradients' dtype; NaN
@@ -84,7 +85,7 @@ def inner_products(
 
 
 def adam_metric(second_moment: Tensor, eps: float) -> Callable[[int, int], Tensor]:
-    """The weights 1 / (√v̂ + ε) of a parameter's elements, in float64, some at a time.
+    """Return the weights 1 / (√v̂ + ε) of a parameter's elements, in float64, in slices.
 
     Args:
         second_moment: Adam's v̂, bias-corrected, of the parameter's shape.
@@ -126,11 +127,11 @@ def _gram(
 def products_with(
     gradients: Sequence[Tensor | None], updates: Callable[[int, int], Tensor], size: int
 ) -> NDArray[np.float64]:
-    """Products of one parameter's gradients with updates of it.
+    """Return the products of one parameter's gradients with its updates.
 
     Args:
         gradients: S tensors of the parameter's shape; None is zero.
-        updates: gives J updates of the elements from one index to another, `(J, n)` float64.
+        updates: returns J updates of the elements from one index to another, `(J, n)` float64.
         size: elements of the parameter.
 
     Returns:

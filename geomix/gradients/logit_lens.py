@@ -1,7 +1,7 @@
-"""The logit lens: what the model would say if it ended after a layer.
+"""The logit lens: the model's prediction if it ended after a layer.
 
-Source: nostalgebraist (2020), "interpreting GPT: the logit lens". Every residual stream goes the
-model's own way from its last layer to the logits, so the last one's answer is the model's.
+Source: nostalgebraist (2020), "interpreting GPT: the logit lens". Every residual stream takes the
+model's own path from its last layer to the logits, so the last one's answer is the model's.
 
 Shapes: Q positions, V the vocabulary, L layers + 1, D features.
 """
@@ -16,22 +16,22 @@ from torch import Tensor
 from geomix.util.errors import UserError
 
 ENTRIES = 1 << 24
-"""Logits that are held at a time (64 MiB in float32)."""
+"""Most logits held at a time (64 MiB in float32)."""
 
 _CLOSE = {torch.bfloat16: 0.1, torch.float16: 0.02}
-"""How far the same logits may lie apart, relative to 1 + |log-probability|; in float32 1e-3."""
+"""Largest difference between equal logits, relative to 1 + |log-probability|; in float32 1e-3."""
 
 
 def ranked(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Rank and log-probability of each target token.
+    """Return rank and log-probability of each target token.
 
     Args:
         logits: `(Q, V)`.
         targets: `(Q,)` token ids.
 
     Returns:
-        `(Q,)` int32, 0 for the argmax; tokens with equal logits stand in the order of their ids, of
-        which the argmax is the first, so that rank 0 and being the argmax are the same. And `(Q,)`
+        `(Q,)` int32, 0 for the argmax; tokens with equal logits are ordered by their ids, of which
+        the argmax is the first, so that rank 0 and being the argmax are the same. And `(Q,)`
         float32 in nats.
     """
     logits = logits.float()
@@ -44,10 +44,10 @@ def ranked(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 def through_lens(
     residuals: Sequence[Tensor], targets: Tensor, to_logits: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Rank and log-probability of the target tokens after every layer.
+    """Return rank and log-probability of the target tokens after every layer.
 
     Args:
-        residuals: L tensors `(Q, D)`, as the forward pass had them.
+        residuals: L tensors `(Q, D)`, from the forward pass.
         targets: `(Q,)` token ids.
         to_logits: from `(n, D)` to `(n, V)`, see `geomix.models.layers.after_layers`.
 
@@ -58,7 +58,7 @@ def through_lens(
     rows = rows.reshape(-1, rows.shape[-1])
     wanted = targets.repeat_interleave(len(residuals))
     ranks, logprobs = [], []
-    done, size = 0, 1  # the first row alone tells how large the vocabulary is
+    done, size = 0, 1  # only the first row shows how large the vocabulary is
     while done < len(rows):
         logits = to_logits(rows[done : done + size])
         rank, logprob = ranked(logits, wanted[done : done + size].to(logits.device))
@@ -70,7 +70,7 @@ def through_lens(
 
 
 def check_last(logprob: Tensor, nll: Tensor, dtype: torch.dtype) -> None:
-    """Refuse a lens whose last layer does not say what the model says.
+    """Reject a lens whose last layer disagrees with the model.
 
     Args:
         logprob: `(Q, L)` of the lens.
@@ -78,7 +78,7 @@ def check_last(logprob: Tensor, nll: Tensor, dtype: torch.dtype) -> None:
         dtype: of the model's logits.
 
     Raises:
-        UserError: they differ, so this model goes another way from its layers to its logits.
+        UserError: they differ, so this model has another path from its layers to its logits.
     """
     own = -nll.detach().float().cpu()
     apart = ((logprob[:, -1] - own).abs() / (1 + own.abs())).max()

@@ -1,8 +1,8 @@
-"""Per-example gradients out of single forward and backward passes, never one pass an example.
+"""Per-example gradients from single forward and backward passes, never one pass an example.
 
-The gradient of an example is that of its share of the set's mean loss, `Batch.weights` included, so
-that the sum over a set's examples is the set's gradient. All trainable parameters are covered, each
-under the name that `trainable_parameters` gives it.
+The gradient of an example is that of its share of the set's mean loss, including `Batch.weights`,
+so that the sum over a set's examples is the set's gradient. All trainable parameters are covered,
+each under its name from `trainable_parameters`.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ from geomix.models.loss import weighted_loss
 from geomix.util.errors import UserError
 
 Factors = dict[str, list[Factor]]
-"""The factors of each parameter in one batch; none where the loss does not depend on it."""
+"""Factors of each parameter in one batch; none if the loss does not depend on it."""
 
 _EXACT = {torch.bfloat16: 0.1, torch.float16: 0.02}
-"""Share of a gradient by which rounding may move it in a model of so many rows; a wrong rule moves
-it by about its whole length."""
+"""Share of a gradient by which rounding may change it in a model of so many rows; a wrong rule
+changes it by about its whole norm."""
 _CHECKED = 1 << 24
-"""Entries of a gradient that are compared at a time."""
+"""Entries of a gradient compared at a time."""
 
 
 class PerExample:
-    """The rules that give a model's per-example gradients, each held against autograd once.
+    """Rules that give a model's per-example gradients, each validated against autograd once.
 
-    Construction runs one pass over two made-up examples of which one has no weight: what the rules
-    say of the other must be the gradient that autograd gives, parameter by parameter. Where a rule
-    is wrong, the module's own backward pass is run once an example in its place.
+    Construction runs one pass over two artificial examples, one of which has no weight: the rules'
+    result for the other must be autograd's gradient, parameter by parameter. Where a rule is wrong,
+    the module's own backward pass is run once per example instead.
 
     Args:
-        model: a causal LM of transformers; left as it was found.
+        model: a causal LM of transformers; left unchanged.
         capture: `nnsight`, or `hooks` for plain torch hooks.
-        autocast: makes the context of each forward pass.
+        autocast: creates the context of each forward pass.
 
     Raises:
-        UserError: a parameter's gradient cannot be had by example.
+        UserError: a parameter's gradient cannot be computed by example.
         RuntimeError: the model holds gradients.
     """
 
@@ -72,17 +72,17 @@ class PerExample:
             self._examine()
 
     def fits(self, model: nn.Module) -> bool:
-        """Whether it is of this model, of which the same parameters are trained."""
+        """Return whether these rules belong to this model with its present trainable parameters."""
         found = trainable_parameters(model)
         return model is self.model and [*map(id, found.values())] == [*self._names]
 
     @property
     def watched(self) -> list[str]:
-        """Paths of the modules whose calls are asked for (`Capture`)."""
+        """Paths of the modules whose calls are needed (`Capture`)."""
         return [*self._watched]
 
     def _owned(self, module: nn.Module) -> dict[str, str]:
-        """Names of the trainable parameters that a module has itself, by their names in it."""
+        """Return the trainable parameters that a module itself owns: local name to full name."""
         own = module.named_parameters(recurse=False)
         return {local: self._names[id(p)] for local, p in own if id(p) in self._names}
 
@@ -93,13 +93,13 @@ class PerExample:
         *,
         weights: bool = False,
     ) -> Iterator[tuple[Batch, Factors]]:
-        """Run each batch and give the factors of its per-example gradients.
+        """Run each batch and yield the factors of its per-example gradients.
 
         Args:
             batches: of packed or padded rows.
-            names: of the parameters that are asked for; None is all.
-            weights: whether the parameters' own `.grad` is added to as well, half as much again of
-                a pass; then the caller is within `undisturbed`.
+            names: of the requested parameters; None is all.
+            weights: whether to add to the parameters' own `.grad` as well, at half the cost of a
+                pass more; the caller must then be within `undisturbed`.
         """
         asked = set(self.parameters if names is None else names)
         watched = [p for p, m in self._watched.items() if asked & {*self._owned(m).values()}]
@@ -115,12 +115,12 @@ class PerExample:
 
     @torch.no_grad()
     def factors(self, calls: Sequence[Call], batch: Batch, names: Iterable[str]) -> Factors:
-        """What the calls of one pass say, after its backward pass.
+        """Return the factors from the calls of one pass, after its backward pass.
 
         Args:
-            calls: of the `watched` modules, or of those that have the parameters.
-            batch: that went through the pass.
-            names: of the parameters that are asked for.
+            calls: of the `watched` modules, or of those that own the parameters.
+            batch: the batch of the pass.
+            names: of the requested parameters.
         """
         places = Places.of(batch, self._behind, self._heads_first)
         found: Factors = {name: [] for name in names}
@@ -136,7 +136,7 @@ class PerExample:
         return found
 
     def _examine(self) -> None:
-        """Hold every rule against autograd; see the class."""
+        """Validate every rule against autograd; see the class."""
         batch = _made_up(self.model)
         with CAPTURES[self.capture](self.model, watched=self.watched) as forward:
             with self.autocast():
@@ -159,7 +159,7 @@ class PerExample:
             )
 
     def _choose(self, calls: Sequence[Call], batch: Batch) -> set[str]:
-        """Give every module the first rule that is right; the parameters for which none is."""
+        """Assign every module its first correct rule; return the parameters without one."""
         left = {path: guesses(module) for path, module in self._watched.items()}
         wrong = set(self.parameters)
         while wrong:
@@ -176,7 +176,7 @@ class PerExample:
 
     @torch.no_grad()
     def _wrong(self, calls: Sequence[Call], batch: Batch) -> set[str]:
-        """Parameters of which the rules say another gradient than autograd."""
+        """Return the parameters for which the rules disagree with autograd."""
         wrong: set[str] = set()
         scale = {
             name: max(_length(p.grad) for p in module.parameters(recurse=False))
@@ -199,12 +199,12 @@ class PerExample:
 
     @property
     def _rounding(self) -> float:
-        """Of a model in single precision; autocast rounds as half precision does."""
+        """Rounding of a model in single precision; autocast rounds as half precision does."""
         return 1e-3 if isinstance(self.autocast(), nullcontext) else _EXACT[torch.bfloat16]
 
 
 def exactly(device: torch.device) -> AbstractContextManager[object]:
-    """No autocast, whatever the caller's context: products are not rounded to half precision."""
+    """Disable autocast in any context: products are not rounded to half precision."""
     return torch.autocast(device.type, enabled=False)
 
 
@@ -213,7 +213,7 @@ def _length(gradient: Tensor | None) -> float:
 
 
 def _differs(factors: Sequence[Factor], batch: Batch, parameter: nn.Parameter, most: float) -> bool:
-    """Whether the made-up examples' gradients are not (0, what autograd gave)."""
+    """Return whether the artificial examples' gradients differ from (0, autograd's)."""
     height, width = matrix_shape(parameter.shape)
     expected = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
     expected = expected.reshape(height, width)
@@ -230,7 +230,7 @@ def _differs(factors: Sequence[Factor], batch: Batch, parameter: nn.Parameter, m
 
 
 def _made_up(model: Any) -> Batch:
-    """Two examples of which the first has no weight, as long as nothing else in the model is."""
+    """Build two examples, the first without weight, of a length that no size in the model has."""
     sizes = {value for value in model.config.to_dict().values() if isinstance(value, int)}
     length = next(n for n in (7, 11, 13, 17, 19) if n not in sizes)
     tokens = model.get_input_embeddings().num_embeddings

@@ -1,7 +1,7 @@
 """The loss of a whole set as an `Objective`: reverse over reverse through transformers' models.
 
 `torch.func.hessian` (forward over reverse) is silently wrong on LayerNorm, so every product here
-is two backward passes. Gradients are computed in the model's dtype; over batches they add up in
+takes two backward passes. Gradients are computed in the model's dtype; over batches they add up in
 float64.
 
 Shapes: P target tokens of a batch, V the vocabulary.
@@ -27,7 +27,7 @@ Product = Callable[[Vector], dict[str, Tensor]]
 
 @dataclass(frozen=True, eq=False)
 class SetObjective:
-    """The mean loss of a set, whose batches carry the weights of its mean.
+    """Mean loss of a set, whose batches carry the weights of its mean.
 
     The model must be in evaluation mode and differentiable twice: eager attention, no autocast, no
     activation checkpointing. Its `.grad` is neither read nor written.
@@ -35,10 +35,10 @@ class SetObjective:
     Attributes:
         model: a causal LM of transformers.
         batches: the whole set, on the model's device.
-        reduction: of the mean, for whoever names it.
+        reduction: of the mean, for reports.
         parameters: those that the derivatives are with respect to, by name; all require a gradient.
         facts: examples in the batches.
-        of: examples in the whole set; more than `facts` where only the first ones are taken.
+        of: examples in the whole set; more than `facts` if only the first ones are used.
     """
 
     model: nn.Module
@@ -50,20 +50,20 @@ class SetObjective:
 
     @property
     def counted(self) -> str:
-        """`100 facts`, or `64 of 100 facts`."""
+        """Text `100 facts`, or `64 of 100 facts`."""
         return f"{self.facts} of {self.of} facts" if self.facts < self.of else f"{self.facts} facts"
 
     def loss(self) -> float:
-        """The loss, in nats."""
+        """Return the loss, in nats."""
         with torch.no_grad():
             return math.fsum(_loss(self._forward(b), b).item() for b in self.batches)
 
     def gradient(self) -> dict[str, Tensor]:
-        """Its gradient."""
+        """Return its gradient."""
         return self.loss_and_gradient()[1]
 
     def loss_and_gradient(self) -> tuple[float, dict[str, Tensor]]:
-        """Both of one pass."""
+        """Return both from one pass."""
         losses: list[float] = []
 
         def one(batch: Batch) -> list[Tensor]:
@@ -75,18 +75,18 @@ class SetObjective:
         return math.fsum(losses), found
 
     def hessian_product(self, v: Vector) -> dict[str, Tensor]:
-        """The Hessian times `v`; the graph is built anew for each batch."""
+        """Return the Hessian times `v`; the graph is rebuilt for each batch."""
         return self._summed(lambda batch: _Graph(self, batch).hessian(v))
 
     def gauss_newton_product(self, v: Vector) -> dict[str, Tensor]:
-        """The generalised Gauss–Newton matrix times `v`; the graph is built anew."""
+        """Return the Gauss–Newton matrix times `v`; the graph is rebuilt for each batch."""
         return self._summed(lambda batch: _Graph(self, batch).gauss_newton(v))
 
     @contextmanager
     def kept(self) -> Iterator[KeptProducts]:
-        """Products at the present weights; they stay those of these weights if the model moves.
+        """Provide products at the present weights; they keep these weights if the model moves.
 
-        One batch's graph is kept. Of several batches each product builds the graphs anew.
+        The graph of a single batch is kept. With several batches each product rebuilds the graphs.
         """
         weights = {name: p.data for name, p in self.parameters.items()}
         graph = _Graph(self, self.batches[0]) if len(self.batches) == 1 else None
@@ -101,11 +101,11 @@ class SetObjective:
         return plain_forward(self.model)
 
     def named(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Tensors in the parameters' order, by name."""
+        """Name tensors that are in the parameters' order."""
         return dict(zip(self.parameters, tensors, strict=True))
 
     def _summed(self, one: Callable[[Batch], list[Tensor]]) -> dict[str, Tensor]:
-        """Sum over batches, in float64 where there are several."""
+        """Sum over batches, in float64 if there are several."""
         if len(self.batches) == 1:
             return self.named(one(self.batches[0]))
         total = [torch.zeros_like(p, dtype=torch.float64) for p in self._tensors]
@@ -117,12 +117,12 @@ class SetObjective:
 
 @dataclass(frozen=True, eq=False)
 class KeptProducts:
-    """Products at the weights that the model had when they were begun (`Products`).
+    """Products at the weights that the model had at the start (`Products`).
 
     Attributes:
         objective: the loss.
         weights: the tensors that were the weights.
-        graph: of the only batch; None where each product builds the graphs anew.
+        graph: of the only batch; None if each product rebuilds the graphs.
     """
 
     objective: SetObjective
@@ -130,14 +130,14 @@ class KeptProducts:
     graph: _Graph | None
 
     def hessian(self, v: Vector) -> dict[str, Tensor]:
-        """The Hessian times `v`."""
+        """Return the Hessian times `v`."""
         with self._there():
             if self.graph is None:
                 return self.objective.hessian_product(v)
             return self.objective.named(self.graph.hessian(v))
 
     def gauss_newton(self, v: Vector) -> dict[str, Tensor]:
-        """The generalised Gauss–Newton matrix times `v`."""
+        """Return the generalised Gauss–Newton matrix times `v`."""
         with self._there():
             if self.graph is None:
                 return self.objective.gauss_newton_product(v)
@@ -145,7 +145,7 @@ class KeptProducts:
 
     @contextmanager
     def _there(self) -> Iterator[None]:
-        """The old weights in place: a graph looks a parameter's data up when it is walked."""
+        """Restore the old weights within the block: a traversed graph reads parameters' data."""
         parameters = self.objective.parameters
         moved = {name: p.data for name, p in parameters.items()}
         try:
@@ -156,13 +156,13 @@ class KeptProducts:
 
 
 def exchange(parameters: Mapping[str, nn.Parameter], weights: Vector) -> None:
-    """Take tensors in the place of the parameters' data, without a copy."""
+    """Replace the parameters' data by tensors, without a copy."""
     for name, parameter in parameters.items():
         parameter.data = weights[name]
 
 
 class _Graph:
-    """The graph of one batch at the present weights; derivatives are added to it when asked for."""
+    """Graph of one batch at the present weights; derivatives are added when requested."""
 
     def __init__(self, objective: SetObjective, batch: Batch) -> None:
         self._names = list(objective.parameters)
@@ -182,7 +182,7 @@ class _Graph:
         return _grad(self._gradients, self._tensors, self._of(v))
 
     def gauss_newton(self, v: Vector) -> list[Tensor]:
-        """Jᵀ B J v, where J v is the derivative of u ↦ Jᵀ u, which is linear in u."""
+        """Return Jᵀ B J v, where J v is the derivative of u ↦ Jᵀ u, which is linear in u."""
         if self._outer is None:
             with torch.enable_grad():
                 u = torch.zeros_like(self._logits, requires_grad=True)
@@ -203,7 +203,7 @@ class _Graph:
 
 
 def _loss(logits: Tensor, batch: Batch) -> Tensor:
-    """The batch's share of the mean loss, summed in float64."""
+    """Return the batch's share of the mean loss, summed in float64."""
     return (token_nll(logits, batch).double() * batch.weights).sum()
 
 
@@ -215,7 +215,7 @@ def _grad(
     create_graph: bool = False,
     keep: bool = True,
 ) -> list[Tensor]:
-    """`torch.autograd.grad`; 0 where no path leads to an input. `keep` keeps the graph."""
+    """Call `torch.autograd.grad`; 0 where no path leads to an input. `keep` keeps the graph."""
     chosen = [i for i, output in enumerate(outputs) if output.requires_grad]
     if not chosen:
         return [torch.zeros_like(tensor) for tensor in inputs]

@@ -1,7 +1,7 @@
-"""How each kind of module turns its inputs and output gradients into per-example gradients.
+"""Rules that turn a module's inputs and output gradients into per-example gradients.
 
-A rule is a guess from what a module looks like; `geomix.gradients.per_example` holds every one
-against autograd before it is used, and takes `by_autograd` where it fails.
+A rule is a guess from a module's appearance; `geomix.gradients.per_example` validates every one
+against autograd before use, and falls back to `by_autograd`.
 
 Shapes: R rows of T tokens, B examples, m vectors a token (heads), O and I as in `factors`.
 """
@@ -24,7 +24,7 @@ from geomix.measures.factors import Factor, Lookup, Outer, Whole
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where a batch's examples are in the tensors that modules see.
+    """Indices of a batch's examples in the tensors of modules.
 
     Attributes:
         tokens: among all tokens.
@@ -42,19 +42,19 @@ class Places:
 
     @staticmethod
     def of(batch: Batch, behind: frozenset[str], heads_first: frozenset[str]) -> Places:
-        """The places of a batch."""
+        """Return the indices of a batch."""
         shape = (batch.ids.shape[0], batch.ids.shape[1])
         return Places(tokens_of(batch), answers_of(batch), shape, behind, heads_first)
 
     def at(self, path: str) -> Placement:
-        """Of what the module sees."""
+        """Return the placement of the vectors that the module sees."""
         return self.answers if path in self.behind else self.tokens
 
     def flat(self, path: str, values: Tensor) -> Tensor:
-        """A module's tensor as `(n, m, d)`, half precision in float32.
+        """Return a module's tensor as `(n, m, d)`, half precision in float32.
 
         Raises:
-            ValueError: it has not a vector, or several, for each token.
+            ValueError: it does not have one or more vectors for each token.
         """
         count = len(self.at(path).owners)
         if path in self.heads_first:
@@ -68,21 +68,21 @@ class Places:
         return values.reshape(count, -1, width)
 
     def inputs(self, call: Call, values: Tensor) -> Tensor:
-        """By example, `(B, t·m, d)`."""
+        """Arrange values by example, `(B, t·m, d)`."""
         return self.at(call.path).inputs(self.flat(call.path, values))
 
     def gradients(self, call: Call, values: Tensor) -> Tensor:
-        """By example, `(B, t·m, d)`, 0 where an example has fewer."""
+        """Arrange gradients by example, `(B, t·m, d)`, 0 where an example has fewer."""
         return self.at(call.path).gradients(self.flat(call.path, values))
 
 
 Found = dict[str, list[Factor]]
 Rule = Callable[[Call, Places], Found]
-"""The factors of a call for each of the module's own parameters, by their names in the module."""
+"""Function that returns a call's factors, by the names of the parameters within the module."""
 
 
 def guesses(module: nn.Module) -> list[Rule]:
-    """The rules that a module's looks suggest, the likeliest first; the last one always runs."""
+    """Return the rules that fit a module's looks, the likeliest first; the last one always runs."""
     own = dict(module.named_parameters(recurse=False))
     found: list[Rule] = []
     if isinstance(module, nn.Embedding):
@@ -97,7 +97,7 @@ def guesses(module: nn.Module) -> list[Rule]:
 
 
 def linear(call: Call, places: Places) -> Found:
-    """Linear maps, W x + b; also routers, whose first output is that and leads to the others."""
+    """Factor linear maps, W x + b; also routers, whose first output determines the others."""
     g = places.gradients(call, _gradient(call))
     x = places.inputs(call, call.input).to(g.dtype)
     return {"weight": [Outer(g, x)], **_bias(call, g)}
@@ -109,21 +109,21 @@ def _bias(call: Call, g: Tensor) -> Found:
 
 
 def _summed(values: Tensor) -> Whole:
-    """A vector's gradients from those of its uses, `(B, t·m, d)`."""
+    """Sum a vector's gradients over its uses, `(B, t·m, d)`."""
     return Whole(values.sum(1, keepdim=True))
 
 
 def conv1d(call: Call, places: Places) -> Found:
-    """GPT-2's linear maps, Wᵀ x + b."""
+    """Factor GPT-2's linear maps, Wᵀ x + b."""
     g = places.gradients(call, _gradient(call))
     x = places.inputs(call, call.input).to(g.dtype)
     return {"weight": [Outer(x, g)], **_bias(call, g)}
 
 
 def embedding(call: Call, places: Places) -> Found:
-    """Rows of the weight, scaled (Gemma), of ids that may be shifted (OPT's positions).
+    """Factor embeddings: rows of the weight, scaled (Gemma), of ids that may be shifted (OPT).
 
-    Which rows and what scale is asked of the module, with weights that tell.
+    Rows and scale are found by running the module with test weights.
     """
     weight: Tensor = call.module.weight  # type: ignore[assignment]
     counted = torch.arange(len(weight), dtype=torch.float64, device=weight.device)[:, None]
@@ -133,19 +133,19 @@ def embedding(call: Call, places: Places) -> Found:
     ids = places.inputs(call, (scaled / ones).round()).long()[..., 0]
     g = _gradient(call)
     values = places.gradients(call, g * scale.to(g.dtype))
-    unused = call.module.padding_idx  # whose row is never trained
+    unused = call.module.padding_idx  # its row is never trained
     if unused is not None:
         values = values * torch.ne(ids, unused)[..., None]  # type: ignore[arg-type]
     return {"weight": [Lookup(ids, values)]}
 
 
 def norm(call: Call, places: Places) -> Found:
-    """Norms, w * x̂ + b: with a weight of one they give x̂."""
+    """Factor norms, w * x̂ + b: with a weight of one they give x̂."""
     return _normed(call, places, 1.0)
 
 
 def norm_about_one(call: Call, places: Places) -> Found:
-    """Gemma's norms, (1 + w) * x̂ + b."""
+    """Factor Gemma's norms, (1 + w) * x̂ + b."""
     return _normed(call, places, 0.0)
 
 
@@ -163,9 +163,9 @@ def _normed(call: Call, places: Places, weight: float) -> Found:
 
 
 def experts(call: Call, places: Places) -> Found:
-    """Fused experts of transformers 5: down(act(gate) * up), weighed by the router.
+    """Factor fused experts of transformers 5: down(act(gate) * up), weighed by the router.
 
-    Each expert is two linear maps over the tokens that are routed to it.
+    Each expert is two linear maps over the tokens routed to it.
     """
     module: Any = call.module
     hidden, chosen, weights = (a.detach() for a in call.args)
@@ -197,11 +197,11 @@ def experts(call: Call, places: Places) -> Found:
 
 
 def by_autograd(call: Call, places: Places) -> Found:
-    """Any module: its own backward pass again, once an example.
+    """Repeat a module's own backward pass once per example: works for any module.
 
-    Exact as long as its outputs have their tokens apart, since an example's loss depends on its own
-    tokens alone, and an output that leads to another is used in no other way; takes the memory of
-    one gradient an example.
+    Exact as long as its outputs keep tokens separate, since an example's loss depends on its own
+    tokens alone, and an output that leads to another is used in no other way; needs the memory of
+    one gradient per example.
     """
     own = dict(call.module.named_parameters(recurse=False))
     owners = places.at(call.path).owners
@@ -212,7 +212,7 @@ def by_autograd(call: Call, places: Places) -> Found:
     reached = [(a, g) for a, g in reached if not any(_leads(a, b) for b, _ in reached)]
     outputs, gradients = [a for a, _ in reached], [g for _, g in reached]
     for gradient in gradients:
-        places.flat(call.path, gradient)  # refuses what is not laid out by token
+        places.flat(call.path, gradient)  # rejects tensors that are not laid out by token
     leaves = {name: p for name, p in own.items() if p.requires_grad}
     values: dict[str, list[Tensor]] = {name: [] for name in leaves}
     for example in range(places.tokens.index.shape[0]):
@@ -230,7 +230,7 @@ def by_autograd(call: Call, places: Places) -> Found:
 
 
 def _leads(one: Tensor, other: Tensor) -> bool:
-    """Whether an output leads to another: what the loss owes to it is counted there."""
+    """Return whether an output leads to another, which then accounts for its part of the loss."""
     if one is other:
         return False
     weight = torch.ones_like(other)
@@ -239,7 +239,7 @@ def _leads(one: Tensor, other: Tensor) -> bool:
 
 
 def _only(gradient: Tensor, mine: Tensor, heads_first: bool) -> Tensor:
-    """The gradient at some tokens, 0 at the others."""
+    """Return the gradient at some tokens, 0 at the others."""
     laid = gradient.transpose(1, 2) if heads_first else gradient
     leading = laid.shape[:1] if laid.shape[0] == len(mine) else laid.shape[:2]
     kept = mine.view(*leading, *[1] * (laid.ndim - len(leading)))
@@ -248,7 +248,7 @@ def _only(gradient: Tensor, mine: Tensor, heads_first: bool) -> Tensor:
 
 
 def _matrices(values: Tensor) -> Tensor:
-    """`(B, *shape)` as `(B, O, I)`, half precision in float32."""
+    """Return `(B, *shape)` as `(B, O, I)`, half precision in float32."""
     if values.dtype in (torch.bfloat16, torch.float16):
         values = values.float()
     if values.ndim == 2:  # noqa: PLR2004
@@ -258,19 +258,19 @@ def _matrices(values: Tensor) -> Tensor:
 
 def _gradient(call: Call) -> Tensor:
     gradient = call.gradient
-    assert gradient is not None  # who asks has looked
+    assert gradient is not None  # callers have checked
     return gradient
 
 
 def _with(call: Call, **parameters: Tensor) -> Tensor:
-    """The module's output with other parameters."""
+    """Return the module's output with other parameters."""
     args, kwargs = _detached(call.args), _detached(call.kwargs)
     output: Tensor = functional_call(call.module, parameters, args, kwargs)
     return output
 
 
 def _detached(given: Any) -> Any:
-    """Arguments out of the graph of the pass."""
+    """Detach arguments from the graph of the pass."""
     if isinstance(given, Tensor):
         return given.detach()
     if isinstance(given, Mapping):

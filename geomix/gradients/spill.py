@@ -1,4 +1,4 @@
-"""Where the gradients of the probe sets lie while a snapshot is taken: in memory, or on disk."""
+"""Storage of the probe sets' gradients while a snapshot is computed: in memory, or on disk."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ import torch
 from torch import Tensor
 
 Keep = Callable[[Sequence[Tensor | None]], list[Tensor | None]]
-"""Takes a gradient's tensors and gives back the same numbers, perhaps elsewhere."""
+"""Function that takes a gradient's tensors and returns the same numbers, perhaps stored
+elsewhere."""
 
 _ALIGNED = 64
 
 
 def in_memory(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """They stay where they are."""
+    """Keep gradients where they are."""
     return list(gradients)
 
 
 def on_disk(folder: Path) -> Keep:
-    """Copies go to a file of the folder that has no name: it is gone with its last tensor.
+    """Copy gradients to an unnamed file in the folder, which vanishes with its last tensor.
 
-    So a process that is killed leaves nothing behind.
+    So a killed process leaves nothing behind.
 
     Args:
-        folder: on the disk that is meant; it is made.
+        folder: on the target disk; it is created.
     """
 
     def keep(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
         sizes = [0 if g is None else _aligned(g.numel() * g.element_size()) for g in gradients]
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
-            # Room is taken beforehand: a full disk met while writing to a map ends the process.
+            # Space is reserved first: a disk that fills up while writing to a map ends the process.
             try:
                 os.posix_fallocate(file.fileno(), 0, max(1, sum(sizes)))
             except OSError as error:

@@ -1,7 +1,7 @@
-"""Which example each token of a packed batch belongs to, and its vectors example by example.
+"""Owner of each token of a packed batch, and its vectors example by example.
 
 Shapes: R rows of T tokens, P answer positions, B examples, t tokens of the longest example up to
-the last token that it is predicted from (what stands behind has no gradient).
+the last token that it is predicted from (later ones have no gradient).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from geomix.data.batch import Batch
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where the vectors of each example are among n of them.
+    """Indices of each example's vectors among n of them.
 
     Attributes:
-        owners: `(n,)` int64, whose each is; −1 for nobody's.
-        index: `(B, t)` int64, place of each example's vectors.
+        owners: `(n,)` int64, the example of each; −1 for none.
+        index: `(B, t)` int64, indices of each example's vectors.
         valid: `(B, t)` bool; False where an example has fewer.
-        rows: `(R, T)` where each row is one example, in order, so that nothing need be gathered.
+        rows: `(R, T)` if each row is one example, in order, so that no gathering is needed.
     """
 
     owners: Tensor
@@ -32,10 +32,10 @@ class Placement:
 
     @staticmethod
     def of(owners: Tensor, examples: int, rows: tuple[int, int] | None = None) -> Placement:
-        """Place n vectors.
+        """Index n vectors by example.
 
         Args:
-            owners: `(n,)` int64, −1 for nobody's.
+            owners: `(n,)` int64, −1 for none.
             examples: B.
             rows: as the attribute.
         """
@@ -52,24 +52,24 @@ class Placement:
         return Placement(owners, index, valid, rows)
 
     def inputs(self, values: Tensor) -> Tensor:
-        """`(n, m, d)` by example, `(B, t·m, d)`; anything where an example has fewer."""
+        """Arrange `(n, m, d)` by example, `(B, t·m, d)`; arbitrary where an example has fewer."""
         if self.rows is not None:
             by_row = values.view(*self.rows, *values.shape[1:])
             return by_row[:, : self.index.shape[1]].flatten(1, 2)
         return values[self.index].flatten(1, 2)
 
     def gradients(self, values: Tensor) -> Tensor:
-        """`(n, m, d)` by example, `(B, t·m, d)`; 0 where an example has fewer."""
-        if self.rows is not None:  # behind its answer an example's gradients are zero already
+        """Arrange `(n, m, d)` by example, `(B, t·m, d)`; 0 where an example has fewer."""
+        if self.rows is not None:  # after its answer an example's gradients are already zero
             return self.inputs(values)
         return self.inputs(values) * self.valid.repeat_interleave(values.shape[1], 1)[..., None]
 
 
 def tokens_of(batch: Batch) -> Placement:
-    """Of all tokens `(R·T,)`, row after row."""
+    """Return the placement of all tokens `(R·T,)`, row after row."""
     segment = (batch.positions == 0).flatten().cumsum(0) - 1
     count = int(segment[-1]) + 1
-    predicted = batch.rows * batch.ids.shape[1] + batch.columns  # place of each among all tokens
+    predicted = batch.rows * batch.ids.shape[1] + batch.columns  # index of each among all tokens
     whose = torch.full((count,), -1, dtype=torch.int64, device=segment.device)
     whose[segment[predicted]] = batch.owners
     last = torch.full_like(whose, -1)
@@ -84,5 +84,5 @@ def tokens_of(batch: Batch) -> Placement:
 
 
 def answers_of(batch: Batch) -> Placement:
-    """Of the positions that the output head sees, `(P,)`."""
+    """Return the placement of the positions that the output head sees, `(P,)`."""
     return Placement.of(batch.owners, batch.examples)

@@ -1,6 +1,6 @@
 """Vectors of a model's parameter space: a tensor for each parameter, by its name.
 
-Inner products add up in float64, whatever the dtype of the tensors; sums keep the dtype. A
+Inner products are summed in float64, whatever the dtype of the tensors; sums keep the dtype. A
 parameter that a vector does not name is 0 there.
 """
 
@@ -19,7 +19,7 @@ Vector = Mapping[str, Tensor]
 
 
 def dots(u: Vector, v: Vector) -> dict[str, float]:
-    """Inner product of each tensor that both have, by its name; the sum is `dot`."""
+    """Return the inner product of each tensor that both have, by its name; their sum is `dot`."""
     return {
         name: float(torch.dot(tensor.reshape(-1).double(), v[name].reshape(-1).double()))
         for name, tensor in u.items()
@@ -28,23 +28,23 @@ def dots(u: Vector, v: Vector) -> dict[str, float]:
 
 
 def dot(u: Vector, v: Vector) -> float:
-    """Inner product."""
+    """Return the inner product."""
     return math.fsum(dots(u, v).values())
 
 
 def norm(v: Vector) -> float:
-    """Euclidean norm."""
+    """Return the Euclidean norm."""
     return math.sqrt(dot(v, v))
 
 
 def cosine(u: Vector, v: Vector) -> float:
-    """Cosine of the angle; nan where one of the two is 0."""
+    """Return the cosine of the angle; nan if either vector is 0."""
     lengths = norm(u) * norm(v)
     return dot(u, v) / lengths if lengths else math.nan
 
 
 def combine(terms: Iterable[tuple[float, Vector]]) -> dict[str, Tensor]:
-    """The sum of coefficients times vectors; a tensor that only some have is 0 in the others."""
+    """Return the sum of coefficients times vectors; a tensor missing in some is 0 there."""
     total: dict[str, Tensor] = {}
     for factor, vector in terms:
         for name, tensor in vector.items():
@@ -56,17 +56,17 @@ def combine(terms: Iterable[tuple[float, Vector]]) -> dict[str, Tensor]:
 
 
 def minus(u: Vector, v: Vector) -> dict[str, Tensor]:
-    """The difference u − v of two vectors of the same tensors."""
+    """Return the difference u − v of two vectors of the same tensors."""
     return {name: tensor - v[name] for name, tensor in u.items()}
 
 
 def scaled(v: Vector, factor: float) -> dict[str, Tensor]:
-    """A multiple of a vector."""
+    """Return a multiple of a vector."""
     return {name: tensor * factor for name, tensor in v.items()}
 
 
 def unit(v: Vector) -> dict[str, Tensor]:
-    """The vector divided by its norm.
+    """Return the vector divided by its norm.
 
     Raises:
         ValueError: it is 0.
@@ -78,12 +78,12 @@ def unit(v: Vector) -> dict[str, Tensor]:
 
 
 def restricted(v: Vector, names: Iterable[str]) -> dict[str, Tensor]:
-    """The tensors of these names alone: the part of a vector that is in a block of parameters."""
+    """Return only the named tensors: the part of a vector in a block of parameters."""
     return {name: v[name] for name in names}
 
 
 def by_group(values: Mapping[str, float], groups: Mapping[str, str]) -> dict[str, float]:
-    """Sums over groups of parameters, in the order in which the groups are first met.
+    """Sum over groups of parameters, in the order in which the groups first occur.
 
     Args:
         values: a number for each tensor, as from `dots`.
@@ -96,18 +96,18 @@ def by_group(values: Mapping[str, float], groups: Mapping[str, str]) -> dict[str
 
 
 def to_array(v: Vector, names: Sequence[str] | None = None) -> NDArray[np.float64]:
-    """The vector as `(P,)` float64, tensor after tensor.
+    """Return the vector as `(P,)` float64, tensor after tensor.
 
     Args:
         v: the vector.
-        names: order of the tensors; its own where it is not given.
+        names: order of the tensors; its own by default.
     """
     tensors = v.values() if names is None else (v[name] for name in names)
     return np.concatenate([t.detach().reshape(-1).double().cpu().numpy() for t in tensors])
 
 
 def from_array(array: NDArray[np.float64], like: Vector) -> dict[str, Tensor]:
-    """The vector that `to_array` laid out, with the shapes, dtypes and device of `like`."""
+    """Return the vector that `to_array` laid out, with the shapes, dtypes and device of `like`."""
     found, start = {}, 0
     for name, tensor in like.items():
         part = torch.from_numpy(array[start : start + tensor.numel()].copy())

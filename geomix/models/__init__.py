@@ -1,1 +1,1 @@
-"""A causal LM of transformers: loading, forward pass, loss, decoding, scoring."""
+"""Causal LMs of transformers: loading, forward pass, loss, decoding, scoring."""

@@ -1,4 +1,4 @@
-"""The sizes that a model's `config.json` claims, against the headers of its weights."""
+"""Validation of the sizes in a model's `config.json` against the headers of its weights."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _COUNTED = re.compile(r"(layer|layers|block|blocks|expert|experts|head|heads|dep
 """Keys whose number becomes a loop or a list when a model is described or built."""
 
 _USUAL = 1000
-"""Layers, experts or heads that are taken without weights that show them."""
+"""Largest count of layers, experts or heads accepted without weights that show them."""
 
 _BUFFERS = 1 << 32
-"""Bytes of tables (of positions, masks) that any model may compute beside its weights."""
+"""Most bytes of tables (of positions, masks) that a model may compute beside its weights."""
 
 _PER_TENSOR, _AT_LEAST = 100, 10_000
-"""Parameters that are built for each tensor of the files (experts may be stored as one), and in any
-case, before the description is rejected."""
+"""Parameters that may be built for each tensor of the files (experts may be stored as one), and in
+any case, before the description is rejected."""
 
 
 def check_counts(folder: Path, config: Mapping[str, Any]) -> None:
@@ -33,10 +33,10 @@ def check_counts(folder: Path, config: Mapping[str, Any]) -> None:
 
     Args:
         folder: of the model.
-        config: its `config.json`; nested configurations are looked through too.
+        config: its `config.json`, with nested configurations.
 
     Raises:
-        UserError: says what is claimed and what there is.
+        UserError: states the claimed count and what the files hold.
     """
     many = [(k, v) for k, v in _numbers(config) if _COUNTED.search(k) and v > _USUAL]
     if not many:
@@ -50,7 +50,7 @@ def check_counts(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def check_weights(folder: Path, config: Mapping[str, Any]) -> nn.Module:
-    """Compare what `config.json` describes with what the weights' headers hold; no value is read.
+    """Compare `config.json` with the headers of the weights; no value is read.
 
     Args:
         folder: of the model.
@@ -90,12 +90,12 @@ def check_weights(folder: Path, config: Mapping[str, Any]) -> nn.Module:
 
 
 def _outline(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The model that `from_pretrained` would make, on the meta device, and what it would report."""
+    """Return the model that `from_pretrained` would build, on the meta device, and its report."""
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     before = logging.get_verbosity()
-    logging.set_verbosity(logging.CRITICAL)  # the report is ours
+    logging.set_verbosity(logging.CRITICAL)  # geomix reports it
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             str(folder),
@@ -113,7 +113,7 @@ def _outline(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
 
 @contextmanager
 def _at_most(parameters: int, problem: str) -> Iterator[None]:
-    """Raise as soon as more parameters than these are made within the block."""
+    """Raise as soon as the block creates more parameters than this."""
     made = 0
 
     def count(*_: object) -> None:

@@ -14,7 +14,7 @@ from geomix.models.load import LoadedModel
 from geomix.util.errors import one_line
 
 Hopeless = Callable[[int, Sequence[int]], bool]
-"""Of a prompt's index and the tokens said so far: whether there is no need to go on."""
+"""Function of a prompt's index and the tokens so far: whether decoding may stop."""
 
 
 def greedy(
@@ -24,19 +24,19 @@ def greedy(
     ends: Collection[int],
     batch_size: int,
 ) -> list[str]:
-    """Greedy continuations as text, special tokens left out; arguments as of `continuations`."""
+    """Return greedy continuations as text, without special tokens; see `continuations`."""
     said = continuations(loaded, prompts, budgets, ends, batch_size)
     return [text_of(loaded, tokens) for tokens in said]
 
 
 def text_of(loaded: LoadedModel, tokens: Sequence[int]) -> str:
-    """What was said, special tokens left out."""
+    """Decode tokens to text, without special tokens."""
     with one_line(where_of(loaded.tokenizer)):
         return str(loaded.tokenizer.decode(tokens, skip_special_tokens=True))
 
 
 def places_left(loaded: LoadedModel, length: int) -> int | None:
-    """How many tokens the model has positions for after `length`; None where any number fits."""
+    """Return the number of positions left after `length`; None if unlimited."""
     most = loaded.positions.most
     return None if most is None else most - length
 
@@ -50,18 +50,18 @@ def continuations(
     hopeless: Hopeless | None = None,
     past: tuple[Past, Sequence[int]] | None = None,
 ) -> list[list[int]]:
-    """Greedy continuations up to their first end token.
+    """Return greedy continuations up to their first end token.
 
     Args:
         loaded: the model, in evaluation mode.
         prompts: token ids; each at least one.
-        budgets: at most how many tokens each continuation has; at least 1. It has fewer where the
-            model has no positions for them.
+        budgets: most tokens of each continuation, at least 1. It has fewer if the model lacks the
+            positions.
         ends: token ids that end a continuation.
-        batch_size: prompts decoded together at most; changes no continuation.
-        hopeless: asked after every token; a continuation of which it is true goes on no further.
-        past: what the model kept when it read all of each prompt but its last token, and which row
-            is whose; None reads the prompts.
+        batch_size: most prompts decoded together; changes no continuation.
+        hopeless: called after every token; a continuation for which it is true stops.
+        past: keys and values of each prompt without its last token, and each prompt's row; None
+            reads the prompts.
     """
     most = places_left(loaded, 0)
     lengths = [len(prompt) for prompt in prompts]
@@ -93,23 +93,23 @@ def continuations(
             )
         for i, row in zip(part, generated[:, width:].tolist(), strict=True):
             most_said = given_up.after.get(i, steps[i]) if given_up else steps[i]
-            # An end token need not be marked special, nor what fills the batch after it.
+            # An end token need not be marked special, nor the padding after it.
             found[i] = list(takewhile(lambda token: token not in ends, row[:most_said]))
     return found
 
 
 class _GivenUp:
-    """Which of a batch's continuations need not go on: a stopping criterion of `generate`."""
+    """Stopping criterion of `generate`: continuations that need not be completed."""
 
     def __init__(self, part: Sequence[int], width: int, hopeless: Hopeless) -> None:
         self.part = part
         self.width = width
         self.hopeless = hopeless
         self.after: dict[int, int] = {}
-        """Tokens that each one that was given up has."""
+        """Number of tokens at which each continuation was given up."""
 
     def __call__(self, ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-        """Of each row, whether it is given up: `(rows,)` bool."""
+        """Return for each row whether it is given up: `(rows,)` bool."""
         for i, row in zip(self.part, ids[:, self.width :].tolist(), strict=True):
             if i not in self.after and self.hopeless(i, row):
                 self.after[i] = len(row)
@@ -119,9 +119,9 @@ class _GivenUp:
 def _batches(
     lengths: Sequence[int], steps: Sequence[int], size: int, most: int | None
 ) -> Iterator[list[int]]:
-    """Indices of up to `size` prompts each that the model has positions for, padding included.
+    """Yield indices of up to `size` prompts that fit the model's positions, including padding.
 
-    Similar numbers of steps stand together: the largest of a batch is what it takes.
+    Prompts with similar numbers of steps are grouped: the largest of a batch decides its time.
     """
     part: list[int] = []
     width = 0

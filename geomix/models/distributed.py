@@ -1,8 +1,8 @@
-"""Several processes that train one model together: who computes what, and how they agree.
+"""Training of one model by several processes: division of the work, and agreement.
 
 Each process has the whole configuration and the same global batches. It computes the gradient of
-its share of every batch; the sum over the processes is the batch's gradient at any number of them.
-Process 0 alone writes. They are started by `torchrun` or `accelerate launch`.
+its share of every batch; the sum over the processes is the batch's gradient for any number of them.
+Only process 0 writes. They are started by `torchrun` or `accelerate launch`.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from geomix.util.errors import UserError
 Kind = Literal["ddp", "fsdp"]
 
 TIMEOUT = datetime.timedelta(hours=1)
-"""How long processes wait for one that is alive, as while process 0 records or writes. One that has
-died is noticed at once: by its lost connection, and by the launcher."""
+"""Longest wait for a live process, as while process 0 records or writes. A dead one is noticed at
+once: by its lost connection, and by the launcher."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """The processes of a training, seen from one of them.
+    """Processes of a training, seen from one of them.
 
     Attributes:
-        rank: this one's number, from 0.
-        world: how many there are.
+        rank: index of this process, from 0.
+        world: number of processes.
         kind: `ddp`: each holds the whole model; `fsdp`: each holds a shard of every parameter,
             gradient and moment.
         device: where this one computes.
@@ -57,13 +57,13 @@ class Workers:
 
     @property
     def main(self) -> bool:
-        """Whether this is the process that writes."""
+        """True in the process that writes."""
         return self.rank == 0
 
     def share(self, pairs: Sequence[tuple[T, float]]) -> list[tuple[T, float]]:
-        """This process's part of weighted examples: as many in each, so that all keep in step.
+        """Return this process's part of weighted examples: equally many in each, to stay in step.
 
-        Where the number does not divide, an example is repeated with a weight of zero. Weights are
+        If the number is not divisible, an example is repeated with a weight of zero. Weights are
         multiplied by the number of processes, whose gradients are averaged.
         """
         spare = -len(pairs) % self.world
@@ -72,11 +72,11 @@ class Workers:
         return [(example, weight * self.world) for example, weight in mine]
 
     def mine(self, first: int | None) -> int | None:
-        """How many of the first examples of a set are in this process's share; None of all."""
+        """Return how many of a set's first examples are in this process's share; None for all."""
         return None if first is None else len(range(self.rank, first, self.world))
 
     def prepare(self, model: nn.Module) -> None:
-        """Shard the model's parameters over the processes, in place, once in a run."""
+        """Shard the model's parameters over the processes, in place, once per run."""
         if self.world == 1 or self.kind == "ddp" or isinstance(model, FSDPModule):
             return
         mesh = init_device_mesh(self.device.type, (self.world,))
@@ -85,7 +85,7 @@ class Workers:
         fully_shard(model, mesh=mesh)
 
     def wrapped(self, model: nn.Module) -> nn.Module:
-        """What the forward pass of the training goes through, for one stage."""
+        """Return the module that runs the training's forward pass, for one stage."""
         if self.world == 1 or self.kind == "fsdp":
             return model
         return DistributedDataParallel(
@@ -95,14 +95,14 @@ class Workers:
         )
 
     def alone(self, model: nn.Module | None, *, last: bool) -> AbstractContextManager[object]:
-        """Where a micro-batch that is not the last runs: its gradient is not exchanged yet."""
+        """Return the context of a micro-batch; only the last one's gradient is exchanged."""
         if isinstance(model, DistributedDataParallel) and not last:
             found: AbstractContextManager[object] = model.no_sync()
             return found
         return nullcontext()
 
     def total(self, value: float) -> float:
-        """Sum over the processes; the same bits in each."""
+        """Sum a value over the processes; the result has the same bits in each."""
         if self.world == 1:
             return value
         held = torch.tensor([value], dtype=torch.float64, device=_wire(self.device))
@@ -110,7 +110,7 @@ class Workers:
         return float(held.item())
 
     def any(self, *flags: bool) -> list[bool]:
-        """Which flags are set in any process."""
+        """Return which flags are set in any process."""
         if self.world == 1:
             return list(flags)
         held = torch.tensor([int(flag) for flag in flags], device=_wire(self.device))
@@ -118,11 +118,11 @@ class Workers:
         return [bool(flag) for flag in held.tolist()]
 
     def spread(self, items: Sequence[T], work: Callable[[Sequence[T]], list[Any]]) -> list[Any]:
-        """Do work on items, each process on a part; every process gets all results, in order.
+        """Divide work on items among the processes; every process gets all results, in order.
 
         Args:
             items: the same in every process.
-            work: gives for each item something that JSON can hold.
+            work: returns for each item a value that JSON can hold.
         """
         if self.world == 1:
             return work(items)
@@ -137,7 +137,7 @@ class Workers:
         """Do work in process 0 alone; every process gets its result, which JSON can hold.
 
         Raises:
-            UserError: process 0 failed; it says why itself.
+            UserError: process 0 failed; it reports why itself.
         """
         if self.world == 1:
             return work()
@@ -151,7 +151,7 @@ class Workers:
         return found[0]
 
     def _gathered(self, value: Any) -> list[Any]:
-        """What each process has, by rank; as JSON, since nothing is ever unpickled."""
+        """Gather each process's value, by rank; as JSON, since nothing is ever unpickled."""
         data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world)]
         wire = _wire(self.device)
@@ -170,10 +170,11 @@ class Workers:
     def averaged(
         self, gradients: Sequence[Tensor | None], parameters: Sequence[Tensor]
     ) -> list[Tensor | None]:
-        """The mean over the processes of gradients that each took of its share of the examples.
+        """Average gradients over processes that each computed its share of the examples.
 
         Args:
-            gradients: as `.grad` has them here, outside of `wrapped`; None where none leads there.
+            gradients: as in `.grad` here, outside of `wrapped`; None where the loss does not depend
+                on the parameter.
             parameters: theirs.
 
         Returns:
@@ -195,7 +196,7 @@ class Workers:
         return found
 
     def summed(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The sum of what each process found in its shards; as it is where each holds the whole."""
+        """Sum each process's values from its shards; unchanged where each holds the whole."""
         if self.world == 1 or self.kind == "ddp":
             return values
         held = torch.from_numpy(values).to(_wire(self.device))
@@ -203,7 +204,7 @@ class Workers:
         return held.cpu().numpy()
 
     def collected(self, values: NDArray[Any]) -> list[NDArray[Any]]:
-        """The arrays of all processes, of any shapes, by rank in process 0; elsewhere none."""
+        """Gather the arrays of all processes, of any shapes, by rank in process 0 only."""
         if self.world == 1:
             return [values]
         told = self._gathered([values.dtype.str, list(values.shape)])
@@ -219,17 +220,17 @@ class Workers:
         ]
 
     def everyone(self, value: Any) -> list[Any]:
-        """What each process has, by rank, in every process; something that JSON can hold."""
+        """Gather every process's value, by rank, in every process; a value that JSON can hold."""
         return [value] if self.world == 1 else self._gathered(value)
 
     def leave(self) -> None:
-        """Part from the other processes, if there are any."""
+        """Leave the process group, if there is one."""
         if self.world > 1 and distributed.is_initialized():
             distributed.destroy_process_group()
 
     @contextmanager
     def unsharded(self, model: nn.Module) -> Iterator[None]:
-        """Hold the whole model in every process, so that each can run it by itself."""
+        """Hold the whole model in every process, so that each can run it alone."""
         if self.world == 1 or not isinstance(model, FSDPModule):
             yield
             return
@@ -250,7 +251,7 @@ ALONE = Workers()
 
 
 def workers_here(kind: Kind) -> Workers:
-    """The processes that this one was started with; alone unless a launcher says otherwise.
+    """Return the processes that this one was started with: one, unless a launcher set more.
 
     Args:
         kind: how they share the training.
@@ -272,7 +273,7 @@ def workers_here(kind: Kind) -> Workers:
 
 
 def _launched() -> tuple[int, int]:
-    """This process's number, and how many a launcher says that there are."""
+    """Return this process's rank, and the number of processes from the launcher."""
     found = []
     for name, usual in (("RANK", "0"), ("WORLD_SIZE", "1")):
         value = os.environ.get(name) or usual
@@ -285,18 +286,18 @@ def _launched() -> tuple[int, int]:
 
 
 def lost(error: RuntimeError) -> bool:
-    """Whether it says that another process has gone."""
+    """Return whether an error reports that another process has gone."""
     told = ("onnection closed", "onnection reset", "roken pipe", "Gloo", "gloo")
     return isinstance(error, distributed.DistError) or any(part in str(error) for part in told)
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A sharded tensor put together again, in every process; any other as it is."""
+    """Return a sharded tensor gathered in every process; any other unchanged."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def sharded_like(shard: Tensor, other: Tensor) -> Tensor:
-    """This process's shard as a part of a whole that is sharded as another is, if that is."""
+    """Wrap this process's shard as a tensor sharded like another, if that is sharded."""
     if not isinstance(other, DTensor):
         return shard
     return DTensor.from_local(
@@ -305,12 +306,12 @@ def sharded_like(shard: Tensor, other: Tensor) -> Tensor:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """This process's shard of a sharded tensor, the same memory; any other as it is."""
+    """Return this process's shard of a sharded tensor, in the same memory; any other unchanged."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def gathered(tensor: Tensor) -> Tensor:
-    """A sharded tensor put together in process 0's memory, empty elsewhere; any other as it is."""
+    """Gather a sharded tensor in process 0's memory (empty elsewhere); keep any other unchanged."""
     if not isinstance(tensor, DTensor):
         return tensor
     full = tensor.full_tensor()
@@ -318,7 +319,7 @@ def gathered(tensor: Tensor) -> Tensor:
 
 
 def like(tensor: Tensor, other: Tensor) -> Tensor:
-    """A whole tensor laid out as another one is: on its device, sharded as it is."""
+    """Place a whole tensor like another one: on its device, with its sharding."""
     if isinstance(other, DTensor):
         device = other.device_mesh.device_type
         return distribute_tensor(tensor.to(device), other.device_mesh, other.placements)
@@ -326,16 +327,16 @@ def like(tensor: Tensor, other: Tensor) -> Tensor:
 
 
 def shard_of(tensor: Tensor, other: Tensor) -> Tensor:
-    """This process's shard of a tensor, whole or sharded, as another of its shape is sharded."""
+    """Return this process's shard of a tensor, whole or sharded, by another tensor's sharding."""
     return local(tensor if isinstance(tensor, DTensor) else like(tensor, other))
 
 
 def _wire(device: torch.device) -> torch.device:
-    """Where small values lie while they are exchanged: NCCL knows GPUs only."""
+    """Return the device for exchanging small values: NCCL knows GPUs only."""
     return device if device.type == "cuda" else torch.device("cpu")
 
 
 def _has_experts(model: nn.Module) -> bool:
-    """Whether a batch may leave parameters without a gradient (a mixture of experts)."""
+    """Return whether a batch may leave parameters without a gradient (a mixture of experts)."""
     config = getattr(model, "config", None)
     return any(getattr(config, f"num_{kind}experts", None) for kind in ("", "local_", "routed_"))

@@ -1,4 +1,4 @@
-"""How far a model's next-token distributions have moved from kept ones.
+"""Divergence of a model's next-token distributions from stored ones.
 
 Shapes: P answer positions, V the vocabulary.
 """
@@ -10,15 +10,15 @@ from torch import Tensor
 
 
 def log_probabilities(logits: Tensor) -> Tensor:
-    """Log-probabilities `(P, V)` float32, in nats, from logits of any precision."""
+    """Return log-probabilities `(P, V)` float32, in nats, from logits of any precision."""
     return logits.float().log_softmax(dim=-1)
 
 
 def kl_divergence(start: Tensor, now: Tensor) -> Tensor:
-    """KL(p_start ‖ p_now) = Σ_v p_start(v) · (ln p_start(v) − ln p_now(v)) at each position.
+    """Return KL(p_start ‖ p_now) = Σ_v p_start(v) · (ln p_start(v) − ln p_now(v)) per position.
 
-    Not negative but for rounding, 0 where the two are equal, and not symmetric. A token that has no
-    probability at the start adds nothing.
+    Non-negative up to rounding, 0 where the two are equal, and not symmetric. A token with
+    probability 0 at the start contributes nothing.
 
     Args:
         start: log-probabilities `(P, V)`, in nats.

@@ -1,9 +1,9 @@
-"""Which facts the base model knows already: they are not trained on, or only evaluated.
+"""Facts that the base model already knows: excluded from training, or only evaluated.
 
 Source: the paper trains on facts that θ_0 does not know (exact match 0) and evaluates those that it
-knows (tables 5 and 6). It does not print the prompts; these are ours. A fact is familiar if the
+knows (tables 5 and 6). It does not print the prompts; these are geomix's. A fact is familiar if the
 first line of the greedy continuation equals one of its answers, stripped and lower-cased. A base
-model continues the text as it is, without a chat format, which it has never seen.
+model continues the plain text, without a chat format, which it has never seen.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from geomix.util.files import append_json_line
 from geomix.util.progress import phase
 
 SLACK = 4
-"""Tokens that are decoded beyond the longest answer: a line break must still fit."""
+"""Tokens decoded beyond the longest answer: a line break must still fit."""
 
 
 def cache_folder() -> Path:
-    """Where verdicts are kept: `GEOMIX_CACHE`, else the user's cache folder.
+    """Return the folder of stored results: `GEOMIX_CACHE`, else the user's cache folder.
 
     Raises:
-        UserError: it begins with the home of a user that there is not.
+        UserError: it begins with the home of a user who does not exist.
     """
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     folder = Path(os.environ.get("GEOMIX_CACHE") or Path(base) / "geomix")
@@ -44,7 +44,7 @@ def cache_folder() -> Path:
 
 
 def model_hash(model: torch.nn.Module) -> str:
-    """SHA-256 over the names, shapes and values of all weights."""
+    """Hash the names, shapes and values of all weights (SHA-256)."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -53,13 +53,13 @@ def model_hash(model: torch.nn.Module) -> str:
 
 
 def shown(example: Example, shots: Sequence[Example] = ()) -> str:
-    """What the model continues: solved examples, if any, then the prompt."""
+    """Return the text that the model continues: solved examples, if any, then the prompt."""
     solved = "".join(f"{shot.prompt} {shot.target}\n\n" for shot in shots)
     return solved + example.prompt
 
 
 def as_text(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of texts that a base model is to continue: a begin token, but no end token."""
+    """Return token ids of texts for a base model to continue: a begin token, but no end token."""
     with one_line(where_of(tokenizer)):
         ids = tokenizer(list(texts))["input_ids"] if texts else []
     return [one[:-1] if one[-1:] == [tokenizer.eos_token_id] else one for one in ids]
@@ -73,15 +73,15 @@ def familiar(
     batch_size: int,
     cache: Path,
 ) -> list[bool]:
-    """Whether the model knows each fact. Verdicts are kept, and looked up before any is made.
+    """Return whether the model knows each fact; stored results are looked up first.
 
     Args:
         loaded: the base model; its mode is restored.
-        examples: the facts; of a conversation the last answer is asked for.
-        prompts: token ids that are continued, one for each; see `shown` for a base model's.
+        examples: the facts; in a conversation the last answer is tested.
+        prompts: token ids to continue, one for each; see `shown` for a base model's.
         ends: token ids that end a continuation.
-        batch_size: prompts decoded together; changes no verdict.
-        cache: folder of the kept verdicts, one file a model.
+        batch_size: prompts decoded together; changes no result.
+        cache: folder of the stored results, one file a model.
 
     Raises:
         UserError: the cache cannot be read or written, or a prompt is too long for the model.
@@ -110,7 +110,7 @@ def familiar(
     loaded.model.eval()
     try:
         with phase("asking what the base model knows, facts", len(rest)) as advance:
-            for start in range(0, len(rest), 8 * batch_size):  # what a kill loses at most
+            for start in range(0, len(rest), 8 * batch_size):  # the most that a kill loses
                 part = rest[start : start + 8 * batch_size]
                 lines = greedy(
                     loaded,

@@ -1,4 +1,4 @@
-"""The files of a model's folder; what is ambiguous or incomplete is rejected before loading."""
+"""Files of a model's folder; ambiguous or incomplete ones are rejected before loading."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ INDEX = "model.safetensors.index.json"
 ADAPTER_CONFIG = "adapter_config.json"
 
 _EXPLICIT = "transformers_weights"
-"""The key of `config.json` that names another file of weights."""
+"""Key of `config.json` that names another file of weights."""
 
 _OTHERS = (
-    *("*.bin", "*.pt", "*.pth", "*.ckpt"),  # pickled: reading them runs what they hold
+    *("*.bin", "*.pt", "*.pth", "*.ckpt"),  # pickled: reading them runs code
     *("*.gguf", "*.h5", "*.msgpack", "*.onnx", "consolidated*.safetensors"),
 )
 _NAMED = 3
-"""Files that a message names at most."""
+"""Most files that a message names."""
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """A model's `config.json`, as it is written.
+    """Read a model's `config.json`, unmodified.
 
     Raises:
         UserError: the folder has none, only an adapter or adapters too, or it is no JSON object.
@@ -44,7 +44,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def check_indices(folder: Path) -> None:
-    """See that every index of shards names safetensors alone; transformers would unpickle others.
+    """Check that every index of shards names only safetensors; transformers would unpickle others.
 
     Raises:
         UserError: one does not.
@@ -56,15 +56,15 @@ def check_indices(folder: Path) -> None:
 
 
 def weight_files(folder: Path, config: Mapping[str, Any]) -> list[Path]:
-    """The one set of weights that a folder holds, shard by shard.
+    """Return a folder's only set of weights, shard by shard.
 
     Args:
         folder: of the model.
         config: its `config.json`.
 
     Raises:
-        UserError: it holds none, two sets, shards that its index does not name, or not all that the
-            index names.
+        UserError: it holds none, two sets, shards that its index does not name, or lacks some that
+            the index names.
     """
     explicit = config.get(_EXPLICIT)
     if isinstance(explicit, str):
@@ -92,10 +92,10 @@ def weight_files(folder: Path, config: Mapping[str, Any]) -> list[Path]:
 
 
 def tensor_shapes(files: Iterable[Path]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of all tensors, from the files' headers: no value is read.
+    """Return names and shapes of all tensors, from the files' headers: no value is read.
 
     Raises:
-        UserError: a file is cut off, or no safetensors file.
+        UserError: a file is truncated, or no safetensors file.
     """
     found: dict[str, tuple[int, ...]] = {}
     for file in files:

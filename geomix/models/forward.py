@@ -1,4 +1,4 @@
-"""The one forward pass, and the gradient of a dataset's mean loss: one place, whoever asks."""
+"""The one forward pass, and the gradient of a dataset's mean loss, for all callers."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from geomix.data.example import TokenisedExample
 from geomix.models.loss import weighted_loss
 
 Weighed = tuple[TokenisedExample, float]
-"""An example and what each of its target tokens weighs in the loss."""
+"""An example, with the weight of each of its target tokens in the loss."""
 
 Forward = Callable[[Batch], Tensor]
-"""The logits that predict a batch's target tokens, `(P, V)`; see `Batch` for their order."""
+"""Function from a batch to the logits of its target tokens, `(P, V)`; see `Batch` for the order."""
 
 
 def plain_forward(model: nn.Module, through: nn.Module | None = None, cache: Any = None) -> Forward:
-    """The model's own forward pass, as every caller runs it.
+    """Return the model's own forward pass, as every caller runs it.
 
-    No attention mask is given: padding stands on the right, where a causal model does not look, and
-    transformers keeps the examples of a packed row apart by their positions. The output head runs
+    No attention mask is given: padding is on the right, where a causal model does not attend, and
+    transformers separates the examples of a packed row by their positions. The output head runs
     only where a target token is predicted.
 
     Args:
         model: a causal LM of transformers.
-        through: what is called in its place, such as the same model in `DistributedDataParallel`.
-        cache: of transformers, empty: is left with the keys and values of a batch that is not
-            packed; a packed row would not be kept apart.
+        through: called in its place, such as the same model in `DistributedDataParallel`.
+        cache: of transformers, empty: receives the keys and values of a batch that is not packed;
+            it cannot separate the examples of a packed row.
     """
     call = model if through is None else through
     placed = takes_positions(model)
@@ -54,7 +54,7 @@ def plain_forward(model: nn.Module, through: nn.Module | None = None, cache: Any
 
 
 def takes_positions(model: nn.Module) -> bool:
-    """Whether the model is told where each token stands; without, no row can be packed."""
+    """Return whether the model takes token positions; without them, no row can be packed."""
     return "position_ids" in inspect.signature(type(model).forward).parameters
 
 
@@ -67,16 +67,16 @@ def batches_of(
     width: int | None = None,
     share: Callable[[list[Weighed]], list[Weighed]] = list,
 ) -> Iterator[Batch]:
-    """The set in batches whose weights are those of the whole set's mean loss.
+    """Yield the set in batches whose weights are those of the whole set's mean loss.
 
     Args:
         examples: the set.
-        reduction: the mean that is meant.
+        reduction: of the mean.
         batch_size: examples in a batch.
-        pad_id: fills the rows.
-        device: where the batches go.
+        pad_id: pads the rows.
+        device: of the batches.
         width: of packed rows, see `collate`.
-        share: takes this process's part of the examples, each with its weight.
+        share: selects this process's part of the examples, each with its weight.
     """
     weights = token_weights(examples, reduction)
     pairs = list(zip(examples, weights, strict=True))
@@ -88,7 +88,7 @@ def backward_over(forward: Forward, batches: Iterator[Batch]) -> Iterator[tuple[
     """Add the gradient of the batches' summed loss to every parameter's `.grad`.
 
     Yields, after each backward pass, the batch and its detached logits `(P, V)`, so that a caller
-    can read verdicts or captured activations without a second pass.
+    can read example scores or captured activations without a second pass.
     """
     for batch in batches:
         logits, _ = backward(forward, batch)
@@ -103,12 +103,12 @@ def backward(
     """Add the gradient of a batch's loss to every parameter's `.grad`.
 
     Args:
-        forward: gives the logits.
+        forward: returns the logits.
         batch: with the weight of every target token.
-        extra: a further loss, whose gradient is added too; None for none.
+        extra: an additional loss, whose gradient is added too; None for none.
 
     Returns:
-        Its logits `(P, V)` and its loss without the further one, a scalar, both detached.
+        Its logits `(P, V)` and its loss without the additional one, a scalar, both detached.
     """
     logits = forward(batch)
     loss = weighted_loss(logits, batch)

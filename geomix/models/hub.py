@@ -1,4 +1,4 @@
-"""Models of the Hugging Face hub: asked for once, and checked where their files lie."""
+"""Models of the Hugging Face hub: requested once, and validated in the hub's cache."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from geomix.util.nearby import close_to, no_such_folder
 
 
 def is_path(name: str) -> bool:
-    """Whether a model's name can be nothing but a path; a hub id has one slash at most."""
+    """Return whether a model's name can only be a path; a hub id has at most one slash."""
     return name.startswith((".", "/", "~")) or name.count("/") > 1
 
 
 def no_folder(name: str) -> str | None:
-    """Why the path of a model is none that holds one; None where it may be, or is no path."""
+    """Return why a model's path holds no model; None if it may, or if the name is no path."""
     path = Path(name).expanduser() if name.startswith("~") else Path(name)
     if not is_path(name) or path.is_dir():
         return None
@@ -28,11 +28,11 @@ def no_folder(name: str) -> str | None:
 
 
 def check_reachable(name: str, builtin: str) -> None:
-    """Ask once for what is not cached: transformers would try for most of a minute.
+    """Query the hub once for an uncached model: transformers would try for most of a minute.
 
     Args:
         name: the model's id on the hub.
-        builtin: the built-in model's name, which may be what was meant.
+        builtin: the built-in model's name, for a suggestion.
 
     Raises:
         UserError: there is no such model, or the hub does not answer.
@@ -55,7 +55,7 @@ def check_reachable(name: str, builtin: str) -> None:
 
 
 def _refused(name: str, error: Exception) -> str:
-    """What the hub said, or that it cannot be reached and what to do then."""
+    """Return the hub's answer, or that it cannot be reached and what to do then."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
     if isinstance(error, HFValidationError):
@@ -70,9 +70,9 @@ def _refused(name: str, error: Exception) -> str:
 
 
 def fetched_config(name: str) -> Path | None:
-    """Folder in the hub's cache that holds a model's configuration, fetched where it was not.
+    """Return the folder in the hub's cache with a model's configuration, fetched if needed.
 
-    An adapter's configuration is fetched too, where there is one: transformers would add it.
+    An adapter's configuration is fetched too, if there is one: transformers would add it.
     """
     _fetch(name, ADAPTER_CONFIG)
     config = _fetch(name, CONFIG)
@@ -80,7 +80,7 @@ def fetched_config(name: str) -> Path | None:
 
 
 def fetched_weights(name: str) -> bool:
-    """Fetch a model's weights, as transformers does; whether there are any as safetensors."""
+    """Fetch a model's weights, as transformers does; return whether safetensors were found."""
     index = _fetch(name, INDEX)
     if _fetch(name, WEIGHTS) is not None:
         return True

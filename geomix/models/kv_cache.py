@@ -1,4 +1,4 @@
-"""Keys and values that one forward pass leaves for the next: no prompt is read twice.
+"""Keys and values that one forward pass stores for the next: no prompt is read twice.
 
 Shapes: R rows of T tokens, H key-value heads of D features.
 """
@@ -16,32 +16,32 @@ from transformers import DynamicCache
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What attention keeps of R rows.
+    """Keys and values of R rows.
 
     Attributes:
-        layers: keys and values of each layer, `(R, H, T, D)`, every token's at its place.
+        layers: keys and values of each layer, `(R, H, T, D)`, every token's at its index.
     """
 
     layers: list[tuple[Tensor, Tensor]]
 
     @staticmethod
     def of(cache: DynamicCache) -> Past:
-        """What a forward pass left."""
+        """Return the keys and values that a forward pass stored."""
         kept: list[Any] = cache.layers
         return Past([(layer.keys, layer.values) for layer in kept])
 
     def up_to(self, rows: Sequence[int], counts: Sequence[int]) -> DynamicCache:
-        """The first tokens of some rows as a cache, padded on the left.
+        """Return the first tokens of some rows as a cache, padded on the left.
 
         Args:
-            rows: which, in the cache's order.
-            counts: how many tokens of each, at least one; the cache is as wide as the greatest.
+            rows: the rows, in the cache's order.
+            counts: number of tokens of each, at least one; the cache is as wide as the largest.
         """
         device = self.layers[0][0].device
         row = torch.tensor(rows, device=device)
         count = torch.tensor(counts, device=device)
         place = torch.arange(max(counts), device=device) + (count - max(counts))[:, None]
-        place = place.clamp(min=0)  # what stands in the padding is never seen
+        place = place.clamp(min=0)  # padding is never attended to
 
         def chosen(kept: Tensor) -> Tensor:
             return kept.transpose(1, 2)[row[:, None], place].transpose(1, 2)
@@ -51,9 +51,10 @@ class Past:
 
 @torch.no_grad()
 def goes_on(model: nn.Module, first: int, last: int) -> bool:
-    """Whether a model says from kept keys and values what it says from the text; asked of it.
+    """Return whether a model's output from stored keys and values equals that from the text.
 
-    Models that keep something else (recurrent ones), or share it between layers, do not.
+    This is tested by running the model. Models that store something else (recurrent ones), or share
+    it between layers, fail.
 
     Args:
         model: a causal LM in evaluation mode.
@@ -77,7 +78,7 @@ def goes_on(model: nn.Module, first: int, last: int) -> bool:
             output_logits=True,
             return_dict_in_generate=True,
         ).logits[0]
-    except Exception:  # what a model of another kind raises is its own affair
+    except Exception:  # a model of another kind may raise anything
         return False
     told = torch.stack([long, short])
     most = told.abs().max() * _SAME.get(told.dtype, _SAME_HALF)
@@ -86,4 +87,5 @@ def goes_on(model: nn.Module, first: int, last: int) -> bool:
 
 _SAME = {torch.float32: 1e-4, torch.float64: 1e-4}
 _SAME_HALF = 3e-2
-"""Share of the largest logit by which the two ways may differ: some units of rounding."""
+"""Largest difference of the two outputs, as a share of the largest logit: some units of
+rounding."""

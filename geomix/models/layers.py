@@ -1,4 +1,4 @@
-"""Where a causal LM of transformers keeps its layers, and how a parameter is called in a table."""
+"""Layers of a causal LM of transformers, and names of its parameters in tables."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.+)$")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a parameter sits: `layer` counts from 0; −1 before the layers, `n` behind them."""
+    """Location of a parameter: `layer` counts from 0; −1 is before the layers, `n` after them."""
 
     layer: int
     module: str
 
 
 def decoder_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The decoder's layers as `(qualified name, module)`, from the first to the last.
+    """Return the decoder's layers as `(qualified name, module)`, from the first to the last.
 
-    The longest `nn.ModuleList` is the stack: true for every causal LM of transformers.
+    The longest `nn.ModuleList` is the stack, in every causal LM of transformers.
 
     Raises:
         ValueError: the model holds no list of layers.
@@ -40,11 +40,11 @@ def decoder_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def place_of(parameter: str, layers: int) -> Place:
-    """Layer and module of a parameter, from its qualified name.
+    """Return layer and module of a parameter, from its qualified name.
 
     Args:
         parameter: name as in `model.named_parameters()`.
-        layers: how many decoder layers the model has.
+        layers: number of decoder layers of the model.
     """
     found = _LAYER.search(parameter)
     if found:
@@ -56,17 +56,16 @@ def place_of(parameter: str, layers: int) -> Place:
 
 
 def tied_head(model: nn.Module) -> bool:
-    """Whether the output head shares the embedding's tensor, so that one row holds both."""
+    """Return whether the output head shares the embedding's tensor, so that one row holds both."""
     ends = [getattr(model, f"get_{name}_embeddings", None) for name in ("output", "input")]
     head, embedding = (end() if callable(end) else None for end in ends)
     return head is not None and embedding is not None and head.weight is embedding.weight
 
 
 def after_layers(model: Any) -> Callable[[Tensor], Tensor]:
-    """The model's own way from its last layer to the logits: final norm, scaling, head, soft cap.
+    """Return the model's own path from its last layer to the logits: norm, scaling, head, soft cap.
 
-    It is the model's forward pass with the layers stepped over, so that nothing of it has to be
-    known by name.
+    It is the model's forward pass with the layers skipped, so that no part has to be known by name.
 
     Args:
         model: a causal LM of transformers, in evaluation mode.
@@ -83,7 +82,7 @@ def after_layers(model: Any) -> Callable[[Tensor], Tensor]:
             found: Tensor = model(input_ids=ids, use_cache=False).logits
         return found[:, 0]
 
-    behind: list[tuple[Any, ...] | None] = []  # what a layer returns behind its hidden state
+    behind: list[tuple[Any, ...] | None] = []  # the layer's outputs after its hidden state
 
     def see(_: nn.Module, __: Any, output: Any) -> None:
         behind.append(output[1:] if isinstance(output, tuple) else None)

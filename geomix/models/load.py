@@ -1,4 +1,4 @@
-"""Any causal LM of transformers, by hub id, local folder, or the built-in one."""
+"""Loader of any causal LM of transformers, by hub id or local folder, or of the built-in one."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class LoadedModel:
     Attributes:
         model: in float32, in evaluation mode, on `device`.
         tokenizer: a fast tokenizer.
-        pad_id: token id that fills a batch; nothing is predicted from it.
+        pad_id: token id that pads a batch; nothing is predicted from it.
         packs: whether several examples may share a row (`geomix.models.packing`).
-        goes_on: whether it can decode from what a forward pass kept (`geomix.models.kv_cache`).
+        goes_on: whether it can decode from stored keys and values (`geomix.models.kv_cache`).
     """
 
     model: nn.Module
@@ -58,17 +58,17 @@ class LoadedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the model's parameters are."""
+        """Device of the model's parameters."""
         return next(self.model.parameters()).device
 
     @property
     def positions(self) -> Positions:
-        """How many tokens a text may have."""
+        """Limit on the tokens of a text."""
         return positions_of(self.model.config)
 
 
 def builtin_folder() -> Path:
-    """Folder of the built-in base model.
+    """Return the folder of the built-in base model.
 
     Raises:
         UserError: the installation lacks it.
@@ -80,7 +80,7 @@ def builtin_folder() -> Path:
 
 
 def default_device() -> torch.device:
-    """The first GPU if there is one, else the CPU."""
+    """Return the first GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -101,7 +101,7 @@ def load_model(name: str, device: torch.device) -> LoadedModel:
 
     Args:
         name: `builtin`, a local folder, or a hub id.
-        device: where the model goes.
+        device: of the model.
 
     Raises:
         Interrupted: the process was asked to end (`geomix.util.signals`).
@@ -149,11 +149,11 @@ def _load_model(name: str, device: torch.device) -> LoadedModel:
 
 
 def check_saved(folder: Path, weights: Mapping[str, torch.Tensor]) -> None:
-    """See that `load_model` would read a saved model: names and shapes, without reading a value.
+    """Check that `load_model` would read a saved model: names and shapes, without reading a value.
 
     Args:
         folder: holds the model and its tokenizer.
-        weights: the tensors that were saved, by the names that they have in the model.
+        weights: the saved tensors, by their names in the model.
 
     Raises:
         UserError: a file is missing, or other tensors than these would be loaded.
@@ -209,14 +209,14 @@ def load_tokenizer(name: str) -> Any:
 
 
 def place_of_model(name: str) -> str:
-    """The folder of a model's files, or its id on the hub."""
+    """Return the folder of a model's files, or its id on the hub."""
     if name == BUILTIN:
         return str(builtin_folder())
     return str(Path(name).expanduser()) if name.startswith("~/") else name
 
 
 def _folder(name: str) -> Path | None:
-    """Where a model's configuration lies here, fetched from the hub if need be."""
+    """Return the local folder with a model's configuration, fetched from the hub if needed."""
     source = Path(place_of_model(name))
     return source if source.is_dir() else fetched_config(name)
 
@@ -226,7 +226,7 @@ def _check_weights(name: str) -> None:
     folder = _folder(name)
     local = Path(place_of_model(name)).is_dir()
     if folder is None or not (local or fetched_weights(name)):
-        return  # transformers says what it lacks
+        return  # transformers reports what it lacks
     with _naming(name):
         config = read_config(folder)
         try:
@@ -239,7 +239,7 @@ def _check_weights(name: str) -> None:
 
 @contextmanager
 def _naming(name: str) -> Iterator[None]:
-    """Put a model's name before what is wrong with its files, where they lie in the hub's cache."""
+    """Prefix errors about files in the hub's cache with the model's name."""
     try:
         yield
     except UserError as error:
@@ -249,13 +249,13 @@ def _naming(name: str) -> Iterator[None]:
 
 
 def embedded_tokens(model: Any) -> int:
-    """How many token ids the model embeds; some tokenizers know a few more, for other models."""
+    """Return the number of token ids that the model embeds; some tokenizers know a few more."""
     rows: int = model.get_input_embeddings().num_embeddings
     return rows
 
 
 def _problem(model: Any, tokenizer: Any, info: dict[str, Any]) -> str | None:
-    """Why a model that transformers loads is none that geomix can use."""
+    """Return why geomix cannot use a model that transformers loads; None if it can."""
     if tokenizer.eos_token_id >= embedded_tokens(model):
         return f"it embeds {embedded_tokens(model)} tokens, but not its tokenizer's end token"
     if not _is_causal(model, tokenizer):
@@ -277,7 +277,7 @@ def _problem(model: Any, tokenizer: Any, info: dict[str, Any]) -> str | None:
 
 @torch.no_grad()
 def _is_causal(model: Any, tokenizer: Any) -> bool:
-    """Whether two sequences that differ in the last token agree in all logits before it."""
+    """Return whether two sequences that differ in the last token agree in all earlier logits."""
     first, last = _two_tokens(model, tokenizer)
     both = [[first, last, first, first], [first, last, first, last]]
     one, other = model(input_ids=torch.tensor(both, device=model.device)).logits[:, :-1]
@@ -285,14 +285,14 @@ def _is_causal(model: Any, tokenizer: Any) -> bool:
 
 
 def _two_tokens(model: Any, tokenizer: Any) -> tuple[int, int]:
-    """The first and the last ordinary token that the model embeds."""
+    """Return the first and the last ordinary token that the model embeds."""
     known = set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)
     ids = [token for token in known if token < embedded_tokens(model)]
     return min(ids), max(ids)
 
 
 def _unusable(name: str, error: BaseException) -> BaseException:
-    """The line for a library's failure; an interrupt stays what it is."""
+    """Return a library's failure as one line; an interrupt unchanged."""
     if not is_failure(error):
         return error
     if "trust_remote_code" in str(error):

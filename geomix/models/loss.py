@@ -13,11 +13,11 @@ from geomix.data.batch import Batch
 
 
 def token_nll(logits: Tensor, batch: Batch) -> Tensor:
-    """Negative log-likelihood of each target token, `(P,)`, in nats.
+    """Return the negative log-likelihood of each target token, `(P,)`, in nats.
 
     Args:
         logits: `(P, V)` from a `Forward`; half precision is computed in float32.
-        batch: what they were computed for.
+        batch: the batch of these logits.
     """
     if logits.dtype in (torch.bfloat16, torch.float16):
         logits = logits.float()
@@ -25,19 +25,19 @@ def token_nll(logits: Tensor, batch: Batch) -> Tensor:
 
 
 def weighted_loss(logits: Tensor, batch: Batch) -> Tensor:
-    """The batch's share of the mean loss whose weights `batch.weights` are; a scalar.
+    """Return the batch's share of the mean loss with weights `batch.weights`; a scalar.
 
-    Sums over the batches of a set to the set's mean loss, whatever the batch size.
+    Summed over the batches of a set, it is the set's mean loss, whatever the batch size.
     """
     nll = token_nll(logits, batch)
     return (nll * batch.weights.to(nll.dtype)).sum()
 
 
 def correct_tokens(logits: Tensor, batch: Batch) -> Tensor:
-    """Where the argmax is the target token: `(P,)` bool."""
+    """Return whether each argmax is the target token: `(P,)` bool."""
     return logits.argmax(dim=-1) == batch.targets
 
 
 def all_correct(logits: Tensor, batch: Batch) -> Tensor:
-    """Of which examples every target token is the argmax: `(examples,)` bool, on the CPU."""
+    """Return for each example whether the argmax is always the target: `(examples,)` bool, CPU."""
     return batch.per_example(~correct_tokens(logits, batch)) == 0

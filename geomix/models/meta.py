@@ -1,4 +1,4 @@
-"""A model without its weights: from its configuration alone, and never from the network."""
+"""Models without their weights: from the configuration alone, and never from the network."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from geomix.util.errors import UserError
 from geomix.util.package import PACKAGE
 
 SHAPES = PACKAGE / "config" / "presets" / "shapes.json"
-"""The published configurations of the presets' models, each with its source."""
+"""Published configurations of the presets' models, each with its source."""
 
 
 def local_folder(name: str) -> Path | None:
-    """Where a model's files are on this machine: a folder of its own, or the hub's cache.
+    """Return the folder of a model's files on this machine: its own, or in the hub's cache.
 
     Args:
         name: `builtin`, a local folder, or a hub id.
 
     Raises:
-        UserError: it is a path at which there is no folder, and not that of a shipped shape.
+        UserError: it is a path without a folder, and not that of a shipped shape.
     """
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -51,10 +51,10 @@ def _shapes() -> dict[str, dict[str, Any]]:
 
 
 def stand_in_shape(name: str) -> str | None:
-    """The shipped shape that stands in for a folder which is not here, by the folder's own name.
+    """Return the shipped shape that replaces a missing folder, by the folder's own name.
 
-    `/models/Meta-Llama-3-8B` has the sizes of `meta-llama/Meta-Llama-3-8B`; None where no shipped
-    model is called so, or the name is no path, or the folder is here.
+    `/models/Meta-Llama-3-8B` has the sizes of `meta-llama/Meta-Llama-3-8B`; None if no shipped
+    model has that name, or the name is no path, or the folder exists.
     """
     if not is_path(name) or Path(place_of_model(name)).is_dir():
         return None
@@ -63,7 +63,7 @@ def stand_in_shape(name: str) -> str | None:
 
 
 def local_tokenizer(name: str) -> Any | None:
-    """A model's tokenizer; None where it is not on this machine.
+    """Load a model's tokenizer; None if it is not on this machine.
 
     Raises:
         UserError: it is here and cannot be used.
@@ -74,7 +74,7 @@ def local_tokenizer(name: str) -> Any | None:
 
 
 def local_config(name: str) -> Any | None:
-    """A model's configuration; None where it is neither on this machine nor shipped.
+    """Load a model's configuration; None if it is neither on this machine nor shipped.
 
     Raises:
         UserError: it is here and cannot be read.
@@ -97,7 +97,7 @@ def local_config(name: str) -> Any | None:
 
 
 def weightless(config: Any, dtype: torch.dtype) -> nn.Module:
-    """The model of a configuration in training mode; the caller decides on which device.
+    """Build a configuration's model in training mode; the caller chooses the device.
 
     Within `torch.device("meta")`, or in a `FakeTensorMode`, it takes no memory.
     """

@@ -1,4 +1,4 @@
-"""Detects models in which one row of a batch changes what another row gets; asked of the model."""
+"""Detection, by test, of models in which one row of a batch affects another row's output."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from geomix.models.packing import tolerance
 from geomix.models.positions import positions_of
 
 _SHORT, _LONG, _LONG_EXPERTS = 4, 128, 1024
-"""Tokens of the neighbours: as many as the text that is looked at, at most this many, and, of
-models with experts, which may take only so many tokens of a batch, at most this many."""
+"""Tokens of the neighbours: as many as the tested text, at most this many, and at most this many
+for models with experts, which may take only so many tokens of a batch."""
 
 _WORK = {"cpu": 2e11}
 _WORK_ELSEWHERE = 2e13
-"""Floating-point operations that the long neighbours may take: a second or so."""
+"""Most floating-point operations of the long neighbours: a second or so."""
 
 
 @torch.no_grad()
 def neighbour_problem(model: Any, first: int, last: int) -> str | None:
-    """Say how a text's logits depend on the other rows of its batch; None where they do not.
+    """Describe how a text's logits depend on the other rows of its batch; None if they do not.
 
-    A text is run alone, then as the last row behind long ones, in evaluation mode and, without
-    dropout, in training mode. Batch statistics, experts that take a limited number of tokens, and
-    position factors chosen for a whole pass are found so.
+    A text is run alone, then as the last row after long ones, in evaluation mode and, without
+    dropout, in training mode. This finds batch statistics, experts that take a limited number of
+    tokens, and position factors chosen for a whole pass.
 
     Args:
-        model: a causal LM in evaluation mode; is left as it was.
+        model: a causal LM in evaluation mode; it is left unchanged.
         first: an ordinary token id.
         last: another one.
     """
@@ -51,7 +51,7 @@ def neighbour_problem(model: Any, first: int, last: int) -> str | None:
 
 
 def _long(model: Any) -> int:
-    """Tokens of a neighbour: as many as the model takes, where that is quickly done."""
+    """Return the tokens of a neighbour: as many as the model takes, within a second or so."""
     weights = sum(p.numel() for p in model.parameters())
     work = _WORK.get(next(model.parameters()).device.type, _WORK_ELSEWHERE)
     affordable = int(work / (2 * 2 * weights))  # two rows, two operations a weight
@@ -61,7 +61,7 @@ def _long(model: Any) -> int:
 
 
 def _differs(model: Any, mine: Sequence[int], length: int, *, training: bool) -> bool:
-    """Tell whether the text gets other logits beside neighbours of this many tokens."""
+    """Return whether neighbours of this length change the text's logits."""
     forward = plain_forward(model)
     device = next(model.parameters()).device
     kept = {name: buffer.clone() for name, buffer in model.named_buffers()} if training else {}
@@ -84,7 +84,7 @@ def _differs(model: Any, mine: Sequence[int], length: int, *, training: bool) ->
 
 
 class _WithoutDropout(TorchFunctionMode):
-    """Within the block, functional dropout passes everything."""
+    """Context in which functional dropout keeps everything."""
 
     def __torch_function__(
         self,
@@ -103,7 +103,7 @@ class _WithoutDropout(TorchFunctionMode):
 
 
 def _rows(neighbours: Sequence[Sequence[int]], mine: Sequence[int]) -> Batch:
-    """A row a text, mine last; the logits of every token of mine are asked for."""
+    """Build a batch with one row a text, mine last; logits are computed for mine."""
     texts = [*neighbours, mine]
     width, n = max(map(len, texts)), len(mine)
     ids = torch.full((len(texts), width), mine[0])

@@ -1,4 +1,4 @@
-"""Whether a model keeps the examples of a packed row apart; asked of the model, not of a list."""
+"""Test of whether a model keeps the examples of a packed row apart."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from geomix.models.forward import plain_forward, takes_positions
 _APART = {torch.float32: 1e-4, torch.float64: 1e-4}
 _APART_HALF = 3e-2
 """Share of the largest logit by which an example alone may differ from itself in a packed row: some
-units of rounding. A neighbour that is seen changes it by 0.1 and more, even in a random model."""
+units of rounding. A neighbour that is attended to changes it by 0.1 and more, even in a random
+model."""
 
 
 @torch.no_grad()
 def packs(model: nn.Module, first: int, last: int) -> bool:
-    """Whether an example's logits are the same alone and behind others in one row.
+    """Return whether an example's logits are the same alone and after others in one row.
 
-    Models that are told no positions (ALiBi, recurrent ones) see a row as one text, and so do
-    those whose attention does not look at where positions start again.
+    Models without positions (ALiBi, recurrent ones) see a row as one text, and so do those whose
+    attention ignores where positions restart.
 
     Args:
         model: a causal LM in evaluation mode.
@@ -38,12 +39,12 @@ def packs(model: nn.Module, first: int, last: int) -> bool:
 
 
 def tolerance(model: nn.Module) -> float:
-    """Share of the largest logit by which rounding may change a text's logits."""
+    """Return the share of the largest logit by which rounding may change a text's logits."""
     return _APART.get(next(model.parameters()).dtype, _APART_HALF)
 
 
 def _row(neighbour: list[int], mine: list[int]) -> Batch:
-    """One row of two examples; the logits of every token of the second are asked for."""
+    """Build one row of two examples; logits are computed for the second."""
     start, n = len(neighbour), len(mine)
     return Batch(
         ids=torch.tensor([neighbour + mine]),

@@ -1,4 +1,4 @@
-"""Positions of a model, up to which no example depends on the others of its batch."""
+"""Positions of a model up to which no example depends on the others of its batch."""
 
 from __future__ import annotations
 
@@ -7,37 +7,36 @@ from dataclasses import dataclass
 from typing import Any
 
 _SWITCHED = "longrope"
-"""The rope type whose factors change for all rows of a pass with the longest position in it. The
-`dynamic` types do so too, but only beyond `max_position_embeddings`, where nothing is used."""
+"""Rope type whose factors change for all rows of a pass with its longest position. The `dynamic`
+types do so too, but only beyond `max_position_embeddings`, which is never used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """How many tokens a text may have.
+    """Limit on the number of tokens of a text.
 
     Attributes:
-        most: tokens; None where any number fits.
-        why: what else than the number of position embeddings limits them; empty for nothing.
+        most: tokens; None if unlimited.
+        why: the limit's reason other than the number of position embeddings; empty for none.
     """
 
     most: int | None
     why: str = ""
 
     def up_to(self, most: int) -> int:
-        """The smaller of the two."""
+        """Return the smaller of the two limits."""
         return most if self.most is None else min(self.most, most)
 
 
 def positions_of(config: Any) -> Positions:
-    """The positions that a model's texts may take.
+    """Return the limit on the positions of a model's texts.
 
-    LongRoPE (Ding et al. 2024, Phi-3 and Phi-4) has short and long factors and takes the long ones
-    for a whole forward pass if one position in it is beyond
-    `original_max_position_embeddings`: an example's loss would depend on its neighbours. Texts of
-    one batch are therefore kept on the near side of it.
+    LongRoPE (Ding et al. 2024, Phi-3 and Phi-4) has short and long factors and uses the long ones
+    for a whole forward pass if one position in it is beyond `original_max_position_embeddings`: an
+    example's loss would depend on its neighbours. All texts are therefore limited to that length.
 
     Args:
-        config: of transformers; of a model for several kinds of data, its text's is looked at.
+        config: of transformers; for a multimodal model, its text configuration is used.
     """
     text = config.get_text_config(decoder=True)
     most = getattr(text, "max_position_embeddings", None)
@@ -53,7 +52,7 @@ def positions_of(config: Any) -> Positions:
 
 
 def _ropes(config: Any) -> Iterator[Mapping[str, Any]]:
-    """The rope parameters of a configuration: one set, or one for each type of layer."""
+    """Yield the rope parameters of a configuration: one set, or one for each type of layer."""
     parameters = getattr(config, "rope_parameters", None)
     if isinstance(parameters, Mapping):
         yield parameters

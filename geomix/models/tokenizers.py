@@ -1,4 +1,4 @@
-"""The tokenizer's files in a model's folder: none, two that differ, or one that knows nothing."""
+"""Validation of a model folder's tokenizer files: missing, conflicting, or without vocabulary."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FAST, _SENTENCEPIECE, _VOCABULARY = "tokenizer.json", "tokenizer.model", "vocab
 _KNOWN = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "tekken.json", "merges.txt", "spiece*")
 
 _OTHER = 0.01
-"""Share of the ids that two files know from which on they are two tokenizers; a publisher may have
+"""Share of the common ids that may differ between two files of one tokenizer; a publisher may have
 renamed a few reserved tokens in one of them."""
 
 _PLAIN = "the quick brown fox"
@@ -56,10 +56,10 @@ def check_tokenizer_files(folder: Path) -> None:
 
 
 def check_knows_letters(name: str, tokenizer: Any) -> None:
-    """Reject a tokenizer to which plain English is all unknown.
+    """Reject a tokenizer that knows no token of plain English.
 
     Raises:
-        UserError: it is.
+        UserError: it knows none.
     """
     unknown = tokenizer.unk_token_id
     check_tokenizer(tokenizer, [_PLAIN], "load")
@@ -80,7 +80,7 @@ def _missing(package: str) -> bool:
 
 
 def _fast_tokens(file: Path) -> dict[int, str]:
-    """Tokens by id, but for those that were added; empty where the file is of another kind."""
+    """Return tokens by id, without added ones; empty if the file is of another kind."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         added = {token["id"] for token in content.get("added_tokens") or []}
@@ -90,7 +90,7 @@ def _fast_tokens(file: Path) -> dict[int, str]:
         else:  # Unigram: pairs of a token and its score
             found = {i: pair[0] for i, pair in enumerate(vocabulary)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {}  # the library says what is wrong with it
+        return {}  # the library reports its error
     return {i: token for i, token in found.items() if i not in added}
 
 
@@ -102,7 +102,7 @@ def _vocabulary(file: Path) -> dict[int, str]:
 
 
 def _pieces(file: Path) -> dict[int, str]:
-    """The pieces of a sentencepiece model by id; empty where it is none, or cannot be read."""
+    """Return the pieces of a sentencepiece model by id; empty if it is none, or unreadable."""
     if _missing("sentencepiece"):
         return {}
     from sentencepiece import SentencePieceProcessor

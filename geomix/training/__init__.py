@@ -1,1 +1,1 @@
-"""Stages, one training step, optimiser and checkpoints; announces its events to observers."""
+"""Stages, training step, optimiser and checkpoints; announces training events to observers."""

@@ -1,4 +1,4 @@
-"""Which θ_0 a run began with: `base.json`, and that it is still the same."""
+"""Identity of a run's base model θ_0: `base.json`, and its check on resume."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from geomix.util.reading import read_json
 
 
 def keep_base(run: RunDirectory, name: str, loaded: LoadedModel) -> None:
-    """Write down which θ_0 this is, or see that it is the one that the run began with.
+    """Record which θ_0 this is, or check that it is the one that the run started with.
 
     Args:
-        run: that begins, or begins again.
+        run: a run that starts or resumes.
         name: of the model, as configured.
         loaded: that model.
 
     Raises:
-        UserError: its weights are others than they were.
+        UserError: its weights have changed.
     """
     found = {
         "model": name,
@@ -38,7 +38,7 @@ def keep_base(run: RunDirectory, name: str, loaded: LoadedModel) -> None:
 
 
 def check_base(run: RunDirectory, name: str, loaded: LoadedModel) -> None:
-    """See that θ_0 is the one that a run began with, where that is known; as `keep_base`."""
+    """Check that θ_0 is the one that a run started with, if known; raises as `keep_base`."""
     if not run.base_file.exists():
         return
     known = read_json(run.base_file).get("weights")
@@ -51,7 +51,7 @@ def check_base(run: RunDirectory, name: str, loaded: LoadedModel) -> None:
 
 @during(lambda name, _: f"hashing the weights of {name}")
 def _weights(name: str, model: Any) -> str:
-    """Hash of the files of the weights; of a model of the hub, its commit there."""
+    """Hash the files of the weights; for a model of the hub, return its commit there."""
     folder = Path(place_of_model(name))
     if not folder.is_dir():
         return f"commit {getattr(model.config, '_commit_hash', None)}"
@@ -62,7 +62,7 @@ def _weights(name: str, model: Any) -> str:
 
 
 def _tokenizer(tokenizer: Any) -> str:
-    """Hash of everything that decides which tokens a text becomes."""
+    """Hash everything that decides which tokens a text becomes."""
     fast = getattr(tokenizer, "backend_tokenizer", None)
     known = fast.to_str() if fast is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
     return f"sha256 {hashlib.sha256(known.encode()).hexdigest()}"

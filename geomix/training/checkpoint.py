@@ -1,10 +1,10 @@
-"""Checkpoints: what is needed to go on, complete whenever it exists, and checked when it is read.
+"""Checkpoints: everything needed to resume, written atomically and validated when read.
 
-A checkpoint is a folder that `from_pretrained` reads, with the place in the run (`position.json`)
-beside the weights. At the end of a stage it also has Adam's v̂, as have those that are kept within
-one for analyses (`record.weights`); the others within one have all of the optimiser's state.
-`manifest.json`, written last, holds the hash of every file. There is no random state: what
-is random in a step is a function of the seed and the step.
+A checkpoint is a folder that `from_pretrained` reads, with the position in the run
+(`position.json`) beside the weights. At the end of a stage it also has Adam's v̂, as have those
+kept within a stage for analyses (`record.weights`); the others within a stage have the complete
+optimiser state. `manifest.json`, written last, holds the hash of every file. There is no random
+state: the randomness of a step is a function of the seed and the step.
 """
 
 from __future__ import annotations
@@ -43,26 +43,26 @@ MANIFEST = "manifest.json"
 
 _WEIGHTS = ".safetensors"
 _ADAPTER, _SHARE = "adapter=", "share="
-"""What the names of adapters and of sources' first moments begin with, beside the optimiser's."""
+"""Prefixes of the names of adapters and of sources' first moments, stored with the optimiser."""
 
 FINAL = "final"
 """Name of the checkpoint at the end of a stage; those within are `step-000120`."""
 
 KEPT = "weights"
-"""Name of the folder, beside that of a stage's checkpoints, of those that are kept for analyses."""
+"""Name of the folder, beside that of a stage's checkpoints, of those kept for analyses."""
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """The place in a run up to which everything is done.
+    """Position in a run up to which everything is done.
 
     Attributes:
         stage: index of the stage, from 0; at the end of one, the next.
         epoch: epochs finished in it, evaluation included.
-        batch: batches finished in the epoch that has begun.
+        batch: batches finished in the present epoch.
         step: optimiser steps done in the stage.
         metrics: bytes of `metrics.jsonl` that belong to what is done.
-        stopping: what the stage's stopping rule has seen.
+        stopping: state of the stage's stopping rule.
     """
 
     stage: int
@@ -73,10 +73,10 @@ class Position:
     stopping: dict[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Refuse what no checkpoint of geomix holds.
+        """Reject values that no checkpoint of geomix holds.
 
         Raises:
-            ValueError: a count is none, or the stopping rule has seen what it never looks at.
+            ValueError: a count is invalid, or the stopping rule's state is.
         """
         counts = (self.stage, self.epoch, self.batch, self.step, self.metrics)
         if not all(type(count) is int and count >= 0 for count in counts):
@@ -95,7 +95,7 @@ class Checkpoint:
 
     Attributes:
         path: its folder.
-        position: the place in the run.
+        position: its position in the run.
     """
 
     path: Path
@@ -103,7 +103,7 @@ class Checkpoint:
 
     @property
     def is_within(self) -> bool:
-        """Whether training goes on from it within a stage: it has all of the optimiser's state."""
+        """True if training can resume within a stage: it has the complete optimiser state."""
         return _has_state(self.path)
 
 
@@ -112,14 +112,14 @@ def _has_state(path: Path) -> bool:
 
 
 def described_checkpoint(checkpoint: Checkpoint | None) -> dict[str, Any] | None:
-    """A checkpoint's path and place, as JSON can hold them."""
+    """Describe a checkpoint's path and position as JSON can hold them."""
     if checkpoint is None:
         return None
     return {"path": str(checkpoint.path), "position": asdict(checkpoint.position)}
 
 
 def checkpoint_of(described: Mapping[str, Any] | None) -> Checkpoint | None:
-    """The checkpoint that `described_checkpoint` described."""
+    """Return the checkpoint that `described_checkpoint` described."""
     if described is None:
         return None
     return Checkpoint(Path(described["path"]), Position(**described["position"]))
@@ -133,15 +133,15 @@ def save(
     position: Position,
     weights: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write a checkpoint; what stands under that name was complete and stays.
+    """Write a checkpoint; an existing one of that name is complete and stays.
 
     Args:
-        path: its folder: `final` at the end of a stage and those in `weights` have v̂ alone of the
+        path: its folder: `final` at the end of a stage and those in `weights` have only v̂ of the
             optimiser.
         loaded: the trained model and its tokenizer.
-        state: of the optimiser: v̂ by parameter, or all of it (`training_state`).
-        position: the place in the run.
-        weights: the model's, where they are not as it holds them: sharded, or with adapters.
+        state: of the optimiser: v̂ by parameter, or the complete state (`training_state`).
+        position: the position in the run.
+        weights: the model's, if it does not hold them as saved: sharded, or with adapters.
 
     Raises:
         UserError: it cannot be written, as on a full disk, or could not be read again.
@@ -169,12 +169,12 @@ def save(
 
 
 def adopt(source: Checkpoint, path: Path, position: Position) -> None:
-    """Make another run's finished stage this run's: the same files, linked where the disk can.
+    """Reuse another run's finished stage: the same files, linked where the disk allows it.
 
     Args:
         source: `final` of the other run's stage.
-        path: where it is to stand; what stands there was complete and stays.
-        position: the place in this run.
+        path: its new folder; an existing one is complete and stays.
+        position: the position in this run.
     """
     if path.exists():
         return
@@ -197,11 +197,11 @@ def _link(source: Path, target: Path) -> None:
 
 @during(lambda path: f"checking {path}")
 def check(path: Path) -> Checkpoint:
-    """Read a checkpoint's place in the run, and compare all of its files with their hashes.
+    """Read a checkpoint's position in the run, and compare all of its files with their hashes.
 
     Raises:
-        UserError: it is not complete, or not as it was written.
-        PermissionError: it may not be read, which says nothing of it.
+        UserError: it is incomplete, or has changed.
+        PermissionError: it may not be read, which does not make it damaged.
     """
     try:
         hashes = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
@@ -226,7 +226,7 @@ def check(path: Path) -> Checkpoint:
 
 
 def saved_second_moments(checkpoint: Checkpoint, stage: int, steps: int) -> SecondMoments:
-    """Adam's v̂ at the end of a finished stage, or where its weights are kept.
+    """Load Adam's v̂ at the end of a finished stage, or where its weights are kept.
 
     Args:
         checkpoint: of its end, or in `weights`.
@@ -248,7 +248,7 @@ def training_state(
     shares: Shares | None,
     methods: Applied | None = None,
 ) -> dict[str, Tensor]:
-    """Everything that training goes on from, but for the weights: tensors by name."""
+    """Return the complete training state without the weights: tensors by name."""
     found = optimiser_state(model, optimiser)
     found |= {f"{_ADAPTER}{name}": gathered(p.detach()) for name, p in adapters(model).items()}
     if shares is not None:
@@ -263,13 +263,13 @@ def restore(
     shares: Shares | None = None,
     methods: Applied | None = None,
 ) -> None:
-    """Give the training the state that it had; the weights are loaded as a model's.
+    """Restore the training's state; the weights are loaded with the model.
 
     Args:
-        checkpoint: within a stage; of one that has v̂ alone there is nothing to restore.
+        checkpoint: within a stage; one with only v̂ has nothing to restore.
         model: whose parameters the optimiser trains, its adapters attached.
-        optimiser: of the stage that goes on.
-        shares: the sources' first moments, where they are kept.
+        optimiser: of the stage that resumes.
+        shares: the sources' first moments, if they are kept.
         methods: those of the stage.
     """
     if not checkpoint.is_within:

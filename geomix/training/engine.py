@@ -35,42 +35,43 @@ from geomix.util.files import append_json_line, write_json, write_text
 
 
 class Progress(Protocol):
-    """What the user sees while a run trains."""
+    """Display of a run's training for the user."""
 
     def stage(self, name: str, index: int, stages: int, steps: int, batch: float) -> None:
-        """A stage begins, or goes on.
+        """Display that a stage starts or resumes.
 
         Args:
             name: of the stage.
-            index: its place, from 0.
-            stages: how many the run has.
-            steps: optimiser steps of the stage, at most.
+            index: its index, from 0.
+            stages: number of stages of the run.
+            steps: most optimiser steps of the stage.
             batch: examples of a step, on average.
         """
 
     def logged(self, line: Mapping[str, Any]) -> None:
-        """A line of `metrics.jsonl` is written."""
+        """Display a new line of `metrics.jsonl`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """Trains the stages of one run and writes data, metrics, verdicts and checkpoints.
+    """Trainer of a run's stages; writes data, metrics, example scores and checkpoints.
 
     The trajectory is a function of the configuration alone: no observer, evaluation, checkpoint or
     interruption changes it, and on one machine with one thread count it is the same bit for bit.
 
     Attributes:
         config: the run.
-        loaded: θ_0, or the weights of the checkpoint to go on from; training changes them in place.
-        run: where everything is written; the caller holds its lock.
-        observers: are shown every moment of the training.
-        progress: is told what to show.
+        loaded: θ_0, or the weights of the checkpoint to resume from; training changes them in
+            place.
+        run: the directory to write to; the caller holds its lock.
+        observers: receive every training event.
+        progress: displays the training.
         evaluated: sets that are evaluated besides the stages' own, by name.
         stop: whether the process was asked to end: then a checkpoint is saved after the step.
-        taken: stages that are taken from other runs, by index.
-        known_steps: of stages that have as many as another run's, by index.
+        taken: stages reused from other runs, by index.
+        known_steps: number of steps of the stages that copy another run's, by index.
         workers: the processes that share the training.
-        chat: the run's chat format; None reads the template of the configuration as it is now.
+        chat: the run's chat format; None reads the configured template in its present form.
     """
 
     config: RunConfig
@@ -86,15 +87,15 @@ class Engine:
     chat: ChatFormat | None = None
 
     def train(self, plans: Sequence[StagePlan], start: Checkpoint | None = None) -> None:
-        """Train every stage, or those that a checkpoint leaves.
+        """Train every stage, or those that remain after a checkpoint.
 
         Args:
             plans: the examples of the stages (`geomix.data.plan.plan_stages`).
-            start: where to go on; None begins at θ_0.
+            start: the checkpoint to resume from; None starts at θ_0.
 
         Raises:
             Interrupted: the process was asked to end; a checkpoint is saved.
-            UserError: the loss is not finite, or the data is not what it was.
+            UserError: the loss is not finite, or the data has changed.
         """
         check_workers(self.config, self.workers)
         tokenizer = self.loaded.tokenizer
@@ -116,7 +117,7 @@ class Engine:
                 self._stage(stage, retention, begun, stages[: stage.index])
 
     def _keep_data(self, stages: Sequence[Stage], chat: ChatFormat) -> None:
-        """Write what the stages train on, once all of it is what it was; what is there stays."""
+        """Write the stages' data after checking that none has changed; existing files stay."""
         known = [stage.described(dict(self.evaluated), chat) for stage in stages]
         for stage, described in zip(stages, known, strict=True):
             check_unchanged(self._folder(stage) / "data.json", described)
@@ -129,7 +130,7 @@ class Engine:
                 write_json(file, described)
 
     def _take(self, stage: Stage, retention: Retention, taken: Taken) -> None:
-        """θ before the stage → θ after it, as another run trained it."""
+        """Apply a stage reused from another run: θ before the stage → θ after it."""
         self._begin(stage, retention)
         model = self.loaded.model.to(weights_dtype(self.config, stage.index))
         theirs = load_model(str(taken.checkpoint.path), CPU).model
@@ -146,7 +147,7 @@ class Engine:
             adopt(taken.checkpoint, self._saving(stage).final, place)
 
     def _begin(self, stage: Stage, retention: Retention) -> None:
-        """A stage's first moment; later stages begin where the one before was evaluated."""
+        """Begin a stage: a later stage's start was evaluated at the previous one's end."""
         self._show(stage)
         retention.begin(stage)
         if stage.index == 0:
@@ -160,7 +161,7 @@ class Engine:
         start: Checkpoint | None,
         earlier: Sequence[Stage],
     ) -> None:
-        """θ before the stage → θ after it; `earlier` are the stages before."""
+        """Train a stage: θ before it → θ after it; `earlier` are the stages before."""
         position = start.position if start else Position(stage.index)
         methods = applied(stage.config.method)
         setup = Setup.of(self.config, stage, self.loaded, self.workers, start, methods)
@@ -212,7 +213,7 @@ class Engine:
                     raise Interrupted
 
     def _end(self, stage: Stage, setup: Setup, retention: Retention, epoch: int, step: int) -> None:
-        """The stage is over: an ordinary model is measured and kept."""
+        """End the stage: restore an ordinary model, measure and save it."""
         saving = self._saving(stage)
         moments = dict(setup.finish())
         self._measure(retention, "end", stage, epoch, step)
@@ -221,7 +222,7 @@ class Engine:
             saving.clear()
 
     def _step(self, stage: Stage, step: int, indices: Sequence[int], setup: Setup) -> StepResult:
-        """One step of the optimiser, logged."""
+        """Take and log one optimiser step."""
         reseed = partial(seed_dropout, self.config.seed, stage.index, step, self.workers.rank)
         reseed()
         rate = stage.rate(step)
@@ -235,7 +236,7 @@ class Engine:
         return result
 
     def _context(self, stage: Stage, earlier: Sequence[Stage]) -> StageContext:
-        """What a method may see of a stage."""
+        """Return the context of a stage for methods."""
         own = {before.plan.name: before.own for before in earlier}
         return StageContext(
             stage.index,
@@ -262,7 +263,7 @@ class Engine:
     def _measure(
         self, retention: Retention, moment: str, stage: Stage, epoch: int, step: int
     ) -> float:
-        """Measure retention and log it; exact match on the stage's own set, 0 to 100."""
+        """Measure and log retention; return exact match on the stage's own set, 0 to 100."""
         results = retention.measure(moment, stage, epoch, step)
         for line in lines_of(results, moment, stage, epoch, step):
             self._log(line)

@@ -1,4 +1,4 @@
-"""Training that has diverged is stopped."""
+"""Detection of training that has diverged."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from geomix.util.errors import UserError
 
 
 def check_finite(stage: str, step: int, **numbers: float) -> None:
-    """Stop a run that has diverged: every number after this one would be meaningless.
+    """Stop a run that has diverged: every later number would be meaningless.
 
     Args:
         stage: its name.
-        step: the step of it, from 1.
-        **numbers: by the name that they have in `metrics.jsonl`.
+        step: the step within it, from 1.
+        **numbers: by their name in `metrics.jsonl`.
 
     Raises:
         UserError: one of them is not finite.

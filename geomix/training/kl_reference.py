@@ -1,4 +1,4 @@
-"""The distributions of the model that a stage began with, kept to be compared with later ones."""
+"""Stored output distributions of a stage's initial model, for comparison with later ones."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from geomix.util.files import file_hash, write_text, written_file
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The log-probabilities at a stage's start, in one safetensors file.
+    """Log-probabilities at a stage's start, in one safetensors file.
 
-    By set name `(P, V)` float32, P answer positions of the set's first examples: no more than
-    4 · `positions` · V bytes a set. It is written once and then only read, row by row.
+    By set name `(P, V)` float32, P answer positions of the set's first examples: no more than 4 ·
+    `positions` · V bytes a set. It is written once and then only read, row by row.
 
     Attributes:
-        file: where they are.
-        config: of how many examples and positions.
+        file: their file.
+        config: number of examples and positions.
         batch_size: examples in one pass.
         width: of packed rows, see `geomix.data.batch.collate`.
     """
@@ -41,7 +41,7 @@ class Reference:
     width: int | None
 
     def write(self, loaded: LoadedModel, sets: Mapping[str, Sequence[TokenisedExample]]) -> None:
-        """Keep the model's distributions on every set, as a stage begins.
+        """Store the model's distributions on every set, at the start of a stage.
 
         Raises:
             UserError: they cannot be written, as on a full disk.
@@ -59,10 +59,10 @@ class Reference:
         write_text(self._hash_file, file_hash(self.file) + "\n")
 
     def check(self) -> None:
-        """Refuse a file that is not as it was written; a stage that goes on needs it.
+        """Reject a file that has changed; a stage that resumes needs it.
 
         Raises:
-            UserError: it is not there, or damaged.
+            UserError: it does not exist, or is damaged.
         """
         try:
             same = self._hash_file.read_text(encoding="utf-8").strip() == file_hash(self.file)
@@ -78,10 +78,10 @@ class Reference:
     def divergence(
         self, loaded: LoadedModel, name: str, examples: Sequence[TokenisedExample]
     ) -> float:
-        """Mean KL(p_start ‖ p_now) over the kept positions of a set, in nats.
+        """Return the mean KL(p_start ‖ p_now) over the stored positions of a set, in nats.
 
         Raises:
-            UserError: the file cannot be read, or is not of this set.
+            UserError: the file cannot be read, or belongs to another set.
         """
         total, done = 0.0, 0
         try:
@@ -103,7 +103,7 @@ class Reference:
     def _probes(
         self, loaded: LoadedModel, examples: Sequence[TokenisedExample]
     ) -> Iterator[Tensor]:
-        """Log-probabilities of the probe's answer positions, batch after batch."""
+        """Yield log-probabilities of the probe's answer positions, batch after batch."""
         model, was_training = loaded.model, loaded.model.training
         forward, left = plain_forward(model), self.config.positions
         model.eval()

@@ -1,4 +1,4 @@
-"""What training announces to those who look on."""
+"""Training events and their observers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, slots=True)
 class SecondMoments:
-    """Adam's second moments v̂, and of when.
+    """Adam's second moments v̂ and their time.
 
     Attributes:
         stage: index of the stage whose optimiser has them.
         step: optimiser steps done in that stage.
-        eps: what the optimiser adds to their roots.
-        read: gives them, bias-corrected, by the parameter's name.
+        eps: the number that the optimiser adds to their roots.
+        read: returns them, bias-corrected, by the parameter's name.
     """
 
     stage: int
@@ -28,21 +28,21 @@ class SecondMoments:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A point of training between two steps: no gradient is held, the weights are consistent.
+    """Training event, between two steps: no gradient is held, the weights are consistent.
 
     Attributes:
-        model: the model being trained; an observer leaves it as it found it.
+        model: the model being trained; an observer leaves it unchanged.
         stage: index of the stage, from 0.
         stage_name: its name, as in the run directory.
         step: optimiser steps done in this stage; 0 before the first.
-        steps: optimiser steps that the stage will do in all.
+        steps: total optimiser steps of the stage.
         epoch: epochs finished in this stage.
-        loss: mean training loss of the step just done, in nats; None at step 0.
-        last: whether the stage ends here, which a stopping rule may bring before `steps`.
-        resumed: whether the stage goes on here, from a checkpoint: nothing new has happened.
-        second_moments: of Adam now; None before its first step, and where none are known.
-        update: gives the parts of the step just done, by part (a source, `decay`) and by the
-            parameter's name; None where they are not known.
+        loss: mean training loss of the last step, in nats; None at step 0.
+        last: whether the stage ends here, which a stopping rule may cause before `steps`.
+        resumed: whether the stage resumes here from a checkpoint: no step was taken.
+        second_moments: Adam's at present; None before its first step, and if unknown.
+        update: returns the parts of the last step, by part (a source, `decay`) and by the
+            parameter's name; None if unknown.
     """
 
     model: nn.Module
@@ -59,10 +59,10 @@ class Moment:
 
 
 class Observer(Protocol):
-    """Is shown each moment: step 0 of every stage, then after every optimiser step.
+    """Receiver of training events: step 0 of every stage, then after every optimiser step.
 
-    A stage that goes on from a checkpoint shows that one first.
+    A stage that resumes from a checkpoint first sends that one.
     """
 
     def observe(self, moment: Moment) -> None:
-        """Look at the model; leave it exactly as it was."""
+        """Observe the model; leave it exactly unchanged."""

@@ -12,11 +12,11 @@ from geomix.config.training import TrainConfig
 from geomix.models.distributed import gathered, like
 
 EPS = 1e-8
-"""What Adam adds to the root of its second moment."""
+"""Number that Adam adds to the root of its second moment."""
 
 
 def make_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """A fresh AdamW over the parameters that require a gradient."""
+    """Create a new AdamW over the parameters that require a gradient."""
     trained = [p for p in model.parameters() if p.requires_grad]
     return torch.optim.AdamW(
         trained,
@@ -29,17 +29,17 @@ def make_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig, *, from_zero: bool = False) -> float:
-    """Learning rate of a step.
+    """Return the learning rate of a step.
 
-    The warm-up's first step already moves (1/n of the peak, not 0): a snapshot after one step is
-    then not the one before it.
+    The warm-up's first step already moves (1/n of the peak, not 0), so that a snapshot after one
+    step differs from the previous one.
 
     Args:
         step: 0 for the first step of the schedule.
-        steps: how many steps the schedule has.
+        steps: number of steps of the schedule.
         config: peak, warm-up, shape and decay.
-        from_zero: whether the warm-up's first step has rate 0 all the same, and step i of n has
-            i/n of the peak, as transformers' schedules do.
+        from_zero: whether the warm-up's first step has rate 0 instead, and step i of n has i/n of
+            the peak, as in transformers' schedules.
     """
     warmup = math.ceil(config.warmup * steps)
     if step < warmup and from_zero:
@@ -58,10 +58,10 @@ def learning_rate(step: int, steps: int, config: TrainConfig, *, from_zero: bool
 
 
 def second_moments(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Adam's v̂ by parameter name, each of the parameter's shape and type, sharded as it is.
+    """Return Adam's v̂ by parameter name, each with the parameter's shape, type and sharding.
 
-    The running mean of squared gradients, corrected for its beginning at zero: Kingma and Ba
-    (2015), algorithm 1.
+    The running mean of squared gradients, corrected for its start at zero: Kingma and Ba (2015),
+    algorithm 1.
     """
     decay = optimiser.param_groups[0]["betas"][1]
     found = {}
@@ -73,7 +73,7 @@ def second_moments(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[s
 
 
 def optimiser_state(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """All of the optimiser's state as tensors, by `key:parameter`; none before its first step."""
+    """Return the complete optimiser state as tensors, by `key:parameter`; none before step 1."""
     return {
         f"{key}:{name}": gathered(value)
         for name, parameter in model.named_parameters()
@@ -84,7 +84,7 @@ def optimiser_state(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[
 def load_optimiser(
     model: nn.Module, optimiser: torch.optim.Optimizer, state: Mapping[str, Tensor]
 ) -> None:
-    """Give a fresh optimiser the state that `optimiser_state` took from one like it.
+    """Load the state that `optimiser_state` returned into a new optimiser.
 
     Raises:
         KeyError: the state names a parameter that the model lacks.

@@ -1,4 +1,4 @@
-"""What a run takes from other runs: their finished stages, and their numbers of steps."""
+"""Results reused from other runs: their finished stages, and their numbers of steps."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHAPE = (
     "num_key_value_heads",
     "tie_word_embeddings",
 )
-"""What two models must have in common for one to go on where the other ended."""
+"""Sizes that two models must share for one to resume where the other ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ class Taken:
 
     Attributes:
         folder: of the stage.
-        checkpoint: its end, checked.
-        steps: optimiser steps that it took.
+        checkpoint: its end, validated.
+        steps: number of its optimiser steps.
     """
 
     folder: Path
@@ -48,13 +48,13 @@ class Taken:
 
 
 FILE = "elsewhere.json"
-"""What a run took from others when it began, so that it can go on without them."""
+"""File with everything that a run reused from others at its start, so that it can resume alone."""
 
 
 def settle(
     config: RunConfig, run: RunDirectory, arms: Mapping[str, RunDirectory]
 ) -> dict[str, Any]:
-    """What a run has from elsewhere, as JSON can hold it: found once, then kept with the run.
+    """Return everything that a run reuses from others, as JSON: found once, then stored in the run.
 
     Args:
         config: the run.
@@ -62,10 +62,10 @@ def settle(
         arms: the arms of the same experiment, by name.
 
     Returns:
-        Under `steps` those of its stages, under `taken` the stages that are still to be taken.
+        Under `steps` the numbers of steps, under `taken` the stages that are still to be reused.
 
     Raises:
-        UserError: something is not there, not finished, damaged, or not what it was.
+        UserError: something does not exist, is unfinished, damaged, or has changed.
     """
     file = run.path / FILE
     if not file.exists():
@@ -80,10 +80,10 @@ def settle(
         return found
     found = read_json(file)
     for index, known in list(found["taken"].items()):
-        known.setdefault("environment", [])  # geomix did not keep it before
+        known.setdefault("environment", [])  # earlier versions of geomix did not store it
         name = config.stage_name(int(index))
         if (run.stage_folder(int(index), name) / "checkpoints" / FINAL).is_dir():
-            del found["taken"][index]  # it is this run's own by now
+            del found["taken"][index]  # it belongs to this run by now
         elif not _described(taken_stages(config)[int(index)]).items() <= known.items():
             raise UserError(
                 f"stages[{index}].from {known['folder']}: not what it was when the run began; "
@@ -102,10 +102,10 @@ def _described(taken: Taken) -> dict[str, Any]:
 
 
 def environments(folder: Path) -> list[dict[str, Any]]:
-    """The environments in which a stage and those before it were trained, as far as is known.
+    """Return the environments in which a stage and those before it were trained, as far as known.
 
     Args:
-        folder: of the stage; its run may have taken it from a third.
+        folder: of the stage; its run may have reused it from a third.
     """
     run, number = RunDirectory(folder.parents[1]), folder.name.split("-")[0]
     index = int(number) if number.isdecimal() else 0
@@ -117,7 +117,7 @@ def environments(folder: Path) -> list[dict[str, Any]]:
 
 
 def taken_of(settled: Mapping[str, Any]) -> dict[int, Taken]:
-    """The stages that `settle` found, which has checked them."""
+    """Return the stages that `settle` found, which it has validated."""
     return {
         int(index): Taken(
             Path(found["folder"]),
@@ -129,7 +129,7 @@ def taken_of(settled: Mapping[str, Any]) -> dict[int, Taken]:
 
 
 def check_fits(config: RunConfig, loaded: LoadedModel) -> None:
-    """Refuse stages of runs of another model, before anything is trained.
+    """Reject reused stages of another model, before anything is trained.
 
     Raises:
         UserError: shapes or tokenizers differ.
@@ -151,10 +151,10 @@ def check_fits(config: RunConfig, loaded: LoadedModel) -> None:
 
 
 def taken_stages(config: RunConfig) -> dict[int, Taken]:
-    """The stages that a run takes from others instead of training them, by index.
+    """Return the stages that a run reuses instead of training them, by index.
 
     Raises:
-        UserError: there is no such stage, or it is not finished or damaged.
+        UserError: there is no such stage, or it is unfinished or damaged.
     """
     return {
         index: Taken(folder, check(folder / "checkpoints" / FINAL), steps)
@@ -163,21 +163,21 @@ def taken_stages(config: RunConfig) -> dict[int, Taken]:
 
 
 def taken_steps(config: RunConfig) -> dict[int, int]:
-    """The optimiser steps that those stages took, by index; their weights are not read.
+    """Return the number of optimiser steps of the reused stages, by index, without their weights.
 
     Raises:
-        UserError: there is no such stage, or it is not finished.
+        UserError: there is no such stage, or it is unfinished.
     """
     return {index: steps for index, (_, steps) in _found(config).items()}
 
 
 def taken_folders(config: RunConfig) -> dict[int, Path]:
-    """The folders of those stages, by index; raises as `taken_steps`."""
+    """Return the folders of the reused stages, by index; raises as `taken_steps`."""
     return {index: folder for index, (folder, _) in _found(config).items()}
 
 
 def _found(config: RunConfig) -> dict[int, tuple[Path, int]]:
-    """Folder and steps of the stages that are taken, by index."""
+    """Return folder and steps of the reused stages, by index."""
     return {
         index: _finished(f"stages[{index}].from", index, Path(stage.from_))
         for index, stage in enumerate(config.stages)
@@ -219,15 +219,15 @@ def _one_arm(key: str, run: RunDirectory) -> None:
 def steps_elsewhere(
     config: RunConfig, arms: Mapping[str, RunDirectory], skip: Collection[str] = ()
 ) -> dict[int, int]:
-    """The steps of the stages that are to have as many as another run's, by index.
+    """Return the number of steps of the stages that copy another run's, by index.
 
     Args:
         config: the run.
         arms: the arms of the same experiment, by name.
-        skip: names that are left out: of arms that will be trained before this one.
+        skip: names of arms that will be trained before this one, which are left out.
 
     Raises:
-        UserError: there is no such run or stage, or it is not finished.
+        UserError: there is no such run or stage, or it is unfinished.
     """
     found: dict[int, int] = {}
     for index, stage in enumerate(config.stages):
@@ -252,14 +252,14 @@ def _none(index: int, named: str) -> UserError:
 
 
 def check_elsewhere(arms: Mapping[str, RunConfig], *, hashes: bool = True) -> None:
-    """Find what arms take from other runs, or from arms before them, before any is trained.
+    """Find what arms reuse from other runs, or from earlier arms, before any is trained.
 
     Args:
         arms: of an experiment.
-        hashes: whether the weights of taken stages are read and compared with their hashes.
+        hashes: whether the weights of reused stages are read and compared with their hashes.
 
     Raises:
-        UserError: something that they name is not there, not finished or damaged.
+        UserError: something that they name does not exist, is unfinished or damaged.
     """
     before: list[str] = []
     for name, config in arms.items():
@@ -278,17 +278,17 @@ def check_elsewhere(arms: Mapping[str, RunConfig], *, hashes: bool = True) -> No
 def with_steps(
     arms: Mapping[str, RunConfig], plans: Mapping[str, Sequence[StagePlan]]
 ) -> dict[str, RunConfig]:
-    """The arms with all steps that they have from elsewhere written into `stop.steps`.
+    """Write the numbers of steps that arms copy from other runs into `stop.steps`.
 
-    As many as an arm before are those that it plans, which a rule may end earlier; a taken stage
-    has those that it took.
+    Steps copied from an earlier arm are those that it plans, which a rule may end earlier; a reused
+    stage has those that it took.
 
     Args:
         arms: of an experiment.
         plans: of the stages of each arm.
 
     Raises:
-        UserError: something that they name is not there or not finished.
+        UserError: something that they name does not exist or is unfinished.
     """
     found: dict[str, RunConfig] = {}
     for name, config in arms.items():

@@ -1,4 +1,4 @@
-"""A model and its optimiser made ready for one stage, and given back as an ordinary model."""
+"""Preparation of a model and its optimiser for one stage, and restoration of an ordinary model."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from geomix.util.errors import UserError
 
 @dataclass
 class Setup:
-    """One stage's training: which parameters train, the optimiser, the steps.
+    """Training setup of one stage: its trainable parameters, the optimiser, the steps.
 
     Attributes:
         loaded: the model, in the stage's precision, its adapters attached.
         workers: the processes that share the training.
         stepper: takes the steps.
-        tuner: what `merge` takes; None without adapters.
+        tuner: argument of `merge`; None without adapters.
     """
 
     loaded: LoadedModel
@@ -58,7 +58,7 @@ class Setup:
         start: Checkpoint | None,
         methods: Applied | None = None,
     ) -> Setup:
-        """Make the model ready for a stage, at its beginning or where a checkpoint left it."""
+        """Prepare the model for a stage, at its start or at a checkpoint."""
         model, train = loaded.model, stage.config.train
         model.to(weights_dtype(config, stage.index))
         where = f"stages[{stage.index}].train"
@@ -92,26 +92,26 @@ class Setup:
         return cls(loaded, workers, stepper, tuner)
 
     def state(self) -> dict[str, Tensor]:
-        """All that training goes on from, but for the weights."""
+        """Return the complete training state without the weights."""
         stepper = self.stepper
         return training_state(self.loaded.model, stepper.optimiser, stepper.shares, stepper.methods)
 
     def weights(self) -> dict[str, Tensor] | None:
-        """The model's weights, where it does not hold them as they are saved; else None."""
+        """Return the model's weights if it does not hold them as saved; else None."""
         return whole_weights(self.loaded, self.workers)
 
     def second_moments(self, stage: int, step: int) -> SecondMoments:
-        """Adam's v̂ after a step of the stage."""
+        """Return Adam's v̂ after a step of the stage."""
         model, optimiser = self.loaded.model, self.stepper.optimiser
         return SecondMoments(stage, step, EPS, partial(second_moments, model, optimiser))
 
     def update(self) -> Callable[[], Mapping[str, Mapping[str, Tensor]]] | None:
-        """What gives the parts of the step just done; None where they are not known."""
+        """Return a function for the parts of the last step; None if they are unknown."""
         shares = self.stepper.shares
         return None if shares is None else partial(shares.parts, self.stepper.optimiser)
 
     def finish(self) -> Mapping[str, Tensor]:
-        """Make the model an ordinary one again, all of whose parameters train; Adam's v̂."""
+        """Make the model an ordinary one again, with all parameters trainable; return Adam's v̂."""
         model = self.loaded.model
         found = second_moments(model, self.stepper.optimiser)
         moments = {name: gathered(moment) for name, moment in found.items()}
@@ -124,7 +124,7 @@ class Setup:
 
 
 def whole_weights(loaded: LoadedModel, workers: Workers) -> dict[str, Tensor] | None:
-    """The weights by name, put together from their shards and without adapters; None: as held."""
+    """Return the weights by name, unsharded and without adapters; None if held that way."""
     model = loaded.model
     if workers.world > 1 and workers.kind == "fsdp":
         parameters = dict(model.named_parameters(remove_duplicate=False))
@@ -138,13 +138,13 @@ def whole_weights(loaded: LoadedModel, workers: Workers) -> dict[str, Tensor] | 
 
 
 def weights_dtype(config: RunConfig, stage: int) -> torch.dtype:
-    """What a stage's weights are kept in."""
+    """Return the dtype of a stage's weights."""
     pure = config.stages[stage].train.precision == "bf16-pure"
     return torch.bfloat16 if pure or "bf16-weights" in config.paper_literal else torch.float32
 
 
 def checkpointing(model: Any, *, on: bool) -> None:
-    """Compute the layers' activations again in the backward pass, or keep them."""
+    """Recompute the layers' activations in the backward pass, or store them."""
     is_on = any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
     if on == is_on:
         return
@@ -157,7 +157,7 @@ def checkpointing(model: Any, *, on: bool) -> None:
 
 
 def check_setup(config: RunConfig, loaded: LoadedModel) -> None:
-    """Find what a later stage could not be trained with, before the first one is.
+    """Find obstacles to training a later stage before the first one starts.
 
     Raises:
         UserError: a pattern matches no parameter, or no module can have an adapter.
@@ -182,7 +182,7 @@ def check_setup(config: RunConfig, loaded: LoadedModel) -> None:
 
 
 def check_workers(config: RunConfig, workers: Workers) -> None:
-    """Refuse what processes cannot share.
+    """Reject settings that several processes cannot share.
 
     Raises:
         UserError: says what to change.

@@ -1,4 +1,4 @@
-"""A stage made ready for training: its place in the run, its examples and their tokens."""
+"""A stage ready for training: its index in the run, its examples and their tokens."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class Stage:
     """One stage of a run.
 
     Attributes:
-        index: its place, from 0.
-        name: as its folder has it.
-        config: how it trains.
+        index: its index, from 0.
+        name: as in its folder.
+        config: its training.
         plan: its examples as text.
         tokenised: the same by set name, as tokens.
         steps: optimiser steps, unless a rule ends it earlier.
         before: steps of the stages before it.
         all_steps: steps of the whole run.
-        literal: what it does as the paper's published code (`paper_literal`).
+        literal: its deviations after the paper's published code (`paper_literal`).
     """
 
     index: int
@@ -57,16 +57,16 @@ class Stage:
 
     @property
     def mixed(self) -> list[TokenisedExample]:
-        """The examples of D_M; the control has them too, and leaves them out of its batches."""
+        """D_M examples; the control has them too, and leaves them out of its batches."""
         return self.tokenised.get(MIXED, [])
 
     @property
     def epochs(self) -> int:
-        """Passes over the examples, the last of which the steps may leave unfinished."""
+        """Passes over the examples; the last one may be incomplete."""
         return math.ceil(self.steps / self.plan.steps(1, self.config.train.batch_size))
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step of the stage, from 0."""
+        """Return the learning rate of a step of the stage, from 0."""
         train, from_zero = self.config.train, "zero-warmup" in self.literal
         if train.schedule_over == "run":
             at = self.before + step
@@ -75,12 +75,12 @@ class Stage:
 
     @property
     def mean_batch(self) -> float:
-        """Examples of a step, on average; those that the control leaves out are not counted."""
+        """Examples of a step, on average, without those that the control leaves out."""
         trained = sum(len(part.examples) for part in self.plan.sets.values() if part.trained)
         return trained / self.plan.steps(1, self.config.train.batch_size)
 
     def batch(self, indices: Sequence[int]) -> dict[str, list[TokenisedExample]]:
-        """The examples of one step by source, padded where padding carries loss."""
+        """Return the examples of one step by source, padded if padding carries loss."""
         found = {
             name: [self.tokenised[name][i] for i in places]
             for name, places in self.plan.by_set(indices).items()
@@ -98,7 +98,7 @@ class Stage:
     def described(
         self, evaluated: dict[str, Sequence[TokenisedExample]], chat: ChatFormat
     ) -> dict[str, Any]:
-        """What `data.json` says: counts, sources and hashes."""
+        """Return the contents of `data.json`: counts, sources and hashes."""
         found = describe(self.plan, self.tokenised)
         found["evaluated"] = {
             name: {
@@ -119,14 +119,14 @@ def stages_of(
     chat: ChatFormat,
     known: Mapping[int, int] = MappingProxyType({}),
 ) -> list[Stage]:
-    """Every stage of a run, tokenised.
+    """Build and tokenise every stage of a run.
 
     Args:
         config: the run.
         plans: the examples of the stages.
         tokenizer: of its model.
         chat: its chat format.
-        known: steps of the stages that take them from another run.
+        known: number of steps of the stages that copy them from another run.
     """
     steps = [known.get(i) or planned_steps(config.stages[i], p) for i, p in enumerate(plans)]
     return [
@@ -146,7 +146,7 @@ def stages_of(
 
 
 def mixed_sets(stages: Sequence[Stage]) -> dict[str, Sequence[TokenisedExample]]:
-    """The mixed-in sets: `D_M`, or where stages mix different ones `D_M1`, `D_M2`, … by stage."""
+    """Return the mixed-in sets: `D_M`, or, for mixes that differ by stage, `D_M1`, `D_M2`, …."""
     mixes = {stage.index: stage.mixed for stage in stages if stage.mixed}
     distinct = {tuple(example.ids for example in mixed) for mixed in mixes.values()}
     if len(distinct) <= 1:
@@ -155,11 +155,11 @@ def mixed_sets(stages: Sequence[Stage]) -> dict[str, Sequence[TokenisedExample]]
 
 
 def check_unchanged(file: Path, described: dict[str, Any]) -> None:
-    """Refuse to go on with other examples than the run had when it began.
+    """Reject a resume with other examples than at the run's start.
 
     Args:
-        file: its `data.json`, which may not be there yet.
-        described: what the stage trains on now.
+        file: its `data.json`, which may not exist yet.
+        described: the stage's present examples.
 
     Raises:
         UserError: they differ.
@@ -187,7 +187,7 @@ def check_unchanged(file: Path, described: dict[str, Any]) -> None:
 
 
 def other_tokens(file: Path, name: str) -> UserError:
-    """The line for a set of which a run would make other tokens than when it began."""
+    """Return the error for a set whose tokens differ from those at the run's start."""
     return UserError(
         f"{file}: {name} becomes other tokens than when the run began, as the model's tokenizer "
         "or the chat template is another; restore it or begin a new run"
@@ -195,13 +195,13 @@ def other_tokens(file: Path, name: str) -> UserError:
 
 
 def check_described(file: Path) -> None:
-    """Refuse a begun stage of which nothing says what it was trained on.
+    """Reject a started stage without a description of its training data.
 
     Args:
         file: its `data.json`.
 
     Raises:
-        UserError: its `data.json` is missing or says nothing of the sets.
+        UserError: its `data.json` is missing or does not describe the sets.
     """
     known = read_json(file) if file.is_file() else {}
     parts = [known.get(name) for name in ("sets", "evaluated")]
@@ -213,11 +213,11 @@ def check_described(file: Path) -> None:
 
 
 def check_taken(file: Path, described: dict[str, Any], stage: Stage) -> None:
-    """Refuse a stage of another run that was trained on other examples.
+    """Reject a stage of another run that was trained on other examples.
 
     Args:
         file: that stage's `data.json`.
-        described: what this run says of the stage.
+        described: this run's description of the stage.
         stage: of this run.
 
     Raises:
@@ -241,5 +241,5 @@ def check_taken(file: Path, described: dict[str, Any], stage: Stage) -> None:
 
 
 def _as_json(value: Any) -> Any:
-    """A value as JSON gives it back: tuples are lists there."""
+    """Convert a value as JSON does: tuples become lists."""
     return json.loads(json.dumps(value))

@@ -21,22 +21,22 @@ from geomix.training.methods.base import StepContext
 from geomix.training.update_shares import Shares
 
 Weighted = Mapping[str, Sequence[tuple[TokenisedExample, float]]]
-"""A batch by source: each example with what every target token of it weighs in the loss."""
+"""A batch by source: each example with the weight of every one of its target tokens in the loss."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What a step saw.
+    """Result of a step.
 
     Attributes:
         loss: the batch's mean loss before the update, in nats; 0 for an empty batch.
         weights: share of each source in that mean; they sum to one.
         gradient_norm: euclidean norm of the gradient before clipping.
-        update_shares: share of each source in the update, see `geomix.training.update_shares`;
-            None unless asked for.
-        examples: how many the batch has.
-        tokens: how many those have, prompts and targets, without padding.
-        methods: what the stage's methods say of the step, by `method.key`; None without any.
+        update_shares: share of each source in the update, see `geomix.training.update_shares`; None
+            unless requested.
+        examples: number of examples in the batch.
+        tokens: number of their tokens, prompts and targets, without padding.
+        methods: numbers logged by the stage's methods, by `method.key`; None without any.
     """
 
     loss: float
@@ -49,11 +49,11 @@ class StepResult:
 
 
 _ACCELERATED = torch.accelerator.is_available()
-"""Whether there are generators besides the CPU's, which alone is seeded a hundred times faster."""
+"""True if there are generators besides the CPU's; the CPU's alone is seeded 100 times faster."""
 
 
 def seed_dropout(seed: int, stage: int, step: int, rank: int = 0) -> None:
-    """Make a step's dropout a function of the run's seed and the place: resuming needs no state."""
+    """Derive a step's dropout from the run's seed and position, so that resuming needs no state."""
     place = [seed, stage, step, 0x44524F50, *([rank] if rank else [])]
     drawn = np.random.SeedSequence(place).generate_state(1, np.uint64)[0]
     seed_all = torch.manual_seed if _ACCELERATED else torch.default_generator.manual_seed
@@ -61,14 +61,14 @@ def seed_dropout(seed: int, stage: int, step: int, rank: int = 0) -> None:
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """The context of a forward pass: bfloat16 arithmetic on float32 weights, or nothing."""
+    """Return the context of a forward pass: bfloat16 arithmetic on float32 weights, or none."""
     if precision == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
 
 
 def row_width(config: TrainConfig, loaded: LoadedModel) -> int | None:
-    """Width of packed rows as configured, where the model can have any, in tokens."""
+    """Return the configured width of packed rows in tokens; None if the model cannot pack."""
     if config.pack is None or not loaded.packs:
         return None
     return loaded.positions.up_to(config.pack)
@@ -77,7 +77,7 @@ def row_width(config: TrainConfig, loaded: LoadedModel) -> int | None:
 def training_forward(
     model: nn.Module, precision: str, device: torch.device, through: nn.Module | None = None
 ) -> Forward:
-    """The model's forward pass in the run's precision; `through` as in `plain_forward`."""
+    """Return the model's forward pass in the run's precision; `through` as in `plain_forward`."""
     plain = plain_forward(model, through)
 
     def forward(batch: Batch) -> Tensor:
@@ -89,18 +89,18 @@ def training_forward(
 
 @dataclass(frozen=True, slots=True)
 class Stepper:
-    """Takes the optimiser steps of one stage.
+    """Optimiser steps of one stage.
 
     Attributes:
         model: in training mode.
         optimiser: over the parameters that train, learning rate already set.
         config: loss reduction, clip, precision and micro-batch size.
-        pad_id: fills short rows.
-        device: where the model is.
+        pad_id: pads short rows.
+        device: of the model.
         width: of packed rows, see `geomix.data.batch.collate`.
         workers: the processes that share the batch.
-        through: what the forward pass goes through (`Workers.wrapped`); None is the model.
-        shares: keeps the sources' first moments; None where their shares are not asked for.
+        through: module of the forward pass (`Workers.wrapped`); None is the model.
+        shares: keeps the sources' first moments; None if their shares are not requested.
         methods: act on every step; None is plain training.
     """
 
@@ -124,13 +124,13 @@ class Stepper:
         """Take one optimiser step on a batch.
 
         Each forward pass holds examples of one source, whose weights are those of the whole batch's
-        mean loss: the sum is that of one pass, and the share of each source can be read off.
+        mean loss: the sum equals that of one pass, and gives the share of each source.
 
         Args:
             sources: the batch's examples by set name, the same in every process; all empty (the
                 control, by chance) is a step on a gradient of zero.
             place: index of the stage and of the step, from 0.
-            reseed: makes dropout what it was when the step began.
+            reseed: resets dropout to its state at the step's start.
         """
         everything = [example for examples in sources.values() for example in examples]
         weights = iter(token_weights(everything, self.config.loss) if everything else [])
@@ -170,7 +170,7 @@ class Stepper:
     def _context(
         self, weighed: Weighted, place: tuple[int, int], reseed: Callable[[], object]
     ) -> StepContext:
-        """What a method may see of the step, and the passes that it may ask for."""
+        """Return the context of the step for methods, with the passes that they may request."""
         plain, trained = replace(self, shares=None, methods=None), self._trained
 
         def taken() -> dict[str, Tensor]:
@@ -201,11 +201,11 @@ class Stepper:
         return StepContext(*place, rate, self.optimiser, by_source, recompute)
 
     def _backward(self, weighed: Weighted, ended: Callable[[str], object] | None = None) -> Tensor:
-        """Add the batch's gradient to the parameters; this process's share of the loss.
+        """Add the batch's gradient to the parameters; return this process's share of the loss.
 
         Args:
             weighed: the batch.
-            ended: is told of each source once its whole gradient is there.
+            ended: called with each source once its whole gradient has been added.
         """
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         forward = training_forward(self.model, self.config.precision, self.device, self.through)
@@ -230,7 +230,7 @@ class Stepper:
         return loss
 
     def _fill(self) -> None:
-        """Give every parameter a gradient, so that momentum moves every step."""
+        """Give every parameter a gradient, so that momentum acts in every step."""
         for parameter in self._parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -240,8 +240,8 @@ class Stepper:
         return [p for group in self.optimiser.param_groups for p in group["params"]]
 
     def _clip(self) -> tuple[float, float]:
-        """Shorten the gradient to the largest norm; its norm before, and the factor."""
+        """Clip the gradient to the largest norm; return its norm before, and the factor."""
         parameters = self._parameters
         most = float("inf") if self.config.clip is None else self.config.clip
         norm = whole(torch.nn.utils.clip_grad_norm_(parameters, most)).item()
-        return norm, min(1.0, most / (norm + 1e-6))  # as torch has it
+        return norm, min(1.0, most / (norm + 1e-6))  # as in torch

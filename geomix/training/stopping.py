@@ -1,4 +1,4 @@
-"""When a stage ends: after its epochs, or earlier by a rule."""
+"""Stopping rules of a stage: after its epochs, or earlier."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from geomix.config.training import StopConfig
 
 @dataclass
 class Stopping:
-    """Watches a stage's losses and scores; what it has seen goes into checkpoints.
+    """Monitor of a stage's losses and scores; its state goes into checkpoints.
 
     Attributes:
         rule: of the stage.
-        below: steps whose loss was low enough; where they must be consecutive, the last ones.
-        total: sum of the losses of the epoch that has begun.
-        steps: how many those are.
+        below: steps whose loss was low enough; if they must be consecutive, the last ones.
+        total: sum of the losses of the present epoch.
+        steps: number of these losses.
         lowest: lowest mean training loss of an epoch.
         waited: epochs since then.
     """
@@ -29,7 +29,7 @@ class Stopping:
     waited: int = 0
 
     def state(self) -> dict[str, Any]:
-        """What was seen, without the rule; `Stopping(rule, **state)` goes on from there."""
+        """Return the state without the rule; `Stopping(rule, **state)` resumes from it."""
         seen = asdict(self)
         del seen["rule"]
         if seen["lowest"] == float("inf"):  # JSON has none
@@ -37,7 +37,7 @@ class Stopping:
         return seen
 
     def step(self, loss: float) -> bool:
-        """Whether the stage ends after this step.
+        """Return whether the stage ends after this step.
 
         Args:
             loss: of its batch, in nats.
@@ -53,7 +53,7 @@ class Stopping:
         return self.below >= self.rule.times
 
     def epoch(self) -> bool:
-        """Whether the stage ends after this epoch, for want of progress."""
+        """Return whether the stage ends after this epoch for lack of progress."""
         mean = self.total / max(self.steps, 1)
         self.total, self.steps = 0.0, 0
         self.waited = 0 if mean < self.lowest else self.waited + 1
@@ -61,7 +61,7 @@ class Stopping:
         return self.rule.patience is not None and self.waited >= self.rule.patience
 
     def evaluation(self, exact_match: float) -> bool:
-        """Whether the stage ends as its own examples are known.
+        """Return whether the stage ends because its own examples are learnt.
 
         Args:
             exact_match: on them, 0 to 100.

@@ -1,6 +1,6 @@
-"""Experiment trackers (TensorBoard, Weights & Biases, …): another reader of `metrics.jsonl`.
+"""Experiment trackers (TensorBoard, Weights & Biases, …): a further consumer of `metrics.jsonl`.
 
-They are accelerate's, those that its `log_with` names. Nothing that a tracker does changes a run.
+They are accelerate's, those that its `log_with` names. No action of a tracker changes a run.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from geomix.util.files import write_text
 from geomix.util.reading import expect_names
 
 PROJECT = "geomix"
-"""Name under which a tracker that knows projects files the run."""
+"""Project name of the run, for trackers that group runs by project."""
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Refuse trackers whose package is not here.
+    """Reject trackers whose package is not installed.
 
     Raises:
         UserError: names them.
@@ -44,16 +44,16 @@ def check_trackers(names: Sequence[str]) -> None:
 
 @dataclass
 class Trackers:
-    """A `Progress` that hands the numbers of each metrics line to the trackers of one arm.
+    """Progress display that forwards the numbers of each metrics line to an arm's trackers.
 
-    The step of a tracker is that of the run: steps of the stages before, as they were taken, and
-    of this one. A tracker that raises is told of once and then left alone.
+    The step of a tracker is that of the run: steps of the stages before, as they were taken, and of
+    this one. A tracker that raises is reported once and then left alone.
 
     Attributes:
-        shown: is told of everything first.
-        run: the arm's; what trackers write goes to its `trackers/`.
+        shown: the display that receives everything first.
+        run: the arm's; trackers write to its `trackers/`.
         config: of the arm.
-        warn: is told what failed.
+        warn: receives failures.
     """
 
     shown: Progress
@@ -65,7 +65,7 @@ class Trackers:
     _started: bool = False
 
     def stage(self, name: str, index: int, stages: int, steps: int, batch: float) -> None:
-        """The first time the trackers start, where the lines that are there already end."""
+        """Start the trackers on the first call, after the existing lines."""
         self.shown.stage(name, index, stages, steps, batch)
         if not self._started:
             self._started = True
@@ -75,7 +75,7 @@ class Trackers:
                 self._start(tracker)
 
     def logged(self, line: Mapping[str, Any]) -> None:
-        """A line of `metrics.jsonl` is written."""
+        """Forward a line of `metrics.jsonl`."""
         self.shown.logged(line)
         step = self._take(line)
         values = numbers(line)
@@ -83,12 +83,12 @@ class Trackers:
             self._do(name, partial(self._live[name].log, values, step=step))
 
     def finish(self) -> None:
-        """Nothing more comes."""
+        """Finish all trackers."""
         for name in list(self._live):
             self._do(name, self._live[name].finish)
 
     def _take(self, line: Mapping[str, Any]) -> int:
-        """The run's step at a line."""
+        """Return the run's step at a line."""
         stage: int = line["stage"]
         step: int = line["step"]
         self._steps[stage] = max(step, self._steps.get(stage, 0))
@@ -104,7 +104,7 @@ class Trackers:
         def start() -> None:
             folder.mkdir(exist_ok=True)
             tracker = kind("tensorboard" if name == "tensorboard" else PROJECT, *where, **options)
-            tracker.main_process_only = False  # who may write is decided by who has a Progress
+            tracker.main_process_only = False  # only a process with a Progress calls it
             self._live[name] = tracker
             tracker.start()
             if not goes_on:
@@ -122,9 +122,9 @@ class Trackers:
 
 
 def numbers(line: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a metrics line by name, such as `train/loss` and `stage_1/D_A/exact_match`.
+    """Return the numbers of a metrics line by name: `train/loss`, `stage_1/D_A/exact_match` etc.
 
-    Stages count from 1, as in all that people see; `stage0/…` of older versions counted from 0.
+    Stages count from 1, as everywhere users see them; `stage0/…` of older versions counted from 0.
     """
     known = {"event", "stage", "step", "moment", "set"}
     event = line["event"]
@@ -146,9 +146,9 @@ def numbers(line: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _accelerate() -> Any:
-    """The trackers of accelerate, without the process state that making an `Accelerator` brings.
+    """Return accelerate's trackers, without the process state that an `Accelerator` creates.
 
-    That may start a process group and set the number of threads, which changes what is computed.
+    That may start a process group and set the number of threads, which changes the results.
     """
     from accelerate import tracking
 
@@ -157,7 +157,7 @@ def _accelerate() -> Any:
 
 
 def _plain(config: RunConfig) -> dict[str, int | float | str]:
-    """The configuration as trackers take it: numbers and texts by dotted key."""
+    """Return the configuration as trackers take it: numbers and texts by dotted key."""
     return {
         key: value if isinstance(value, int | float | str) else json.dumps(value)
         for key, value in flat(config).items()
@@ -165,9 +165,9 @@ def _plain(config: RunConfig) -> dict[str, int | float | str]:
 
 
 def _options(name: str, run: RunDirectory, step: int, *, goes_on: bool) -> dict[str, Any]:
-    """What makes a tracker write into the run's folder, and go on where it was."""
+    """Return options that make a tracker write into the run's folder, and resume there."""
     folder = run.path / "trackers"
-    if name == "tensorboard":  # what it was told after the last checkpoint is taken back
+    if name == "tensorboard":  # purges lines logged after the last checkpoint
         return {"purge_step": step + 1} if goes_on else {}
     if name == "wandb":
         file = folder / "wandb-id"
@@ -185,12 +185,12 @@ def tracked(
     arms: Mapping[str, tuple[RunDirectory, RunConfig]],
     warn: Callable[[str], object],
 ) -> Iterator[Callable[[str], Progress]]:
-    """Within the block every arm's progress reaches its trackers too.
+    """Forward every arm's progress within the block to its trackers.
 
     Args:
-        shown: gives an arm's progress, by its name.
+        shown: returns an arm's progress, by its name.
         arms: their folders and configurations; none in a process that writes nothing.
-        warn: is told of a tracker that fails.
+        warn: receives failures of trackers.
     """
     opened: list[Trackers] = []
 

@@ -1,4 +1,4 @@
-"""Which parameters of a stage train: patterns of their names, or low-rank adapters."""
+"""Trainable parameters of a stage: by name patterns, or low-rank adapters."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from geomix.models.layers import Place, decoder_layers, place_of, tied_head
 from geomix.util.errors import UserError
 
 _BASE = ".base_layer"
-"""What peft puts into the name of a parameter whose module got an adapter."""
+"""Part that peft inserts into the name of a parameter whose module has an adapter."""
 
 _ADAPTER = re.compile(r"\.lora_[A-Za-z_]+\.")
 
 
 def trained_names(model: nn.Module, patterns: str | Sequence[str], where: str) -> set[str]:
-    """The parameters that match any of the patterns (`TrainConfig.trainable`).
+    """Return the parameters that match any of the patterns (`TrainConfig.trainable`).
 
     Args:
         model: a causal LM without adapters.
@@ -70,15 +70,15 @@ def _matches(pattern: str, name: str, place: Place, layers: int) -> bool:
 
 
 def set_trained(model: nn.Module, names: set[str]) -> None:
-    """Let exactly these parameters require a gradient."""
+    """Make exactly these parameters require a gradient."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)
 
 
 def attach(model: nn.Module, config: LoraConfig, where: str) -> Any:
-    """Put low-rank adapters into the model, in place; they alone require a gradient then.
+    """Add low-rank adapters to the model, in place; then they alone require a gradient.
 
-    Adapters begin as nothing (B is zero); A is drawn from torch's generator.
+    Adapters start as zero (B is zero); A is drawn from torch's generator.
 
     Args:
         model: a causal LM of transformers.
@@ -86,7 +86,7 @@ def attach(model: nn.Module, config: LoraConfig, where: str) -> Any:
         where: the key of the configuration that holds them, for the message.
 
     Returns:
-        What `merge` takes.
+        The argument of `merge`.
 
     Raises:
         UserError: no module of the model has such a name.
@@ -101,7 +101,7 @@ def attach(model: nn.Module, config: LoraConfig, where: str) -> Any:
         target_modules=config.targets,
     )
     try:
-        with warnings.catch_warnings():  # of GPT-2's transposed weights, which peft then minds
+        with warnings.catch_warnings():  # about GPT-2's transposed weights, which peft then handles
             warnings.simplefilter("ignore", UserWarning)
             tuner = LoraModel(model, {"default": wanted}, "default")
     except (ValueError, TypeError, RuntimeError, re.error) as error:
@@ -127,18 +127,18 @@ def merge(tuner: Any) -> None:
 
 
 def without_adapters(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The model's own weights, by the names that they have without adapters."""
+    """Return the model's own weights, under their names without adapters."""
     return {k.replace(_BASE, ""): v for k, v in state.items() if not _ADAPTER.search(k)}
 
 
 def adapters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The adapters' parameters by name; none where the model has none."""
+    """Return the adapters' parameters by name; none if the model has none."""
     return {name: p for name, p in model.named_parameters() if _ADAPTER.search(name)}
 
 
 @torch.no_grad()
 def load_adapters(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Give a model's adapters the values that they had.
+    """Load values into a model's adapters.
 
     Raises:
         KeyError: the model has others.

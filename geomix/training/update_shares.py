@@ -1,4 +1,4 @@
-"""How much each source moves the weights: a first moment of Adam for each source.
+"""Contribution of each source to the updates: a first moment of Adam for each source.
 
 Adam's first moment is linear in the gradient, and a batch's gradient is the sum of its sources'.
 With m_s the decayed mean of source s's clipped gradients and the common second moment v̂, the step
@@ -20,12 +20,12 @@ from geomix.models.distributed import whole
 
 @dataclass
 class Shares:
-    """The first moments of the sources of one stage.
+    """First moments of the sources of one stage.
 
     Attributes:
         parameters: those that train, by name.
         beta: Adam's decay rate of the first moment.
-        moments: by `source:parameter`; each of the parameter's shape.
+        moments: by `source:parameter`, each with the parameter's shape.
     """
 
     parameters: Mapping[str, nn.Parameter]
@@ -35,12 +35,12 @@ class Shares:
     _gradients: dict[str, list[Tensor | None]] = field(default_factory=dict)
 
     def begin(self) -> None:
-        """A step begins: no parameter holds a gradient."""
+        """Begin a step, before any parameter holds a gradient."""
         self._before = [None] * len(self.parameters)
         self._gradients = {}
 
     def add(self, source: str) -> None:
-        """Take what the parameters' gradients grew by, since the last call, as the source's."""
+        """Attribute the growth of the parameters' gradients since the last call to the source."""
         held = [p.grad for p in self.parameters.values()]
         self._gradients[source] = [
             None if new is None else new.clone() if old is None else new - old
@@ -52,12 +52,12 @@ class Shares:
     def after(
         self, optimiser: torch.optim.Optimizer, sources: Sequence[str], clipped: float
     ) -> dict[str, float]:
-        """The shares of the step that was just taken.
+        """Return the shares of the last step.
 
         Args:
             optimiser: Adam, after its step.
             sources: of the stage; one that the batch lacked only decays.
-            clipped: the factor by which the whole gradient was shortened.
+            clipped: the factor by which the whole gradient was clipped.
         """
         products = dict.fromkeys(sources, 0.0)
         total = 0.0
@@ -82,14 +82,14 @@ class Shares:
 
     @torch.no_grad()
     def parts(self, optimiser: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
-        """What the step that was just taken is the sum of.
+        """Return the parts that sum to the last step.
 
         Args:
             optimiser: AdamW, after its step.
 
         Returns:
-            By source what its first moment moved each parameter by, by the parameter's name; with
-            weight decay also that, as `decay`. The sum is the step but for rounding.
+            By source the displacement of each parameter by its first moment, by the parameter's
+            name; with weight decay also that, as `decay`. The sum is the step up to rounding.
         """
         group = optimiser.param_groups[0]
         found: dict[str, dict[str, Tensor]] = {}
@@ -110,11 +110,11 @@ class Shares:
 
 
 DECAY = "decay"
-"""What weight decay is called among the parts of a step; no source has that name."""
+"""Name of weight decay among the parts of a step; no source has that name."""
 
 
 def _root(optimiser: torch.optim.Optimizer, parameter: nn.Parameter) -> Tensor:
-    """√v̂ + ε, what Adam divides its first moment by."""
+    """Return √v̂ + ε, the divisor of Adam's first moment."""
     state, group = optimiser.state[parameter], optimiser.param_groups[0]
     second: Tensor = state["exp_avg_sq"] / (1 - group["betas"][1] ** float(state["step"]))
     root: Tensor = second.sqrt() + group["eps"]

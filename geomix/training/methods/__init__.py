@@ -10,9 +10,9 @@ A method (`geomix.training.methods.base.Method`) acts at fixed places of a train
     end_stage
     state, restore              part of every checkpoint, so that resuming stays exact
 
-A stage names its methods under `method`; they act in the order of the list. One whose strength is 0
-is not built, so that such a run is the plain one bit for bit. Another package adds a method through
-an entry point of the group `geomix.methods`.
+A stage names its methods under `method`; they act in the order of the list. A method of strength 0
+is not built, so such a run is the plain one bit for bit. Another package adds a method through an
+entry point of the group `geomix.methods`.
 """
 
 from __future__ import annotations
@@ -29,4 +29,4 @@ METHODS: Registry[type[Method]] = Registry(
     "geomix.methods",
     {"none": "geomix.training.methods.none:Plain"},
 )
-"""Every method by the name that a stage gives it."""
+"""All methods by their name in a stage."""

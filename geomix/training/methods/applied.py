@@ -1,4 +1,4 @@
-"""The methods of one stage, applied in their order."""
+"""Methods of one stage, applied in their order."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from geomix.training.methods.base import Method, StageContext, StepContext, Tens
 from geomix.util.errors import UserError
 
 PREFIX = "method="
-"""What the names of a method's state begin with, beside the optimiser's."""
+"""Prefix of the names of a method's state, stored with the optimiser."""
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """Methods by name; none of them is plain training.
+    """Methods by name; an empty mapping is plain training.
 
     Attributes:
         methods: in the order in which they act.
@@ -32,7 +32,7 @@ class Applied:
 
     @property
     def extra(self) -> Callable[[Batch, Tensor], Tensor | None] | None:
-        """The sum of the methods' extra losses; None where no method has any."""
+        """Sum of the methods' extra losses; None if no method has any."""
         kinds = [type(method) for method in self.methods.values()]
         if all(kind.extra_loss is Method.extra_loss for kind in kinds):
             return None
@@ -44,35 +44,35 @@ class Applied:
         return torch.stack(losses).sum() if losses else None
 
     def begin_stage(self, stage: StageContext) -> None:
-        """The stage begins."""
+        """Call every method's `begin_stage`."""
         for method in self.methods.values():
             method.begin_stage(stage)
 
     def end_stage(self, stage: StageContext) -> None:
-        """The stage has ended."""
+        """Call every method's `end_stage`."""
         for method in self.methods.values():
             method.end_stage(stage)
 
     def begin_step(self, step: StepContext) -> None:
-        """A step begins."""
+        """Call every method's `begin_step`."""
         for method in self.methods.values():
             method.begin_step(step)
 
     def transform(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        """Change the gradients in place."""
+        """Transform the gradients in place."""
         gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
         with torch.no_grad():
             for method in self.methods.values():
                 method.transform_gradients(gradients)
 
     def after_update(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        """The optimiser has updated the weights."""
+        """Call every method's `after_update`, after the optimiser has updated the weights."""
         with torch.no_grad():
             for method in self.methods.values():
                 method.after_update(parameters)
 
     def logged(self) -> dict[str, float]:
-        """Numbers of the last step, by `method.key`."""
+        """Return the last step's numbers, by `method.key`."""
         return {
             f"{name}.{key}": float(value)
             for name, method in self.methods.items()
@@ -80,7 +80,7 @@ class Applied:
         }
 
     def state(self) -> dict[str, Tensor]:
-        """All that the methods carry from step to step."""
+        """Return everything that the methods carry from step to step."""
         return {
             f"{PREFIX}{name}:{key}": gathered(value)
             for name, method in self.methods.items()
@@ -88,11 +88,11 @@ class Applied:
         }
 
     def restore(self, state: Tensors, parameters: Mapping[str, nn.Parameter]) -> None:
-        """Take up what `state` gave.
+        """Restore the state that `state` returned.
 
         Args:
             state: of all methods.
-            parameters: a tensor that has a parameter's name and shape goes where that is.
+            parameters: a tensor with a parameter's name and shape goes to the parameter's device.
         """
         for name, method in self.methods.items():
             start = f"{PREFIX}{name}:"
@@ -107,7 +107,7 @@ class Applied:
 
 
 def applied(given: Sequence[MethodOptions]) -> Applied | None:
-    """Build the methods of a stage; None where none is left of a strength above 0."""
+    """Build the methods of a stage; None if none has a strength above 0."""
     built: dict[str, Method] = {}
     for options in given:
         kind: Any = METHODS[options.name]

@@ -1,4 +1,4 @@
-"""What a training method is: hooks around the steps of a stage, its options and its cost."""
+"""Interface of a training method: hooks around the steps of a stage, its options and its cost."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from geomix.models.distributed import Workers
 from geomix.models.load import LoadedModel
 
 Tensors = Mapping[str, Tensor]
-"""By the parameter's name."""
+"""Tensors by the parameter's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageContext:
-    """The stage that a method acts in; read-only.
+    """Stage that a method acts in; read-only.
 
     Attributes:
         index: from 0.
-        name: as its folder has it.
+        name: as in its folder.
         seed: of the run. A method draws from generators of its own, never from torch's.
-        loaded: model and tokenizer; the weights are those that the stage begins or ends with.
+        loaded: model and tokenizer; the weights are those at the stage's start or end.
         reduction: of the stage's loss.
-        sets: the stage's own examples and what is mixed in, by set.
+        sets: the stage's own and mixed-in examples, by set.
         earlier: the own examples of the stages before, by set, in their order.
         workers: the processes that share the training.
     """
@@ -46,17 +46,17 @@ class StageContext:
 
 @dataclass(frozen=True, slots=True)
 class StepContext:
-    """The step that is being taken; read-only.
+    """Present step; read-only.
 
     Attributes:
         stage: index from 0.
         step: from 0.
         lr: learning rate of this step.
         optimiser: AdamW; its state holds the second moments.
-        by_source: gives the gradients of the batch's sources at the present weights, by source;
-            they sum to the batch's. One more pass.
-        recompute: gives the batch's gradient at the present weights, with the same dropout. One
-            more pass.
+        by_source: returns the gradients of the batch's sources at the present weights, by source;
+            they sum to the batch's. Costs one more pass.
+        recompute: returns the batch's gradient at the present weights, with the same dropout. Costs
+            one more pass.
     """
 
     stage: int
@@ -69,12 +69,12 @@ class StepContext:
 
 @dataclass(frozen=True, slots=True)
 class MethodCost:
-    """What a method takes, for the dry run.
+    """Cost of a method, for the dry run.
 
     Attributes:
         copies: of the trained weights, in float32, held while the stage trains.
-        passes: more forward and backward passes over a batch, a step.
-        note: what else to know.
+        passes: additional forward and backward passes over a batch, per step.
+        note: further remarks.
     """
 
     copies: float = 0.0
@@ -83,32 +83,32 @@ class MethodCost:
 
 
 class Method:
-    """A method of training. Its first line of documentation is its summary.
+    """Training method. The first line of a method's docstring is its summary.
 
-    All hooks may be left out. A method changes nothing but what its hook says, draws from random
-    generators of its own, and gives the same in one process and in several.
+    All hooks are optional. A method changes only what its hook states, draws from random generators
+    of its own, and gives the same result in one process and in several.
 
     Attributes:
-        options: as the stage's `method` gives them.
+        options: from the stage's `method`.
     """
 
     Options: ClassVar[type[MethodOptions]] = MethodOptions
-    """Keys beside `name`, validated with file and line."""
+    """Keys in addition to `name`, validated with file and line."""
 
     sharded: ClassVar[bool] = False
-    """Whether it works on shards of parameters (`parallel: fsdp`); else it is rejected there."""
+    """True if it works on shards of parameters (`parallel: fsdp`); else it is rejected there."""
 
     def __init__(self, options: Any) -> None:
         self.options = options
 
     def begin_stage(self, stage: StageContext) -> None:
-        """Look at the model before the stage's first step; not called where the stage resumes."""
+        """Read the model before the stage's first step; not called if the stage resumes."""
 
     def begin_step(self, step: StepContext) -> None:
-        """See what the step offers."""
+        """Receive the context of the step."""
 
     def extra_loss(self, batch: Batch, logits: Tensor) -> Tensor | None:
-        """Loss that is added to a micro-batch's, in nats, weighted as `batch.weights` are.
+        """Return a loss to add to a micro-batch's, in nats, weighted like `batch.weights`.
 
         Args:
             batch: of one source.
@@ -119,23 +119,23 @@ class Method:
         """Change the whole batch's gradients in place, after accumulation, before clipping."""
 
     def after_update(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        """Look at the weights as the optimiser left them; may write them."""
+        """Read the updated weights; may write them."""
 
     def end_stage(self, stage: StageContext) -> None:
-        """Look at the model after the stage's last step."""
+        """Read the model after the stage's last step."""
 
     def logged(self) -> dict[str, float]:
-        """Numbers of the last step for `metrics.jsonl`."""
+        """Return the last step's numbers for `metrics.jsonl`."""
         return {}
 
     def state(self) -> dict[str, Tensor]:
-        """All that it carries from step to step: part of the checkpoint."""
+        """Return everything that it carries from step to step: part of the checkpoint."""
         return {}
 
     def restore(self, state: Tensors) -> None:
-        """Take up the state that `state` gave."""
+        """Restore the state that `state` returned."""
 
     @classmethod
     def cost(cls, options: Any) -> MethodCost:
-        """What it takes."""
+        """Return its cost."""
         return MethodCost()

@@ -1,4 +1,4 @@
-"""The method that does nothing: plain fine-tuning, bit for bit."""
+"""The identity method: plain fine-tuning, bit for bit."""
 
 from __future__ import annotations
 
