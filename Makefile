@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test portable golden torture torture-record slurm check docs bench slow base clean
+.PHONY: demo test portable golden torture torture-record slurm check docs notebooks bench slow base clean
 
 demo: $(READY)  ## the main job: train the demo's three arms offline, then measure the angles
 	@run=runs/demo-$$(date +%Y-%m-%d-%H%M%S); \
@@ -61,6 +61,9 @@ bench: $(READY)  ## speed and cost, as ratios in one run
 	$(BIN)/python benchmarks/recording_growth.py
 	$(BIN)/python benchmarks/recording_memory.py
 	$(BIN)/python benchmarks/grad_angle.py
+
+notebooks: $(READY)  ## execute the notebooks of the documentation again
+	$(BIN)/python docs/execute.py
 
 base: $(READY)  ## make the built-in base model again (about an hour)
 	$(BIN)/python data/make_base.py --out data/base

@@ -72,3 +72,10 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         return f"{found[1]}{link}{found[3] or ''}{found[4]}"
 
     return _LINK.sub(turned, markdown)
+
+
+def on_page_content(html: str, page: Any, **_: Any) -> str:
+    """Lead the links of a notebook to pages of the site; those of Markdown mkdocs has led there."""
+    if not page.file.src_uri.endswith(".ipynb"):
+        return html
+    return re.sub(r'href="(?![a-z]+:)([^"#]+)\.md(#[^"]*)?"', r'href="\1.html\2"', html)

@@ -269,3 +269,10 @@ def test_a_foreign_run_shows_no_controls(tmp_path: Path, as_json: bool) -> None:
         assert json.loads(result.output)["status"]["state"] == HOSTILE
     else:
         assert ESCAPED in result.output
+
+
+def test_a_console_writes_into_its_file_inside_jupyter_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    into = io.StringIO()
+    Console(file=into, width=60).print("a report")
+    assert into.getvalue() == "a report\n"
