@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from geomix.config.document import (
@@ -33,32 +33,52 @@ def set_text(document: Document, change: str) -> None:
         UserError: there can be no such key, no such arm, or the arms override it.
     """
     name, _, _ = change.partition("=")
-    arm, dot, key = name.removeprefix(ARMS).partition(".")
-    if name.startswith(ARMS) and dot:
-        _set_in_arm(document, change, arm, key)
-        return
-    apply_text(document, change, _check_felt)
+    told = f"--set {shortened(change)}"
+    if in_arm(name):
+        override_arm(document, name, lambda: value_of(change), Origin(told, None, ()), told)
+    else:
+        apply_text(document, change, _check_felt)
 
 
-def _set_in_arm(document: Document, change: str, name: str, key: str) -> None:
-    arms, told = document.values.get("arms"), f"--set {shortened(change)}"
+def in_arm(name: str) -> bool:
+    """Return whether a dotted key names a key of an arm's configuration: `arms.NAME.key`."""
+    return name.startswith(ARMS) and "." in name.removeprefix(ARMS)
+
+
+def override_arm(
+    document: Document, name: str, value: Callable[[], Any], place: Origin, told: str
+) -> None:
+    """Make a value the last override of an arm.
+
+    Args:
+        document: a configuration with arms.
+        name: `arms.NAME.key.path`.
+        value: returns the value, once the arm is known.
+        place: origin of the value.
+        told: how a message names it.
+
+    Raises:
+        UserError: there is no such arm.
+    """
+    arm, _, key = name.removeprefix(ARMS).partition(".")
+    arms = document.values.get("arms")
     if not isinstance(arms, dict):
-        raise UserError(f"{told}: the configuration has no arms; leave out '{ARMS}{name}.'")
-    if name not in arms:
-        names = [arm for arm in arms if isinstance(arm, str)]
-        close = difflib.get_close_matches(name, names, n=1)
+        raise UserError(f"{told}: the configuration has no arms; leave out '{ARMS}{arm}.'")
+    if arm not in arms:
+        names = [known for known in arms if isinstance(known, str)]
+        close = difflib.get_close_matches(arm, names, n=1)
         guess = f"did you mean '{close[0]}'?" if close else f"its arms: {', '.join(names)}"
-        raise UserError(f"{told}: no arm '{name}'; {guess}")
-    value = value_of(change)
-    if arms[name] is None:
-        arms[name] = {}
-    if not isinstance(arms[name], dict):
+        raise UserError(f"{told}: no arm '{arm}'; {guess}")
+    given = value()
+    if arms[arm] is None:
+        arms[arm] = {}
+    if not isinstance(arms[arm], dict):
         return  # a mistake in the file, reported with the others
-    arms[name].pop(key, None)  # the last override wins
-    arms[name][key] = value
-    written: Key = ("arms", name, key)
+    arms[arm].pop(key, None)  # the last override wins
+    arms[arm][key] = given
+    written: Key = ("arms", arm, key)
     forget(document.origins, written)
-    document.origins[written] = Origin(told, None, ())
+    document.origins[written] = place
 
 
 def _check_felt(document: Document, key: Key, change: str) -> None:

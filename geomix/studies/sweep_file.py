@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from geomix.config.arms import set_text
+from geomix.config.arms import in_arm, override_arm, set_text
 from geomix.config.data import Count, Name, Seed, Strict
 from geomix.config.document import Document, Key, key_of, override, parse
 from geomix.config.load import (
@@ -311,7 +311,11 @@ def _lay(
     mistakes: dict[str, None],
 ) -> None:
     """Put one of the study's overrides into a configuration."""
+    place = origin_of(study, written)
     try:
-        override(target, key, value, origin_of(study, written), written, study.origins)
+        if in_arm(key):
+            override_arm(target, key, lambda: copy.deepcopy(value), place, str(place))
+        else:
+            override(target, key, value, place, written, study.origins)
     except UserError as error:
         mistakes.update(dict.fromkeys(error.lines))

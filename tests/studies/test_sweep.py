@@ -112,6 +112,16 @@ def test_a_member_is_a_configuration_of_its_own(desk: Path) -> None:
     assert [arm.train.lr for arm in member.experiment.arms.values()] == [9, 3]
 
 
+def test_a_study_reaches_into_one_arm(desk: Path) -> None:
+    base = (desk / "base.yaml").read_text()
+    (desk / "base.yaml").write_text(base + "arms: {a: {train.lr: 9}, b: {stages.0.name: other}}")
+    found = study(desk, "set: {arms.a.train.lr: 3}\ngrid: {arms.b.train.lr: [1, 2]}").members
+    rates = [[arm.train.lr for arm in member.experiment.arms.values()] for member in found]
+    assert rates == [[3, 1], [3, 2]]
+    with pytest.raises(UserError, match=r"no arm 'c'; its arms: a, b"):
+        study(desk, "set: {arms.c.train.lr: 3}\nseeds: [0]")
+
+
 def test_a_preset_is_a_base_and_set_comes_from_the_command_line_too(desk: Path) -> None:
     (desk / "study.yaml").write_text("base: demo\nset: {stages.0.data.limit: 7}\nseeds: [1]")
     (member,) = load_study(Path("study.yaml"), ["stages.0.data.limit=9"]).members
