@@ -19,7 +19,7 @@ from geomix.data.tokenise import tokenise_all
 from geomix.models.forward import plain_forward
 from geomix.models.load import load_model, quiet_libraries
 from geomix.models.loss import weighted_loss
-from geomix.models.score import exact_match, score
+from geomix.models.score import score
 
 FACTS = 128
 WIDTH = 128
@@ -71,7 +71,8 @@ def main() -> None:
         brief = score(loaded, facts, FACTS, WIDTH, exact_only=True)
         assert [v.exact for v in whole] == [v.exact for v in brief]
         full, alone = (statistics.median(way) for way in zip(*rounds, strict=True))
-        print(f"{at:4} {exact_match(whole):8.1f} {taught:11.0f} {full:8.0f} {alone:18.0f}")
+        exact = 100 * statistics.fmean(v.exact for v in whole)
+        print(f"{at:4} {exact:8.1f} {taught:11.0f} {full:8.0f} {alone:18.0f}")
 
 
 if __name__ == "__main__":

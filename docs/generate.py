@@ -28,6 +28,7 @@ from geomix.config.run import CheckpointConfig, EvaluateConfig, KLConfig, RunCon
 from geomix.config.training import LoraConfig, StopConfig, TrainConfig
 from geomix.data.sources import SOURCES
 from geomix.data.sources.base import Source
+from geomix.measures.scores import DEFAULT, SCORES
 from geomix.snapshots.file import SCHEMA, write_snapshot
 from geomix.snapshots.schema import (
     ORIGIN,
@@ -54,6 +55,7 @@ def pages() -> dict[str, str]:
         "configuration.md": _configuration,
         "snapshots.md": _snapshots,
         "data-sources.md": _sources,
+        "scores.md": _scores,
     }
     return {name: "\n".join([_MADE, "", *make()]).rstrip() + "\n" for name, make in makers.items()}
 
@@ -479,6 +481,35 @@ def _subsets(source: Source) -> str:
 
 
 _MOST_SUBSETS = 6
+
+
+# --- scores ---
+
+
+_SCORE = """# Scores
+
+What an evaluation says of a set. Those that are measured "always" are part of every evaluation at
+the boundaries of stages; others are asked for by name, as in `evaluate: {scores: [bits]}`.
+
+A score is a key of its line in `metrics.jsonl`, a column of `run.retention()`, a row of
+`geomix show RUN --csv`, and a `--metric` of `geomix show` and `geomix figure retention`. Those that
+are measured *within* a stage too give a line along training.
+[How to read them](../how-to/retention.md#scores); [add one](extension-points.md#a-score)."""
+
+
+def _scores() -> Line:
+    yield from (_SCORE, "")
+    rows = []
+    for name, score in SCORES.items():
+        when = "always" if name in DEFAULT else f"with `{score.part_of or name}`"
+        better = "larger" if score.larger_is_better else "smaller"
+        places = "ends and within" if score.within else "ends of stages"
+        passes = "yes" if score().asks else "no"
+        unit = {"percent": "0–100"}.get(score.unit, score.unit)
+        said = inspect.cleandoc(score.__doc__ or "").partition("\n")[0]
+        rows.append((f"`{name}`", said, unit, better, when, places, passes))
+    head = ("score", "meaning", "unit", "better", "measured", "where", "own pass")
+    yield from _table(head, rows)
 
 
 # --- Markdown ---

@@ -13,10 +13,11 @@ facts = run.arm("mixed").examples("D_A")
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from geomix.measures.scores import told
 from geomix.runs import directory
 from geomix.runs.directory import RunDirectory
 from geomix.util.errors import UserError
@@ -59,14 +60,14 @@ class Run(RunDirectory):
     def retention(self) -> pd.DataFrame:
         """Return the retention matrix, tidy: a row for each arm, checkpoint and set.
 
-        Columns: arm, checkpoint (`θ_0`, `after stage 1`, …), set, n (examples scored), exact_match
-        and the other scores (0 to 100), loss (nats).
+        Columns: arm, checkpoint (`θ_0`, `after stage 1`, …), set, n (examples scored), and every
+        score by its name (`docs/reference/scores.md`).
         """
         import pandas as pd
 
         from geomix.runs.retention import retention_rows
 
-        found = pd.DataFrame([asdict(row) for row in retention_rows(self)])
+        found = pd.DataFrame([row.facts() for row in retention_rows(self)])
         return found.rename(columns={"moment": "checkpoint"})
 
     def at(self, checkpoint: str, *, precise: bool = False) -> LoadedModel:
@@ -179,6 +180,7 @@ class _Told:
         """Report an evaluation at the end of a stage."""
         if line.get("event") == "evaluation" and line.get("moment") == "end":
             known = f"exact match {line['exact_match']:.1f} %, loss {line['loss']:.4g}"
+            known += "".join(f", {name} {text}" for name, text in told(line).items())
             self.say(f"{self._head()}after stage {line['stage'] + 1}: {line['set']} {known}")
 
     def _head(self) -> str:

@@ -22,6 +22,7 @@ from geomix.experiments.run import resume_experiment, run_experiment
 from geomix.figures import FIGURES
 from geomix.figures.style import save_drawing, save_figure
 from geomix.figures.table import read_table
+from geomix.measures.scores import SCORES
 from geomix.training.methods import METHODS
 from geomix.util.errors import Interrupted, UserError
 from geomix.util.registry import Registry, offered
@@ -333,6 +334,87 @@ def test_a_mistake_in_a_method_is_told_with_its_line(
     assert re.search(told, str(raised.value))
 
 
+SCORE = """
+import math
+
+from geomix.measures.scores.base import Score, ScoreCost
+
+
+class Next(Score):
+    \"\"\"Mean nats by which the own answer beats the set's next one after its prompt.\"\"\"
+
+    name = "next"
+    heading = "next"
+    axis = "nats above the next answer"
+    unit = "nats"
+    column = "next"
+    brings = ("short",)
+
+    def ask(self, asked, which):
+        pairs = [[i, (i + 1) % len(asked.examples)] for i in which]
+        told = asked.log_probabilities(which, pairs)
+        return [{"next": float(own - other)} for own, other in told]
+
+    def cost(self, examples):
+        return ScoreCost(len(examples), 2 * len(examples))
+
+
+class Short(Score):
+    \"\"\"Share of answers that take less than eight bits.\"\"\"
+
+    name = "short"
+    heading = "short %"
+    axis = "answers of less than eight bits (%)"
+    within = True
+    column = "short"
+    part_of = "next"
+
+    def of_example(self, answer):
+        return {"short": answer.nll < 8 * math.log(2), "nll": "is not overwritten"}
+"""
+
+
+def test_a_score_of_another_package(
+    install: Install, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(SCORE, {"geomix.scores": "next = theirs:Next\nshort = theirs:Short"})
+    monkeypatch.chdir(tmp_path)
+    config = {
+        "model": str(tiny_model),
+        "train": {"batch_size": 3},
+        "stages": [{"data": {"source": "kvr", "limit": 6}, "stop": {"epochs": 2}}],
+        "evaluate": {"scores": ["next"]},
+        "record": None,
+    }
+    Path("scores.yaml").write_text(json.dumps(config), encoding="utf-8")
+    plan = CliRunner().invoke(main, ["train", "scores.yaml", "--dry-run"])
+    told = " ".join(plan.stdout.split())
+    assert "Score next: at the boundaries of all stages 24 more answers" in told, plan.output
+    schema = CliRunner().invoke(main, ["config", "schema"]).stdout
+    assert '"next"' in schema
+    said: list[str] = []
+    run = geomix.train("scores.yaml", out="run", say=said.append)
+    table = run.retention()
+    assert re.search(rf", next {table['next'].iloc[-1]:.4g}$", said[-1]), said
+    lines = [line for line in run.metrics() if line["event"] == "evaluation"]
+    assert [line["moment"] for line in lines if "next" in line] == ["start", "end"]
+    assert all("short" in line for line in lines), "within a stage too"
+    start = (run.path / "stages/0-kvr/eval/start.jsonl").read_text()
+    ends = [json.loads(line) for line in start.splitlines()]
+    assert [*ends[0]][-4:] == ["nll", "tokens", "short", "next"]
+    mean = sum(row["next"] for row in ends) / 6
+    assert lines[0]["next"] == pytest.approx(mean)
+    shown = CliRunner().invoke(main, ["show", "run"]).stdout
+    assert re.search(r"exact % +next +loss", shown), shown
+    assert ",next," in CliRunner().invoke(main, ["show", "run", "--csv"]).stdout
+    assert "next" in CliRunner().invoke(main, ["show", "--help"]).stdout
+    drawn = CliRunner().invoke(main, ["figure", "retention", "run", "--metric", "next"])
+    assert drawn.exit_code == 0, drawn.output
+    install("", {"geomix.analyses": ""})  # the package is gone: the run is read all the same
+    again = CliRunner().invoke(main, ["show", "run"])
+    assert again.exit_code == 0, again.output
+
+
 FIGURE = """
 from geomix.figures.style import new_figure
 from geomix.figures.table import TableFigure
@@ -402,9 +484,14 @@ def test_geomix_own_entry_wins_over_one_of_the_same_name(install: Install) -> No
 
 
 def test_every_own_entry_can_be_imported() -> None:
-    registries: list[Registry[Any]] = [ANALYSES, FIGURES, METHODS, SOURCES]
+    registries: list[Registry[Any]] = [ANALYSES, FIGURES, METHODS, SCORES, SOURCES]
     for registry in registries:
         assert len(registry) >= len(registry.own) > 0
         for name, entry in registry.items():
             assert entry.__doc__, name
     assert all(source.name == name for name, source in SOURCES.items())
+    assert all(score.name == name for name, score in SCORES.items())
+    for name, score in SCORES.items():
+        assert len(score.heading) <= 8, name
+        assert all(SCORES[part].part_of == name for part in score.brings)
+        assert not score.part_of or name in SCORES[score.part_of].brings

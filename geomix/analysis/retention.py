@@ -14,14 +14,12 @@ from geomix.figures import retention as figure
 from geomix.figures.stage_panels import begun
 from geomix.figures.style import save_figure
 from geomix.measures.intervals import over_seeds
+from geomix.measures.scores import ALWAYS
 from geomix.runs.directory import RunDirectory
 from geomix.util.errors import UserError
 from geomix.util.reading import expect
 
 Rows = list[dict[str, Any]]
-
-_ALWAYS = ("exact_match", "loss")
-"""Scores of every evaluation; the others are measured where a set is scored whole."""
 
 
 def retention_rows(
@@ -34,7 +32,7 @@ def retention_rows(
     Args:
         arms: label and runs, one a seed; their `metrics.jsonl` are read.
         sets: names.
-        score: a column of an evaluation: `exact_match` and its like in %, `loss` in nats.
+        score: the name of one, in its own unit.
 
     Returns:
         Tidy rows, at step 0 of a later stage what was measured where the one before ended: arm,
@@ -126,7 +124,7 @@ def _measured(run: RunDirectory, name: str, score: str) -> dict[tuple[int, int],
     found = {}
     for line in run.metrics():
         if line.get("event") == "evaluation" and line.get("set") == name:
-            if line.get(score) is None and score not in _ALWAYS:
+            if line.get(score) is None and score not in ALWAYS:
                 continue
             numbers: list[Any] = [line.get(key) for key in ("stage", "step", score, "n")]
             expect(run.metrics_file, f"stage, step, n and {score}, numbers", _are_numbers(numbers))

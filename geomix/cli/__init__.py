@@ -11,15 +11,16 @@ import click
 from geomix.cli.analyze import analyze
 from geomix.cli.data import data
 from geomix.cli.figures import figure
+from geomix.cli.options import EntryOf
 from geomix.cli.record import export, record
 from geomix.cli.study import study
 from geomix.cli.sweep import sweep
+from geomix.measures.scores import SCORES
 from geomix.util.errors import Interrupted, UserError, first_line
 from geomix.util.terminal import echo, echo_json, screened
 
 if TYPE_CHECKING:
     from geomix.cli.train import How
-    from geomix.runs.retention import Metric
 
 MOST_SHOWN = 600
 """Characters of one mistake that are printed."""
@@ -188,14 +189,12 @@ main.add_command(analyze)
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--metric",
-    type=click.Choice(["exact_match", "alias_match", "token_f1", "rouge_l", "final_number"]),
-    default="exact_match",
-    show_default=True,
-    help="What the retention table shows, 0 to 100.",
+    type=EntryOf(SCORES),
+    help="What the retention table shows [exact_match, and what evaluate.scores names].",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the retention, all metrics, as JSON.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print the retention, all metrics, as CSV.")
-def show(run: Path | None, metric: Metric, as_json: bool, as_csv: bool) -> None:
+def show(run: Path | None, metric: str | None, as_json: bool, as_csv: bool) -> None:
     """Print a run: its stages, state, retention and files; of a sweep, a table of its runs.
 
     RUN is the folder of a run or of a sweep; without it the newest run under runs/ is taken.

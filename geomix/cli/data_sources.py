@@ -129,7 +129,7 @@ def show_source(
     }
     if as_json:
         shown = [
-            {**asdict(example.text), "seen": [asdict(s) for s in stretches(tokenizer, example)]}
+            {**example.text.texts(), "seen": [asdict(s) for s in stretches(tokenizer, example)]}
             for example in made
         ]
         echo_json({**known, **counts, "shown": shown})

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
+from geomix.cli.options import EntryOf
 from geomix.figures import FIGURES
+from geomix.measures.scores import SCORES
 from geomix.util.errors import UserError
 from geomix.util.terminal import echo
 
@@ -75,12 +77,10 @@ def _redrawing(name: str) -> click.Command:
 )
 @click.option(
     "--metric",
-    type=click.Choice(
-        ["exact_match", "alias_match", "token_f1", "rouge_l", "final_number", "loss"]
-    ),
+    type=EntryOf(SCORES),
     default="exact_match",
     show_default=True,
-    help="Within a stage only exact match and loss are measured.",
+    help="A score; some are measured at the boundaries of stages alone.",
 )
 @click.option("--log", is_flag=True, help="Steps on a logarithmic scale.")
 def retention(runs: tuple[Path, ...], sets: tuple[str, ...], metric: str, log: bool) -> None:

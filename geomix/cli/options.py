@@ -8,6 +8,38 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import click
 
+from geomix.util.errors import UserError
+from geomix.util.registry import Registry
+
+
+class EntryOf(click.ParamType[str]):
+    """The name of a registry's entry, of geomix or of another package."""
+
+    name = "name"
+
+    def __init__(self, registry: Registry[Any]) -> None:
+        self.registry = registry
+
+    @property
+    def choices(self) -> list[str]:
+        """Every name; nothing is imported."""
+        return [*self.registry]
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002
+        """What may be chosen."""
+        return f"[{'|'.join(self.choices)}]"
+
+    def convert(
+        self,
+        value: Any,
+        param: click.Parameter | None,  # noqa: ARG002
+        ctx: click.Context | None,  # noqa: ARG002
+    ) -> str:
+        """Check that there is one of that name."""
+        if value not in self.registry:
+            raise UserError(self.registry.unknown(str(value)))
+        return str(value)
+
 
 def parameters_of(options: type[Any]) -> list[click.Option]:
     """A flag for each field: a choice, a switch, a number or a text, as its type has it."""

@@ -14,6 +14,7 @@ from rich.cells import cell_len
 from rich.console import ConsoleOptions
 from rich.text import Text
 
+from geomix.measures.scores import told
 from geomix.training.engine import Progress
 from geomix.util.console import Console, Live
 from geomix.util.progress import QUIET_SECONDS, Teller, duration, one_line, said, told_by
@@ -38,7 +39,7 @@ class Standing:
         self, arm: str = "", place: str = "", clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._arm, self._arm_place, self._clock = arm, place, clock
-        self.retention: dict[str, float] = {}
+        self.retention: dict[str, str] = {}
         self._measured: tuple[Any, ...] = ()
 
     def stage(self, name: str, index: int, stages: int, steps: int, batch: float) -> None:
@@ -58,7 +59,8 @@ class Standing:
             measured = (line["stage"], line["step"], line["moment"])
             if measured != self._measured:
                 self._measured, self.retention = measured, {}
-            self.retention[line["set"]] = line["exact_match"]
+            more = "".join(f" {text} {name}" for name, text in told(line, 1).items())
+            self.retention[line["set"]] = f"{line['exact_match']:.0f}%{more}"
 
     @property
     def seconds(self) -> float:
@@ -70,7 +72,7 @@ class Standing:
 
         That is, in this order: the speed, the arm, the loss, sets but the first two, the time left.
         """
-        sets = [f"{name} {match:.0f}%" for name, match in self.retention.items()]
+        sets = [f"{name} {known}" for name, known in self.retention.items()]
         parts = {
             "arm": f"{self._arm} {self._arm_place}".strip(),
             "stage": f"{self.name} {self.place}",
@@ -95,7 +97,7 @@ class Standing:
 
     def summary(self) -> str:
         """The line that stays when the stage is done."""
-        sets = " ".join(f"{name} {match:.0f}%" for name, match in self.retention.items())
+        sets = " ".join(f"{name} {known}" for name, known in self.retention.items())
         title = f"{self._arm}: {self.name}" if self._arm else self.name
         if not self.step:  # of another run
             return f"{title:17} taken as it is {self.seconds:4.0f} s  {sets}"

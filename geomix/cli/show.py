@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -16,23 +16,27 @@ from rich.text import Text
 from geomix.cli.show_history import history_parts, read_history
 from geomix.cli.show_stages import stage_table
 from geomix.config.names import place_of_set
+from geomix.measures.scores import score_named
 from geomix.runs.directory import RunDirectory
-from geomix.runs.retention import METRICS, Metric, RetentionRow, retention_rows
+from geomix.runs.retention import RetentionRow, asked_scores, retention_rows
 from geomix.runs.state import state_text
 from geomix.util.errors import UserError
 from geomix.util.reading import as_written
 
-Column = Metric | Literal["loss"]
-
 _HALF = 50
 """Percent of D_A that are to be known before their forgetting is read."""
 
-_MOST_SETS = 4
-"""More sets than this do not fit 80 columns with two numbers each."""
+_WIDTH = 80
+"""Characters of the retention table."""
 
 
-def retention_table(run: RunDirectory, metric: Metric = "exact_match") -> RenderableType:
+def retention_table(run: RunDirectory, metric: str | None = None) -> RenderableType:
     """The retention rows: arm and moment down, the sets across.
+
+    Args:
+        run: with or without arms.
+        metric: a score, shown beside the loss; None shows the exact match and those that the run's
+            configuration names.
 
     Raises:
         UserError: no evaluation of the run has the metric.
@@ -40,13 +44,33 @@ def retention_table(run: RunDirectory, metric: Metric = "exact_match") -> Render
     rows = retention_rows(run)
     if not rows:
         return Text("no evaluation yet")
-    if all(row.value(metric) is None for row in rows):
-        only = "; only targets with '#### number' have one" if metric == "final_number" else ""
-        raise UserError(f"{run.path}: no evaluation of this run has {metric}{only}")
+    if metric is not None and all(metric not in row.scores for row in rows):
+        only = score_named(metric).lacking
+        because = f"; {only}" if only else ""
+        raise UserError(f"{run.path}: no evaluation of this run has {metric}{because}")
     sets = sorted({row.set for row in rows}, key=place_of_set)
-    columns: tuple[Column, ...] = (metric, "loss")
-    parts = (columns,) if len(sets) <= _MOST_SETS else tuple((column,) for column in columns)
+    named = [metric] if metric else ["exact_match", *asked_scores(run)]
+    parts = _fitting(rows, list(dict.fromkeys([*named, "loss"])))
     return Group(*(_retention(rows, sets, part, len(run.arms) > 1) for part in parts))
+
+
+def _fitting(rows: Sequence[RetentionRow], columns: Sequence[str]) -> list[list[str]]:
+    """The scores of each of as few tables as fit the width, which all have all sets."""
+    parts: list[list[str]] = [[]]
+    left = room = _WIDTH - max(len(row.moment) + 1 for row in rows)
+    for column in columns:
+        heading = len(score_named(column).heading)
+        widths: dict[str, int] = {}
+        for row in rows:
+            least = max(heading, len(row.set), len(_cell(row, column))) + 1
+            widths[row.set] = max(widths.get(row.set, 0), least)
+        needed = sum(widths.values())
+        if parts[-1] and needed > left:
+            parts.append([])
+            left = room
+        parts[-1].append(column)
+        left -= needed
+    return parts
 
 
 def not_learnt(run: RunDirectory) -> list[str]:
@@ -66,13 +90,13 @@ def not_learnt(run: RunDirectory) -> list[str]:
 
 
 def _retention(
-    rows: Sequence[RetentionRow], sets: Sequence[str], columns: Sequence[Column], several: bool
+    rows: Sequence[RetentionRow], sets: Sequence[str], columns: Sequence[str], several: bool
 ) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("", overflow="fold")
     for name in sets:
         for column in columns:
-            heading = "loss" if column == "loss" else METRICS[column]
+            heading = score_named(column).heading
             table.add_column(f"{name}\n{heading}", justify="right", no_wrap=True)
     values = {(row.arm, row.moment, row.set): row for row in rows}
     before = None
@@ -87,21 +111,19 @@ def _retention(
     return table
 
 
-def _cell(row: RetentionRow | None, column: Column) -> str:
+def _cell(row: RetentionRow | None, column: str) -> str:
     """A number of the table; empty where the set was not scored, a dash where it has none."""
     if row is None:
         return ""
-    if column == "loss":
-        return f"{row.loss:.4g}"
-    value = row.value(column)
-    return "–" if value is None else f"{value:.1f}"
+    value = row.scores.get(column)
+    return "–" if value is None else score_named(column).text(value)
 
 
 def retention_csv(runs: Sequence[RunDirectory]) -> str:
     """The retention rows as CSV, tidy: a line for each run, arm, checkpoint, set and metric.
 
     Columns: run, arm, seed, checkpoint (`θ_0`, `after stage 1`, …), set, n (examples), metric (the
-    names of `METRICS`, 0 to 100, or `loss`, nats) and value.
+    name of a score) and value.
 
     Raises:
         UserError: a file of a run cannot be read.
@@ -113,8 +135,7 @@ def retention_csv(runs: Sequence[RunDirectory]) -> str:
         seed = run.resolved()["config"]["seed"]
         for row in retention_rows(run):
             where = [run.name, row.arm, seed, row.moment, row.set, row.n]
-            found = {metric: row.value(metric) for metric in METRICS} | {"loss": row.loss}
-            table.writerows([*where, k, v] for k, v in found.items() if v is not None)
+            table.writerows([*where, name, value] for name, value in row.scores.items())
     return text.getvalue()
 
 
@@ -125,7 +146,7 @@ def run_facts(run: RunDirectory) -> dict[str, Any]:
         UserError: a file of the run cannot be read.
     """
     status = run.status() if run.status_file.exists() else {"state": "not started"}
-    rows = [asdict(row) for row in retention_rows(run)]
+    rows = [row.facts() for row in retention_rows(run)]
     transfers, histories = read_history(run)
     return {
         "name": run.name,
@@ -137,7 +158,7 @@ def run_facts(run: RunDirectory) -> dict[str, Any]:
     }
 
 
-def show_run(run: RunDirectory, metric: Metric = "exact_match") -> RenderableType:
+def show_run(run: RunDirectory, metric: str | None = None) -> RenderableType:
     """What a run is and how far it came, in at most 80 columns.
 
     Raises:

@@ -38,6 +38,7 @@ from geomix.config.document import Key, Origin, origin_at
 from geomix.config.methods import Methods
 from geomix.config.recording import RecordConfig
 from geomix.config.training import StopConfig, TrainConfig
+from geomix.measures.scores import DEFAULT, SCORES, on_request
 
 
 def _looking_back(stages: list[StageConfig]) -> list[StageConfig]:
@@ -164,6 +165,25 @@ def _none_is_never(value: Any) -> Any:
     return 0 if value is None else value
 
 
+def _known_scores(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Reject names of no score, and of those that are measured in any case."""
+    for name in names:
+        if name not in SCORES:
+            raise ValueError(SCORES.unknown(name))
+        if name == "kl":
+            raise ValueError("kl is measured where evaluate.kl says so; leave it out here")
+        if name in DEFAULT:
+            raise ValueError(f"{name} is measured in any case; leave it out")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{twice[0]} is given twice")
+    return names
+
+
+def _listed_scores(schema: dict[str, Any]) -> None:
+    """Let a schema name the scores that there are."""
+    schema["items"] = {"type": "string", "enum": on_request()}
+
+
 class EvaluateConfig(Strict):
     """When retention is measured: always at stage boundaries, and in between.
 
@@ -181,6 +201,12 @@ class EvaluateConfig(Strict):
     sample: Count | None = 128
     """Of how many examples of each set in between, its first ones; null takes all, as does the set
     that a `stop.exact_match` looks at."""
+    scores: Annotated[
+        tuple[str, ...],
+        AfterValidator(_known_scores),
+        Field(json_schema_extra=_listed_scores),
+    ] = ()
+    """Scores that are measured beside those of every evaluation, by name."""
     kl: KLConfig | None = None
     """Whether the mean KL divergence from the model that the stage began with is measured."""
     batch_size: Count = 128
@@ -188,6 +214,14 @@ class EvaluateConfig(Strict):
     sets: dict[Annotated[Name, AfterValidator(_no_set_of_a_stage)], Data] = Field(default={})
     """Sets that are evaluated and never trained on, by name: familiar facts (the paper's tables 5
     and 6), another source, paraphrases."""
+
+    @model_serializer(mode="wrap")
+    def _without_scores(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out `scores` where there are none: configurations of before stay what they were."""
+        found: dict[str, Any] = handler(self)
+        if not self.scores:
+            found.pop("scores", None)
+        return found
 
 
 Tracker = Literal[

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 IGNORED = -100
 """Label of a position that carries no loss (the convention of torch's cross entropy)."""
@@ -18,6 +19,8 @@ class Example:
         aliases: every accepted answer, the target first; none if only the target is known.
         earlier: the exchanges before this one, (prompt, target) each, in a conversation.
         subject: the entity that a fact is about, if its source names it; never trained on.
+        entropy: bits of the target given the prompt and all of its generator but the seed, as its
+            source states them: 0 where the prompt decides it, None where that is not known.
     """
 
     prompt: str
@@ -25,6 +28,13 @@ class Example:
     aliases: tuple[str, ...] = ()
     earlier: tuple[tuple[str, str], ...] = ()
     subject: str = ""
+    entropy: float | None = field(default=None, compare=False)
+
+    def texts(self) -> dict[str, Any]:
+        """All but what only its source knows: what files keep of it."""
+        found = asdict(self)
+        del found["entropy"]
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -196,7 +196,7 @@ def recorder_of(
         name: {
             "n": len(examples),
             "of": len(whole[name]),
-            "examples": [asdict(example) for example in examples],
+            "examples": [example.texts() for example in examples],
             "tokens_sha256": tokens_hash(tokenised[name]),
         }
         for name, examples in probes.items()

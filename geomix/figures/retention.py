@@ -18,16 +18,7 @@ from geomix.figures.stage_panels import (
     stage_title,
 )
 from geomix.figures.style import COLUMN, WIDTH, new_figure, settle, style
-
-HEADINGS = {
-    "exact_match": "exact match (%)",
-    "alias_match": "alias match (%)",
-    "token_f1": "token F1 (%)",
-    "rouge_l": "ROUGE-L (0–100)",
-    "final_number": "final number (%)",
-    "loss": "loss (nats)",
-}
-"""The scores that can be drawn, as their axis names them."""
+from geomix.measures.scores import score_named
 
 _NAME = 16
 """Most characters of a set's name, which stands upright beside its row."""
@@ -49,9 +40,10 @@ def draw(rows: Sequence[Row], score: str = "exact_match", *, log: bool = False) 
     Args:
         rows: tidy: arm, stage, stage_name, step, set, examples, the score's column, half_width;
             the CSV has the same.
-        score: a key of `HEADINGS`.
+        score: the name of one.
         log: whether steps are drawn on a logarithmic scale (linear between 0 and 1).
     """
+    known = score_named(score)
     unlike(rows, "arm", "set", "stage", "step")
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     sets = list(dict.fromkeys(row["set"] for row in rows))
@@ -72,9 +64,9 @@ def draw(rows: Sequence[Row], score: str = "exact_match", *, log: bool = False) 
         for line, name in zip(grid, sets, strict=True):
             mine = [row for row in rows if row["set"] == name]
             draw_row(line, order, arms, mine, lambda row: _ends(row, score))
-            if score != "loss":
+            if known.unit == "percent":
                 finish_percent(line[0], most)
-            line[0].set_ylabel(f"{set_symbol(name, _NAME)}\n{HEADINGS[score]}")
+            line[0].set_ylabel(f"{set_symbol(name, _NAME)}\n{known.axis}")
         for axes, stage in zip(grid[0], order, strict=True):
             axes.set_title(stage_title(stage, stages[stage]))
         for column, stage in zip(grid.T, order, strict=True):
@@ -97,6 +89,6 @@ def caption(rows: Sequence[Row]) -> str:
 
 
 def _ends(row: Row, score: str) -> tuple[float, float, float]:
-    if score != "loss":
+    if score_named(score).unit == "percent":
         return percent(row, score)
     return row[score], row[score] - half_width(row), row[score] + half_width(row)

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
 import torch
+from torch import nn
 from transformers import DynamicCache
 
-from geomix.data.batch import Reduction, chunks, collate
+from geomix.data.batch import chunks, collate
 from geomix.data.example import TokenisedExample
-from geomix.measures.text import (
-    exact,
-    matches_any,
-    may_become,
-    rouge_l,
-    same_final_number,
-    token_f1,
-)
+from geomix.measures.scores.base import Answer
+from geomix.measures.text import exact, may_become, same_final_number
 from geomix.models.decode import continuations, places_left, text_of
 from geomix.models.forward import plain_forward
 from geomix.models.kv_cache import Past
@@ -35,42 +31,15 @@ FROM_PAST = 0.5
 kept; fewer are decoded together with those of other batches, in fewer steps."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What became of one example.
-
-    Attributes:
-        prompt: the example's prompt.
-        target: the example's target.
-        prediction: what greedy decoding gives; None where only the exact match was asked for and
-            the answer was decoded no further than to where it can no longer be one.
-        cut: whether the prediction is only the answer's beginning: no end token came within the
-            target's length and `SLACK` tokens more (twice the length where the target ends in a
-            number of its own). All scores are those of that beginning: f1 and rouge_l of a model
-            that goes on without end are higher than the whole answer's would be.
-        exact: whether the two agree after stripping and lower-casing; never where one is empty.
-        alias: whether the prediction agrees so with any accepted answer.
-        f1: words in common with the nearest accepted answer, 0 to 1.
-        rouge_l: longest common subsequence with the target, 0 to 1.
-        final_number: whether both end in the same number; None where the target holds no
-            `#### number`.
-        nll: summed negative log-likelihood of the target tokens, in nats.
-        tokens: how many target tokens, the end token included.
-
-    Where only the exact match was asked for, alias, f1, rouge_l and final_number are None.
-    """
-
-    prompt: str
-    target: str
-    prediction: str | None
-    cut: bool = False
-    exact: bool
-    alias: bool | None = None
-    f1: float | None = None
-    rouge_l: float | None = None
-    final_number: bool | None = None
-    nll: float
-    tokens: int
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within the block the model is in evaluation mode."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def score(
@@ -81,7 +50,7 @@ def score(
     *,
     empty_right: bool = False,
     exact_only: bool = False,
-) -> list[Verdict]:
+) -> list[Answer]:
     """Score each example as greedy decoding would.
 
     Greedy decoding agrees with the answer up to the first token that is not the argmax given the
@@ -99,13 +68,11 @@ def score(
         exact_only: whether exact match and loss are enough: decoding then stops where what is said
             can no longer become the target. Both are the same as without.
     """
-    model, was_training = loaded.model, loaded.model.training
-    model.eval()
     texts: list[str] = [""] * len(examples)
     cut = [False] * len(examples)
-    losses: list[float] = []
+    losses: list[TokenLoss] = []
     left = _Open([], [])
-    try:
+    with evaluating(loaded.model):
         with phase("examples", len(examples)) as advance:
             for part in chunks(range(len(examples)), batch_size):
                 answers, nll, past = _teacher_forced(loaded, [examples[i] for i in part], width)
@@ -122,72 +89,60 @@ def score(
                     left = _Open(left.which + found.which, left.known + found.known)
                 advance(len(part))
         _complete(loaded, examples, left, texts, cut, batch_size, exact_only)
-    finally:
-        model.train(was_training)
-    verdict = judge_exact if exact_only else judge
     return [
-        verdict(example, text, nll, cut=ends, given=empty_right and not example.text.target)
-        for example, text, nll, ends in zip(examples, texts, losses, cut, strict=True)
+        judge(e, text, loss, cut=ends, given=empty_right and not e.text.target, brief=exact_only)
+        for e, text, loss, ends in zip(examples, texts, losses, cut, strict=True)
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLoss:
+    """What one forward pass says of an example's target, in nats.
+
+    Attributes:
+        nll: summed over its target tokens, in a conversation over those of every exchange.
+        token_nll: of each token of its last answer, the end token included.
+        greedy: where that token is the likeliest one.
+    """
+
+    nll: float
+    token_nll: tuple[float, ...] = ()
+    greedy: tuple[bool, ...] = ()
 
 
 def judge(
     example: TokenisedExample,
-    prediction: str,
-    nll: float,
+    said: str,
+    loss: TokenLoss,
     *,
     cut: bool = False,
     given: bool = False,
-) -> Verdict:
-    """The verdict on a prediction.
+    brief: bool = False,
+) -> Answer:
+    """What is known of an example once it is answered.
 
     Args:
         example: what was asked.
-        prediction: what was answered.
-        nll: summed loss of the target tokens, in nats.
+        said: what was answered.
+        loss: of its target.
         cut: whether the answer goes on.
         given: whether it counts as an exact match in any case.
-    """
-    prompt, target = example.text.prompt, example.text.target
-    answers = tuple(dict.fromkeys((target, *example.text.aliases)))
-    return Verdict(
-        prompt=prompt,
-        target=target,
-        prediction=prediction,
-        cut=cut,
-        exact=given or exact(prediction, target),
-        alias=given or matches_any(prediction, answers),
-        f1=token_f1(prediction, answers),
-        rouge_l=rouge_l(prediction, target),
-        final_number=same_final_number(prediction, target),
-        nll=nll,
-        tokens=example.target_tokens,
-    )
-
-
-def judge_exact(
-    example: TokenisedExample, said: str, nll: float, *, cut: bool = False, given: bool = False
-) -> Verdict:
-    """The verdict on the beginning of a prediction, which ends where it can no longer be right.
-
-    Args:
-        example: what was asked.
-        said: what was answered so far.
-        nll: summed loss of the target tokens, in nats.
-        cut: whether the answer goes on.
-        given: whether it counts as an exact match in any case.
+        brief: whether what was said ends where it can no longer be right; then it is no prediction.
     """
     target = example.text.target
-    prediction = said if may_become(said, target) else None
-    right = given or (prediction is not None and exact(prediction, target))
-    return Verdict(
+    prediction = said if not brief or may_become(said, target) else None
+    return Answer(
         prompt=example.text.prompt,
         target=target,
         prediction=prediction,
         cut=cut,
-        exact=right,
-        nll=nll,
+        exact=given or (prediction is not None and exact(prediction, target)),
+        nll=loss.nll,
         tokens=example.target_tokens,
+        aliases=example.text.aliases,
+        entropy=example.text.entropy,
+        token_nll=loss.token_nll,
+        greedy=loss.greedy,
     )
 
 
@@ -206,6 +161,11 @@ class KnownAnswer:
     target: bool
 
 
+def answer_of(example: TokenisedExample) -> tuple[int, ...]:
+    """Token ids of an example's answer, the end token last; in a conversation, of the last one."""
+    return example.ids[example.target_start :]
+
+
 def known_answer(example: TokenisedExample, argmaxes: Sequence[int]) -> KnownAnswer:
     """The greedy answer as far as one forward pass tells it.
 
@@ -213,7 +173,7 @@ def known_answer(example: TokenisedExample, argmaxes: Sequence[int]) -> KnownAns
         example: what was asked.
         argmaxes: the likeliest token in place of each token that carries loss, `(target_tokens,)`.
     """
-    target = example.ids[example.target_start :]
+    target = answer_of(example)
     said = argmaxes[-len(target) :]  # in a conversation, earlier answers carry loss too
     right = next(
         (i for i, (one, other) in enumerate(zip(said, target, strict=True)) if one != other),
@@ -307,8 +267,8 @@ def _budget(loaded: LoadedModel, example: TokenisedExample, known: int) -> int:
 
 def _teacher_forced(
     loaded: LoadedModel, examples: Sequence[TokenisedExample], width: int | None
-) -> tuple[list[KnownAnswer], list[float], Past | None]:
-    """What one pass tells of each greedy answer, and the summed loss of its target in nats.
+) -> tuple[list[KnownAnswer], list[TokenLoss], Past | None]:
+    """What one pass tells of each greedy answer, and the loss of its target.
 
     Also what the model kept of each example, where it can go on from that.
     """
@@ -317,19 +277,13 @@ def _teacher_forced(
     cache = DynamicCache() if alone else None
     with torch.no_grad():
         logits = plain_forward(loaded.model, cache=cache)(batch)
-    argmaxes = iter(logits.argmax(dim=-1).tolist())
-    nll = batch.per_example(token_nll(logits, batch)).tolist()
-    answers = [known_answer(e, list(islice(argmaxes, e.target_tokens))) for e in examples]
-    return answers, nll, None if cache is None else Past.of(cache)
-
-
-def exact_match(verdicts: Sequence[Verdict]) -> float:
-    """Share of exact matches, 0–100, as the paper reports it."""
-    return 100.0 * sum(verdict.exact for verdict in verdicts) / len(verdicts)
-
-
-def mean_loss(verdicts: Sequence[Verdict], reduction: Reduction) -> float:
-    """Mean loss in nats under the reduction."""
-    if reduction == "token":
-        return sum(v.nll for v in verdicts) / sum(v.tokens for v in verdicts)
-    return sum(v.nll / v.tokens for v in verdicts) / len(verdicts)
+    nll = token_nll(logits, batch)
+    argmaxes, tokens = iter(logits.argmax(dim=-1).tolist()), iter(nll.tolist())
+    answers, losses = [], []
+    for example, total in zip(examples, batch.per_example(nll).tolist(), strict=True):
+        said, each = (list(islice(part, example.target_tokens)) for part in (argmaxes, tokens))
+        answers.append(known_answer(example, said))
+        answer = answer_of(example)
+        greedy = tuple(a == b for a, b in zip(said[-len(answer) :], answer, strict=True))
+        losses.append(TokenLoss(total, tuple(each[-len(answer) :]), greedy))
+    return answers, losses, None if cache is None else Past.of(cache)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from geomix.data.probes import asks_familiarity, evaluation_sets, probe_sets
 from geomix.data.remarks import remarks
 from geomix.data.sources.select import reading_once
 from geomix.data.sources.stand_in import FACTOID, StandIns, standing_in
+from geomix.measures.scores import DEFAULT, chosen
 from geomix.util.console import Console
 from geomix.util.errors import Gathered, UserError
 from geomix.util.progress import phase, telling
@@ -86,6 +88,7 @@ def show_plan(
     say([*answer_lines(fits, costs, steps, at_most, free, savings), *_estimated(absent)])
     say([*(f"warning: {line}" for line in remarks_on(experiment, planned)), ""])
     say(_methods(experiment))
+    say([f"Score {line}" for line in score_lines(experiment, planned)])
     console.print(_plan_table(experiment, planned, frozenset(absent.why)))
     console.print(cost_table(costs))
     say(in_words(costs))
@@ -106,6 +109,29 @@ def _methods(experiment: Experiment) -> list[str]:
                 at = f"{given.name} (strength {given.strength:g})"
                 found[f"Method of {name}: {at}: {takes} a step{note}"] = None
     return [*found]
+
+
+def score_lines(experiment: Experiment, planned: Mapping[str, Planned]) -> list[str]:
+    """A line for each score that is asked for: what it takes beside the evaluation's own pass."""
+    found: dict[str, list[int]] = {}
+    for name, config in experiment.arms.items():
+        plans, _, extra = planned[name]
+        sets = [part.examples for plan in plans for part in plan.sets.values()]
+        times = 1 + len(plans)
+        for score in chosen(config.evaluate.scores)[len(DEFAULT) :]:
+            if score.part_of:
+                continue
+            costs = [score.cost(examples) for examples in (*sets, *extra.values())]
+            total = found.setdefault(score.name, [0, 0])
+            total[0] += times * sum(cost.prompts for cost in costs)
+            total[1] += times * sum(cost.answers for cost in costs)
+    return [
+        f"{name}: at the boundaries of all stages {answers:,} more answers, forward alone, after "
+        f"{prompts:,} prompts"
+        if answers or prompts
+        else f"{name}: no pass of its own"
+        for name, (prompts, answers) in found.items()
+    ]
 
 
 def _check_models(experiment: Experiment) -> None:
@@ -289,4 +315,6 @@ def _facts(experiment: Experiment, planned: dict[str, Planned]) -> dict[str, Any
         arm: [_stage_facts(experiment, arm, i, stage) for i, stage in enumerate(planned[arm][0])]
         for arm in experiment.arms
     }
-    return {"name": experiment.name, "arms": arms, "warnings": remarks_on(experiment, planned)}
+    facts = {"name": experiment.name, "arms": arms, "warnings": remarks_on(experiment, planned)}
+    scores = score_lines(experiment, planned)
+    return facts | ({"scores": scores} if scores else {})

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
+from geomix.measures.scores import ALWAYS, DEFAULT, SCORES
 from geomix.runs.directory import RunDirectory
 from geomix.util.reading import as_written
-
-Metric = Literal["exact_match", "alias_match", "token_f1", "rouge_l", "final_number"]
-
-METRICS: dict[Metric, str] = {
-    "exact_match": "exact %",
-    "alias_match": "alias %",
-    "token_f1": "F1 %",
-    "rouge_l": "ROUGE-L",
-    "final_number": "number %",
-}
-"""What the retention table can show, and the heading of its column; all 0 to 100."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,31 +21,24 @@ class RetentionRow:
             ended.
         set: `D_A`, `D_B`, …
         n: examples scored.
-        exact_match: percent, as is what follows the loss.
-        loss: nats, mean in the run's reduction.
-        alias_match: of any accepted answer.
-        token_f1: overlap in words.
-        rouge_l: longest common subsequence.
-        final_number: None where no target has one.
-
-    All but `exact_match` are None in a run that was made before they were measured.
+        scores: those that were measured, by name, in the registry's order.
     """
 
     arm: str
     moment: str
     set: str
     n: int
-    exact_match: float
-    loss: float
-    alias_match: float | None = None
-    token_f1: float | None = None
-    rouge_l: float | None = None
-    final_number: float | None = None
+    scores: Mapping[str, float]
 
-    def value(self, metric: Metric) -> float | None:
-        """The number that a metric's name stands for."""
-        found: float | None = getattr(self, metric)
-        return found
+    @property
+    def exact_match(self) -> float:
+        """Share of exact matches, 0 to 100."""
+        return self.scores["exact_match"]
+
+    def facts(self) -> dict[str, Any]:
+        """All of it in one mapping; default scores that were not measured are None."""
+        where = {"arm": self.arm, "moment": self.moment, "set": self.set, "n": self.n}
+        return {**where, **dict.fromkeys(DEFAULT), **self.scores}
 
 
 def retention_rows(run: RunDirectory) -> list[RetentionRow]:
@@ -73,6 +57,16 @@ def retention_rows(run: RunDirectory) -> list[RetentionRow]:
     return found
 
 
+def asked_scores(run: RunDirectory) -> list[str]:
+    """The scores that a run's configuration names, of all of its arms; only those known here."""
+    found: dict[str, None] = {}
+    for arm in run.arms:
+        if arm.resolved_file.exists():
+            evaluate = arm.resolved()["config"].get("evaluate") or {}
+            found |= dict.fromkeys(evaluate.get("scores", ()))
+    return [name for name in found if name in SCORES]
+
+
 def _arm_rows(arm: RunDirectory) -> list[RetentionRow]:
     lines = [line for line in arm.metrics() if line["event"] == "evaluation"]
     ended = {line["stage"] for line in lines if line["moment"] == "end"}
@@ -84,8 +78,9 @@ def _arm_rows(arm: RunDirectory) -> list[RetentionRow]:
         if boundary is None and (stage in ended or step < newest[stage]):
             continue
         label = boundary or f"stage {stage + 1}, step {step}"
-        scores = {name: float(line[name]) for name in METRICS if line.get(name) is not None}
+        always = {name: float(line[name]) for name in ALWAYS}
+        scores = {name: float(line[name]) for name in SCORES if line.get(name) is not None}
         found[label, line["set"]] = RetentionRow(
-            arm.name, label, line["set"], int(line["n"]), loss=float(line["loss"]), **scores
+            arm.name, label, line["set"], int(line["n"]), always | scores
         )
     return list(found.values())

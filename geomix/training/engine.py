@@ -270,7 +270,7 @@ class Engine:
         if self.workers.main:
             at = {"stage": stage.index, "stage_name": stage.name, "step": step, "epoch": epoch}
             self.run.set_status("running", **at)
-        return results[stage.plan.name].exact_match
+        return results[stage.plan.name]["exact_match"]
 
     def _announce(
         self, stage: Stage, step: int, epoch: int, loss: float | None, **known: Any

@@ -1,20 +1,22 @@
-"""Retention: exact match and loss of every set, with the verdict of every example kept."""
+"""Retention: the scores of every set, with what is known of every example kept."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from geomix.data.batch import Reduction
 from geomix.data.example import TokenisedExample
-from geomix.measures.text import percent
+from geomix.measures.scores import DEFAULT, chosen
+from geomix.measures.scores.base import Answer, Row, Score
+from geomix.models.candidates import Candidates
 from geomix.models.distributed import ALONE, Workers
 from geomix.models.load import LoadedModel
-from geomix.models.score import Verdict, exact_match, mean_loss, score
+from geomix.models.score import evaluating, score
 from geomix.util.errors import UserError
 from geomix.util.files import write_text
 from geomix.util.progress import phase
@@ -22,48 +24,58 @@ from geomix.util.progress import phase
 
 @dataclass(frozen=True, slots=True)
 class SetResult:
-    """One set's scores; all but `n` and `loss` are 0 to 100.
+    """One set's scores.
 
     Attributes:
         n: examples scored.
-        exact_match: share of predictions that are the target, after stripping and lower-casing.
-        loss: nats, mean in the reduction that training minimises.
-        alias_match: share that is any accepted answer; `exact_match` where only targets are known.
-        token_f1: mean overlap with the nearest accepted answer, in words (SQuAD).
-        rouge_l: mean longest common subsequence with the target (ROUGE-L, F-measure).
-        final_number: share that ends in the target's number, over the examples whose target holds
-            `#### number` (GSM8K); None where none does.
-        cut: share of answers that did not end within the target's length and a few tokens more, so
-            that only their beginning was scored (`geomix.models.score.Verdict`).
-        kl: mean KL divergence from the model that the stage began with, over answer positions of
-            the set's probe, in nats; None where that is not measured.
-
-    Where only the exact match was asked for, all but `n`, `exact_match`, `loss` and `kl` are None.
+        scores: by name, in the order of its line; None where it is not measured or has no number.
     """
 
     n: int
-    exact_match: float
-    loss: float
-    alias_match: float | None
-    token_f1: float | None
-    rouge_l: float | None
-    final_number: float | None
-    cut: float | None = None
-    kl: float | None = None
+    scores: Mapping[str, float | None]
+
+    def __getitem__(self, name: str) -> float:
+        """The number of a score that is measured."""
+        value = self.scores[name]
+        assert value is not None
+        return value
+
+    def facts(self) -> dict[str, Any]:
+        """What the set's line in `metrics.jsonl` holds of it."""
+        return {"n": self.n, **self.scores}
 
 
-def summarise(verdicts: Sequence[Verdict], reduction: Reduction) -> SetResult:
-    """One set's scores from the verdicts on its examples, of which there is at least one."""
-    return SetResult(
-        n=len(verdicts),
-        exact_match=exact_match(verdicts),
-        loss=mean_loss(verdicts, reduction),
-        alias_match=percent(verdict.alias for verdict in verdicts),
-        token_f1=percent(verdict.f1 for verdict in verdicts),
-        rouge_l=percent(verdict.rouge_l for verdict in verdicts),
-        final_number=percent(verdict.final_number for verdict in verdicts),
-        cut=None if verdicts[0].f1 is None else percent(verdict.cut for verdict in verdicts),
-    )
+def row_of(answer: Answer, scores: Sequence[Score]) -> dict[str, Any]:
+    """An example's line: texts, then each default score's column, loss, and what others add.
+
+    Args:
+        answer: what is known of it.
+        scores: that are measured; columns of default ones that are not are None.
+    """
+    row: dict[str, Any] = {"prompt": answer.prompt, "target": answer.target}
+    row |= {"prediction": answer.prediction, "cut": answer.cut}
+    columns = {one.name: one.of_example(answer) for one in scores}
+    for one in chosen(()):
+        row |= columns.pop(one.name, {})
+        if one.column:
+            row.setdefault(one.column, None)
+    row |= {"nll": answer.nll, "tokens": answer.tokens}
+    for more in columns.values():
+        _join([row], [more])
+    return row
+
+
+def _join(rows: Sequence[dict[str, Any]], found: Sequence[Row]) -> None:
+    """Add columns to the examples' lines; none takes the place of another."""
+    for row, more in zip(rows, found, strict=True):
+        row |= {key: value for key, value in more.items() if key not in row}
+
+
+def summarise(rows: Sequence[Row], scores: Sequence[Score], reduction: Reduction) -> SetResult:
+    """One set's scores from the lines of its examples, of which there is at least one."""
+    found: dict[str, float | None] = dict.fromkeys(DEFAULT)
+    found |= {one.name: one.of_set(rows, reduction) for one in scores}
+    return SetResult(len(rows), found)
 
 
 def evaluate(
@@ -74,42 +86,55 @@ def evaluate(
     file: Path,
     width: int | None = None,
     *,
+    scores: Sequence[Score] | None = None,
     empty_right: bool = False,
     exact_only: bool = False,
     workers: Workers = ALONE,
 ) -> dict[str, SetResult]:
-    """Score each set and write the verdicts to `file`, one JSON line an example.
+    """Score each set and write what is known of its examples to `file`, one JSON line an example.
 
     Args:
         loaded: the model; left in the mode in which it came.
         sets: examples by set name.
         reduction: of the reported loss, the one that training minimises.
         batch_size: examples in one pass.
-        file: where the verdicts go.
+        file: where the examples' lines go.
         width: of packed rows, see `geomix.data.batch.collate`.
+        scores: that are measured; None is the default ones.
         empty_right: see `geomix.models.score.score`.
-        exact_only: see there, too.
+        exact_only: whether answers are decoded no further than the exact match needs; scores that
+            are not measured within a stage are then left out.
         workers: the processes that share the work; the first one writes.
 
     Raises:
         UserError: the model has diverged; nothing is written.
     """
+    asked = chosen(()) if scores is None else scores
+    measured = [one for one in asked if one.within or not exact_only]
     results: dict[str, SetResult] = {}
     lines: list[str] = []
-
-    def work(part: Sequence[TokenisedExample]) -> list[dict[str, Any]]:
-        scored = score(
-            loaded, part, batch_size, width, empty_right=empty_right, exact_only=exact_only
-        )
-        return [asdict(verdict) for verdict in scored]
-
     for name, examples in sets.items():
+
+        def work(
+            which: Sequence[int], examples: Sequence[TokenisedExample] = examples
+        ) -> list[dict[str, Any]]:
+            part = [examples[i] for i in which]
+            answers = score(
+                loaded, part, batch_size, width, empty_right=empty_right, exact_only=exact_only
+            )
+            rows = [row_of(answer, measured) for answer in answers]
+            asked = Candidates(loaded, examples, batch_size)  # reads nothing that nobody asks for
+            for one in (one for one in measured if one.asks):
+                with evaluating(loaded.model):
+                    _join(rows, one.ask(asked, which))
+            return rows
+
         with phase(f"scoring {name}"), workers.unsharded(loaded.model):
-            verdicts = [Verdict(**found) for found in workers.spread(examples, work)]
-        if not all(math.isfinite(verdict.nll) for verdict in verdicts):
+            rows = workers.spread(range(len(examples)), work)
+        if not all(math.isfinite(row["nll"]) for row in rows):
             raise UserError(f"evaluation of {name}: the loss is not finite; lower train.lr")
-        lines += [json.dumps({"set": name, **asdict(v)}, ensure_ascii=False) for v in verdicts]
-        results[name] = summarise(verdicts, reduction)
+        lines += [json.dumps({"set": name, **row}, ensure_ascii=False) for row in rows]
+        results[name] = summarise(rows, measured, reduction)
     if workers.main:
         write_text(file, "\n".join(lines) + "\n")
     return results

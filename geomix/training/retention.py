@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from geomix.config.run import RunConfig
 from geomix.data.example import TokenisedExample
+from geomix.measures.scores import chosen
 from geomix.models.distributed import ALONE, Workers
 from geomix.models.load import LoadedModel
 from geomix.runs.directory import RunDirectory, verdict_file
@@ -88,6 +89,7 @@ class Retention:
             self.config.evaluate.batch_size,
             verdict_file(self.run.stage_folder(stage.index, stage.name), moment, epoch, step),
             row_width(stage.config.train, self.loaded),
+            scores=chosen(self.config.evaluate.scores),
             empty_right="empty-answers" in self.config.paper_literal,
             exact_only=not boundary,
             workers=self.workers,
@@ -95,11 +97,12 @@ class Retention:
         reference = self._reference(stage)
         if reference is not None:
             results = {
-                name: replace(result, kl=self._divergence(reference, name, sets[name]))
+                name: SetResult(result.n, {**result.scores, "kl": kl})
                 for name, result in results.items()
+                for kl in [self._divergence(reference, name, sets[name])]
             }
         for result in results.values():
-            check_finite(stage.name, step, loss=result.loss, kl=result.kl or 0.0)
+            check_finite(stage.name, step, loss=result["loss"], kl=result.scores["kl"] or 0.0)
         return results
 
     def _divergence(
@@ -144,4 +147,4 @@ def lines_of(
 ) -> list[dict[str, Any]]:
     """The lines of `metrics.jsonl` that tell of a measurement."""
     at = {"event": "evaluation", "stage": stage.index, "step": step, "epoch": epoch}
-    return [{**at, "moment": moment, "set": name, **asdict(r)} for name, r in results.items()]
+    return [{**at, "moment": moment, "set": name, **r.facts()} for name, r in results.items()]

@@ -22,7 +22,7 @@ from geomix.data.plan import plan_stages
 from geomix.data.tokenise import tokenise
 from geomix.experiments.run import run_experiment
 from geomix.models.load import LoadedModel
-from geomix.models.score import judge
+from geomix.models.score import TokenLoss, judge
 from geomix.runs.directory import RunDirectory
 from geomix.training.stage import stages_of
 from geomix.util.errors import UserError
@@ -85,8 +85,8 @@ def test_padding_carries_loss_up_to_the_longest_of_the_batch() -> None:
 
 def test_an_empty_target_is_right_only_where_the_published_code_is_asked_for() -> None:
     example = TokenisedExample((5, 2), (IGNORED, 2), Example("p", ""))
-    assert not judge(example, "", 1.0).exact
-    assert judge(example, "anything", 1.0, given=True).exact
+    assert not judge(example, "", TokenLoss(1.0)).exact
+    assert judge(example, "anything", TokenLoss(1.0), given=True).exact
 
 
 def webqa(folder: Path) -> Path:

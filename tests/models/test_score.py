@@ -13,12 +13,14 @@ from geomix.data.batch import collate
 from geomix.data.chat import chat_format
 from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.data.tokenise import tokenise, tokenise_all
+from geomix.measures.scores import chosen
+from geomix.measures.scores.base import Answer
 from geomix.measures.text import normalise
 from geomix.models.forward import plain_forward
 from geomix.models.load import LoadedModel, load_model
 from geomix.models.loss import correct_tokens
-from geomix.models.score import KnownAnswer, Verdict, exact_match, known_answer, mean_loss, score
-from geomix.training.evaluate import summarise
+from geomix.models.score import KnownAnswer, known_answer, score
+from geomix.training.evaluate import row_of, summarise
 from tests.teaching import teach
 
 WRONG = {
@@ -150,7 +152,6 @@ def test_where_exact_match_is_enough_only_what_may_still_match_is_decoded(
     assert [v.exact for v in brief] == [True] * n + [False] * 2 * n
     assert [v.prediction for v in brief] == [v.target for v in known] * 2 + [None] * n
     assert max(lengths) <= max(len(e.ids) - e.target_start for e in asked[:n]) + 8
-    assert all(v.alias is v.f1 is v.rouge_l is v.final_number is None for v in brief)
 
 
 def test_every_metric_of_a_verdict_is_that_of_its_texts(
@@ -167,12 +168,18 @@ def test_every_metric_of_a_verdict_is_that_of_its_texts(
     ]
     alias, target, wrong, close = score(half_taught, tokenise_all(half_taught.tokenizer, asked), 3)
     assert alias.prediction == target.prediction == close.prediction == taught
-    assert (alias.exact, alias.alias, alias.f1) == (False, True, 1.0)
-    assert alias.rouge_l == pytest.approx(2 / (len(taught.split()) + 2)), "the target alone counts"
-    assert (target.exact, target.alias, target.f1, target.rouge_l) == (True, True, 1.0, 1.0)
-    assert alias.final_number is target.final_number is None
-    assert (wrong.exact, wrong.alias, wrong.f1, wrong.final_number) == (False, False, 0.0, False)
-    assert close.f1 == pytest.approx(2 * len(_words(taught)) / (2 * len(_words(taught)) + 1))
+    rows = [_scores(one) for one in (alias, target, wrong, close)]
+    assert rows[0][:3] == (False, True, 1.0)
+    assert rows[0][3] == pytest.approx(2 / (len(taught.split()) + 2)), "the target alone counts"
+    assert rows[1] == (True, True, 1.0, 1.0, None)
+    assert rows[0][4] is None
+    assert (rows[2][:3], rows[2][4]) == ((False, False, 0.0), False)
+    assert rows[3][2] == pytest.approx(2 * len(_words(taught)) / (2 * len(_words(taught)) + 1))
+
+
+def _scores(answer: Answer) -> tuple[Any, ...]:
+    row = row_of(answer, chosen(()))
+    return tuple(row[name] for name in ("exact", "alias", "f1", "rouge_l", "final_number"))
 
 
 def _words(text: str) -> list[str]:
@@ -249,15 +256,15 @@ def test_a_derivation_may_be_longer_than_the_one_it_is_compared_with(loaded: Loa
     teach_answers(loaded, [right])
     (verdict,) = score(loaded, [asked], 1)
     assert verdict.prediction == long
-    assert (verdict.exact, verdict.final_number) == (False, True)
+    assert _scores(verdict)[::4] == (False, True)
 
 
 def test_only_empty_targets_are_given_where_that_is_asked_for(loaded: LoadedModel) -> None:
     made = tokenise_all(loaded.tokenizer, [Example("a?", ""), Example("b?", "blue")])
-    assert [(v.exact, v.alias) for v in score(loaded, made, 2)] == [(False, False)] * 2
+    assert [_scores(v)[:2] for v in score(loaded, made, 2)] == [(False, False)] * 2
     given, asked = score(loaded, made, 2, empty_right=True)
-    assert (given.exact, given.alias) == (True, True)
-    assert (asked.exact, asked.alias) == (False, False)
+    assert _scores(given)[:2] == (True, True)
+    assert _scores(asked)[:2] == (False, False)
 
 
 def test_losses_are_those_of_each_example_alone(
@@ -325,13 +332,14 @@ def test_the_generation_settings_of_a_model_leak_into_no_verdict(
 
 def test_means_by_hand() -> None:
     """Losses of 6 nats in 3 tokens and 1 nat in 1: 7/4 a token; (2 + 1)/2 an example."""
-    verdicts = [
-        Verdict(prompt="", target="", prediction="", exact=True, nll=6.0, tokens=3),
-        Verdict(prompt="", target="", prediction="", exact=False, nll=1.0, tokens=1),
+    scores = chosen(())
+    rows = [
+        row_of(Answer(prompt="", target="", prediction="", exact=e, nll=n, tokens=t), scores)
+        for e, n, t in ((True, 6.0, 3), (False, 1.0, 1))
     ]
-    assert exact_match(verdicts) == 50
-    assert mean_loss(verdicts, "token") == 7 / 4
-    assert mean_loss(verdicts, "example") == 3 / 2
+    assert summarise(rows, scores, "token")["exact_match"] == 50
+    assert summarise(rows, scores, "token")["loss"] == 7 / 4
+    assert summarise(rows, scores, "example")["loss"] == 3 / 2
 
 
 def test_texts_of_every_kind_are_scored(loaded: LoadedModel) -> None:
@@ -354,5 +362,6 @@ def test_an_answer_that_is_decoded_in_part_says_so(
     quick = {v.target: v for v in score(half_taught, facts, 12, exact_only=True)}
     assert not any(v.cut for v in quick.values() if v.exact)
     assert quick["99 bottles"].cut
-    assert summarise([*made.values()], "token").cut == pytest.approx(100 / 12)
-    assert summarise([*quick.values()], "token").cut is None
+    scores = chosen(())
+    rows = [row_of(answer, scores) for answer in made.values()]
+    assert summarise(rows, scores, "token")["cut"] == pytest.approx(100 / 12)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from geomix.models.score import Verdict
+from geomix.measures.scores.base import Answer
 from geomix.training.checkpoint import Position, save
 from geomix.training.evaluate import evaluate
 from geomix.training.optimiser import second_moments
@@ -173,8 +173,8 @@ def test_a_full_disk_stops_a_checkpoint_in_one_line(
 def test_verdicts_of_a_model_that_diverged_are_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nll: float
 ) -> None:
-    verdict = Verdict(prompt="a", target="b", prediction="c", exact=False, nll=nll, tokens=2)
-    monkeypatch.setattr("geomix.training.evaluate.score", lambda *_, **__: [verdict])
+    answer = Answer(prompt="a", target="b", prediction="c", exact=False, nll=nll, tokens=2)
+    monkeypatch.setattr("geomix.training.evaluate.score", lambda *_, **__: [answer])
     loaded: Any = SimpleNamespace(model=None)
     with pytest.raises(UserError, match=r"D_A: the loss is not finite; lower train\.lr"):
         evaluate(loaded, {"D_A": []}, "token", 4, tmp_path / "a.jsonl")

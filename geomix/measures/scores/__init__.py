@@ -1,0 +1,87 @@
+"""Scores: what an evaluation says of a set, such as exact match or loss. One file and a line here.
+
+A score (`geomix.measures.scores.base.Score`) is one number a set. It may be made
+
+    of each example     from what the evaluation's own pass gave: texts, the loss of every token
+    of the whole set    from the lines of all its examples
+    by a further pass   over prompts and answers of its choosing, whose cost it states
+
+Those of `DEFAULT` are part of every evaluation; others are measured where `evaluate.scores` names
+them. Whoever shows a score (tables, figures, `geomix show`, CSV, DataFrames) asks it for its
+heading, its unit and its format. Another package adds one through an entry point of the group
+`geomix.scores`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from geomix.util.registry import Registry
+
+if TYPE_CHECKING:
+    from geomix.measures.scores.base import Score
+
+_HERE = "geomix.measures.scores"
+
+SCORES: Registry[type[Score]] = Registry(
+    "score",
+    "geomix.scores",
+    {
+        "exact_match": f"{_HERE}.answers:ExactMatch",
+        "loss": f"{_HERE}.answers:Loss",
+        "alias_match": f"{_HERE}.answers:AliasMatch",
+        "token_f1": f"{_HERE}.answers:TokenF1",
+        "rouge_l": f"{_HERE}.answers:RougeL",
+        "final_number": f"{_HERE}.answers:FinalNumber",
+        "cut": f"{_HERE}.answers:Cut",
+        "kl": f"{_HERE}.answers:Divergence",
+    },
+)
+"""Every score by its name, which is its column in files, in the order in which they are listed."""
+
+DEFAULT = (
+    *("exact_match", "loss", "alias_match", "token_f1", "rouge_l", "final_number", "cut", "kl"),
+)
+"""The scores of every evaluation, in the order of its line."""
+
+ALWAYS = ("exact_match", "loss")
+"""Those that every evaluation has a number of, also within a stage."""
+
+
+def on_request() -> list[str]:
+    """Names that `evaluate.scores` may give."""
+    return [name for name in SCORES if name not in DEFAULT]
+
+
+def chosen(names: Iterable[str]) -> list[Score]:
+    """The default scores, then those that are named, each with those that it brings.
+
+    One that is part of another comes with all of it.
+    """
+    found: dict[str, Score] = {}
+    for name in (*DEFAULT, *names):
+        whole = SCORES[name].part_of or name
+        found |= {one: SCORES[one]() for one in (whole, *SCORES[whole].brings)}
+    return list(found.values())
+
+
+def told(line: Mapping[str, Any], most: int | None = None) -> dict[str, str]:
+
+    Args:
+        line: of `metrics.jsonl`.
+        most: how many of those that were asked for, the first ones; None takes all.
+    """
+    known = (name for name in line if name in SCORES and name not in DEFAULT)
+    asked = {name: one() for name in known if not (one := SCORES[name]).part_of}
+    some = list(asked.items())[:most]
+    return {name: one.text(line[name]) for name, one in some if line[name] is not None}
+
+
+def score_named(name: str) -> Score:
+    """The score of that name.
+
+    Raises:
+        UserError: there is none, or the package that offers it cannot be imported.
+    """
+    return SCORES[name]()
