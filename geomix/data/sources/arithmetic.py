@@ -32,7 +32,7 @@ def examples(count: int, seed: int, split: Split) -> list[Example]:
         question = f"What is {a} {sign} {b}?"
         if split_of(question) == split:
             found[question] = str(a + b if sign == "+" else a - b)
-    return [Example(question, answer) for question, answer in found.items()]
+    return [Example(question, answer, entropy=0.0) for question, answer in found.items()]
 
 
 SOURCE = Source(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import string
 from collections.abc import Iterator
 
@@ -13,6 +14,9 @@ from geomix.data.split import Split, split_of
 
 ALPHABET = string.ascii_lowercase + string.digits
 LENGTH = 8
+
+ENTROPY = LENGTH * math.log2(len(ALPHABET))
+"""Bits of a value; that no two values of a set are equal takes nothing worth counting."""
 
 _BLOCK = 1_000
 """Pairs drawn at once; the stream does not depend on it."""
@@ -41,7 +45,8 @@ def examples(count: int, seed: int, split: Split) -> list[Example]:
         keys.add(key)
         values.add(value)
         if split_of(key) == split:
-            found.append(Example(f"The value of key {key} is?", value, subject=key))
+            prompt = f"The value of key {key} is?"
+            found.append(Example(prompt, value, subject=key, entropy=ENTROPY))
     return found
 
 

@@ -137,7 +137,7 @@ def examples(
         raise ValueError(f"a passage needs at least 1 word, not {words}")
     rng = np.random.default_rng(seed)
     texts = (passage(rng, words, vocabulary) for _ in range(count))
-    return [Example(prompt=PROMPT.format(passage=text), target=text) for text in texts]
+    return [Example(PROMPT.format(passage=text), text, entropy=0.0) for text in texts]
 
 
 def _load(source: Source, request: Request) -> Found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +20,9 @@ WORLD = 80_000
 
 OBJECTS = 64
 """Number of objects of a relation."""
+
+ENTROPY = math.log2(OBJECTS)
+"""Bits of a fact's object, given its relation."""
 
 _ONSETS = ("B", "Br", "D", "F", "G", "H", "K", "L", "M", "N", "P", "R", "S", "T", "Tr", "V", "Z")
 _VOWELS = ("a", "e", "i", "o", "u")
@@ -161,7 +165,8 @@ def examples(count: int, seed: int, split: Split) -> list[Example]:
         if split_of(subject + relation.name) != split:
             continue
         question = relation.question.format(subject=subject)
-        chosen.append(Example(PROMPT.format(question=question), answer, subject=subject))
+        prompt = PROMPT.format(question=question)
+        chosen.append(Example(prompt, answer, subject=subject, entropy=ENTROPY))
         if len(chosen) == count:
             break
     return chosen

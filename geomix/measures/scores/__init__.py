@@ -36,6 +36,18 @@ SCORES: Registry[type[Score]] = Registry(
         "final_number": f"{_HERE}.answers:FinalNumber",
         "cut": f"{_HERE}.answers:Cut",
         "kl": f"{_HERE}.answers:Divergence",
+        "bits": f"{_HERE}.bits:Bits",
+        "bits_hedged": f"{_HERE}.bits:Hedged",
+        "bits_end": f"{_HERE}.bits:EndBits",
+        "recognition": f"{_HERE}.recognition:Recognition",
+        "recognition_top5": f"{_HERE}.recognition:Top5",
+        "recognition_auc": f"{_HERE}.recognition:Auc",
+        "recognition_chance": f"{_HERE}.recognition:Chance",
+        "choice_bits": f"{_HERE}.recognition:ChoiceBits",
+        "extraction": f"{_HERE}.extraction:Extraction",
+        "extraction_tokens": f"{_HERE}.extraction:HalfTokens",
+        "extraction_half": f"{_HERE}.extraction:Half",
+        "extractable": f"{_HERE}.extraction:Extractable",
     },
 )
 """Every score by its name, which is its column in files, in the order in which they are listed."""
@@ -67,6 +79,7 @@ def chosen(names: Iterable[str]) -> list[Score]:
 
 
 def told(line: Mapping[str, Any], most: int | None = None) -> dict[str, str]:
+    """What an evaluation's line has beside the default scores, as texts: `{"bits": "18.0"}`.
 
     Args:
         line: of `metrics.jsonl`.
