@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ H = 8 * math.log2(36)
 
 def answer(token_nll: list[float], entropy: float | None = H) -> Answer:
     total = sum(token_nll)
-    known = {"prompt": "", "target": "", "prediction": "", "exact": False}
+    known: dict[str, Any] = {"prompt": "", "target": "", "prediction": "", "exact": False}
     return Answer(
         **known, nll=total, tokens=len(token_nll), entropy=entropy, token_nll=tuple(token_nll)
     )
@@ -67,7 +68,7 @@ def test_ignorance_has_no_bits_whatever_it_predicts() -> None:
             for prefix in itertools.product(range(letters), repeat=n)
         }
 
-        def nll(word: tuple[int, ...], table: dict[tuple[int, ...], np.ndarray] = table):
+        def nll(word: tuple[int, ...], table: Any = table) -> list[float]:
             steps = [-table[word[:i]][word[i]] for i in range(len(word))]
             return [*steps, -table[word][end]]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,9 +41,9 @@ def test_samples_by_hand() -> None:
     assert drawn.any(axis=1).mean() == pytest.approx(0.5, abs=0.01)
 
 
-def row_of(probabilities: list[float], greedy: list[bool]) -> dict[str, object]:
+def row_of(probabilities: list[float], greedy: list[bool]) -> dict[str, Any]:
     nll = tuple(-math.log(p) for p in probabilities)
-    known = {"prompt": "", "target": "", "prediction": "", "exact": False}
+    known: dict[str, Any] = {"prompt": "", "target": "", "prediction": "", "exact": False}
     return Extraction().of_example(
         Answer(**known, nll=sum(nll), tokens=len(nll), token_nll=nll, greedy=tuple(greedy))
     )

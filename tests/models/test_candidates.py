@@ -82,7 +82,8 @@ def test_each_prompt_is_read_once(loaded: LoadedModel, mixed: list[TokenisedExam
 def test_an_answer_without_positions_has_no_number(
     loaded: LoadedModel, mixed: list[TokenisedExample]
 ) -> None:
-    loaded.model.config.max_position_embeddings = mixed[1].target_start + 3
+    model: Any = loaded.model
+    model.config.max_position_embeddings = mixed[1].target_start + 3
     for goes_on in (True, False):
         asked = Candidates(replace(loaded, goes_on=goes_on), mixed, 8)
         (found,) = asked.log_probabilities([1], [[0, 1, 2, 3]])

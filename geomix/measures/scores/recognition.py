@@ -139,8 +139,10 @@ class Recognition(Score):
     def _row(scores: NDArray[np.float64] | None) -> dict[str, Any]:
         """Columns of an example, whose own answer's score stands first."""
         columns = ("candidates", "recognised", "top5", "auc", "chance", "choice_bits")
-        others = () if scores is None else scores[1:][scores[1:] == scores[1:]]  # without nan
-        if scores is None or not len(others) or scores[0] != scores[0]:
+        if scores is None:
+            return dict.fromkeys(columns)
+        others = scores[1:][scores[1:] == scores[1:]]  # without nan: no positions
+        if not len(others) or scores[0] != scores[0]:
             return dict.fromkeys(columns)
         choice = choose(float(scores[0]), others)
         n = choice.candidates
