@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from geomix.figures.labels import Row
+from geomix.figures.labels import Row, plain
 from geomix.figures.lines import draw_line, name_arms
 from geomix.figures.style import new_figure, settle, style
 from geomix.figures.table import TableFigure
@@ -45,7 +45,10 @@ def draw(rows: Sequence[Row]) -> Figure:
                 _line(axes, index, [row for row in mine if row["arm"] == arm], key)
             axes.set_ylabel(label)
             axes.set_yscale(scale)
-            if scale == "linear":
+            if scale == "log":
+                axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                axes.yaxis.set_minor_formatter(NullFormatter())
+            else:
                 axes.axhline(0, color="0.8", lw=0.6, zorder=0)
                 axes.yaxis.set_major_locator(MaxNLocator(5))
         for axes in panels[2:]:
@@ -79,7 +82,7 @@ def caption(rows: Sequence[Row]) -> str:
     )
     fails: dict[str, Any] = {row["arm"]: row["fails"] for row in rows if row["fails"]}
     if fails:
-        text += f" Faint: the quadrature does not hold ({', '.join(map(str, fails))})."
+        text += f" Faint: the quadrature does not hold ({', '.join(plain(arm) for arm in fails)})."
     return text + (f" Means over {seeds} seeds." if seeds > 1 else "")
 
 

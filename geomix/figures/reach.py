@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from geomix.figures.labels import Row, plain
 from geomix.figures.lines import NULL_GREY
@@ -29,8 +29,11 @@ _LOOKS: dict[str, tuple[str, Any]] = {
 
 _ACROSS = 3
 
-_ROOM = 0.25
-"""How far a panel goes beyond what was measured, as a share of that."""
+_ROOM = 2.0
+"""How far a panel goes up and down, in multiples of the largest measured change."""
+
+_LINEAR = 1e-3
+"""Below this share of the largest measured change the axis is linear, beyond it logarithmic."""
 
 
 def draw(rows: Sequence[Row]) -> Figure:
@@ -66,8 +69,12 @@ def _panel(axes: Axes, rows: Sequence[Row]) -> None:
     t, measured = _curve([row for row in real if row["curve"] == MEASURED])
     axes.plot(t, measured, color="black", lw=1.4)
     low, high = min(0.0, float(measured.min())), max(0.0, float(measured.max()))
-    room = _ROOM * (high - low or 1.0)
-    axes.set_ylim(low - room, high + room)
+    most = max(-low, high) or 1.0
+    axes.set_yscale("symlog", linthresh=_LINEAR * most, linscale=0.7)
+    axes.set_ylim(-_ROOM * most, _ROOM * most)
+    axes.yaxis.set_major_locator(FixedLocator(_ticks(most)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
     for name, (colour, line) in _LOOKS.items():
         mine = [row for row in real if row["curve"] == name]
         if not mine:
@@ -80,6 +87,14 @@ def _panel(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel("share of the displacement")
+
+
+def _ticks(most: float) -> list[float]:
+    """0 and the powers of ten on both sides of it where the axis is logarithmic."""
+    last = int(np.floor(np.log10(_ROOM * most)))
+    first = int(np.ceil(np.log10(_LINEAR * most)))
+    powers = [10.0**k for k in range(first, last + 1)]
+    return [*(-power for power in reversed(powers)), 0.0, *powers]
 
 
 def _curve(rows: Sequence[Row]) -> tuple[Floats, Floats]:
@@ -110,10 +125,10 @@ def caption(rows: Sequence[Row]) -> str:
     null = any(row["draw"] != _REAL for row in rows)
     seeds = len({row.get("seed") for row in rows})
     text = (
-        "Change of the loss along the straight line of the displacement, from its start (left, "
-        "on a logarithmic axis) to its end (1). Black is measured; the other lines are what the "
-        "loss's expansion at the start has for it. A tick marks how far a model holds: within 10 % "
-        "of the largest change so far, there and everywhere before."
+        "Change of the loss along the straight line of the displacement, from its start (left) to "
+        "its end (1); both axes logarithmic, changes near 0 linear. Black is measured; the other "
+        "lines are what the loss's expansion at the start has for it. A tick marks how far a model "
+        "holds: within 10 % of the largest change so far, there and everywhere before."
     )
     if null:
         text += " Grey: the displacement's values permuted within each tensor."

@@ -17,7 +17,9 @@ from geomix.figures import (
     layer_module,
     over_training,
     pairwise,
+    path_factors,
     plane,
+    reach,
     retention,
 )
 from geomix.figures.labels import direction_symbol, moment_symbol, plain, set_symbol
@@ -74,6 +76,17 @@ def pairs(name: str) -> Rows:
     ]
 
 
+def modelled(name: str) -> Rows:
+    """Enough for both figures of `geomix analyze forgetting`."""
+    where = {"draw": "real", "curve": "measured", "reach": 0.1, "partition": "K", "fails": name}
+    numbers = dict.fromkeys(("change", "norm", "cosine", "length", "share"), 0.1)
+    return [
+        where | numbers | {"arm": arm, "segment": k, "t": 0.1 * k}
+        for arm in ("plain", name)
+        for k in (1, 2)
+    ]
+
+
 def figures(table: Table, name: str) -> dict[str, Figure]:
     angles = named(table(2, ("all", "layer 0", "layer 1"), moments=MOMENTS), name)
     crossed = named(table(2, GROUPS, ("D_A", "D_B"), MOMENTS), name)
@@ -89,6 +102,8 @@ def figures(table: Table, name: str) -> dict[str, Figure]:
         "retention": retention.draw(scored(name)),
         "pairs": pairwise.draw(pairs(name)),
         "path": forgetting_path.draw(changes(name)),
+        "reach": reach.draw(modelled(name)),
+        "factors": path_factors.draw(modelled(name)),
     }
 
 
@@ -128,6 +143,7 @@ def test_captions_say_what_n_is_and_nothing_that_cannot_be_seen(
         said = forgetting_path.caption(changes(name))
         assert said.isprintable()
         assert 2 <= said.count(". ") + 1 <= 5
+        assert path_factors.caption(modelled(name)).isprintable()
     figure = pairwise.draw(pairs("x"))
     files = save_figure(figure, [], tmp_path, "toy", said)
     assert [file.suffix for file in files] == [".pdf", ".png", ".csv", ".txt"]
