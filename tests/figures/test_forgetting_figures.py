@@ -15,6 +15,14 @@ Rows = list[dict[str, Any]]
 CURVES = {"measured": 0.5, "first order": -0.01, "Hessian": 0.4, "Gauss–Newton": 0.3}
 
 
+def x_of(line: Any) -> Any:
+    return np.asarray(line.get_xdata(), dtype=np.float64)
+
+
+def y_of(line: Any) -> Any:
+    return np.asarray(line.get_ydata(), dtype=np.float64)
+
+
 def along(*arms: str, seeds: int = 1, null: bool = True) -> Rows:
     draws = ["real", "permuted 1"] if null else ["real"]
     return [
@@ -45,12 +53,12 @@ def test_every_model_is_a_line_and_its_reach_a_tick_on_what_was_measured() -> No
     assert [axes.get_title() for axes in panels] == ["plain", "mixed"]
     lines = panels[0].lines
     (measured,) = [line for line in lines if line.get_color() == "black"]
-    np.testing.assert_allclose(measured.get_ydata(), 0.5 * np.array(GRID) ** 2)  # type: ignore[operator]
+    np.testing.assert_allclose(y_of(measured), 0.5 * np.array(GRID) ** 2)
     ticks = [line for line in lines if line.get_marker() == "|"]
     assert len(ticks) == 3
     for tick in ticks:
-        assert float(tick.get_xdata()[0]) == 0.3  # type: ignore[index]
-        assert float(tick.get_ydata()[0]) == pytest.approx(0.5 * 0.3**2)  # type: ignore[index]
+        assert float(x_of(tick)[0]) == 0.3
+        assert float(y_of(tick)[0]) == pytest.approx(0.5 * 0.3**2)
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == [*CURVES, "permuted displacement"]
 
@@ -61,7 +69,7 @@ def test_seeds_are_averaged_and_their_ticks_stay() -> None:
     ]
     axes = reach.draw(rows).axes[0]
     (measured,) = [line for line in axes.lines if line.get_color() == "black"]
-    assert float(measured.get_ydata()[-1]) == pytest.approx(0.55)  # type: ignore[index]
+    assert float(y_of(measured)[-1]) == pytest.approx(0.55)
     assert len([line for line in axes.lines if line.get_marker() == "|"]) == 6
     assert "Means over 2 seeds" in reach.caption(rows)
     assert "permuted" not in reach.caption(rows)
@@ -79,8 +87,8 @@ def test_factors_are_those_of_all_segments_and_faint_where_the_gate_fails() -> N
     assert norm.get_yscale() == length.get_yscale() == "log"
     assert change.get_yscale() == cosine.get_yscale() == "linear"
     plain = norm.lines[0]
-    np.testing.assert_allclose(plain.get_ydata(), np.arange(6) + 1.0)
-    np.testing.assert_allclose(plain.get_xdata(), (np.arange(6) + 0.5) / 6)
+    np.testing.assert_allclose(y_of(plain), np.arange(6) + 1.0)
+    np.testing.assert_allclose(x_of(plain), (np.arange(6) + 0.5) / 6)
     assert any((line.get_alpha() or 1) < 1 for line in norm.lines[1:])
     assert "(mixed)" in path_factors.caption(rows)
     assert "Faint" not in path_factors.caption(segments("plain"))
