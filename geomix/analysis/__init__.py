@@ -21,6 +21,7 @@ ANALYSES: Registry[type[Analysis[object, object]]] = Registry(
         "grad-angle": "geomix.analysis.grad_angle:GradAngleAnalysis",
         "forgetting": "geomix.analysis.forgetting:ForgettingAnalysis",
         "forgetting-path": "geomix.analysis.forgetting_path:ForgettingPathAnalysis",
+        "curvature": "geomix.analysis.curvature:CurvatureAnalysis",
     },
 )
 """Every analysis by the name that `geomix analyze` gives it."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from geomix.analysis.parameter_groups import Layout
+from geomix.analysis.parameter_groups import Kind, Layout, grouped
 from geomix.gradients.inner_products import adam_metric
 from geomix.measures.heads import Piece, head_pieces
 from geomix.models.layers import decoder_layers, place_of, tied_head
@@ -101,6 +101,20 @@ class Cut:
             else None
             for name, piece in self.pieces
         ]
+
+
+def groups_of(model: nn.Module, parameters: Mapping[str, nn.Parameter], by: Kind) -> dict[str, str]:
+    """The group of each parameter by its name, in the order in which tables list the groups.
+
+    Args:
+        model: a causal LM of transformers.
+        parameters: those that are trained.
+        by: `layer`, `module`, `layer-module` or `parameter`.
+    """
+    layout = Cut.of(model, parameters, heads=False).layout
+    names, index = grouped(layout, by)
+    found = {name: names[i] for name, i in zip(layout.parameters, index, strict=True)}
+    return dict(sorted(found.items(), key=lambda item: names.index(item[1])))
 
 
 def _heads(model: Any, module: str, parameter: nn.Parameter) -> list[Piece] | None:

@@ -21,7 +21,7 @@ from geomix.experiments.prepare import base_of, load_base, prepared_arms
 from geomix.gradients.products import SetObjective, exchange
 from geomix.gradients.vectors import Vector
 from geomix.models.forward import batches_of
-from geomix.models.load import LoadedModel, default_device
+from geomix.models.load import LoadedModel, default_device, quiet_libraries
 from geomix.runs.configs import stored_configs
 from geomix.runs.directory import RunDirectory
 from geomix.training.base_model import check_base
@@ -69,6 +69,7 @@ class PreciseArm:
         Raises:
             UserError: a stage trained adapters, a source's data has changed, or the base model has.
         """
+        quiet_libraries()
         (config,) = stored_configs(arm).values()
         for index, stage in enumerate(config.stages):
             if stage.train.lora is not None:
@@ -147,7 +148,11 @@ class PreciseArm:
         exchange(self.parameters, there)
 
     def objective(
-        self, name: str, stage: int | None = None, facts: int | None = None
+        self,
+        name: str,
+        stage: int | None = None,
+        facts: int | None = None,
+        batch_size: int | None = None,
     ) -> SetObjective:
         """Return the mean loss of a whole set, with the reduction of the stage that trained on it.
 
@@ -157,6 +162,8 @@ class PreciseArm:
                 default that of D_A's stage for D_A and so on, the first that mixes or replays for
                 these, and the first one for the held-out set.
             facts: largest number of examples, the first ones; all by default.
+            batch_size: examples in a pass; by default all of a small set, so that a graph can be
+                kept, else `record.batch_size`.
 
         Raises:
             UserError: the arm has no such set.
@@ -165,7 +172,7 @@ class PreciseArm:
         chosen = examples if facts is None else examples[:facts]
         reduction = self.config.stages[stage].train.loss
         device, pad = self.loaded.device, self.loaded.pad_id
-        size = self._batch_size(chosen)
+        size = batch_size or self._batch_size(chosen)
         batches = list(batches_of(chosen, reduction, size, pad, device))
         model = self.loaded.model
         found = (len(chosen), len(examples))

@@ -22,6 +22,7 @@ FIGURES: Registry[TableFigure] = Registry(
     {
         "cosine-by-depth": f"{_HERE}.cosine_by_depth:FIGURE",
         "cosine-row": f"{_HERE}.cosine_row:FIGURE",
+        "curvature": f"{_HERE}.curvature:FIGURE",
         "forgetting-path": f"{_HERE}.forgetting_path:FIGURE",
         "layer-module": f"{_HERE}.layer_module:FIGURE",
         "pairwise": f"{_HERE}.pairwise:FIGURE",

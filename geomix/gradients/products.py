@@ -51,7 +51,8 @@ class SetObjective:
     @property
     def counted(self) -> str:
         """Text `100 facts`, or `64 of 100 facts`."""
-        return f"{self.facts} of {self.of} facts" if self.facts < self.of else f"{self.facts} facts"
+        count = f"{self.facts} of " * (self.facts < self.of) + str(self.of)
+        return f"{count} fact" + "s" * (self.of != 1)
 
     def loss(self) -> float:
         """Return the loss, in nats."""

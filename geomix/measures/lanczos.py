@@ -232,20 +232,6 @@ class Quadrature:
         pairs = zip(self.nodes, self.weights, strict=True)
         return np.array([float(w @ x**power) for x, w in pairs])
 
-    def density(self, grid: Floats, width: Floats | float) -> Floats:
-        """For each start the density on a grid, smoothed by Gaussians: `(starts, len(grid))`.
-
-        Args:
-            grid: where.
-            width: standard deviation of the Gaussian at each place of the grid, or everywhere.
-        """
-        wide = np.broadcast_to(np.asarray(width, dtype=np.float64), grid.shape)
-        found = []
-        for x, w in zip(self.nodes, self.weights, strict=True):
-            z = (grid[:, None] - x) / wide[:, None]
-            found.append((np.exp(-(z**2) / 2) @ w) / (wide * np.sqrt(2 * np.pi)))
-        return np.stack(found)
-
     def share(self, low: float, high: float) -> Floats:
         """For each start the share of the eigenvalues from `low` to `high`, `high` excluded."""
         pairs = zip(self.nodes, self.weights, strict=True)

@@ -53,7 +53,7 @@ def hutch_plus_plus(
     rng = np.random.default_rng([seed, size, 0x545243])
 
     def signs() -> Floats:
-        return 2.0 * rng.integers(0, 2, size) - 1
+        return np.asarray(2 * rng.integers(0, 2, size) - 1, dtype=np.float64)
 
     columns = [product(signs()) for _ in range(min(sketched, size))]
     basis = np.linalg.qr(np.stack(columns, axis=1))[0] if columns else np.zeros((size, 0))

@@ -1,0 +1,119 @@
+"""`geomix analyze curvature`: both ends of the Hessians' spectra, and whether they are definite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from geomix.analysis.base import Analysis, Row, Say
+from geomix.analysis.findings import Drawn, Finding
+from geomix.analysis.options import option
+
+if TYPE_CHECKING:
+    from geomix.analysis.curvature.result import Curvature
+    from geomix.runs.directory import RunDirectory
+
+Blocks = Literal["whole", "layer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be measured.
+
+    Attributes:
+        at: checkpoints, `0`, `A`, `A+4`, `B`.
+        sets: whose Hessians; empty for the first two that stages train on.
+        symmetrised: whether ½(H_A H_B + H_B H_A) of the first two sets is measured, too.
+        by: the whole matrix, or its diagonal block of each layer.
+        trace: whether traces are estimated.
+        density: whether spectral densities are.
+        products: most products for the ends of each spectrum.
+        facts: most examples of a set.
+        differences: whether products are differences of gradients.
+    """
+
+    at: tuple[str, ...] = option(
+        ("A",),
+        "Checkpoints: 0, A, B, or A+4 where weights are kept; with commas, or again.",
+        metavar="CHECKPOINT",
+    )
+    sets: tuple[str, ...] = option(
+        (),
+        "Whose losses: D_A, D_B, D_M, replay, held-out; with commas, or again [D_A and D_B].",
+        metavar="SET",
+    )
+    symmetrised: bool = option(
+        False, "Also ½(H_A H_B + H_B H_A) of the first two sets; it takes four products for one."
+    )
+    by: Blocks = option("whole", "The whole matrix, or its diagonal block of each layer.")
+    trace: bool = option(False, "Also each matrix's trace: 30 products.")
+    density: bool = option(False, "Also each spectrum's density: 10 starts of 30 products.")
+    products: int | None = option(
+        None, "Most products for the ends of each spectrum [40].", metavar="N", least=3
+    )
+    facts: int | None = option(
+        None, "Take the first N facts of each set [all].", metavar="N", least=1
+    )
+    differences: bool = option(
+        False, "Products by differences of gradients, with the model's own attention."
+    )
+
+    def listed(self) -> Asked:
+        """The same where `--at A,B` is `--at A --at B`."""
+        at = [item.strip() for text in self.at for item in text.split(",")]
+        sets = [item.strip() for text in self.sets for item in text.split(",")]
+        named = [item.removeprefix("theta_").removeprefix("θ_") for item in at]
+        once = tuple(dict.fromkeys(named)), tuple(dict.fromkeys(sets))
+        return replace(self, at=once[0], sets=once[1])
+
+
+class CurvatureAnalysis(Analysis["Curvature", Asked]):
+    """Measure how curved the losses are at a checkpoint: both ends of their Hessians' spectra.
+
+    RUN is a folder of a run; without it the newest under runs/ is taken. It needs no record, only
+    checkpoints; each set is taken whole. Runs that differ in their seed alone are put together.
+    """
+
+    name = "curvature"
+    Options = Asked
+
+    def measure(self, runs: Sequence[RunDirectory], options: Asked, say: Say) -> Curvature:
+        """Measure the spectra, and the curvature along displacements, of every arm and seed."""
+        from geomix.analysis.curvature.measure import measure
+
+        return measure(runs, options.listed(), say)
+
+    def tables(self, result: Curvature, options: Asked) -> Mapping[str, Sequence[Row]]:
+        """The spectra; curvature along displacements; densities where they were asked for."""
+        return result.tables()
+
+    def findings(self, result: Curvature, options: Asked) -> Sequence[Finding]:
+        """Whether each matrix is positive semidefinite, arm by arm."""
+        from geomix.analysis.curvature.answer import findings
+
+        return findings(result)
+
+    def figures(self, result: Curvature, options: Asked) -> Iterable[Drawn]:
+        """The ends of the spectra, and the densities."""
+        from geomix.figures import curvature
+
+        rows = result.tables()[""]
+        yield Drawn("", curvature.draw(rows), rows, curvature.caption(rows))
+        if densities := result.tables().get("density"):
+            drawn = curvature.draw_density(densities)
+            yield Drawn("density", drawn, densities, curvature.density_caption(densities))
+
+    def answer(
+        self,
+        result: Curvature,
+        options: Asked,
+        runs: Sequence[RunDirectory],
+        files: Sequence[Path],
+        full: bool,
+    ) -> list[str]:
+        """How curved are the losses, and are their Hessians definite?"""
+        from geomix.analysis.curvature.answer import answer
+
+        return answer(result, self.stem(result, options, runs), runs[0], files)

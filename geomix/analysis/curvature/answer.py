@@ -1,0 +1,168 @@
+"""The answer that `geomix analyze curvature` leads with: how curved, and definite or not?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from geomix.analysis.answer import aligned, file_map, fitted, names_of, seeds_of, wrapped
+from geomix.analysis.curvature.result import WHOLE, Curvature, Spectrum
+from geomix.analysis.findings import Finding
+from geomix.measures.intervals import over_seeds
+from geomix.measures.verdict import Verdict
+from geomix.runs.directory import RunDirectory
+
+_MOST_ROWS = 9
+"""Rows of the table; the files have all."""
+
+_MOST_PAIRS = 2
+"""Pairs of arms that are told of."""
+
+Group = tuple[str, str, str, str]
+"""Arm, checkpoint, matrix and block: seeds are put together."""
+
+
+def answer(result: Curvature, stem: str, run: RunDirectory, files: Sequence[Path]) -> list[str]:
+    """What was asked, the ends of the spectra, the verdict, and where the rest is.
+
+    Args:
+        result: the curvature.
+        stem: how the names of the files begin.
+        run: in whose folder they lie.
+        files: all that were written.
+    """
+    spectra = result.spectra
+    places = dict.fromkeys(one.place.checkpoint for one in spectra)
+    sets = dict.fromkeys(one.matrix for one in spectra)
+    lines = wrapped(
+        f"How curved are the losses at {names_of(places)}: the spectra of {names_of(sets)}"
+    )
+    facts = names_of(
+        dict.fromkeys(f"{s.matrix} of {s.facts}" for s in spectra if "½" not in s.matrix)
+    )
+    seeds = seeds_of(one.place.seed for one in spectra)
+    lines += [*wrapped(f"{run.name}, {seeds}; {facts}; {result.budget}"), ""]
+    lines += [*_table(result), ""]
+    lines += [line for sentence in _sentences(result) for line in wrapped(sentence)]
+    meanings = {
+        "analysis/": "every number",
+        "analysis/_density": "shares of eigenvalues",
+        "analysis/_displacements": "κ of H and of Gauss–Newton",
+        "analysis/_between_arms": "H_A δ and H_B δ",
+        "figures/": "both ends of the spectra",
+    }
+    return fitted(lines, file_map(run, files, stem, meanings))
+
+
+def findings(result: Curvature) -> list[Finding]:
+    """Whether each matrix is positive semidefinite; of blocks, the tables say it."""
+    found = []
+    for (arm, checkpoint, matrix, block), seeds in _groups(result.spectra).items():
+        if block != WHOLE:
+            continue
+        low, half = over_seeds([one.bottom[0] for one in seeds])
+        claim = f"{matrix} at {checkpoint} is positive semidefinite, {arm}: smallest eigenvalue"
+        word, counted = _verdict(seeds)
+        if word == "refuted":
+            said = f"{counted}: a Ritz value is below 0 by more than its residual and rounding."
+        elif word == "supported":
+            said = "All eigenvalues were computed."
+        else:
+            said = f"No negative eigenvalue was found in {seeds[0].products} products."
+        found.append(Finding(claim, low, low - half, low + half, "1", len(seeds), word, said))
+    return found
+
+
+def _groups(spectra: Iterable[Spectrum]) -> dict[Group, list[Spectrum]]:
+    found: dict[Group, list[Spectrum]] = {}
+    for one in spectra:
+        key = (one.place.arm, one.place.checkpoint, one.matrix, one.block)
+        found.setdefault(key, []).append(one)
+    return found
+
+
+def _verdict(seeds: Sequence[Spectrum]) -> tuple[Verdict, str]:
+    """One counterexample refutes; the count says how many seeds gave one."""
+    refuted = sum(one.verdict == "refuted" for one in seeds)
+    if refuted:
+        return "refuted", f"refuted in {refuted} of {len(seeds)} seeds" if len(
+            seeds
+        ) > 1 else "refuted"
+    if all(one.verdict == "supported" for one in seeds):
+        return "supported", "supported"
+    return "undetermined", "undetermined"
+
+
+def _table(result: Curvature) -> list[str]:
+    """A row an arm and matrix; of several seeds, means."""
+    groups = _groups(result.spectra)
+    blocks = any(block != WHOLE for *_, block in groups)
+    places = len({one.place.checkpoint for one in result.spectra}) > 1
+    head = ["arm", *["at"] * places, "matrix", *["block"] * blocks]
+    rows = [[*head, "loss", "smallest", "largest", "κ", "permuted", "definite"]]
+    for (arm, checkpoint, matrix, block), seeds in [*groups.items()][:_MOST_ROWS]:
+        named = [arm, *[checkpoint] * places, _short(matrix), *[block] * blocks]
+        numbers = [
+            [one.loss for one in seeds],
+            [one.bottom[0] for one in seeds],
+            [one.top[0] for one in seeds],
+            [one.along for one in seeds],
+            [one.permuted for one in seeds],
+        ]
+        values = [_number(sum(column) / len(column)) for column in numbers]
+        word, _ = _verdict(seeds)
+        said = {"refuted": "no", "supported": "yes", "undetermined": "?"}[word]
+        if len(seeds) > 1 and word == "refuted":
+            said += f", {sum(one.verdict == 'refuted' for one in seeds)}/{len(seeds)}"
+        rows.append([*named, *values, said])
+    lines = aligned(rows)
+    if (left := len(groups) - _MOST_ROWS) > 0:
+        lines.append(f"… and {left} more rows in the files")
+    return lines
+
+
+def _short(matrix: str) -> str:
+    return "½(…)" if matrix.startswith("½") else matrix
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3g}".replace("-", "−")
+
+
+def _sentences(result: Curvature) -> list[str]:
+    spectra = result.spectra
+    found = []
+    for matrix in dict.fromkeys(one.matrix for one in spectra):
+        mine = [one for one in spectra if one.matrix == matrix]
+        refuted = [one for one in mine if one.verdict == "refuted"]
+        if refuted:
+            found.append(
+                f"{matrix} is not positive semidefinite: refuted in {len(refuted)} of {len(mine)}, "
+                "by a Ritz value below 0 by more than its residual and rounding."
+            )
+        elif all(one.verdict == "supported" for one in mine):
+            found.append(f"{matrix} is positive semidefinite: all eigenvalues were computed.")
+        else:
+            most = max(one.products for one in mine)
+            found.append(
+                f"{matrix}: undetermined; no negative eigenvalue was found in {most} products."
+            )
+    if late := [one for one in spectra if one.state == "not converged"]:
+        found.append(
+            f"Not converged: {len(late)} of {len(spectra)} spectra; their best Ritz values stand "
+            "here, their residuals in the table."
+        )
+    found += [
+        f"{one.place.arm} against {one.other} at {one.place.checkpoint}: "
+        f"cos(H_B δ, H_A δ) = {_number(one.cosine)}, ‖δ‖ = {_number(one.length)}."
+        for one in result.turned[:_MOST_PAIRS]
+    ]
+    ways = dict.fromkeys(one.displacement for one in result.along if math.isnan(one.spread))
+    if stages := [way for way in ways if "(" not in way]:
+        found.append(
+            f"κ: curvature along {names_of(stages)}; permuted: its values shuffled within tensors."
+        )
+    if off := [a.disagreement for a in result.along if not math.isnan(a.disagreement)]:
+        found.append(f"Differences of gradients: two step lengths disagree by {max(off):.1%}.")
+    return found

@@ -1,0 +1,178 @@
+"""Curvature at the checkpoints of every arm and seed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+from torch import Tensor
+
+from geomix.analysis.base import Say
+from geomix.analysis.curvature import Asked
+from geomix.analysis.curvature.operators import SetHessian, by_differences, peak_memory
+from geomix.analysis.curvature.point import DRAWS, MOST, STARTS, Point, along, steps_of
+from geomix.analysis.curvature.result import Curvature, Place, Turned
+from geomix.analysis.layout import groups_of
+from geomix.analysis.replicates import replicates, seed_of
+from geomix.config.names import letter_of
+from geomix.experiments.past_weights import model_at
+from geomix.experiments.precise import PreciseArm
+from geomix.gradients.vectors import Vector, cosine, minus, norm
+from geomix.runs.directory import RunDirectory
+from geomix.util.errors import UserError
+from geomix.util.progress import duration, phase
+
+
+def measure(runs: Sequence[RunDirectory], asked: Asked, say: Say) -> Curvature:
+    """Measure every arm and seed.
+
+    Args:
+        runs: opened.
+        asked: with lists taken apart.
+        say: is told what it will cost, once the first product is measured.
+
+    Raises:
+        UserError: a set or a checkpoint is not there, or the weights cannot be differentiated.
+    """
+    pairs = [(run, arm) for run in runs for arm in run.arms]
+    labels = {arm: label for label, members in replicates(runs, pairs) for arm in members}
+    result = Curvature()
+    count = len(labels) * len(asked.at)
+    for run in runs:
+        for arm in run.arms:
+            others = [one for one in run.arms if one != arm] if arm == run.arms[0] else []
+            with phase(f"{arm.name}: curvature"):
+                one = _Measured(arm, labels[arm], asked, result, say, count)
+                one.measure({labels[other]: other for other in others})
+    return result
+
+
+class _Measured:
+    """One arm of one seed."""
+
+    def __init__(
+        self,
+        arm: RunDirectory,
+        label: str,
+        asked: Asked,
+        result: Curvature,
+        say: Say,
+        places: int,
+    ) -> None:
+        self.label, self.asked, self.result, self.say = label, asked, result, say
+        self.places = places
+        self.arm = PreciseArm.open(arm, attention=None if asked.differences else "eager")
+        self.seed = seed_of(arm)
+        self.sets = asked.sets or tuple(stage.plan.name for stage in self.arm.stages[:2])
+        for name in self.sets:
+            if name not in self.arm.sets:
+                there = ", ".join(self.arm.sets)
+                raise UserError(f"--sets {name[:40]}: {arm.path} has {there}")
+        if asked.symmetrised and len(self.sets) <= 1:
+            raise UserError("--symmetrised: a product of two Hessians needs two --sets")
+        for name in asked.at:
+            if name not in self.arm.checkpoints:
+                there = ", ".join(self.arm.checkpoints)
+                raise UserError(f"--at {name[:40]}: {arm.path} has weights of {there}")
+
+    def measure(self, others: Mapping[str, RunDirectory]) -> None:
+        """Every checkpoint that is asked for."""
+        for checkpoint in self.asked.at:
+            self.arm.move_to(checkpoint)
+            place = Place(self.label, self.seed, f"θ_{checkpoint}")
+            way = self._displacement(checkpoint)
+            with self._hessians() as hessians:
+                if not self.result.budget:
+                    self._tell(hessians[0], way)
+                Point(place, self.arm, self.asked, hessians, self.result).measure(way)
+                if re.fullmatch("[A-Z]", checkpoint):
+                    for other, run in others.items():
+                        self._between(place, hessians, other, run, checkpoint)
+
+    @contextmanager
+    def _hessians(self) -> Iterator[list[SetHessian]]:
+        """The sets' Hessians at the present weights, graphs kept."""
+        with ExitStack() as stack:
+            found = []
+            for name in self.sets:
+                objective = self.arm.objective(name, facts=self.asked.facts)
+                loss, half = objective.loss(), max(1, -(-objective.batches[0].examples // 2))
+                other = self.arm.objective(name, facts=self.asked.facts, batch_size=half)
+                if self.asked.differences:
+                    hessian = SetHessian(name, objective.counted, loss, dict, dict, None)
+
+                    def tell(value: float, hessian: SetHessian = hessian) -> None:
+                        hessian.disagreement = float(np.fmax(hessian.disagreement, value))
+
+                    hessian.product = by_differences(objective, self.arm, tell)
+                    hessian.again = by_differences(other, self.arm, tell)
+                else:
+                    kept = stack.enter_context(objective.kept())
+                    outer = objective.gauss_newton_product  # asked for too seldom to keep its graph
+                    products = (kept.hessian, other.hessian_product, outer)
+                    hessian = SetHessian(name, objective.counted, loss, *products)
+                found.append(hessian)
+            yield found
+
+    def _displacement(self, checkpoint: str) -> tuple[str, dict[str, Tensor]] | None:
+        """Of the stage that goes on from a checkpoint, or of the last one where none does."""
+        there = self.arm.checkpoints
+        start = checkpoint.partition("+")[0]
+        index = (
+            0 if start == "0" else 1 + [s.plan.name for s in self.arm.stages].index(f"D_{start}")
+        )
+        last = len(self.arm.stages) - 1
+        stage = min(index, last)
+        begin, end = "0" if stage == 0 else letter_of(stage - 1), letter_of(stage)
+        if begin not in there or end not in there:
+            return None
+        way = minus(self.arm.weights(end), self.arm.weights(begin))
+        return f"θ_{end} − θ_{begin}", way
+
+    def _tell(self, hessian: SetHessian, way: tuple[str, Vector] | None) -> None:
+        """Say what the ends of all spectra will cost, from one product."""
+        v = way[1] if way else self.arm.here()
+        hessian(v)  # builds the graph
+        hessian(v)
+        asked, matrices = self.asked, len(self.sets)
+        most = asked.products or MOST
+        total = matrices * (most + 4 + DRAWS)
+        if asked.symmetrised:
+            total += asked.products or 4 * MOST
+        if asked.by == "layer":
+            groups = groups_of(self.arm.loaded.model, self.arm.parameters, "layer")
+            total *= len(set(groups.values()))
+        total += matrices * (30 * asked.trace + STARTS * steps_of(asked) * asked.density)
+        total *= self.places
+        self.result.budget = (
+            f"at most {total} products of {hessian.seconds:.2g} s, "
+            f"{duration(total * hessian.seconds)} in all; {peak_memory():.2g} GiB"
+        )
+        self.say(
+            f"{self.result.budget}. --products N ends each spectrum after N of them, --facts N "
+            "makes each cheaper"
+        )
+
+    def _between(
+        self,
+        place: Place,
+        hessians: Sequence[SetHessian],
+        other: str,
+        run: RunDirectory,
+        checkpoint: str,
+    ) -> None:
+        """Along δ, from this arm's checkpoint to another arm's."""
+        theirs = dict(model_at(run, checkpoint).model.named_parameters())
+        here = self.arm.here()
+        if any(name not in theirs for name in here):
+            return
+        delta = minus({n: theirs[n].detach().to(t) for n, t in here.items()}, here)
+        name = f"{place.checkpoint}({other}) − {place.checkpoint}"
+        images = [along(place, h, name, delta, self.result) for h in hessians]
+        if len(images) > 1:
+            first, second = images[:2]
+            norms = (norm(first), norm(second), norm(delta))
+            turned = Turned(place, other, cosine(first, second), *norms)
+            self.result.turned.append(turned)
