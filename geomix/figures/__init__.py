@@ -1,8 +1,8 @@
-"""One function a figure: a tidy table in, a matplotlib figure and its CSV out. Knows no run.
+"""Figures, one function each: from a tidy table to a matplotlib figure and its CSV.
 
-Those that one table decides are registered here: `geomix figure NAME TABLE.csv` draws them again.
-Another package adds one (a `geomix.figures.table.TableFigure`) through an entry point of the group
-`geomix.figures`.
+Figures do not know runs. Those drawn from one table are registered here: `geomix figure NAME
+TABLE.csv` redraws them. Another package adds one (a `geomix.figures.table.TableFigure`) through an
+entry point of the group `geomix.figures`.
 """
 
 from __future__ import annotations
@@ -31,4 +31,4 @@ FIGURES: Registry[TableFigure] = Registry(
         "reach": f"{_HERE}.reach:FIGURE",
     },
 )
-"""Figures of one table, by the name that `geomix figure` gives them."""
+"""Figures drawn from one table, by their name for `geomix figure`."""

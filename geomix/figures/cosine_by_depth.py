@@ -1,4 +1,4 @@
-"""Figure: cosines and norms of the sets' gradients by depth, at the key moments of training."""
+"""Figure: cosines and norms of the sets' gradients by depth, at the main checkpoints."""
 
 from __future__ import annotations
 
@@ -43,44 +43,44 @@ from geomix.figures.table import TableFigure, moments_of
 from geomix.measures.cosine import Floats
 
 _ROW = 0.98
-"""Inches for one moment."""
+"""Height of a checkpoint's row, in inches."""
 
 _POINTS = 380.0
-"""Width that the panels of a row have together, in points."""
+"""Total width of the panels of a row, in points."""
 
 _NAME = 7.5
-"""Width of an upright name, in points."""
+"""Width of a vertical name, in points."""
 
 _WORD = 34.0
-"""Width of the word `layer` with some air, in points."""
+"""Width of the word `layer` with its margin, in points."""
 
 _DIGIT = 5.5
-"""Distance of two numbers of one digit, in points."""
+"""Distance of two one-digit numbers, in points."""
 
 _DECADES = 2
-"""Shorter logarithmic axes are drawn over whole decades, or they might carry no number."""
+"""Decades below which a logarithmic axis is extended to whole decades, so that it has labels."""
 
 _LEAST = 0.25
-"""The cosines' axis reaches at least this far either way, so that noise is not blown up."""
+"""Least half-range of the cosines' axis, so that noise is not magnified."""
 
 _FOCUS = "D_A"
 _WIDE = 7
-"""More panels than this beside each other have smaller titles."""
+"""Number of adjacent panels above which titles are smaller."""
 
 
 def draw(rows: Sequence[Row], moments: Sequence[str]) -> Figure:
-    """Rows: moments. Left columns: cosine of D_A with each other set. Right columns: norms.
+    """Draw a row per checkpoint: left the cosine of D_A with each other set, right the norms.
 
-    One line an arm, through the layers; embedding, final norm and head stand apart as markers, and
-    so does the whole model, which is no mean of the others. By module, head or parameter every
-    group is a marker, a part of a layer at its layer. Filled is what can be told, open and faint
-    what is undetermined. A cosine that is not defined is left out. Where the table has intervals
-    they are bands along the layers and bars elsewhere, but none where it is as wide as the axis.
+    One line an arm, through the layers; embedding, final norm and head are separate markers, and so
+    is the whole model, which is not a mean of the others. By module, head or parameter every group
+    is a marker, and a part of a layer is placed at its layer. Filled markers are determined, open
+    and faint ones undetermined. Undefined cosines are left out. Intervals in the table become bands
+    along the layers and bars elsewhere; one as wide as the axis is not drawn.
 
     Args:
         rows: the tidy table of `geomix analyze grad-angle`, of one metric; its CSV has the same
             columns.
-        moments: labels of those to draw, in order.
+        moments: labels of the checkpoints to draw, in order.
     """
     unlike(rows, "arm", "moment", "group", "first", "second")
     table = Table(rows)
@@ -123,7 +123,7 @@ def draw(rows: Sequence[Row], moments: Sequence[str]) -> Figure:
 
 
 def caption(rows: Sequence[Row]) -> str:
-    """What the figure shows, in sentences."""
+    """Describe the figure in sentences."""
     return (
         "Cosines (left) and norms (right) of the sets' gradients by depth. Rows are moments of "
         "training: θ_A is the end of stage 1, θ_A+k is k steps later. Columns are pairs of D_A "
@@ -134,10 +134,10 @@ def caption(rows: Sequence[Row]) -> str:
 
 
 class Depth:
-    """The horizontal axis: where each group stands, and how the arms are drawn along it.
+    """Horizontal axis: the position of each group, and the drawing of arms along it.
 
     Args:
-        table: what is drawn.
+        table: the data.
         points: width of a panel, in points.
     """
 
@@ -147,7 +147,7 @@ class Depth:
         self.names = sorted(dict.fromkeys(self.places), key=lambda place: place == WHOLE)
         self.layers = [i for i, name in enumerate(self.names) if name.startswith("layer ")]
         single = len(self.names) - len(self.layers) + bool(self.layers)
-        # A group that is no layer gets the width of its upright name, or names would collide.
+        # A group that is no layer gets the width of its vertical name, or names would collide.
         self.wide = max(1.0, _NAME * len(self.layers) / max(points - _NAME * single, points / 4))
         steps = [
             1.0 if not self.layers or (i in self.layers and i - 1 in self.layers) else self.wide
@@ -156,16 +156,16 @@ class Depth:
         self.at = np.cumsum(steps)
         where = dict(zip(self.names, self.at, strict=True))
         self.x = np.array([where[place] for place in self.places])
-        # A line runs through whole layers: parts of one, such as its heads, share a place.
+        # A line runs through whole layers: parts of one, such as its heads, share a position.
         self.stack = np.array([g in self.names and g.startswith("layer ") for g in self.groups])
 
     @property
     def height(self) -> float:
-        """Inches that the longest upright name needs."""
+        """Height of the longest vertical name, in inches."""
         return 0.15 + 0.062 * max(len(short_group(name)) for name in self.names)
 
     def draw(self, axes: Axes, moment: str, name: str, measure: str) -> bool:
-        """One line or row of markers an arm; whether there is anything."""
+        """Draw one line or row of markers an arm; return whether there is anything."""
         anything = False
         arms, x, stack = self.table.arms, self.x, self.stack
         size = 3.0 if len(self.groups) <= MANY else 2.0
@@ -188,7 +188,7 @@ class Depth:
         return anything
 
     def draw_null(self, axes: Axes, moment: str) -> bool:
-        """The held-out set's cosines in grey behind an arm's; whether there are any."""
+        """Draw the held-out set's cosines in grey behind an arm's; return whether there are any."""
         anything = False
         for index, arm in enumerate(self.table.arms):
             y = self.table.values(arm, moment, NULLS[0], "cosine")
@@ -201,13 +201,13 @@ class Depth:
         return anything
 
     def _shift(self, arm: int) -> float:
-        """How far an arm's single markers stand from the middle of their places."""
+        """Return the offset of an arm's single markers from the middle of their positions."""
         most = 0.3 * self.wide if len(self.names) == len(self.groups) else 0.2
         count = len(self.table.arms)
         return (arm - (count - 1) / 2) * min(most, 0.5 * self.wide / count)
 
     def _numbered(self) -> list[int]:
-        """The layers whose numbers have room."""
+        """Return the layers whose numbers fit."""
         if not self.layers:
             return []
         first, last = self.layers[0], self.layers[-1]
@@ -218,7 +218,7 @@ class Depth:
         return [first, last] if stretch < 4 * _DIGIT else [first, middle, last]
 
     def _word_fits(self) -> bool:
-        """Whether `layer` below the numbers keeps off the upright names beside them."""
+        """Return whether `layer` below the numbers keeps clear of adjacent vertical names."""
         if not self.layers:
             return False
         first, last = self.layers[0], self.layers[-1]
@@ -229,12 +229,12 @@ class Depth:
         return room * scale >= _WORD / 2 + _NAME / 2
 
     def name(self, axes: Axes) -> None:
-        """Layers by number, of many at most three; parts of them and other groups by name."""
+        """Label layers by number (at most three if there are many); label other groups by name."""
         numbered = self._numbered()
         shown = [i for i in range(len(self.names)) if i not in self.layers or i in numbered]
         texts = {i: short_group(self.names[i]) for i in shown}
         whole = all(texts[i].isdigit() for i in numbered) and self._word_fits()
-        if not whole:  # upright names of heads leave no room for a word below them
+        if not whole:  # vertical names of heads leave no room for a word below them
             texts |= {i: self.names[i] for i in numbered}
         axes.set_xticks(self.at[shown], list(texts.values()))
         if self.layers and whole:
@@ -247,7 +247,7 @@ class Depth:
 
 
 class Table:
-    """The tidy table by what it is about, everything in the order of its first row."""
+    """Tidy table, indexed by its keys, in the order of the first rows."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.arms = list(dict.fromkeys(row["arm"] for row in rows))
@@ -268,18 +268,18 @@ class Table:
         self.sets = ordered(found)
 
     def value(self, arm: str, moment: str, group: str, name: str, measure: str) -> float:
-        """One number; nan where there is none."""
+        """Return one number; nan if there is none."""
         return self._values.get((arm, moment, group, name, measure), math.nan)
 
     def values(self, arm: str, moment: str, name: str, measure: str) -> Floats:
-        """One number a group; nan where there is none, or none to put on a logarithmic axis."""
+        """Return one number per group; nan if there is none, or none for a logarithmic axis."""
         found = np.array([self.value(arm, moment, group, name, measure) for group in self.places])
         return np.where(found > 0, found, np.nan) if measure == "norm" else found
 
     def interval(
         self, arm: str, moment: str, name: str, measure: str
     ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-        """Ends of each group's interval, nan where there is none, and whether it can be told."""
+        """Return each group's interval (nan if none), and whether the value is determined."""
         if measure != "cosine":
             nothing = np.full(len(self.places), np.nan)
             return nothing, nothing, np.ones(len(self.places), dtype=np.bool_)
@@ -290,7 +290,7 @@ class Table:
 
 
 def finish_cosines(panels: Sequence[Axes]) -> None:
-    """Let the panels show 0 and at least as much around it as noise needs."""
+    """Make the panels show 0 and enough around it for the noise."""
     for axes in panels:
         axes.axhline(0, color="0.6", lw=0.6, zorder=0)
     corner = panels[0]

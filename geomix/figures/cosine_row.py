@@ -27,28 +27,28 @@ from geomix.figures.style import COLUMN, new_figure, settle, style
 from geomix.figures.table import TableFigure, moments_of
 
 _HEIGHT = 1.15
-"""Inches of a panel, its title included."""
+"""Height of a panel with its title, in inches."""
 
 _NAME = 10
 """Most characters of an arm's name in the margin."""
 
 _SMALL: dict[str, Any] = {"size": 6.0, "linespacing": 1.15}
-"""Of the norms and of what names them, so that their lines are level."""
+"""Text style of the norms and of their names, so that their lines align."""
 
 _POINTS = 190.0
-"""Width that the panels have together, in points."""
+"""Total width of the panels, in points."""
 
 
 def draw(rows: Sequence[Row], moments: Sequence[str], other: str = "D_B") -> Figure:
-    """A panel a moment: the cosine of D_A's gradient with another by layer, a line an arm.
+    """Draw a panel per checkpoint: D_A's cosine with another set by layer, a line an arm.
 
-    Grey, behind each arm's line and in its dashes, is the cosine with the held-out set, where the
-    rows have it: the null. Under a panel stands the norm of D_A's whole gradient in each arm, whose
-    names are in the margin: where it is nearly zero the cosine says little.
+    The grey line behind each arm's, with the same dashes, is the cosine with the held-out set, if
+    the rows have it: the null. Below a panel are the norms of D_A's whole gradient in each arm,
+    with the arms' names in the margin: if a norm is nearly zero, the cosine is hardly informative.
 
     Args:
         rows: the tidy table of `geomix analyze grad-angle`, of one metric.
-        moments: labels of those to draw, at most three or their names have no room.
+        moments: labels of the checkpoints to draw; more than three do not fit.
         other: set whose gradient is compared with D_A's, or `update`.
     """
     pairs = ({"D_A", other}, {"D_A", NULLS[0]})
@@ -80,7 +80,7 @@ def draw(rows: Sequence[Row], moments: Sequence[str], other: str = "D_B") -> Fig
 
 
 def caption(rows: Sequence[Row]) -> str:
-    """What the figure shows, in sentences."""
+    """Describe the figure in sentences."""
     return (
         "Cosine of D_A's gradient with D_B's by depth, one panel a moment of training and one line "
         "an arm. Grey, in the arm's dashes, is the cosine with held-out examples, the null. Below "
@@ -90,14 +90,14 @@ def caption(rows: Sequence[Row]) -> str:
 
 
 def _norms(table: Table, moment: str) -> str:
-    """The norm of D_A's whole gradient in every arm, one a line."""
+    """Return the norm of D_A's whole gradient in every arm, one a line."""
     found = [table.value(arm, moment, WHOLE, "D_A", "norm") for arm in table.arms]
     lines = ["–" if math.isnan(norm) else f"{norm:.2g}" for norm in found]
     return "\n".join([f"|{direction_symbol('D_A')}|", *lines])
 
 
 def _name_norms(axes: Axes, arms: Sequence[str]) -> None:
-    """Whose the norms are, to the left of the first panel's."""
+    """Name the arms of the norms, to the left of the first panel's."""
     text = "\n".join(["", *(plain(arm, _NAME) for arm in arms)])
     beside: Any = ("axes fraction", axes.xaxis.label)
     axes.annotate(text, (-0.06, 0), xycoords=beside, ha="right", va="bottom", **_SMALL)

@@ -1,4 +1,4 @@
-"""Figure: what each layer added to the change of a loss, by block of the model and by source."""
+"""Figure: contribution of each layer to the change of a loss, by block and by source."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from geomix.figures.style import COLOURS, COLUMN, new_figure, settle, style
 from geomix.figures.table import TableFigure
 
 _ROW = 1.15
-"""Inches for one arm."""
+"""Height of an arm's row, in inches."""
 
 _NAME = 14
 """Most characters of a name."""
 
 _HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "++++", "oooo")
-"""A hatch repeats what the colour says, for print in grey."""
+"""Hatches that repeat the colours, for print in grey."""
 
 _MANY = 10
-"""Of more layers only the first, middle and last are named."""
+"""Number of layers above which only the first, middle and last are named."""
 
 _TOTAL, _WHOLE = "total", "all"
 
@@ -33,10 +33,10 @@ Row = Mapping[str, Any]
 
 
 def draw(rows: Sequence[Row]) -> Figure:
-    """Rows: arms. Columns: the change stacked by block of each layer, and by source of the update.
+    """Draw a row per arm: the change stacked by block of each layer, and by source of the update.
 
-    What lowers the loss hangs below zero; a dot marks the sum, with Student's 95 % interval over
-    seeds where there are several. Without sources the one column is by block.
+    Contributions that lower the loss hang below zero; a dot marks the sum, with Student's 95 %
+    interval over several seeds. Without sources the only column is by block.
 
     Args:
         rows: tidy: arm, set, layer, block, part, change (nats), half_width; the CSV has the same.
@@ -70,7 +70,7 @@ def draw(rows: Sequence[Row]) -> Figure:
 
 
 def caption(rows: Sequence[Row]) -> str:
-    """What the figure shows, in sentences."""
+    """Describe the figure in sentences."""
     name = plain(rows[0]["set"]).replace(r"\$", "$")
     return (
         f"What each layer added to the change of {name}'s loss over a stage, in nats: rows are "
@@ -81,7 +81,7 @@ def caption(rows: Sequence[Row]) -> str:
 
 
 def _look(key: str, index: int) -> dict[str, Any]:
-    """Sources take the palette from its other end: a colour means one thing in the figure."""
+    """Return a bar's style; sources use the palette from its other end, so colours stay unique."""
     at = index if key == "block" else -2 - index
     hatch = _HATCHES[index % len(_HATCHES)]
     return {"facecolor": COLOURS[at % len(COLOURS)], "hatch": hatch, "edgecolor": "white"}
@@ -102,7 +102,7 @@ def _stack(axes: Axes, rows: Sequence[Row], key: str, names: list[str], layers: 
 
 
 def _dots(axes: Axes, rows: Sequence[Row], layers: list[str]) -> None:
-    """The sum of each layer, with its interval over seeds where there is one."""
+    """Draw the sum of each layer, with its interval over seeds if there is one."""
     at = [layers.index(row["layer"]) for row in rows]
     half = [0.0 if np.isnan(row["half_width"]) else row["half_width"] for row in rows]
     look: dict[str, Any] = {"mfc": "white", "mec": "black", "mew": 0.7, "ms": 2.6}
@@ -129,7 +129,7 @@ def _legend(axes: Axes, key: str, names: Sequence[str]) -> None:
 
 
 def _name(axes: Axes, layers: Sequence[str]) -> None:
-    """Layers by number, of many only three; the other groups by name, upright."""
+    """Label layers by number (three if there are many); label other groups by name, vertically."""
     numbered = [i for i, name in enumerate(layers) if name.startswith("layer ")]
     few = {numbered[0], numbered[len(numbered) // 2], numbered[-1]} if numbered else set()
     shown = [

@@ -28,37 +28,37 @@ from geomix.figures.style import COLUMN, SIGNED, WIDTH, new_figure, settle, styl
 from geomix.figures.table import TableFigure, moments_of
 
 CROSSED = " · "
-"""Between a layer and a module in a group's name."""
+"""Separator of a layer and a module in a group's name."""
 
 _BESIDE = 3
-"""Most panels beside each other."""
+"""Most adjacent panels."""
 
 _LEAST = 0.25
-"""The colours reach at least this far either way, so that noise is not blown up."""
+"""Least half-range of the colours, so that noise is not magnified."""
 
 _FILLED = 0.74
-"""Most that a number takes of its cell's width."""
+"""Largest share of its cell's width that a number fills."""
 
 _APART = 0.4
-"""Room between the layers and what is outside of them, in cells."""
+"""Gap between the layers and the other groups, in cells."""
 
 _NAMED = 0.11
-"""Inches that a row with a name of its own has at least."""
+"""Least height of a row with a name of its own, in inches."""
 
 _LARGEST, _SMALLEST = 6.0, 4.2
-"""Sizes of the numbers, in points; where not even the smallest fits there are none."""
+"""Range of the numbers' sizes, in points; if not even the smallest fits there are none."""
 
 _DARK = 0.45
-"""On a darker cell than this the number is white."""
+"""Lightness of a cell below which its number is white."""
 
 _LESS = "\0difference"
-"""Key of the panel of two arms' difference, which no arm is called."""
+"""Key of the panel of two arms' difference, which no arm can have."""
 
 _NAME = 26
 """Most characters of a panel's title."""
 
 _LABELS = 12
-"""Of more layers not every one is numbered."""
+"""Number of layers above which not every one is numbered."""
 
 
 def draw(
@@ -67,16 +67,16 @@ def draw(
     pair: tuple[str, str] = ("D_A", "D_B"),
     difference: tuple[str, str] | None = None,
 ) -> Figure:
-    """A panel an arm: layers upwards, modules across; what is outside the layers fills a row.
+    """Draw a panel per arm: layers upwards, modules across; other groups fill a row.
 
-    Each cell has its number where there is room; one that is undetermined is hatched and has none,
-    one that is not defined is empty.
+    Each cell has its number if it fits; an undetermined one is hatched without a number, an
+    undefined one is empty.
 
     Args:
         rows: the tidy table of `geomix analyze grad-angle` by layer and module, of one metric.
-        moment: label of the one to draw.
+        moment: label of the checkpoint to draw.
         pair: of directions.
-        difference: of two arms: one more panel, of the second one's cosine less the first one's,
+        difference: of two arms: one more panel, of the second one's cosine minus the first one's,
             with colours of its own; undetermined where either is.
     """
     rows = [
@@ -129,7 +129,7 @@ def draw(
 
 
 def caption(rows: Sequence[Row]) -> str:
-    """What the figure shows, in sentences."""
+    """Describe the figure in sentences."""
     return (
         "Cosine of D_A's gradient with D_B's in each module (across) of each layer (upwards) at "
         "one moment of training, a panel an arm; bars above and below are groups outside the "
@@ -140,7 +140,7 @@ def caption(rows: Sequence[Row]) -> str:
 
 
 def _scale(panels: Sequence[Mapping[str, tuple[float, bool]]]) -> Normalize:
-    """Colours symmetric about 0 that reach a little beyond the largest number of the panels."""
+    """Return colours symmetric about 0 that reach just beyond the largest number of the panels."""
     values = [abs(v) for cells in panels for v, _ in cells.values() if not math.isnan(v)]
     limit = max([_LEAST, *(math.ceil(10 * value) / 10 for value in values)])
     return Normalize(-limit, limit)
@@ -155,13 +155,13 @@ def _bar(figure: Figure, panels: Sequence[Axes], scale: Normalize, label: str) -
 
 @dataclass(frozen=True, slots=True)
 class _Sheet:
-    """Where each group's cell is.
+    """Position of each group's cell.
 
     Attributes:
-        layers: how many.
+        layers: their numbers.
         modules: of a layer, in order.
         rows: the groups outside of the layers, by height.
-        cells: `(x, y, width, height)` of each group's cell; of a layer's, both are 1.
+        cells: `(x, y, width, height)` of each group's cell; in a layer, width and height are 1.
         unit: inches of a cell's height.
     """
 
@@ -194,16 +194,16 @@ class _Sheet:
 
     @property
     def top(self) -> float:
-        """Where the cells end."""
+        """Upper end of the cells."""
         return max(y + height for _, y, _, height in self.cells.values())
 
     @property
     def height(self) -> float:
-        """Inches of a panel."""
+        """Height of a panel, in inches."""
         return self.top * self.unit
 
     def prepare(self, axes: Axes, name: str, *, left: bool) -> None:
-        """Names and limits, before the layout is made."""
+        """Set names and limits, before the layout is computed."""
         axes.set(xlim=(0, max(1, len(self.modules))), ylim=(0, self.top), title=name)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0, pad=2, labelbottom=True, labelleft=left)
@@ -221,7 +221,7 @@ class _Sheet:
             axes.set_ylabel("layer")
 
     def fill(self, axes: Axes, cells: dict[str, tuple[float, bool]], scale: Normalize) -> None:
-        """The cells of one arm, once it is known how large they are."""
+        """Fill the cells of one arm, once their size is known."""
         box = axes.get_window_extent()
         points = 72 / axes.figure.dpi
         wide, high = points * box.width / max(1, len(self.modules)), points * box.height / self.top
@@ -248,12 +248,12 @@ class _Sheet:
 
 
 def _em(text: str) -> float:
-    """Width of a text whose size is 1, as it is drawn."""
+    """Return the width of a text as drawn at size 1."""
     return float(TextPath((0, 0), text, size=1).get_extents().width)
 
 
 def _number(value: float) -> str:
-    """Two digits behind the point and no zero before it: `−.12`, `1.00`."""
+    """Format with two decimals and no leading zero: `−.12`, `1.00`."""
     text = f"{value:.2f}"
     text = text.removeprefix("-") if float(text) == 0 else text
     return (
@@ -262,7 +262,7 @@ def _number(value: float) -> str:
 
 
 def _lightness(colour: tuple[float, ...]) -> float:
-    """Rec. 709 luma, between 0 and 1: how light a colour is in grey."""
+    """Return Rec. 709 luma, between 0 and 1: a colour's lightness in grey."""
     red, green, blue = colour[:3]
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 

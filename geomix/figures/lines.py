@@ -1,4 +1,4 @@
-"""Lines of several arms: what is undetermined is faint, and arms are named once a figure."""
+"""Lines of several arms: undetermined parts are faint, and each figure has one legend."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from geomix.figures.style import arm_look
 from geomix.measures.cosine import Floats
 
 FAINT = 0.35
-"""How opaque what is undetermined is."""
+"""Opacity of undetermined values."""
 
 NULL_GREY = "0.55"
-"""Of what a cosine is read against, drawn in its panel."""
+"""Colour of a cosine's null, drawn in the same panel."""
 
 _DOTS: Any = (0, (0.8, 3.2))
 
 MANY = 10
-"""More points than this get fewer markers: one on each would hide the line."""
+"""Number of points above which there are fewer markers: one on each would hide the line."""
 
 
 def draw_line(
@@ -37,16 +37,16 @@ def draw_line(
     *,
     dotted: bool = False,
 ) -> None:
-    """One arm's line with markers, faint and with open markers where it is undetermined.
+    """Draw one arm's line with markers, faint with open markers where it is undetermined.
 
     Args:
-        axes: where to.
+        axes: the panel.
         arm: index of the arm, which gives colour, marker and dashes.
         x: `(n,)`.
         y: `(n,)`, nan where there is nothing.
-        clear: `(n,)`, which points can be told.
+        clear: `(n,)`, which points are determined.
         size: of the markers, in points.
-        dotted: whether the line only leads from point to point, in place of the arm's dashes.
+        dotted: whether to join the points by dots instead of the arm's dashes.
     """
     every = 1 + len(x) // MANY
     marked = np.arange(len(x)) % every == arm % every
@@ -57,7 +57,7 @@ def draw_line(
         axes.plot(x, y, markevery=np.flatnonzero(marked).tolist(), **dashes, **look)
         return
     beside = np.concatenate([[False], clear, [False]])
-    alone = clear & ~beside[:-2] & ~beside[2:]  # no piece of a line shows these
+    alone = clear & ~beside[:-2] & ~beside[2:]  # no segment of a line shows these
     axes.plot(x, y, alpha=FAINT, color=colour, **dashes)
     told = np.flatnonzero(clear & (marked | alone)).tolist()
     axes.plot(x, np.where(clear, y, np.nan), markevery=told, **dashes, **look)
@@ -66,7 +66,7 @@ def draw_line(
 
 
 def draw_band(axes: Axes, arm: int, x: Floats, low: Floats, high: Floats) -> None:
-    """An arm's interval between two lines, where it is known; a bar where it is not beside that."""
+    """Draw an arm's interval as a band, or as a bar at isolated points."""
     there = np.isfinite(low)
     if not there.any():
         return
@@ -79,17 +79,17 @@ def draw_band(axes: Axes, arm: int, x: Floats, low: Floats, high: Floats) -> Non
 
 
 def say_blank(axes: Axes, text: str) -> None:
-    """Grey words in a panel that has nothing else."""
+    """Write grey words into an empty panel."""
     look: dict[str, Any] = {"ha": "center", "va": "center", "size": 6, "color": "0.45"}
     axes.text(0.5, 0.5, text, transform=axes.transAxes, **look)
 
 
 def marks_of(rows: Sequence[Row], *, null: bool = False) -> list[tuple[Any, str]]:
-    """What the marks mean that a figure of these rows has, for `name_arms`.
+    """Return the markers used in a figure of these rows with their meanings, for `name_arms`.
 
     Args:
-        rows: that are drawn.
-        null: whether grey lines show the held-out set in place of another.
+        rows: the drawn rows.
+        null: whether grey lines show the held-out set beside another.
     """
     found: list[tuple[Any, str]] = []
     look: dict[str, Any] = {"color": "0.3", "marker": "o", "markersize": 3, "lw": 0.9}
@@ -106,12 +106,12 @@ def marks_of(rows: Sequence[Row], *, null: bool = False) -> list[tuple[Any, str]
 
 
 def name_arms(figure: Figure, arms: Sequence[str], marks: Sequence[tuple[Any, str]] = ()) -> None:
-    """A legend above the figure, in as many rows as the names need, and one below for the marks.
+    """Add a legend of arms above the figure, in as many rows as needed, and of markers below.
 
     Args:
-        figure: whose.
+        figure: the figure.
         arms: names.
-        marks: handles and what they mean, the same for all arms.
+        marks: handles and their meanings, the same for all arms.
     """
     if marks:
         letters = 28 + 3.2 * max(len(text) for _, text in marks)

@@ -1,4 +1,4 @@
-"""Figure: the angles of D_A's gradient along training, above how much of D_A is still known."""
+"""Figure: the angles of D_A's gradient along training, above the retention of D_A."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ FOCUS = "D_A"
 OTHERS = ("D_B", "D_M", "held-out", UPDATE)
 
 _ROW = 0.92
-"""Inches for a row of panels."""
+"""Height of a row of panels, in inches."""
 
 _LEAST = {"angle": 20.0, "cosine": 0.3}
-"""What an axis spans at least, so that noise is not blown up."""
+"""Least span of an axis, so that noise is not magnified."""
 
 
 def draw(
@@ -55,17 +55,17 @@ def draw(
     others: Sequence[str] = OTHERS,
     group: str = WHOLE,
 ) -> Figure:
-    """Columns: stages. Rows: the angle of D_A with each other direction; last, its exact match.
+    """Draw a column per stage: the angle of D_A with each other direction; last, its exact match.
 
-    A later stage begins, at step 0, with what was measured where the one before ended.
-    One line an arm, with a band where there are intervals; what is undetermined is faint and open.
+    A later stage starts, at step 0, with the measurement at the end of the previous one. One line
+    an arm, with a band where there are intervals; undetermined values are faint and open.
 
     Args:
         rows: the tidy table of `geomix analyze grad-angle`, of one metric.
         retention: tidy: arm, stage, step, set, exact_match (%), half_width, n.
         measure: `angle` in degrees, or `cosine`.
         log: whether steps are drawn on a logarithmic scale (linear between 0 and 1).
-        others: the directions to draw, of what the table has.
+        others: the directions to draw, among those in the table.
         group: of parameters.
     """
     pairs = {frozenset((FOCUS, other)): other for other in others}
@@ -114,7 +114,7 @@ def draw(
 
 
 def caption(rows: Sequence[Row]) -> str:
-    """What the figure shows, in sentences."""
+    """Describe the figure in sentences."""
     return (
         "Angles or cosines of D_A's gradient with other directions along training, above the exact "
         "match on D_A. Columns are stages, each from where the one before ended; one line an arm, "
@@ -124,7 +124,7 @@ def caption(rows: Sequence[Row]) -> str:
 
 
 def _of_cosine(row: Row) -> tuple[float, float, float]:
-    """Value and both ends of its interval."""
+    """Return the value and both ends of its interval."""
     cosine, half = row["cosine"], spread(row)
     return cosine, float(np.maximum(cosine - half, -1)), float(np.minimum(cosine + half, 1))
 

@@ -16,27 +16,27 @@ from geomix.figures.table import TableFigure
 from geomix.measures.cosine import Floats
 
 _LEAST = 0.05
-"""The colours reach at least this far either way, so that noise is not blown up."""
+"""Least half-range of the colours, so that noise is not magnified."""
 
 _HEIGHT = 3.4
-"""Inches: a square of the column's width, and the colour bar under it."""
+"""Height in inches: a square of the column's width, and the colour bar below it."""
 
 _NAME = 8
-"""Most characters of a set's name, beside as little as its one example."""
+"""Most characters of a set's name, next to as little as one example."""
 
 Row = Mapping[str, Any]
 
 
 def draw(rows: Sequence[Row]) -> Figure:
-    """One cell for every pair of examples, in the rows' order; lines part the sets.
+    """Draw one cell for every pair of examples, in the rows' order; lines separate the sets.
 
-    Colours are symmetric about 0, reach to the largest cosine of two different examples and go by
-    the signed root, as pairs of one set are often alike where those across sets hardly are. The
-    diagonal, where each meets itself, and what is not defined are left white.
+    Colours are symmetric about 0, reach to the largest cosine of two different examples and follow
+    the signed root, as pairs within a set are often similar while those across sets hardly are. The
+    diagonal, where each example meets itself, and undefined cosines are white.
 
     Args:
         rows: tidy, each pair once, the examples in order: set, example, other_set, other_example,
-            cosine; where they have an arm and a moment these are the title; the CSV has the same.
+            cosine; an arm and a moment, if present, form the title; the CSV has the same.
     """
     arm, moment = (str(rows[0].get(key, "")) for key in ("arm", "moment"))
     sets, table = _matrix(rows)
@@ -68,7 +68,7 @@ def draw(rows: Sequence[Row]) -> Figure:
 
 
 def caption(rows: Sequence[Row]) -> str:
-    """What the figure shows, in sentences."""
+    """Describe the figure in sentences."""
     pairs = {(row["set"], row["example"]) for row in rows}
     return (
         "Cosine between the gradients of every two examples at one moment of one arm; lines part "
@@ -88,7 +88,7 @@ def _square(values: Any) -> Any:
 
 
 def _matrix(rows: Sequence[Row]) -> tuple[list[str], Floats]:
-    """The set of each of the N examples, and `(N, N)`, nan on the diagonal."""
+    """Return the set of each of the N examples, and `(N, N)`, nan on the diagonal."""
     names = list(dict.fromkeys((row["set"], row["example"]) for row in rows))
     at = {name: i for i, name in enumerate(names)}
     table = np.full((len(names), len(names)), np.nan)
@@ -100,7 +100,7 @@ def _matrix(rows: Sequence[Row]) -> tuple[list[str], Floats]:
 
 
 def _part(axes: Axes, sets: Sequence[str]) -> None:
-    """Lines between the sets, which are named and counted at their middles."""
+    """Draw lines between the sets, with names and counts at their middles."""
     names = list(dict.fromkeys(sets))
     edges = np.cumsum([0, *(sets.count(name) for name in names)])
     for edge in edges[1:-1]:

@@ -33,7 +33,7 @@ from geomix.figures.table import TableFigure, moments_of
 from geomix.measures.plane import Plane, in_plane
 
 DIRECTIONS = ("D_A", "D_B", "D_M", UPDATE)
-"""The first two span the plane."""
+"""Directions to draw; the first two span the plane."""
 
 _LOOK = {
     "D_A": COLOURS[0],
@@ -43,27 +43,27 @@ _LOOK = {
 }
 
 _FEW = 3
-"""Up to this many panels beside each other stand in one column of a page."""
+"""Most adjacent panels that fit in one column of a page."""
 
 _REACH = 1.62
-"""Half the side of a panel, where an arrow's length is 1."""
+"""Half the side of a panel, in arrow lengths."""
 
 _TIP = 1.36
-"""How far from the origin an arrow is named."""
+"""Distance of an arrow's name from the origin."""
 
 _TIE = 0.08
-"""How far beyond an arrow's tip the line to its name goes."""
+"""Length of the line from an arrow's tip to its name."""
 
 _HEAD, _LINE = 0.62, 0.12
-"""Inches for legend and titles, and for a line of text under a panel."""
+"""Height of legend and titles, and of a line of text under a panel, in inches."""
 
 _FAINT = 0.4
 
 _STRIP = 0.72
-"""Height of the strip of norms below the arrows, where an arrow's length is 1."""
+"""Height of the strip of norms below the arrows, in arrow lengths."""
 
 _MOVED = 0.12
-"""A name that is further than this (radians) from its arrow is tied to it by a line."""
+"""Angle (radians) beyond which a name is tied to its arrow by a line."""
 
 
 def draw(
@@ -72,18 +72,18 @@ def draw(
     directions: Sequence[str] = DIRECTIONS,
     group: str = WHOLE,
 ) -> Figure:
-    """A panel an arm and moment: what points where in the plane of the first two directions.
+    """Draw a panel per arm and checkpoint: the directions in the plane of the first two.
 
-    Every arrow is of unit length, along its direction's shadow in the plane; as much of it is thick
-    as lies in the plane, and the share stands at the tip. A direction that is zero has no arrow.
-    Under a panel: the norms of the gradients as stems on one logarithmic axis for all panels, since
-    the arrows do not show them; the angle between the first two, with its interval, and the norms
-    as numbers (the update's too, which is in units of the parameters and has no stem).
+    Every arrow has unit length, along its direction's projection onto the plane; the thick part is
+    the share that lies in the plane, stated at the tip. A zero direction has no arrow. Under a
+    panel: the norms of the gradients as stems on one logarithmic axis for all panels, since the
+    arrows do not show them; the angle between the first two, with its interval, and the norms as
+    numbers (also the update's, which is in units of the parameters and has no stem).
 
     Args:
         rows: the tidy table of `geomix analyze grad-angle`, of one metric.
-        moments: labels of those to draw, in order.
-        directions: what to draw, of what the table has.
+        moments: labels of the checkpoints to draw, in order.
+        directions: the directions to draw, among those in the table.
         group: of parameters.
     """
     wanted = set(directions)
@@ -116,7 +116,7 @@ def draw(
                 symbol = moment_symbol(places[0][1])
                 line[0].set_ylabel(symbol, rotation=0, ha="right", va="center", size=9)
         _legend(figure, any(told))
-        below = 0.09 / figure.get_figheight()  # the layout takes formulas for lower than they are
+        below = 0.09 / figure.get_figheight()  # the layout underestimates the height of formulas
         layout = figure.get_layout_engine()
         assert isinstance(layout, ConstrainedLayoutEngine)
         layout.set(rect=(0, below, 1, 1 - below))
@@ -125,7 +125,7 @@ def draw(
 
 
 def caption(rows: Sequence[Row]) -> str:
-    """What the figure shows, in sentences."""
+    """Describe the figure in sentences."""
     return (
         "Gradients as arrows in the plane of D_A's (to the right) and D_B's. Rows are moments and "
         "columns arms; of one arm each panel is a moment. Arrows are lengthened to 1; the thick "
@@ -136,13 +136,13 @@ def caption(rows: Sequence[Row]) -> str:
 
 
 class _Cell:
-    """One arm at one moment.
+    """One arm at one checkpoint.
 
     Args:
         rows: of one group.
         arm: its name.
         moment: its label.
-        directions: to draw; those that the table has here are kept.
+        directions: to draw; those in the table here are kept.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class _Cell:
         self.base = [name for name in directions[:2] if name in self.norms]
 
     def plane(self) -> Plane | None:
-        """None where one of the first two directions is not in the table."""
+        """Return the plane; None if one of the first two directions is not in the table."""
         if len(self.base) < len(DIRECTIONS[:2]):
             return None
         cosine = np.full((len(self.names), len(self.names)), np.nan)
@@ -169,11 +169,11 @@ class _Cell:
         return in_plane(cosine)
 
     def gradients(self) -> dict[str, float]:
-        """Norms of the gradients that are not zero."""
+        """Return the norms of the gradients that are not zero."""
         return {n: self.norms[n] for n in self.names if n != UPDATE and 0 < self.norms[n] < np.inf}
 
     def undetermined(self, name: str) -> bool:
-        """Whether where a direction points in the plane cannot be told."""
+        """Return whether a direction's position in the plane is undetermined."""
         pairs = [self.pairs.get(frozenset((name, base))) for base in self.base if base != name]
         return name != self.base[0] and any(
             row is not None and is_undetermined(row) for row in pairs
@@ -181,7 +181,7 @@ class _Cell:
 
 
 def _panel(axes: Axes, cell: _Cell, decades: tuple[int, int]) -> bool:
-    """Draw a panel, and say whether anything in it is undetermined."""
+    """Draw a panel; return whether anything in it is undetermined."""
     bottom = -_REACH - _STRIP
     axes.set(xlim=(-_REACH, _REACH), ylim=(bottom, _REACH), aspect="equal", xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
@@ -221,14 +221,14 @@ def _panel(axes: Axes, cell: _Cell, decades: tuple[int, int]) -> bool:
 
 
 def _decades(norms: Sequence[float]) -> tuple[int, int]:
-    """Powers of ten between which all norms are."""
+    """Return powers of ten that enclose all norms."""
     logs = [math.log10(norm) for norm in norms] or [0.0]
     low, high = math.floor(min(logs)), math.ceil(max(logs))
     return (low, high) if high > low else (low - 1, low + 1)
 
 
 def _strip(axes: Axes, norms: dict[str, float], decades: tuple[int, int]) -> None:
-    """Norms as stems along a logarithmic axis below the arrows."""
+    """Draw norms as stems along a logarithmic axis below the arrows."""
     left, right, top = -1.2, 1.2, -_REACH + 0.1
     low, high = decades
     floor = top - 0.13 * (len(DIRECTIONS) - 1)
@@ -257,16 +257,16 @@ def _arrow(axes: Axes, name: str, towards: float, share: float, faint: bool) -> 
 
 
 def _apart(towards: Sequence[float], weights: Sequence[float], gap: float = 0.72) -> list[float]:
-    """Angles in radians, in the order of those given around the circle and at least `gap` apart.
+    """Return angles in radians, in the order given around the circle and at least `gap` apart.
 
-    Those of a larger weight stay nearer to where they were.
+    Those of a larger weight stay nearer to their original position.
     """
     if not towards:
         return []
     turns = np.array(towards) % (2 * np.pi)
     order = np.argsort(turns, kind="stable")
     between = np.diff(turns[order], append=turns[order[0]] + 2 * np.pi)
-    start = (int(np.argmax(between)) + 1) % len(order)  # the circle is cut where most room is
+    start = (int(np.argmax(between)) + 1) % len(order)  # the circle is cut at the widest gap
     order = np.roll(order, -start)
     along = turns[order] + 2 * np.pi * (turns[order] < turns[order[0]])
     steps = gap * np.arange(len(order))
@@ -299,7 +299,7 @@ def _caption(cell: _Cell, plane: Plane) -> list[str]:
 
 
 def _number(value: float) -> str:
-    """Two digits; mathtext for a power of ten, which no font lacks."""
+    """Format with two digits, as mathtext for a power of ten, which every font has."""
     text = f"{value:.2g}"
     mantissa, e, power = text.partition("e")
     return rf"${mantissa}\cdot10^{{{int(power)}}}$" if e else text

@@ -1,4 +1,4 @@
-"""Figure: how well each set is known along training, for the arms of one run or of several."""
+"""Figure: retention of each set along training, for the arms of one run or of several."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ from geomix.figures.style import COLUMN, WIDTH, new_figure, settle, style
 from geomix.measures.scores import score_named
 
 _NAME = 16
-"""Most characters of a set's name, which stands upright beside its row."""
+"""Most characters of a set's name, which is vertical beside its row."""
 
 _ROW = 1.05
-"""Inches for a set."""
+"""Height of a set's row, in inches."""
 
 
 def draw(rows: Sequence[Row], score: str = "exact_match", *, log: bool = False) -> Figure:
-    """Columns: stages. Rows: sets. One line an arm, with a band where there are intervals.
+    """Draw a column per stage and a row per set; one line an arm, with a band for intervals.
 
-    A later stage begins, at step 0, with what was measured where the one before ended, whether or
-    not the rows say so.
-    A line joins evaluations of the same examples; those of another number of them, such as the
+    A later stage starts, at step 0, with the measurement at the end of the previous one, whether or
+    not the rows contain it.
+
+    A line joins evaluations of the same examples; those of another number of examples, such as the
     whole set at a stage's boundary beside a sample after each epoch, are rings. Two evaluations
-    with none between them, as of a set that a stage does not look at, are joined by dots alone. The
-    axes of all sets end at 100, or not far above all that is drawn where that is below 50.
+    with none between them, as of a set that a stage does not measure, are only joined by dots. The
+    axes of all sets end at 100, or closer to the data if that stays below 50.
 
     Args:
         rows: tidy: arm, stage, stage_name, step, set, examples, the score's column, half_width;
@@ -79,7 +80,7 @@ def draw(rows: Sequence[Row], score: str = "exact_match", *, log: bool = False) 
 
 
 def caption(rows: Sequence[Row]) -> str:
-    """What the figure shows, in sentences."""
+    """Describe the figure in sentences."""
     return (
         "How well each set (rows) is known along the stages of training (columns), each from where "
         "the one before ended; one line an arm, with a band where there are intervals. Rings are "

@@ -17,20 +17,20 @@ from geomix.figures.style import arm_look
 from geomix.measures.cosine import Floats
 
 _BELOW = 0.4
-"""Length of an axis from 0 to 1, in decades, where it is logarithmic from there on."""
+"""Length of the linear part from 0 to 1 of a logarithmic axis, in decades."""
 
 _SLACK = 0.06
-"""Room at the ends of an axis, as a share of it."""
+"""Margin at the ends of an axis, as a share of it."""
 
 Ends = Callable[[Row], tuple[float, float, float]]
-"""Value of a row and both ends of its interval."""
+"""Function from a row to its value and both ends of its interval."""
 
 
 def begun(rows: Sequence[Row], ends: Sequence[Row]) -> list[dict[str, Any]]:
-    """The rows, and at step 0 of each later stage what was measured where the one before ended.
+    """Return the rows, with each later stage's step 0 copied from the previous stage's end.
 
-    The update is there that of the stage which begins, so that it moves. Rows that hold such starts
-    already come back as they are.
+    The update there is that of the stage which starts, so it moves. Rows that already contain such
+    starts are returned unchanged.
 
     Args:
         rows: of one table.
@@ -66,17 +66,17 @@ def draw_row(
     rows: Sequence[Row],
     ends: Ends,
 ) -> None:
-    """Draw one quantity: a panel a stage, a line with its band an arm.
+    """Draw one quantity: a panel per stage, with a line and its band per arm.
 
-    A line joins measurements of one kind only: where rows say on how many examples they were made
-    (`examples`), those of another number than most are rings beside the line. Two points alone are
-    joined by dots.
+    A line joins measurements of one kind only: if rows state their number of examples (`examples`),
+    measurements on an unusual number are rings beside the line. Two single points are joined by
+    dots.
 
     Args:
         line: panels, one a stage.
         stages: their indices, in order.
         arms: names; their order gives colours and markers.
-        rows: tidy: arm, stage, step, and what `ends` reads.
+        rows: tidy: arm, stage, step, and the columns that `ends` reads.
         ends: value and interval of a row.
     """
     for axes, stage in zip(line, stages, strict=True):
@@ -104,36 +104,36 @@ def draw_row(
 
 
 def percent(row: Row, name: str = "exact_match") -> tuple[float, float, float]:
-    """Value of a score from 0 to 100, and its interval cut to that range."""
+    """Return a score from 0 to 100, with its interval clipped to that range."""
     value, half = row[name], half_width(row)
     return value, float(np.maximum(value - half, 0)), float(np.minimum(value + half, 100))
 
 
 def highest(rows: Sequence[Row], ends: Ends) -> float:
-    """The largest value or upper end of an interval; 0 where there is none."""
+    """Return the largest value or upper end of an interval; 0 if there is none."""
     return max((x for row in rows for x in ends(row) if math.isfinite(x)), default=0.0)
 
 
 def finish_percent(axes: Axes, most: float = 100.0) -> None:
-    """Let an axis show 0 to 100, or to less where nothing is above the half of that.
+    """Make an axis show 0 to 100, or less if everything is below the half of that.
 
     Args:
         axes: of a score in percent.
-        most: the highest of what is drawn on the axes that are to be compared with it.
+        most: the highest value on all axes that are to be compared with it.
     """
     top = next(top for top in (10, 20, 40, 50, 100) if most <= top or top == 100)  # noqa: PLR2004
     axes.set(ylim=(-top * _SLACK, top * (1 + _SLACK)), yticks=[0, top // 2, top])
 
 
 def stage_title(stage: int, name: str) -> str:
-    """`stage 2: facts`, or the number alone."""
+    """Return `stage 2: facts`, or the number alone."""
     return f"stage {stage + 1}" + (f": {plain(name)}" if name else "")
 
 
 def finish_steps(axes: Axes, steps: Sequence[int], *, log: bool) -> None:
-    """Name the axis of steps, on a linear scale or a logarithmic one (linear from 0 to 1).
+    """Label the axis of steps, on a linear scale or a logarithmic one (linear from 0 to 1).
 
-    Either begins at 0, where a stage does.
+    Both start at 0, as a stage does.
     """
     last = max(steps)
     axes.set_xlabel("optimiser steps of the stage")

@@ -1,4 +1,4 @@
-"""What every figure shares: its style, and files that come out the same byte for byte."""
+"""Common style of all figures, and files that are byte-identical for identical figures."""
 
 from __future__ import annotations
 
@@ -19,29 +19,31 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from geomix.util.files import written_file
 
 WIDTH = 7.0
-"""Inches: the width of a page of two columns."""
+"""Width of a page of two columns, in inches."""
 
 COLUMN = 3.4
-"""Inches: the width of one of them."""
+"""Width of one column, in inches."""
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
+"""Okabe and Ito's palette, which colour-blind readers can distinguish."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
-"""Marker and line repeat what the colour says, for print in grey."""
+"""Line styles, which like the markers repeat the colours, for print in grey."""
 
 SIGNED = LinearSegmentedColormap.from_list(
     "signed", ["#08306b", "#4a86c5", "#f7f7f7", "#f7ad5c", "#dd7412"]
 )
-"""Diverging, for values on both sides of 0: blue below, near white at 0, orange above.
+"""Diverging colour map for values on both sides of 0: blue below, near white at 0, orange above.
+Colour-blind readers distinguish blue from orange. The blue end is darker, so that in grey print
+values of one size still differ by their sign; if the sign matters, a figure prints it.
 
 Blue and orange are told apart by colour-blind readers. The blue arm is the darker one, so that in
 grey print values of one size still differ by their sign; where it matters a figure prints it."""
 
 
 def arm_look(index: int) -> tuple[str, str, Any]:
-    """Colour, marker and dashes of an arm; no two of the first 49 share all three.
+    """Return colour, marker and dashes of an arm; no two of the first 49 share all three.
 
     Args:
         index: of the arm, from 0.
@@ -70,19 +72,19 @@ _STYLE: Any = {
     "ytick.minor.size": 1.5,
     "ytick.minor.width": 0.4,
     "axes.unicode_minus": True,
-    "pdf.fonttype": 42,  # embedded TrueType: journals refuse Type 3, and text stays text
+    "pdf.fonttype": 42,  # embedded TrueType: journals reject Type 3, and text stays text
     "pdf.use14corefonts": False,
     "svg.hashsalt": "geomix",
 }
 
 
 def style() -> AbstractContextManager[None]:
-    """Context manager under which a figure is drawn and saved; the caller's settings come back."""
+    """Return the context for drawing and saving a figure; it restores the caller's settings."""
     return matplotlib.rc_context(_STYLE)
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:
-    """An empty figure, laid out by constraints, on no global state.
+    """Create an empty figure with a constrained layout and without global state.
 
     Args:
         height: inches.
@@ -95,17 +97,17 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
 
 
 def settle(figure: Figure) -> None:
-    """Lay the figure out once and for all, so that every format gets the same panels."""
+    """Fix the figure's layout, so that every format gets the same panels."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
 
 
 def save_drawing(figure: Figure, stem: Path) -> list[Path]:
-    """Write a figure as PDF and PNG (200 dpi); the two files, the same for the same figure.
+    """Write a figure as PDF and PNG (200 dpi), identical for the same figure; return both files.
 
     Args:
-        figure: as a function of this package drew it.
-        stem: folder and name, without an ending.
+        figure: drawn by a function of this package.
+        stem: folder and name, without a suffix.
     """
     pdf, png = (stem.with_name(f"{stem.name}.{ending}") for ending in ("pdf", "png"))
     with style():
@@ -123,14 +125,14 @@ def save_figure(
     name: str,
     caption: str = "",
 ) -> list[Path]:
-    """Write a figure as PDF and PNG (200 dpi), the table behind it as CSV, its caption as text.
+    """Write a figure as PDF and PNG (200 dpi), its table as CSV, and its caption as text.
 
     Args:
-        figure: as a function of this package drew it.
+        figure: drawn by a function of this package.
         rows: the tidy table; every row has the first one's keys. A nan becomes an empty field.
-        folder: where to, made if it is not there.
-        name: of the files, without an ending.
-        caption: what is seen; without one there is no text file.
+        folder: of the files, created if missing.
+        name: of the files, without a suffix.
+        caption: description; without one there is no text file.
 
     Returns:
         The files. The same figure and rows give the same bytes: no date is written.

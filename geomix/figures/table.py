@@ -1,4 +1,4 @@
-"""Figures that are drawn from one tidy table, such as the CSV that lies beside each of them."""
+"""Figures drawn from one tidy table, such as the CSV beside each of them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from geomix.util.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class TableFigure:
-    """A figure that a table's rows decide.
+    """Figure that a table's rows determine.
 
     Attributes:
         summary: one sentence.
-        columns: that it needs.
+        columns: the required columns.
         draw: from rows to the figure.
     """
 
@@ -30,16 +30,16 @@ class TableFigure:
 
 
 def moments_of(rows: Sequence[Row]) -> list[str]:
-    """The moments of a table, in its order."""
+    """Return the checkpoints of a table, in its order."""
     return list(dict.fromkeys(str(row["moment"]) for row in rows))
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows of a CSV as they were before they were written: numbers are numbers, "" is nan.
+    """Read the rows of a CSV with their types restored: numbers are numbers, "" is nan.
 
     Args:
         path: of the table.
-        columns: that it must have. One whose values are all numbers or empty holds numbers.
+        columns: required ones. A column whose values are all numbers or empty holds numbers.
 
     Raises:
         UserError: it cannot be read, has no rows, or lacks a column.
@@ -63,7 +63,7 @@ _TEXTS = ("told",)
 
 
 def _kind(name: str, values: Sequence[str | None]) -> Callable[[str | None], Any]:
-    """What a column's texts stand for."""
+    """Return the converter of a column's texts."""
     for kind in (int, float):
         try:
             for value in values:

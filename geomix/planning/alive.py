@@ -1,4 +1,4 @@
-"""The bytes of all tensors that are alive, after every operation."""
+"""Total bytes of live tensors, after every operation."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch.utils._pytree import tree_leaves
 
 
 class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of all tensors that operations make, as long as they are alive.
+    """Counter of the bytes of all live tensors that operations create.
 
     Attributes:
-        now: bytes that are alive.
+        now: bytes alive at present.
     """
 
     def __init__(self) -> None:
@@ -32,11 +32,11 @@ class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
     def begin(self) -> None:
-        """Begin a new trace, with what is alive now."""
+        """Start a new trace from the present number."""
         self._seen = [self.now]
 
     def trace(self) -> list[int]:
-        """The bytes that were alive when it began, and after every operation since."""
+        """Return the live bytes at the trace's start, and after every operation since."""
         return self._seen
 
     def _see(self, tensor: Tensor) -> None:

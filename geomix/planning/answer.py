@@ -1,4 +1,4 @@
-"""The answer of a dry run, before its tables: does it fit, what would, how long, how much disk."""
+"""The answer of a dry run, before its tables: whether it fits, what would, time and disk."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from geomix.planning.node import (
 GB = 10**9
 
 _PASSES = {False: 6, True: 8}
-"""Operations a parameter and token: 2 forward, 4 backward, with checkpointing 2 forward again
-(Kaplan et al. 2020, without the attention's)."""
+"""Operations per parameter and token: 2 forward, 4 backward, with checkpointing 2 forward again
+(Kaplan et al. 2020, without those of attention)."""
 
 
 _SPEED = 1e14
-"""Operations a second for which the time is given."""
+"""Operations per second for which the time is stated."""
 
 _SHORT = 0.1
-"""Hours below which that says nothing: other things than arithmetic take longer."""
+"""Hours below which the time is not informative: arithmetic no longer dominates."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Where the heaviest stage of an experiment fits.
+    """Fit of an experiment's heaviest stage on a node.
 
     Attributes:
-        node: that it was looked at for.
-        configured: as the configuration has it.
-        others: other ways that were looked at, the last of which fits if any does.
+        node: the node.
+        configured: the configuration as given.
+        others: alternatives that were tried, the last of which fits if any does.
     """
 
     node: Node
@@ -49,14 +49,14 @@ class Fit:
     others: tuple[Way, ...]
 
     def facts(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the facts for JSON."""
         ways = [self.configured, *self.others]
         told = [{**asdict(way), "verdict": self.node.verdict(way.memory)} for way in ways]
         return {**asdict(self.node), "ways": told}
 
 
 def this_machine() -> Node:
-    """One process here, on the first GPU if there is one."""
+    """Return one process on this machine, with the first GPU if there is one."""
     import torch
 
     if torch.cuda.is_available():
@@ -65,14 +65,14 @@ def this_machine() -> Node:
 
 
 def fits_of(arms: Sequence[Arm], costs: Mapping[str, Any], asked: Node | None) -> list[Fit]:
-    """Where an experiment fits: the node that is asked for, or this machine.
+    """Return the fits of an experiment: on the requested node, or on this machine.
 
-    What does not fit this machine is looked at for 8 GPUs of 80 GB too.
+    If it does not fit this machine, 8 GPUs of 80 GB are tried too.
 
     Args:
         arms: of the experiment.
         costs: its own, for as many processes as the node has.
-        asked: the node; None where nobody named one.
+        asked: the requested node; None if not given.
     """
     heaviest = _heaviest(costs)
     if heaviest is None:
@@ -89,7 +89,7 @@ def fits_of(arms: Sequence[Arm], costs: Mapping[str, Any], asked: Node | None) -
 
 
 def _fit(arms: Sequence[Arm], index: int, node: Node, costs: Mapping[str, Any]) -> Fit:
-    """Of the first of the arms, which takes most; what records less first: it trains the same."""
+    """Return the first (heaviest) arm's fit; alternatives that record less come first."""
     arm = arms[0]
     if node.processes == costs["processes"]:
         configured = way_with(arm, index, costs["memory"])  # of all arms
@@ -112,7 +112,7 @@ def _fit(arms: Sequence[Arm], index: int, node: Node, costs: Mapping[str, Any]) 
 
 
 def _heaviest(costs: Mapping[str, Any]) -> tuple[int, int] | None:
-    """The arm's place and the stage whose step takes most; None where no size is known."""
+    """Return the indices of the arm and stage with the largest step; None if no size is known."""
     known = [
         (max(stage["memory"], arm["snapshot_memory"] or 0), stage["memory"], -place, -index)
         for place, arm in enumerate(costs["arms"].values())
@@ -130,15 +130,15 @@ def answer_lines(
     free: int,
     savings: Sequence[tuple[str, int]] = (),
 ) -> list[str]:
-    """What a user wants to know first.
+    """Return the lines that answer the user's first questions.
 
     Args:
-        fits: where it fits.
+        fits: fit of the experiment on each node.
         costs: of the experiment.
         steps: of all arms.
         at_most: whether a stage may end earlier.
-        free: bytes that are free on the disk.
-        savings: what would leave so many bytes less on it, and the bytes that are left.
+        free: bytes free on the disk.
+        savings: changes that save disk space, each with the bytes that remain.
     """
     lines = _absent_lines(costs["arms"])
     lines += [line for fit in fits for line in _fit_lines(fit, costs)]
@@ -180,7 +180,7 @@ def _disk_line(costs: Mapping[str, Any], free: int) -> str:
 
 
 def _work(arm: Mapping[str, Any]) -> float:
-    """Operations of all training steps of an arm."""
+    """Return the operations of all training steps of an arm."""
     total: float = sum(
         _PASSES[stage["checkpointing"]] * stage["size"]["parameters"] * stage["tokens"]
         for stage in arm["stages"]
@@ -220,13 +220,13 @@ def _fit_lines(fit: Fit, costs: Mapping[str, Any]) -> list[str]:
 
 
 def _change(way: Way, configured: Way) -> str:
-    """What to set to come to a way, and what that takes on the disk."""
+    """Return the settings for an alternative, and the disk space that it needs."""
     there = f" ({amount(way.scratch)} there in a snapshot)" * (way.scratch > configured.scratch)
     return way.keys(configured) + there
 
 
 def _state_lines(fit: Fit, costs: Mapping[str, Any]) -> list[str]:
-    """What the state of the training takes, where a way that holds all of it does not fit."""
+    """Return a line on the training state's memory if an unsharded alternative does not fit."""
     whole = [
         way
         for way in (fit.configured, *fit.others)

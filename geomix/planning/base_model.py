@@ -1,4 +1,4 @@
-"""Base models as far as they are known here, and what each way to train them takes."""
+"""Base models as far as they are known here, with the memory of each way to train them."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from geomix.training.trainable import attach, set_trained, trained_names
 from geomix.util.progress import phase
 
 LARGE = 1_000_000_000
-"""Parameters of a model of which batches of nearly one size are measured once, and each
-measurement is told. Its weights outweigh what that adds: an eighth of the activations at most."""
+"""Parameters from which batches of similar size share one measurement, and each measurement is
+reported. Such a model's weights outweigh the error: at most an eighth of the activations."""
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """What is known here of a base model.
+    """Facts about a base model on this machine.
 
     Attributes:
-        config: of transformers; None where it is neither here nor shipped.
-        tokenizer: its own, or in its place the built-in one.
+        config: of transformers; None if it is neither here nor shipped.
+        tokenizer: its own, or the built-in one instead.
         own_tokenizer: which of the two.
-        packs: whether rows can hold several examples: whether it is told positions.
+        packs: whether rows can hold several examples: whether it takes positions.
     """
 
     config: Any | None
@@ -44,7 +44,7 @@ class Base:
 
 @cache
 def base_of(name: str) -> Base:
-    """Look at a model, never at the network.
+    """Inspect a model, never through the network.
 
     Raises:
         UserError: it is here and cannot be used.
@@ -60,14 +60,14 @@ def base_of(name: str) -> Base:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """All that decides the memory of a model in training, but for the batch.
+    """Everything that determines a model's memory in training, except the batch.
 
     Attributes:
         model: its name.
         dtype: of its weights.
         precision: of the forward pass.
-        trained: the part of a stage's `train` that says which parameters train, as JSON.
-        checkpointing: whether activations are computed again.
+        trained: the part of a stage's `train` that selects the trained parameters, as JSON.
+        checkpointing: whether activations are recomputed.
     """
 
     model: str
@@ -77,7 +77,7 @@ class Kind:
     checkpointing: bool
 
     def prepare(self, model: nn.Module) -> nn.Module:
-        """Let those parameters train, in place."""
+        """Make those parameters trainable, in place."""
         train = TrainConfig.model_validate_json(self.trained)
         if train.lora is not None:
             attach(model, train.lora, "train.lora.targets")
@@ -89,7 +89,7 @@ class Kind:
 
 @cache
 def memory_in(kind: Kind, micro: MicroBatch) -> Memory:
-    """The memory of a training step; of a large model that of a slightly larger batch."""
+    """Return the memory of a training step; for a large model that of a slightly larger batch."""
     size = size_in(kind)
     if size.parameters >= LARGE:
         micro = MicroBatch(*map(rounded_up, (micro.rows, micro.width, micro.targets)))
@@ -98,14 +98,14 @@ def memory_in(kind: Kind, micro: MicroBatch) -> Memory:
 
 
 def rounded_up(count: int) -> int:
-    """A number with its four highest bits, so that batches of nearly one size are one."""
+    """Round a number up to its four highest bits, so that batches of similar size coincide."""
     step = 1 << max(0, count.bit_length() - 4)
     return -(-count // step) * step
 
 
 @cache
 def _large(kind: Kind, micro: MicroBatch) -> Memory:
-    """The same of a model of which each measurement takes seconds."""
+    """Measure a large model, which takes seconds, with a progress line."""
     what = f"measuring a step of {kind.model}: {micro.rows} × {micro.width} tokens"
     base = base_of(kind.model).config
     with phase(f"{what}, {kind.precision}{', checkpointing' * kind.checkpointing}", long=True):
@@ -114,14 +114,14 @@ def _large(kind: Kind, micro: MicroBatch) -> Memory:
 
 @cache
 def size_in(kind: Kind) -> Size:
-    """The size of a model as it is trained."""
+    """Return the size of a model as it is trained."""
     with torch.device("meta"):
         return size_of(kind.prepare(weightless(base_of(kind.model).config, kind.dtype)))
 
 
 @cache
 def groups_in(kind: Kind) -> tuple[int, int]:
-    """Bytes of the parameters outside of the decoder's layers, and of its largest layer."""
+    """Return the bytes of parameters outside of the decoder's layers, and of its largest layer."""
     with torch.device("meta"):
         model = weightless(base_of(kind.model).config, kind.dtype)
     whole = sum(p.nbytes for p in model.parameters())
@@ -131,6 +131,6 @@ def groups_in(kind: Kind) -> tuple[int, int]:
 
 @cache
 def modules_in(name: str, patterns: tuple[str, ...]) -> int:
-    """How many modules of a model match any of the patterns."""
+    """Return how many modules of a model match any of the patterns."""
     with torch.device("meta"):
         return len(module_names(weightless(base_of(name).config, torch.float32), patterns))

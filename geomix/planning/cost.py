@@ -1,4 +1,4 @@
-"""The cost of an experiment as a dry run shows it: a table, a line of totals, and JSON."""
+"""The cost of an experiment in a dry run: a table, a line of totals, and JSON."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def cost_of(
     ],
     processes: int = 1,
 ) -> dict[str, Any]:
-    """Padding, memory and disk of every stage; bytes, and null where they are not known.
+    """Return padding, memory and disk of every stage, in bytes; null where unknown.
 
     Args:
         experiment: the configuration.
-        planned: of each arm its stages, its probe sets and the sets that it evaluates besides.
-        processes: that train together; the memory is that of each.
+        planned: of each arm its stages, its probe sets and its additional evaluated sets.
+        processes: number of processes that train together; the memory is that of each.
 
     Raises:
         UserError: a model that is here cannot be used.
@@ -65,7 +65,7 @@ def cost_of(
 
 
 def _arm_cost(arm: Arm, processes: int) -> dict[str, Any]:
-    """One arm: its model, and each stage."""
+    """Return one arm's cost: its model, and each stage."""
     stages = []
     for index in range(len(arm.plans)):
         taken, size = arm.config.stages[index].from_ is not None, arm.size(index)
@@ -91,7 +91,7 @@ def _arm_cost(arm: Arm, processes: int) -> dict[str, Any]:
 
 
 def _training(arm: Arm, index: int, processes: int) -> dict[str, Any]:
-    """What the steps of a stage take."""
+    """Return the cost of a stage's steps."""
     packing = arm.packing(index, processes)
     steps = planned_steps(arm.config.stages[index], arm.plans[index])
     parts = arm.memory_parts(index, packing)
@@ -115,7 +115,7 @@ _STILL = {
     "memory": None,
     "memory_of": None,
 }
-"""The same of a stage that is taken from another run."""
+"""The same values for a stage reused from another run."""
 
 
 def _kept(disk: Mapping[str, Any]) -> int | None:
@@ -124,10 +124,10 @@ def _kept(disk: Mapping[str, Any]) -> int | None:
 
 
 def cost_table(costs: Mapping[str, Any]) -> Table:
-    """One row a stage of each arm: what a step takes, at most, and what stays on disk.
+    """Build the table with one row a stage of each arm: a step's maximum, and the disk space.
 
     `kept` are the activations that autograd keeps for the backward pass, `step` and `record` all
-    that is alive at the highest point of a training step and of a snapshot.
+    bytes alive at the peak of a training step and of a snapshot.
     """
     linked = any(stage["taken"] for arm in costs["arms"].values() for stage in arm["stages"])
     several = costs["processes"] > 1
@@ -155,7 +155,7 @@ def cost_table(costs: Mapping[str, Any]) -> Table:
 
 
 def _step_cells(stage: Mapping[str, Any], about: str) -> tuple[str, ...]:
-    """Padding, tokens, kept, logits and step."""
+    """Return the cells of padding, tokens, kept, logits and step."""
     padding, micro, parts = stage["padding"], stage["micro_batch"], stage["memory_of"] or {}
     return (
         "?" if padding is None else f"{100 * padding:.1f} %",
@@ -166,7 +166,7 @@ def _step_cells(stage: Mapping[str, Any], about: str) -> tuple[str, ...]:
 
 
 def in_words(costs: Mapping[str, Any]) -> list[str]:
-    """The models' sizes, the totals, and what is assumed."""
+    """Return lines on the models' sizes, the totals, and the assumptions."""
     stages = [(arm, stage) for arm in costs["arms"].values() for stage in arm["stages"]]
     trained = [(arm, stage) for arm, stage in stages if not stage["taken"]]
     lines = list(dict.fromkeys(_model_line(arm, stage) for arm, stage in trained or stages))
@@ -204,7 +204,7 @@ def _model_line(arm: Mapping[str, Any], stage: Mapping[str, Any]) -> str:
 
 
 def _record_lines(arms: Mapping[str, Any]) -> list[str]:
-    """A line for all arms that are recorded alike."""
+    """Return one line for all arms that are recorded alike."""
     told: dict[str, list[str]] = {}
     for name, arm in arms.items():
         if arm["record"]:
@@ -217,7 +217,7 @@ def _record_lines(arms: Mapping[str, Any]) -> list[str]:
 
 
 def _record_line(arm: Mapping[str, Any]) -> str:
-    """What recording adds; the bytes on the disk from the largest part to the smallest."""
+    """Describe the cost of recording, with its disk space in descending order."""
     cost = arm["record"]
     if not cost["snapshots"]:
         return "nothing; no stage has a step that record.at names"
@@ -243,7 +243,7 @@ def _looked(costs: Mapping[str, Any]) -> str:
 
 
 def amount(size: int | None) -> str:
-    """Bytes in words: 512 B, 12 MiB, 1.4 GiB."""
+    """Format bytes: 512 B, 12 MiB, 1.4 GiB."""
     if size is None:
         return UNKNOWN
     value = float(size)

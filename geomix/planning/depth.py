@@ -1,11 +1,11 @@
-"""A deep model's memory from two shallow ones, where all of its layers are alike.
+"""Memory of a deep model from two shallow ones, if all of its layers are alike.
 
-Let a model have n identical layers. What is alive during a pass is then a chain: what stands
-before the layers, n times the same operations, what stands behind them. Aligned from the start, the
-bytes after each operation of the first layers differ between two depths by a constant; aligned
-from the end, those of the last layers do; and from one layer to the next in between they change by
-a constant too, so that the highest of them is at one end. Measured at two depths, the peak of any
-depth follows without error. That the differences are constant is checked for every operation.
+Let a model have n identical layers. The live tensors of a pass then form a chain: those before the
+layers, n times those of the same operations, those after the layers. Aligned from the start, the
+bytes after each operation of the first layers differ between two depths by a constant; aligned from
+the end, those of the last layers do; and from one layer to the next in between they change by a
+constant too, so that the highest of them is at one end. Measured at two depths, the peak of any
+depth follows without error. Every operation is checked for constant differences.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ SHALLOW = 4
 
 
 def alike(model: nn.Module) -> int:
-    """How many decoder layers a model has, if they are all alike; else 0.
+    """Return the number of a model's decoder layers, if they are all alike; else 0.
 
-    Layers are alike where their modules have the same classes, plain attributes and parameters,
-    of the same shapes and types, which train or not.
+    Layers are alike if their modules have the same classes, plain attributes and parameters, with
+    the same shapes, types and trainability.
     """
     try:
         layers = [layer for _, layer in decoder_layers(model)]
@@ -36,7 +36,7 @@ def alike(model: nn.Module) -> int:
 
 
 def _form(layer: nn.Module) -> list[Any]:
-    """All that can make a layer unlike another one, but for its number."""
+    """Return everything that may distinguish a layer from another one, except its number."""
     found: list[Any] = []
     for name, module in layer.named_modules():
         plain = {
@@ -51,22 +51,22 @@ def _form(layer: nn.Module) -> list[Any]:
 
 
 def truncate(model: nn.Module, layers: int) -> None:
-    """Leave only the first layers of a model, in place."""
+    """Keep only the first layers of a model, in place."""
     name, _ = decoder_layers(model)[0]
     stack = model.get_submodule(name.rpartition(".")[0])
     del stack[layers:]  # type: ignore[operator]
 
 
 def peak(few: Sequence[int], more: Sequence[int], further: int) -> int | None:
-    """The highest point of a pass of a deeper model.
+    """Return the peak of a pass of a deeper model.
 
     Args:
         few: bytes alive after each operation, in a model of `SHALLOW` layers.
-        more: the same of a model that has one layer more.
-        further: how many layers the deeper model has beyond `SHALLOW`.
+        more: the same for a model with one layer more.
+        further: number of layers that the deeper model has beyond `SHALLOW`.
 
     Returns:
-        Its bytes; None where the two do not differ as models with identical layers do.
+        Its bytes; None if the two do not differ as models with identical layers do.
     """
     half = len(few) // 2
     starts = [b - a for a, b in zip(few[:half], more, strict=False)]

@@ -1,4 +1,4 @@
-"""What a stage would leave on the disk: checkpoints, snapshots, verdicts and metrics."""
+"""Disk space of a stage: checkpoints, snapshots, example scores and metrics."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from geomix.planning.estimate import Arm
 from geomix.planning.memory import Size
 
 _LINE = 210
-"""Bytes of a line of `metrics.jsonl`, and of what stands around the texts of a verdict."""
+"""Bytes of a line of `metrics.jsonl`, and of an example score without its texts."""
 
 _DATASET = 900
-"""Bytes that HDF5 takes to describe a dataset."""
+"""Bytes that HDF5 needs to describe a dataset."""
 
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """Bytes that a stage writes; None where the model's size is not known.
+    """Bytes that a stage writes; None if the model's size is unknown.
 
     Attributes:
         final: the checkpoint at its end, with Adam's second moments.
-        within: those that are kept while it trains, and the one that is being written.
+        within: the checkpoints kept during training, and the one being written.
         snapshots: of the recorder.
-        verdicts: of the evaluations, the metrics, and what `evaluate.kl` keeps.
-        record: the recorder's by what is kept; empty where nothing is recorded.
+        verdicts: example scores of the evaluations, the metrics, and the files of `evaluate.kl`.
+        record: the recorder's by kind; empty if nothing is recorded.
     """
 
     final: int | None
@@ -39,7 +39,7 @@ class Disk:
 
 
 def disk_of(arm: Arm, index: int) -> Disk:
-    """Bytes that a stage of an arm writes; the files of one that is taken are only linked."""
+    """Return the bytes that a stage of an arm writes; a reused stage's files are only linked."""
     size, saving = arm.size(index), arm.config.checkpoint
     record, taken = arm.config.record, arm.config.stages[index].from_ is not None
     steps = planned_steps(arm.config.stages[index], arm.plans[index])
@@ -64,7 +64,7 @@ def disk_of(arm: Arm, index: int) -> Disk:
 
 
 def _snapshot(arm: Arm, size: Size, index: int) -> dict[str, int]:
-    """Bytes of one snapshot by what is kept; what modules give out counts as a residual stream."""
+    """Return the bytes of one snapshot by kind; a module's output counts as a residual stream."""
     record, sets = arm.config.record, len(arm.probes)
     assert record is not None
     examples = [e for found in arm.recorded().values() for e in found]
@@ -104,7 +104,7 @@ def _verdicts(arm: Arm, index: int, steps: int) -> int:
 
 
 def _beginnings(arm: Arm) -> int:
-    """What the model said as a stage began, in float32: a token a character of a target at most."""
+    """Return the bytes of stored start distributions, float32, at most a token per character."""
     kl, rows = arm.config.evaluate.kl, getattr(arm.base.config, "vocab_size", None)
     if kl is None or rows is None:
         return 0
@@ -117,5 +117,5 @@ def _beginnings(arm: Arm) -> int:
 
 
 def _texts(examples: Sequence[Example]) -> int:
-    """Bytes of the verdicts on examples; a prediction is about as long as its target."""
+    """Return the bytes of example scores; a prediction is about as long as its target."""
     return sum(_LINE + len(e.prompt) + 2 * len(e.target) for e in examples)

@@ -1,4 +1,4 @@
-"""What a stage would cost: padding and memory, before anything is downloaded or trained."""
+"""Estimated cost of a stage: padding and memory, before anything is downloaded or trained."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ from geomix.planning.memory import (
 from geomix.training.setup import weights_dtype
 
 LOOKED_AT = 50
-"""Batches of a stage that are laid out; more are estimated from these."""
+"""Most batches of a stage that are laid out; more are extrapolated from these."""
 
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """How the examples of a stage fill their rows.
+    """Packing of a stage's examples into rows.
 
     Attributes:
         padding: share of padding in all tokens of the batches, 0 to 1.
-        looked_at: batches that were laid out, the first ones.
+        looked_at: number of batches laid out, the first ones.
         batches: of an epoch.
-        micro: the largest forward pass among them, its tokens and its targets taken apart.
+        micro: the largest forward pass among them, in tokens and separately in targets.
         passes: most forward passes of a step, in each process.
-        tokens: of the batches that were laid out, padding included.
+        tokens: of the batches laid out, padding included.
     """
 
     padding: float
@@ -60,7 +60,7 @@ class Packing:
 
 @cache
 def _tokens(model: str, template: str) -> dict[Example, TokenisedExample]:  # noqa: ARG001
-    """The examples that a model has tokenised in a format: arms and stages share most."""
+    """Return the cache of a model's examples tokenised in a format: arms and stages share most."""
     return {}
 
 
@@ -82,11 +82,11 @@ class Arm:
 
     @property
     def base(self) -> Base:
-        """Its model."""
+        """The arm's base model."""
         return base_of(self.config.model)
 
     def kind(self, index: int) -> Kind:
-        """How a stage trains it; one that is taken from another run leaves it as it is loaded."""
+        """Return a stage's kind of training; a reused stage leaves the model as loaded."""
         stage = self.config.stages[index]
         train = stage.train if stage.from_ is None else TrainConfig(precision=stage.train.precision)
         trained = train.model_dump_json(include={"lora", "trainable"})
@@ -95,11 +95,11 @@ class Arm:
         return Kind(self.config.model, dtype, train.precision, trained, again)
 
     def size(self, index: int) -> Size | None:
-        """Of the model as a stage trains it; None where its shape is not known."""
+        """Return the size of the model as a stage trains it; None if its shape is unknown."""
         return None if self.base.config is None else size_in(self.kind(index))
 
     def groups(self, index: int) -> tuple[int, int]:
-        """Bytes of what FSDP gathers at once: all outside of the layers, and the largest layer."""
+        """Return the bytes that FSDP gathers at once: outside of the layers, and the largest."""
         return groups_in(self.kind(index))
 
     def packing(self, index: int, processes: int = 1) -> Packing:
@@ -136,28 +136,28 @@ class Arm:
         return [shape for examples in sets for shape in micro_batches(examples, size, width)]
 
     def memory(self, index: int, packing: Packing) -> int | None:
-        """Most bytes of a step; None where the model's shape is not known."""
+        """Return the peak bytes of a step; None if the model's shape is unknown."""
         found = self.memory_parts(index, packing)
         if found is None:
             return None
         return found.step(packing.passes) + self.copies(index) * found.gradients
 
     def copies(self, index: int) -> int:
-        """Gradients and weights that are held beside a training step, in copies of them."""
+        """Return how many copies of gradients or weights are held beside a training step."""
         train, sets = self.config.stages[index].train, len(self.plans[index].sets)
         return sets * train.update_shares + self._between(index)
 
     def memory_parts(self, index: int, packing: Packing) -> Memory | None:
-        """What takes the memory of a step; None where the model's shape is not known."""
+        """Return the parts of a step's memory; None if the model's shape is unknown."""
         if self.base.config is None:
             return None
         return memory_in(self.kind(index), packing.micro)
 
     def snapshot_memory(self) -> int | None:
-        """Most bytes while a snapshot is taken; None where nothing is recorded or it is unknown.
+        """Return the peak bytes of a snapshot; None if nothing is recorded or the shape is unknown.
 
-        All stages' have the first one's precision, and what each trains; one that is taken from
-        another run has no optimiser, and all of its parameters train.
+        All stages' snapshots use the first one's precision, and each stage's trained parameters; a
+        reused stage has no optimiser, and all of its parameters train.
         """
         most = 0
         for index, stage in enumerate(self.config.stages):
@@ -170,7 +170,7 @@ class Arm:
         return most
 
     def snapshot_parts(self, index: int, processes: int = 1) -> Memory | None:
-        """What takes the memory of a snapshot in a stage; None as in `snapshot_memory`."""
+        """Return the parts of a snapshot's memory in a stage; None as in `snapshot_memory`."""
         record = self.config.record
         if record is None or self.base.config is None:
             return None
@@ -181,12 +181,12 @@ class Arm:
         return memory_in(replace(self.kind(index), precision=precision), largest(shapes))
 
     def record_copies(self, index: int) -> int:
-        """Gradients and weights that a snapshot of a stage holds besides, in copies of them."""
+        """Return how many further copies of gradients or weights a stage's snapshot holds."""
         return self.held + self._path(index)
 
     @property
     def held(self) -> int:
-        """Gradients of probe sets that are in memory at once."""
+        """Number of probe sets' gradients in memory at once."""
         return 1 if self._on_disk else len(self.probes)
 
     @property
@@ -194,37 +194,37 @@ class Arm:
         return self.config.record is not None and self.config.record.scratch == "disk"
 
     def parts(self, index: int) -> int:
-        """Of how many parts each update of a stage is recorded, but for the whole one."""
+        """Return how many parts of each update a stage records, without the whole one."""
         train = self.config.stages[index].train
         known = train.update_shares and self.config.stages[index].from_ is None
         return len(self.plans[index].sets) + bool(train.weight_decay) if known else 0
 
     def _path(self, index: int) -> int:
-        """Copies for the path: the weights before, those of the middle, and the parts."""
+        """Return the copies for the path: the previous weights, the midpoint's, and the parts."""
         midpoints = self.config.record is not None and self.config.record.midpoints
         return 2 + self.parts(index) + self._pairs(index) if midpoints else 0
 
     def _pairs(self, index: int) -> int:
-        """Copies for the piece before: its gradients or the next one's, weights and parts."""
+        """Return the copies for pairs of segments: one segment's gradients, weights and parts."""
         if self.config.record is None or not self.config.record.pairs:
             return 0
         return (0 if self._on_disk else self.held) + 1 + self.parts(index)
 
     def _between(self, index: int) -> int:
-        """Copies that the path holds while a step is taken, whose own parts are made anew."""
+        """Return the copies that the path holds during a step, whose own parts are new."""
         if not self._path(index):
             return 0
         held = (0 if self._on_disk else self.held) + 1 + 2 * self.parts(index)
         return held + self._pairs(index)
 
     def recorded(self) -> dict[str, list[TokenisedExample]]:
-        """The examples whose gradients are recorded, by probe set."""
+        """Return the examples whose gradients are recorded, by probe set."""
         record = self.config.record
         assert record is not None
         return {name: self._tokenise(e[: record.probes]) for name, e in self.probes.items()}
 
     def modules(self) -> int:
-        """How many modules' outputs are recorded.
+        """Return the number of modules whose outputs are recorded.
 
         Raises:
             UserError: a pattern matches none.
@@ -234,7 +234,7 @@ class Arm:
 
     def _tokenise(self, examples: Sequence[Example]) -> list[TokenisedExample]:
         name = self.config.chat_template if self.base.own_tokenizer else "tulu"
-        # A template's file may be another one the next time; any other name stands for itself.
+        # A template's file may have changed by the next call; any other name is its own key.
         known = {} if name.endswith(JINJA_SUFFIX) else _tokens(self.config.model, name)
         new = [example for example in dict.fromkeys(examples) if example not in known]
         chat = chat_format(name, self.base.tokenizer)
@@ -242,7 +242,7 @@ class Arm:
         return [known[example] for example in examples]
 
     def _padded_to(self, plan: StagePlan) -> int | None:
-        """Tokens up to which a stage's examples are padded; None to the longest of a batch."""
+        """Return the tokens to which a stage's examples are padded; None for a batch's longest."""
         if "pad-to-set" not in self.config.paper_literal:
             return None
         trained = [e for part in plan.sets.values() if part.trained for e in part.examples]

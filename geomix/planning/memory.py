@@ -1,6 +1,6 @@
-"""How much memory a training step will take: the step itself, run on tensors that hold nothing.
+"""Memory of a training step, measured by running the step on tensors without data.
 
-The model is made from its configuration, prepared as training does and given fake tensors (shapes,
+The model is built from its configuration, prepared as for training and given fake tensors (shapes,
 types and lifetimes, no data), and one micro-batch goes through the very functions that training
 calls. What is alive is counted after every operation, so that whatever autograd keeps is counted
 for any architecture: under sdpa the inputs of every matrix product, normalisation and activation,
@@ -9,7 +9,7 @@ q, k, v and the output of the attention, with bf16 autocast also the bfloat16 co
 Rows count as packed: with several examples in a row, attention gets a mask and, where key and value
 heads are shared, a copy of them for every head.
 
-Not seen: what kernels take inside an operation, the caching allocator's rounding, and the
+Not counted: memory that kernels use inside an operation, the caching allocator's rounding, and the
 libraries themselves (a CUDA context is about 0.5 GB).
 """
 
@@ -36,7 +36,7 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """The size of one forward pass.
+    """Size of one forward pass.
 
     Attributes:
         rows: of tokens.
@@ -50,23 +50,23 @@ class MicroBatch:
 
     @property
     def tokens(self) -> int:
-        """All of them, padding included."""
+        """All tokens, padding included."""
         return self.rows * self.width
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes that a training step takes.
+    """Memory of a training step, in bytes.
 
     Attributes:
         weights: parameters and buffers.
         gradients: of the trained parameters.
         adam: both moments.
-        activations: what autograd keeps at the end of the forward pass, logits excluded.
-        logits: the logits, what the loss keeps of them, and their gradient.
-        pass_alone: most that is alive in a forward and backward pass that begins without gradients,
-            weights included and Adam's moments not.
-        pass_after: the same where the gradients of an earlier pass are there to be added to.
+        activations: those that autograd keeps at the end of the forward pass, without logits.
+        logits: the logits, the loss's copies of them, and their gradient.
+        pass_alone: peak of a forward and backward pass that starts without gradients, including
+            weights but not Adam's moments.
+        pass_after: the same if the gradients of an earlier pass exist and are added to.
     """
 
     weights: int
@@ -78,14 +78,14 @@ class Memory:
     pass_after: int
 
     def step(self, passes: int) -> int:
-        """Most bytes that are alive in a step of so many forward passes."""
+        """Return the peak bytes of a step with this many forward passes."""
         highest = self.pass_alone if passes <= 1 else self.pass_after
         return self.adam + max(highest, self.weights + self.gradients)
 
     def snapshot(self, sets: int) -> int:
-        """Most bytes while the gradients of so many probe sets are recorded in such passes.
+        """Return the peak bytes while the gradients of so many probe sets are recorded.
 
-        Those of the sets before are kept beside the one that is being computed.
+        The gradients of the previous sets are kept beside those being computed.
         """
         highest = max(self.pass_after if sets else 0, self.weights + self.gradients)
         return self.adam + max(sets - 1, 0) * self.gradients + highest
@@ -93,12 +93,12 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """The size of a model.
+    """Size of a model.
 
     Attributes:
         parameters: all of them, tied ones once.
         trainable: those that are trained.
-        tensors: how many tensors the trained ones are.
+        tensors: number of trained tensors.
         layers: decoder layers.
         features: of the residual stream.
         item: bytes of one parameter.
@@ -115,7 +115,7 @@ class Size:
 def micro_batches(
     examples: Sequence[TokenisedExample], size: int, width: int | None
 ) -> list[MicroBatch]:
-    """The forward passes over examples of one source."""
+    """Return the forward passes over examples of one source."""
     found = []
     for part in chunks(examples, size):
         rows, filled = laid_out([len(e.ids) for e in part], width)
@@ -124,13 +124,13 @@ def micro_batches(
 
 
 def largest(shapes: Sequence[MicroBatch]) -> MicroBatch:
-    """The one with the most tokens, and the most targets of any."""
+    """Return the pass with the most tokens, with the most targets of any."""
     most = max(shapes, key=lambda shape: shape.tokens)
     return MicroBatch(most.rows, most.width, max(shape.targets for shape in shapes))
 
 
 def size_of(model: nn.Module) -> Size:
-    """The size of a model, which may be on the meta device."""
+    """Return the size of a model, which may be on the meta device."""
     parameters = list(model.parameters())
     trained = [p for p in parameters if p.requires_grad]
     text = model.config.get_text_config()  # type: ignore[union-attr, operator]
@@ -153,15 +153,15 @@ def memory_of(
     *,
     whole: bool = False,
 ) -> Memory:
-    """The memory of a training step on micro-batches of one size.
+    """Measure the memory of a training step on micro-batches of one size.
 
     Args:
         config: of transformers.
         micro: the size.
-        precision: of the forward pass, as the configuration has it.
+        precision: of the forward pass, as in the configuration.
         dtype: of the weights, gradients and moments.
         prepare: freezes parameters, adds some, or turns gradient checkpointing on, in place.
-        whole: measure every layer, also where the layers are alike and two depths tell as much.
+        whole: measure every layer, even if the layers are alike and two depths would suffice.
     """
 
     def measured(layers: int | None = None) -> _Measured:
@@ -182,7 +182,7 @@ def memory_of(
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """Bytes of one model; those of a pass after each of its operations.
+    """Bytes of one model, and those of a pass after each of its operations.
 
     Attributes:
         held: weights and buffers, gradients, activations, logits, as in `Memory`.
@@ -194,7 +194,7 @@ class _Measured:
 
 
 def _measure(model: nn.Module, micro: MicroBatch, precision: str, dtype: torch.dtype) -> _Measured:
-    """Run the passes of a training step on fake tensors; the model comes from the meta device."""
+    """Run the passes of a training step on fake tensors, for a model on the meta device."""
     with FakeTensorMode(allow_non_fake_inputs=True), Alive() as alive:
         _materialise(model, dtype)
         trained = [p for p in model.parameters() if p.requires_grad]
@@ -231,7 +231,7 @@ def _memory(found: _Measured) -> Memory:
 
 
 def _deeper(few: _Measured, more: _Measured, further: int) -> Memory | None:
-    """That of a model with `further` layers more than the shallower; None if it does not follow."""
+    """Extrapolate to a model with `further` layers more; None if the two depths do not fit."""
     peaks = [peak(a, b, further) for a, b in zip(few.passes, more.passes, strict=True)]
     first, *after = (p for p in peaks if p is not None)
     if len(after) + 1 < len(peaks):
@@ -248,7 +248,7 @@ def _of(held: tuple[int, ...], alone: int, after: int) -> Memory:
 def _materialise(model: nn.Module, dtype: torch.dtype) -> None:
     """Move a model from the meta device to the CPU, in place; its parameters become `dtype`.
 
-    Adapters take the type of the weights when they are put on real ones. Tied tensors stay tied.
+    Adapters take the type of the weights when they are added to real ones. Tied tensors stay tied.
     """
     moved: dict[Tensor, Tensor] = {}
 

@@ -1,6 +1,7 @@
-"""What a process of a node must hold: alone, with the whole model (DDP), with a shard (FSDP2).
+"""Memory of one process of a node: alone, with the whole model (DDP), or with a shard (FSDP2).
 
-Alone it is measured (`geomix.planning.memory`), and what several add is worked out from the sizes:
+The memory of a single process is measured (`geomix.planning.memory`); that of several is derived
+from the sizes:
 
 - DDP: every process holds all of it, and the gradients once more in the buckets in which they are
   exchanged (`gradient_as_bucket_view` is off).
@@ -24,18 +25,18 @@ from geomix.planning.record_cost import record_cost
 Kind = Literal["ddp", "fsdp"]
 
 Recording = Literal["memory", "disk", "none"]
-"""Where the recorder keeps gradients while a snapshot is taken, or that nothing is recorded."""
+"""Storage of the recorder's gradients while a snapshot is computed; `none` records nothing."""
 
 GIB = 2**30
 
 CONTEXT = GIB // 2
-"""Bytes that CUDA and its libraries take themselves."""
+"""Bytes used by CUDA and its libraries."""
 
 ROOM = 0.9
 """Share of a memory up to which an estimate fits: the allocator leaves gaps."""
 
 _OUTSIDE = 3
-"""Copies of what is outside of the layers under FSDP2: weights, gradients, and their buffer."""
+"""Copies of everything outside of the layers under FSDP2: weights, gradients, and their buffer."""
 
 _LAYER = 4
 """Copies of a layer under FSDP2: its weights and the next one's, its gradients and their buffer."""
@@ -46,10 +47,10 @@ class Node:
     """Processes that train together.
 
     Attributes:
-        processes: how many, one a GPU.
+        processes: their number, one a GPU.
         memory: bytes of each one's GPU, or of the machine.
         gpus: whether they have GPUs.
-        assumed: whether nobody said so.
+        assumed: whether these are defaults, not the user's.
     """
 
     processes: int
@@ -58,7 +59,7 @@ class Node:
     assumed: bool = False
 
     def verdict(self, needed: int) -> Literal["fits", "tight", "does not fit"]:
-        """Whether so many bytes of a process fit; `tight` where the allocator's gaps decide."""
+        """Return whether so many bytes fit in a process; `tight` if the allocator's gaps decide."""
         whole = needed + (CONTEXT if self.gpus else 0)
         if whole <= ROOM * self.memory:
             return "fits"
@@ -66,17 +67,17 @@ class Node:
 
 
 EIGHT = Node(8, 80 * GIB, assumed=True)
-"""What a model that is too large for this machine is planned for unless one says otherwise."""
+"""Default node for a model that is too large for this machine."""
 
 
 def of_step(arm: Arm, index: int, packing: Packing, processes: int = 1) -> int | None:
-    """Most bytes of a process in a step of a stage; None where the model's shape is not known.
+    """Return the peak bytes of a process in a step of a stage; None if the shape is unknown.
 
     Args:
         arm: an arm.
         index: of the stage.
         packing: its batches, laid out for so many processes.
-        processes: how many.
+        processes: number of processes.
     """
     if processes == 1:
         return arm.memory(index, packing)
@@ -89,7 +90,7 @@ def of_step(arm: Arm, index: int, packing: Packing, processes: int = 1) -> int |
 
 
 def of_snapshot(arm: Arm, processes: int = 1) -> int | None:
-    """Most bytes of a process in a snapshot; None where nothing is recorded or it is not known."""
+    """Return a process's peak bytes in a snapshot; None if nothing is recorded or it is unknown."""
     if processes == 1:
         return arm.snapshot_memory()
     most: int | None = None
@@ -110,7 +111,7 @@ def of_snapshot(arm: Arm, processes: int = 1) -> int | None:
 
 
 def _sharded(arm: Arm, index: int, parts: Memory, processes: int, copies: int) -> int:
-    """Most bytes of one of several processes under FSDP2, with so many copies of the gradients."""
+    """Return the peak bytes of one process under FSDP2, with so many copies of the gradients."""
     outside, layer = arm.groups(index)
     shards = (parts.weights + parts.adam + copies * parts.gradients) // processes
     held = parts.weights + parts.gradients
@@ -120,15 +121,15 @@ def _sharded(arm: Arm, index: int, parts: Memory, processes: int, copies: int) -
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way to train on a node, and what it takes.
+    """One way to train on a node, and its memory.
 
     Attributes:
         parallel: how the processes share the model.
         precision: of the heaviest stage.
-        checkpointing: whether activations are computed again.
-        memory: most bytes of a process.
-        record: where the recorder keeps its gradients.
-        scratch: bytes of those on the disk meanwhile, of all processes.
+        checkpointing: whether activations are recomputed.
+        memory: peak bytes of a process.
+        record: storage of the recorder's gradients.
+        scratch: bytes of these on the disk meanwhile, of all processes.
     """
 
     parallel: Kind
@@ -139,7 +140,7 @@ class Way:
     scratch: int = 0
 
     def keys(self, other: Way) -> str:
-        """What to set to come here from another way, as `--set` has it."""
+        """Return the `--set` options that turn another way into this one."""
         found = [f"parallel={self.parallel}"] * (self.parallel != other.parallel)
         found += ["train.gradient_checkpointing=true"] * (
             self.checkpointing and not other.checkpointing
@@ -151,7 +152,7 @@ class Way:
 
 
 def way_of(arm: Arm, index: int, processes: int) -> Way | None:
-    """An arm as it is configured, on so many processes; None where its size is not known."""
+    """Return an arm as configured, on so many processes; None if its size is unknown."""
     step = of_step(arm, index, arm.packing(index, processes), processes)
     if step is None:
         return None
@@ -159,7 +160,7 @@ def way_of(arm: Arm, index: int, processes: int) -> Way | None:
 
 
 def way_with(arm: Arm, index: int, memory: int) -> Way:
-    """An arm as it is configured, which takes so much memory."""
+    """Return an arm as configured, with the given memory."""
     train, record = arm.config.stages[index].train, arm.config.record
     kept: Recording = "none" if record is None else record.scratch
     cost = record_cost(arm) if kept == "disk" else None
@@ -171,13 +172,13 @@ def way_with(arm: Arm, index: int, memory: int) -> Way:
 def recorded_otherwise(
     arms: Sequence[Arm], index: int, processes: int, memory: int
 ) -> Iterator[Way]:
-    """The ways to record that need less of what all arms together take, the richest first.
+    """Yield ways to record with a lower peak over all arms, the most complete first.
 
     Args:
         arms: of the experiment, that of the way first.
         index: of its stage.
-        processes: that train together.
-        memory: most bytes of a process as it is configured.
+        processes: number of processes that train together.
+        memory: peak bytes of a process as configured.
     """
     others: list[dict[str, Any] | None] = [{"scratch": "disk"}, None]
     for changes in others:
@@ -199,7 +200,7 @@ def _recorded(arm: Arm, changes: dict[str, Any] | None) -> Arm:
 
 
 def _most(arm: Arm, processes: int) -> int | None:
-    """Most bytes of a process in any stage of an arm; None where its size is not known."""
+    """Return the peak bytes of a process in any stage of an arm; None if its size is unknown."""
     steps = [
         of_step(arm, index, arm.packing(index, processes), processes)
         for index, stage in enumerate(arm.config.stages)
@@ -210,7 +211,7 @@ def _most(arm: Arm, processes: int) -> int | None:
 
 
 def other_ways(arm: Arm, index: int, processes: int) -> Iterator[Way]:
-    """The other ways to train an arm that need less, the one that changes least first."""
+    """Yield other ways to train an arm with less memory, the smallest change first."""
     given = arm.config
     sketched = given.record is not None and given.record.sketches is not None
     whole = processes == 1 or sketched or any(stage.train.lora for stage in given.stages)

@@ -1,4 +1,4 @@
-"""What a configuration would do: stages, exact counts and steps, and what they would cost."""
+"""Plan of a configuration: stages, exact counts and steps, and their cost."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ from geomix.util.progress import phase, telling
 from geomix.util.terminal import echo_json, plain_table
 
 MOST = 1_000_000
-"""Examples of one set that a dry run counts; so many are read or generated in some seconds."""
+"""Most examples of one set that a dry run counts; so many are read or generated in seconds."""
 
 Planned = tuple[list[StagePlan], dict[str, list[Example]], dict[str, list[Example]]]
-"""An arm's stages, its probe sets and the sets that it evaluates besides."""
+"""An arm's stages, its probe sets and its additional evaluated sets."""
 
 
 def show_plan(
     experiment: Experiment, *, gpus: int | None = None, gib: float | None = None, as_json: bool
 ) -> None:
-    """Print whether it fits, the plan, and what it would cost; only data is downloaded.
+    """Print whether it fits, the plan, and its cost; only data is downloaded.
 
     Data that cannot be reached is estimated from its limits.
 
     Args:
         experiment: the configuration.
-        gpus: how many GPUs, one a process; None looks at this machine.
+        gpus: number of GPUs, one a process; None uses this machine.
         gib: GiB of memory of each.
         as_json: whether to print one JSON object.
 
     Raises:
-        UserError: a source cannot give what the configuration asks for, or a model that is here
+        UserError: a source cannot give what the configuration requests, or a model that is here
             cannot be used.
     """
     longest = min(config.max_tokens for config in experiment.arms.values())
@@ -95,7 +95,7 @@ def show_plan(
 
 
 def _methods(experiment: Experiment) -> list[str]:
-    """A line for each method: where it acts, and what it takes beside plain training."""
+    """Return a line for each method: where it acts, and its cost beyond plain training."""
     from geomix.training.methods import METHODS
 
     found: dict[str, None] = {}
@@ -135,7 +135,7 @@ def score_lines(experiment: Experiment, planned: Mapping[str, Planned]) -> list[
 
 
 def _check_models(experiment: Experiment) -> None:
-    """Refuse the path of a model at which there is none, and of whose name none is shipped."""
+    """Reject the path of a model that does not exist and whose name is not a shipped shape's."""
     from geomix.models.hub import no_folder
     from geomix.models.meta import stand_in_shape
 
@@ -148,7 +148,7 @@ def _check_models(experiment: Experiment) -> None:
 
 
 def _estimated(absent: StandIns) -> list[str]:
-    """A line on the data that is not here."""
+    """Return a line on the data that is not here."""
     if not absent.why:
         return []
     return [
@@ -158,21 +158,21 @@ def _estimated(absent: StandIns) -> list[str]:
 
 
 def remarks_on(experiment: Experiment, planned: dict[str, Planned]) -> list[str]:
-    """What is odd about the data of any arm, each once."""
+    """Return oddities of the data of any arm, each once."""
     found = (remarks(experiment.arms[arm], *parts) for arm, parts in planned.items())
     return list(dict.fromkeys(line for lines in found for line in lines))
 
 
 def plan(experiment: Experiment) -> tuple[Experiment, dict[str, Planned]]:
-    """The examples of every arm. Reads or generates the data, so its errors show here too.
+    """Plan the examples of every arm, reading or generating the data, so its errors show here.
 
     Returns:
-        The experiment, with the steps that it takes from other runs or arms in `stop.steps`, and
-        the examples by arm.
+        The experiment, with the steps copied from other runs or arms in `stop.steps`, and the
+        examples by arm.
 
     Raises:
-        UserError: a source cannot give what the configuration asks for, more is asked for than a
-            dry run counts, or a run that is named is not there.
+        UserError: a source cannot give what the configuration requests, more is requested than a
+            dry run counts, or a named run does not exist.
     """
     for config in experiment.arms.values():
         _countable(config)
@@ -196,12 +196,12 @@ def plan(experiment: Experiment) -> tuple[Experiment, dict[str, Planned]]:
 
 
 def plan_table(experiment: Experiment) -> Table:
-    """One row a stage of each arm; raises as `plan` does."""
+    """Return the table with one row a stage of each arm; raises as `plan` does."""
     return _plan_table(*plan(experiment))
 
 
 def _countable(config: RunConfig) -> None:
-    """Refuse sets that would take minutes and the memory of the machine to count."""
+    """Reject sets that would take minutes and the memory of the machine to count."""
     asked = {f"stages[{i}].data.limit": stage.data.limit for i, stage in enumerate(config.stages)}
     asked |= {f"evaluate.sets.{name}.limit": d.limit for name, d in config.evaluate.sets.items()}
     for i, stage in enumerate(config.stages):
@@ -261,12 +261,12 @@ def _row(
 
 
 def _about(part: SourceSet, absent: frozenset[str]) -> str:
-    """`≈` before the count of a set whose source cannot be read here."""
+    """Return `≈` before the count of a set whose source cannot be read here."""
     return "≈" * (part.source["name"] in absent)
 
 
 def origin(path: str, most: int = 24) -> str:
-    """A run, or a run's stage, in few characters: the end of its name, which tells runs apart.
+    """Shorten a run, or a run's stage, to the end of its name, where names differ.
 
     Args:
         path: of a run's folder, or of a stage within one.
@@ -279,7 +279,7 @@ def origin(path: str, most: int = 24) -> str:
 
 
 def _at_most(experiment: Experiment, config: RunConfig, index: int) -> bool:
-    """Whether a stage may end before its planned steps, or the arm whose steps it takes may."""
+    """Return whether a stage, or an arm whose steps it copies, may end before the planned steps."""
     stage = config.stages[index]
     if stage.from_ is not None:
         return False
@@ -288,7 +288,7 @@ def _at_most(experiment: Experiment, config: RunConfig, index: int) -> bool:
 
 
 def _stage_facts(experiment: Experiment, arm: str, index: int, plan: StagePlan) -> dict[str, Any]:
-    """The exact counts of a stage."""
+    """Return the exact counts of a stage."""
     config = experiment.arms[arm]
     stage, record = config.stages[index], config.record
     taken, steps = stage.from_ is not None, planned_steps(stage, plan)
@@ -310,7 +310,7 @@ def _stage_facts(experiment: Experiment, arm: str, index: int, plan: StagePlan) 
 
 
 def _facts(experiment: Experiment, planned: dict[str, Planned]) -> dict[str, Any]:
-    """The plan as JSON holds it; an arm's name is "" where there are none."""
+    """Return the plan as JSON holds it; an arm's name is "" if there are none."""
     arms = {
         arm: [_stage_facts(experiment, arm, i, stage) for i, stage in enumerate(planned[arm][0])]
         for arm in experiment.arms

@@ -1,4 +1,4 @@
-"""What recording would add to a training: passes over examples, memory and files."""
+"""Cost of recording: additional passes over examples, memory and files."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from geomix.planning.estimate import Arm
 
 @dataclass(frozen=True, slots=True)
 class RecordCost:
-    """Of one arm, at most.
+    """Recording cost of one arm, at most.
 
     Attributes:
-        snapshots: how many.
-        passes: examples that go forward and backward for them.
-        training: examples that go forward and backward in training.
-        copies: gradients and weights of the model that are held besides.
-        memory: bytes of those; None where the model's size is not known.
-        scratch: bytes of gradients on the disk while a snapshot is taken; None likewise.
-        disk: bytes of the files by what is kept; None likewise.
+        snapshots: number of snapshots.
+        passes: forward and backward passes of examples for them.
+        training: forward and backward passes of examples in training.
+        copies: gradients and weights of the model held in addition.
+        memory: bytes of those; None if the model's size is unknown.
+        scratch: bytes of gradients on the disk while a snapshot is computed; None likewise.
+        disk: bytes of the files by kind; None likewise.
     """
 
     snapshots: int
@@ -34,7 +34,7 @@ class RecordCost:
 
 
 def record_cost(arm: Arm) -> RecordCost | None:
-    """What recording adds to an arm; None where nothing is recorded."""
+    """Return the cost of recording an arm; None if nothing is recorded."""
     record = arm.config.record
     if record is None:
         return None

@@ -1,4 +1,4 @@
-"""What would take less of the disk: changes that leave the training as it is."""
+"""Changes that save disk space and leave the training unchanged."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from geomix.planning.disk import Disk, disk_of
 from geomix.planning.estimate import Arm
 
 _WORTH = 0.02
-"""Share of all bytes that a change has to save to be named."""
+"""Smallest share of all bytes that a change must save to be named."""
 
 
 def savings_of(arms: Mapping[str, Arm]) -> list[tuple[str, int]]:
-    """Changes that save something, and what is then taken at most, with what is kept meanwhile.
+    """Return changes that save space, with the peak disk space that remains.
 
     Args:
         arms: of an experiment, by name.
@@ -32,7 +32,7 @@ def savings_of(arms: Mapping[str, Arm]) -> list[tuple[str, int]]:
 
 
 def _changes(arms: Sequence[Arm]) -> Iterator[tuple[str, list[Arm]]]:
-    """Each change as `--set` has it, and the arms with it."""
+    """Yield each change as a `--set` option, and the arms with it."""
     yield "--set checkpoint.keep=1", [_with(arm, "checkpoint", "keep", 1) for arm in arms]
     for key, value in (("gradients", False), ("sketches", None), ("weights", False)):
         text = "null" if value is None else "false"
@@ -42,7 +42,7 @@ def _changes(arms: Sequence[Arm]) -> Iterator[tuple[str, list[Arm]]]:
 
 
 def _without(arm: Arm) -> Arm:
-    """Without activations, and what looks at them."""
+    """Return the arm without activations, and without the options that need them."""
     for key, value in (("activations", 0), ("lens", False), ("modules", ())):
         arm = _with(arm, "record", key, value)
     return arm
@@ -58,7 +58,7 @@ def _set(arm: Arm, part: str, value: Any) -> Arm:
 
 
 def _taken(arms: Sequence[Arm]) -> int | None:
-    """Bytes at most while the arms are trained, one after the other; None where it is not known."""
+    """Return the peak bytes while the arms train one after the other; None if unknown."""
     found = [disk_of(arm, index) for arm in arms for index in range(len(arm.plans))]
     kept = [_kept(disk) for disk in found]
     within = [disk.within for disk in found]
