@@ -1,4 +1,4 @@
-"""The command `geomix`: parse, call, print. A command imports the heavy things that it needs."""
+"""The command `geomix`: parse, call, print. Each command imports its heavy dependencies itself."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from geomix.cli.train import How
 
 MOST_SHOWN = 600
-"""Characters of one mistake that are printed."""
+"""Most characters printed of one mistake."""
 
 
 def is_one_of_several() -> bool:
-    """Whether a launcher started this process among others."""
+    """Return whether a launcher started this process among others."""
     return os.environ.get("WORLD_SIZE", "1") not in ("", "1")
 
 
 def is_main() -> bool:
-    """Whether this is the process that speaks, where a launcher started several."""
+    """Return whether this process prints; of several started by a launcher, only one does."""
     return not is_one_of_several() or os.environ.get("RANK") in (None, "", "0")
 
 
 class _OneLineErrors(click.Group):
-    """Turns a user's mistake into its lines and exit status 2; screens all that is printed."""
+    """Group that prints a user's mistakes with exit status 2, and screens all output."""
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         with screened():  # click's own messages too
@@ -50,7 +50,7 @@ class _OneLineErrors(click.Group):
             lines = error.lines
         except KeyboardInterrupt:
             echo("geomix: stopped", err=True)
-            raise click.exceptions.Exit(130) from None  # 128 + SIGINT, as shells have it
+            raise click.exceptions.Exit(130) from None  # 128 + SIGINT, as in shells
         except BrokenPipeError:
             raise  # click ends quietly: the reader of a pipe has what it wanted
         except OSError as error:  # a full disk, a folder without permission
@@ -73,7 +73,7 @@ class _OneLineErrors(click.Group):
 @click.group(cls=_OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="geomix")
 def main() -> None:
-    """How language models memorise and forget: staged fine-tuning, recorded and analysed."""
+    """Study how language models memorise and forget: staged fine-tuning, recorded and analysed."""
 
 
 @main.command()
@@ -108,7 +108,7 @@ def main() -> None:
     "--resume",
     type=click.Path(path_type=Path),
     metavar="RUN",
-    help="Go on with an interrupted run, as if it had not been.",
+    help="Resume an interrupted run, as if it had not been interrupted.",
 )
 @click.option("--quiet", is_flag=True, help="Print the run's folder and mistakes, nothing else.")
 @click.option(
@@ -130,8 +130,8 @@ def train(
 
     CONFIG is a YAML file or the name of a preset; without it the preset `demo` runs.
 
-    A run that was killed goes on with --resume RUN; one that was asked to end (SIGTERM, Ctrl-C)
-    saves first and exits with status 75.
+    --resume RUN resumes a run that was killed; one that was asked to end (SIGTERM, Ctrl-C) saves
+    first and exits with status 75.
     """
     from geomix.config.load import load
     from geomix.data.sources import SOURCES
@@ -197,7 +197,7 @@ main.add_command(analyze)
 def show(run: Path | None, metric: str | None, as_json: bool, as_csv: bool) -> None:
     """Print a run: its stages, state, retention and files; of a sweep, a table of its runs.
 
-    RUN is the folder of a run or of a sweep; without it the newest run under runs/ is taken.
+    RUN is the folder of a run or of a sweep; the default is the newest run under runs/.
     """
     from geomix.cli.show import retention_csv, run_facts, show_run
     from geomix.runs.directory import newest_run, open_run
@@ -230,17 +230,17 @@ def show(run: Path | None, metric: str | None, as_json: bool, as_csv: bool) -> N
 
 @main.group()
 def config() -> None:
-    """Check a configuration, or fill in its defaults; print the schema of all keys."""
+    """Validate a configuration, fill in its defaults, or print the schema of all keys."""
 
 
 @config.command("show")
 @click.argument("config", required=False, type=click.Path(path_type=Path))
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As in train.")
-@click.option("--arm", help="Only this arm; without it all, one YAML document each.")
+@click.option("--arm", help="Only this arm [all, one YAML document each].")
 def config_show(config: Path | None, overrides: tuple[str, ...], arm: str | None) -> None:
     """Print a configuration with every default filled in.
 
-    CONFIG is a YAML file or the name of a preset; without it the preset `demo` is taken.
+    CONFIG is a YAML file or the name of a preset; the default is the preset `demo`.
     """
     from geomix.cli.config import show as shown
     from geomix.config.load import load
@@ -253,7 +253,7 @@ def config_show(config: Path | None, overrides: tuple[str, ...], arm: str | None
 @config.command("validate")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 def config_validate(files: tuple[Path, ...]) -> None:
-    """Check configurations: one line a file, or one a mistake and exit status 2."""
+    """Validate configurations: one line a file, or one a mistake and exit status 2."""
     from geomix.cli.config import validate
 
     for line in validate([_config_file(file) for file in files]):
@@ -269,7 +269,7 @@ def config_schema() -> None:
 
 
 def _config_file(given: Path | None) -> Path:
-    """The file that CONFIG means: a path, or a preset's name."""
+    """Return the file that CONFIG names: a path, or a preset."""
     from geomix.config.load import PRESETS, config_path
 
     return PRESETS / "demo.yaml" if given is None else config_path(given)

@@ -13,20 +13,20 @@ from geomix.util.errors import UserError
 
 
 class _Analyses(click.Group):
-    """Makes the command of an analysis when it is asked for."""
+    """Group that builds the command of an analysis on demand."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """Names of all analyses; none is imported."""
+        """List all analyses without importing them."""
         return sorted(ANALYSES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """The command of one."""
+        """Return the command of an analysis."""
         return _command(cmd_name) if cmd_name in ANALYSES else None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Name the closest analysis where there is none of that name."""
+        """Reject an unknown name, with the closest analysis."""
         if args and not args[0].startswith("-") and args[0] not in ANALYSES:
             raise UserError(ANALYSES.unknown(args[0]))
         return super().resolve_command(ctx, args)
@@ -38,7 +38,7 @@ def analyze() -> None:
 
 
 def _command(name: str) -> click.Command:
-    """The command of an analysis: its options, and those that all share."""
+    """Build the command of an analysis: its own options, and those common to all."""
     kind = ANALYSES[name]
 
     def run(runs: tuple[Path, ...], full: bool, as_json: bool, **given: Any) -> None:

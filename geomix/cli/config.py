@@ -1,4 +1,4 @@
-"""`geomix config`: a configuration with every default filled in, checked, and its schema."""
+"""`geomix config`: a configuration with every default filled in, its validation, and its schema."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from geomix.util.terminal import echo_json, harmless
 
 
 def show(experiment: Experiment, arm: str | None = None) -> str:
-    """YAML of every key, defaults included; of a run without arms, a configuration again.
+    """Return YAML of every key, defaults included; without arms it is a configuration again.
 
     Args:
         experiment: the validated configuration.
@@ -38,15 +38,15 @@ def show(experiment: Experiment, arm: str | None = None) -> str:
 
 
 def _yaml(values: dict[str, Any]) -> str:
-    """YAML that a terminal shows as it is, also where a text would act on it."""
+    """Return YAML that is safe to print: control characters are escaped."""
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
-    if harmless(text) != text:  # escaped, as all else that is not ASCII
+    if harmless(text) != text:  # escape it, with everything that is not ASCII
         text = yaml.safe_dump(values, sort_keys=False, allow_unicode=False, width=100)
     return text
 
 
 def validate(files: Sequence[Path]) -> list[str]:
-    """One line a file that is right.
+    """Return one line for each valid file.
 
     Raises:
         UserError: one line for each mistake in any of the files.
@@ -69,7 +69,7 @@ def validate(files: Sequence[Path]) -> list[str]:
 
 
 def schema() -> dict[str, Any]:
-    """JSON Schema of a configuration file, for editors that complete and check YAML."""
+    """Return the JSON Schema of a configuration file, for editors."""
     found = RunConfig.model_json_schema(mode="validation")
     found["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     found["title"] = "A configuration of geomix"
@@ -84,5 +84,5 @@ def schema() -> dict[str, Any]:
 
 
 def print_schema() -> None:
-    """The body of `geomix config schema`."""
+    """Print the schema: the body of `geomix config schema`."""
     echo_json(schema(), indent=2)

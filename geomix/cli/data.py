@@ -1,4 +1,4 @@
-"""The commands `geomix data …`; what they need is imported when they are called."""
+"""The commands `geomix data …`; each imports its dependencies when called."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import click
 
 @click.group()
 def data() -> None:
-    """Show which datasets there are, their examples, and what they have in common."""
+    """List datasets, show their examples, and count their overlap."""
 
 
 @data.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print everything known of each as JSON.")
 def data_list(as_json: bool) -> None:
-    """List the sources by name: size, licence and where they come from."""
+    """List the sources by name: size, licence and origin."""
     from geomix.cli.data_sources import list_sources
 
     list_sources(as_json)
@@ -24,7 +24,7 @@ def data_list(as_json: bool) -> None:
 
 @data.command("show")
 @click.argument("name")
-@click.option("--path", help="Local copy in the upstream format; without it the hub is read.")
+@click.option("--path", help="Local copy in the upstream format [the hub].")
 @click.option("--limit", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--split", type=click.Choice(["train", "id", "held-out"]), default="train")
 @click.option("--subset", help="Part of the source, such as one relation.")
@@ -36,7 +36,7 @@ def data_list(as_json: bool) -> None:
 @click.option("--aliases", help="Column that lists further right answers, in your own files.")
 @click.option("--subject", help="Column of the subject, which fills {} in your own prompts.")
 @click.option("--template", help="Prompt of your own rows, columns in braces.")
-@click.option("--model", default="builtin", help="Whose tokenizer [builtin].")
+@click.option("--model", default="builtin", help="Model whose tokenizer is used [builtin].")
 @click.option(
     "--chat-template",
     default="tulu",
@@ -56,7 +56,7 @@ def data_show(
     subject: str | None,
     **asked: Any,
 ) -> None:
-    """Show examples of a source as the model will see them, loss tokens in ⟦ ⟧.
+    """Show examples of a source as the model sees them, loss tokens in ⟦ ⟧.
 
     NAME is a source of `geomix data list`, a file or folder of your own, or a hub id owner/name.
     """
@@ -85,10 +85,10 @@ def data_show(
 def data_overlap(
     config: Path, overrides: tuple[str, ...], ngram: int, full: bool, as_json: bool
 ) -> None:
-    """Count the facts of each stage that stand in the passages of D_M.
+    """Count the facts of each stage that occur in the passages of D_M.
 
-    CONFIG is a YAML file or the name of a preset. A fact stands in a passage where its subject and
-    an accepted answer both do, or where they have so many words in a row in common.
+    CONFIG is a YAML file or the name of a preset. A fact occurs in a passage if its subject and an
+    accepted answer both do, or if the two share an n-gram.
     """
     from geomix.cli.data_overlap import show_overlap
     from geomix.config.load import config_path, load

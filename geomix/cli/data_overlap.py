@@ -1,4 +1,4 @@
-"""`geomix data overlap`: which facts of a configuration stand in the passages that it mixes in."""
+"""`geomix data overlap`: the facts of a configuration that occur in its mixed-in passages."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from geomix.util.progress import phase, telling
 from geomix.util.terminal import echo_json
 
 MOST_ROWS = 20
-"""Overlapping rows of a comparison that are listed, unless all are asked for."""
+"""Most overlapping rows listed for a comparison, unless all are requested."""
 
-_LONGEST_STRETCH = 30  # words of a passage; of a wider one its two ends are shown
+_LONGEST_STRETCH = 30  # words of a passage; a longer match shows its two ends
 _RULES = {
     "named": "entity pair, subject named by the source",
     "guessed": "entity pair, subject guessed from the prompt",
@@ -39,9 +39,9 @@ class ExampleSet:
 
     Attributes:
         name: `D_A`, `D_B`, …, `D_M`.
-        source: where they come from.
+        source: their origin.
         examples: as text.
-        places: stages, `record.mix`; with the arm, where there are arms.
+        places: stages, `record.mix`; with the arm, if there are arms.
     """
 
     name: str
@@ -51,10 +51,10 @@ class ExampleSet:
 
 
 def comparisons(experiment: Experiment) -> list[tuple[ExampleSet, ExampleSet]]:
-    """Every stage's own set with every D_M of the same arm; equal ones once.
+    """Return every stage's own set with every D_M of the same arm; equal pairs once.
 
     Raises:
-        UserError: a source cannot give what is asked for, or nothing is mixed in anywhere.
+        UserError: a source cannot give what is requested, or nothing is mixed in anywhere.
     """
     sets: dict[tuple[str, str], ExampleSet] = {}
     chosen: dict[tuple[tuple[str, str], tuple[str, str]], None] = {}
@@ -74,7 +74,7 @@ def comparisons(experiment: Experiment) -> list[tuple[ExampleSet, ExampleSet]]:
 
 
 def _sets_of(config: RunConfig) -> list[tuple[str, ExampleSet]]:
-    """The sets of one arm, each with its place."""
+    """Return the sets of one arm, each with its place."""
     found = []
     plans = plan_stages(config)
     for number, (plan, stage) in enumerate(zip(plans, config.stages, strict=True), start=1):
@@ -85,7 +85,7 @@ def _sets_of(config: RunConfig) -> list[tuple[str, ExampleSet]]:
                 (place, ExampleSet(MIXED, stage.mix.source, list(dict.fromkeys(plan.mixed))))
             )
     extra = config.record.mix if config.record else None
-    if extra and not any(plan.mixed for plan in plans):  # else it is not looked at
+    if extra and not any(plan.mixed for plan in plans):  # else it is not used
         passages = mixed_examples(extra, len(plans[0].own), config.seed, 0)
         if passages:  # a ratio of 0 gives none
             found.append(("record.mix", ExampleSet(MIXED, extra.source, passages)))
@@ -93,16 +93,16 @@ def _sets_of(config: RunConfig) -> list[tuple[str, ExampleSet]]:
 
 
 def show_overlap(experiment: Experiment, size: int, *, full: bool, as_json: bool) -> None:
-    """The body of `geomix data overlap`.
+    """Print the overlap: the body of `geomix data overlap`.
 
     Args:
         experiment: the validated configuration.
         size: of the n-grams, in words.
-        full: whether every overlapping row is listed, and texts are not shortened.
-        as_json: whether it all is printed as JSON.
+        full: whether to list every overlapping row, and not to shorten texts.
+        as_json: whether to print everything as JSON.
 
     Raises:
-        UserError: a source cannot give what is asked for, or nothing is mixed in anywhere.
+        UserError: a source cannot give what is requested, or nothing is mixed in anywhere.
     """
     with telling(), phase("looking for the facts in the passages"):
         found = [
@@ -129,7 +129,7 @@ def show_overlap(experiment: Experiment, size: int, *, full: bool, as_json: bool
 
 
 def summary(result: Overlap) -> list[dict[str, Any]]:
-    """One row a rule: facts that it looks at, how many overlap, and with how many passages."""
+    """Return one row per rule: facts covered, overlapping facts, and passages concerned."""
     rows = []
     for rule in _RULES:
         matches = [match for match in result.pairs if result.rules[match.fact] == rule]
@@ -182,15 +182,15 @@ def _notes(result: Overlap, facts: int) -> list[str]:
 
 
 def _matches(result: Overlap) -> list[tuple[str, Match]]:
-    """All overlapping rows, each with its rule."""
+    """Return all overlapping rows, each with its rule."""
     pairs: list[tuple[str, Match]] = [(result.rules[m.fact], m) for m in result.pairs]
     return [*pairs, *(("ngram", match) for match in result.ngrams)]
 
 
 def stretch(result: Overlap, match: Match) -> str:
-    """The part of the passage that matched, from the first word found to the last.
+    """Return the matched part of the passage, from the first word found to the last.
 
-    Where subject and answer stand far apart, both with an ellipsis between them.
+    If subject and answer are far apart, return both with an ellipsis between them.
     """
     passage = result.passages[match.passage]
     spans = sorted(match.spans)
@@ -219,7 +219,7 @@ def _fact_text(example: Example) -> str:
 
 
 def _everything(own: ExampleSet, mixed: ExampleSet, result: Overlap) -> dict[str, Any]:
-    """One comparison as `--json` prints it."""
+    """Return one comparison as `--json` prints it."""
     return {
         "own": _described(own),
         "mixed": _described(mixed),

@@ -1,4 +1,4 @@
-"""`geomix data`: which sources there are, and examples of one as the model will see them."""
+"""`geomix data`: the available sources, and examples of one as the model sees them."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from geomix.util.terminal import echo_json, harmless
 HEADINGS = {"factoid": "factoids", "non-factoid": "non-factoids", "mixing": "mixing data"}
 
 LONGEST = 600
-"""A stretch of text with more characters is shortened on the terminal."""
+"""Most characters of a stretch of text on the terminal; longer ones are shortened."""
 
-_KEPT = 250  # characters at either end of what is shortened
+_KEPT = 250  # characters kept at either end
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Neighbouring tokens that all carry loss, or none of which does."""
+    """Adjacent tokens that all carry loss, or none of which does."""
 
     text: str
     loss: bool
 
 
 def describe(source: Source) -> dict[str, Any]:
-    """Everything known of a source but its code."""
+    """Return all facts of a source except its code."""
     known = {key: value for key in _FIELDS if (value := getattr(source, key)) not in ("", (), None)}
     if source.hub:
         known["hub"] = asdict(source.hub)
@@ -51,7 +51,7 @@ _FIELDS = (
 
 
 def source_table() -> Table:
-    """One row a source under the heading of its kind; at most 80 columns wide."""
+    """Build a table of sources under the heading of their kind; at most 80 columns wide."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("name", no_wrap=True)
     table.add_column("rows", justify="right", no_wrap=True)
@@ -69,7 +69,7 @@ def source_table() -> Table:
 
 
 def list_sources(as_json: bool) -> None:
-    """The body of `geomix data list`."""
+    """Print the sources: the body of `geomix data list`."""
     if as_json:
         echo_json([describe(s) for s in SOURCES.values()])
         return
@@ -81,13 +81,13 @@ def list_sources(as_json: bool) -> None:
 
 
 def stretches(tokenizer: Any, example: TokenisedExample) -> list[Stretch]:
-    """The text of an example as the model sees it, cut where the loss begins and ends."""
+    """Split the text of an example as the model sees it where the loss begins and ends."""
     found: list[Stretch] = []
     start, before = 0, ""
     carries = [label != IGNORED for label in example.labels]
     for end in range(1, len(carries) + 1):
         if end == len(carries) or carries[end] != carries[start]:
-            # What they add: decoded alone, SentencePiece's tokens would lose a leading space.
+            # The added text: decoded alone, SentencePiece's tokens would lose a leading space.
             with one_line(where_of(tokenizer)):
                 text = tokenizer.decode(example.ids[:end], clean_up_tokenization_spaces=False)
             found.append(Stretch(text[len(before) :], carries[start]))
@@ -98,18 +98,18 @@ def stretches(tokenizer: Any, example: TokenisedExample) -> list[Stretch]:
 def show_source(
     name: str, request: Request, model: str, chat_template: str, *, full: bool, as_json: bool
 ) -> None:
-    """The body of `geomix data show`.
+    """Print examples: the body of `geomix data show`.
 
     Args:
         name: a source, a file or a hub id.
-        request: how many of which examples.
-        model: whose tokenizer cuts them into tokens.
+        request: number and kind of examples.
+        model: the model whose tokenizer is used.
         chat_template: the format around them, as a run's `chat_template`.
         full: whether long texts are shown whole.
-        as_json: whether it all is printed as JSON.
+        as_json: whether to print everything as JSON.
 
     Raises:
-        UserError: the source or the tokenizer cannot be read, or the chat template be used.
+        UserError: the source or the tokenizer cannot be read, or the chat template not be used.
     """
     examples = examples_of(name, request, "fewer" if request.split == "held-out" else "error")
     # Reading first: a mistake in the request shows before the tokenizer's library is imported.
@@ -178,8 +178,8 @@ def _seen(parts: list[Stretch], *, full: bool) -> Text:
 
 
 def plain(text: str, *, full: bool) -> Text:
-    """A text shortened in the middle."""
+    """Return a text shortened in the middle."""
     if not full and len(text) > LONGEST:
         left_out = len(text) - 2 * _KEPT
         text = f"{text[:_KEPT]} …({left_out:,} characters)… {text[-_KEPT:]}"
-    return Text(harmless(text))  # rich would drop some without a sign
+    return Text(harmless(text))  # rich would drop some characters silently

@@ -1,4 +1,4 @@
-"""The commands that draw a figure of its own: `geomix figure …`."""
+"""The commands that draw a single figure: `geomix figure …`."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from geomix.util.terminal import echo
 
 
 class _Figures(click.Group):
-    """Makes the command of a registered figure when it is asked for."""
+    """Group that builds the command of a registered figure on demand."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of all figures."""
+        """List all figures."""
         return sorted({*super().list_commands(ctx), *FIGURES})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of one."""
+        """Return the command of a figure."""
         own = super().get_command(ctx, cmd_name)
         return own or (_redrawing(cmd_name) if cmd_name in FIGURES else None)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Name the closest figure where there is none of that name."""
+        """Reject an unknown name, with the closest figure."""
         if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
             raise UserError(FIGURES.unknown(args[0]))
         return super().resolve_command(ctx, args)
@@ -36,11 +36,11 @@ class _Figures(click.Group):
 
 @click.group(cls=_Figures)
 def figure() -> None:
-    """Draw a figure, as PDF and PNG, of a run or of a table."""
+    """Draw a figure of a run or of a table, as PDF and PNG."""
 
 
 def _redrawing(name: str) -> click.Command:
-    """Draw a figure again from its table."""
+    """Build the command that redraws a figure from its table."""
 
     def run(table: Path, out: Path | None) -> None:
         from geomix.figures.style import save_drawing
@@ -73,7 +73,7 @@ def _redrawing(name: str) -> click.Command:
     "sets",
     multiple=True,
     metavar="SET",
-    help="Only these sets: D_A; again for more [all that a stage trains on].",
+    help="Only these sets: D_A; repeat for more [all that a stage trains on].",
 )
 @click.option(
     "--metric",
@@ -84,10 +84,10 @@ def _redrawing(name: str) -> click.Command:
 )
 @click.option("--log", is_flag=True, help="Steps on a logarithmic scale.")
 def retention(runs: tuple[Path, ...], sets: tuple[str, ...], metric: str, log: bool) -> None:
-    """Retention along training, a line an arm; several runs are compared in one figure.
+    """Draw retention along training, a line an arm; several runs are compared in one figure.
 
-    RUN is a run's folder, or a sweep's for all of its; without it the newest under runs/ is
-    taken. Runs that differ in their seed alone give one line with an interval.
+    RUN is a run's folder, or a sweep's for all of its runs; the default is the newest under runs/.
+    Runs that differ only in their seed give one line with an interval.
     """
     from geomix.analysis.retention import retention_figure
     from geomix.cli.runs import named_runs

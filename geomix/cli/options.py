@@ -42,7 +42,7 @@ class EntryOf(click.ParamType[str]):
 
 
 def parameters_of(options: type[Any]) -> list[click.Option]:
-    """A flag for each field: a choice, a switch, a number or a text, as its type has it."""
+    """Return a flag for each field: a choice, a switch, a number or a text, by its type."""
     types = get_type_hints(options)
     return [_flag(field, types[field.name]) for field in dataclasses.fields(options)]
 

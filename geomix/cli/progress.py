@@ -1,4 +1,4 @@
-"""What people see while a run trains: a live line on a terminal, now and then a line elsewhere."""
+"""Progress of a training run: a live line on a terminal, occasional lines elsewhere."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from geomix.util.console import Console, Live
 from geomix.util.progress import QUIET_SECONDS, Teller, duration, one_line, said, told_by
 
 _WINDOW = 50
-"""Steps over which the speed is taken."""
+"""Steps over which the speed is averaged."""
 
 _FEW = 2
-"""Sets whose retention is shown where there is little room."""
+"""Number of sets whose retention is shown if space is short."""
 
 
 class Standing:
-    """Where an arm is, in words.
+    """Progress of an arm, as text.
 
     Args:
         arm: its name; "" for a run without arms.
-        place: which of how many it is.
-        clock: seconds, of any start.
+        place: its number among the arms.
+        clock: seconds, from any start.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Standing:
         self._measured: tuple[Any, ...] = ()
 
     def stage(self, name: str, index: int, stages: int, steps: int, batch: float) -> None:
-        """A stage begins."""
+        """Note the start of a stage."""
         self.name, self.place, self.steps, self._batch = name, f"{index + 1}/{stages}", steps, batch
         self.step = 0
         self.loss = float("nan")
@@ -51,7 +51,7 @@ class Standing:
         self._times: deque[tuple[float, int]] = deque(maxlen=_WINDOW + 1)
 
     def logged(self, line: Mapping[str, Any]) -> None:
-        """A line of `metrics.jsonl` is written."""
+        """Update from a line of `metrics.jsonl`."""
         if line["event"] == "step":
             self.step, self.loss = line["step"], line["loss"]
             self._times.append((self._clock(), self.step))
@@ -64,13 +64,13 @@ class Standing:
 
     @property
     def seconds(self) -> float:
-        """Since the stage began, here."""
+        """Seconds since the stage started in this process."""
         return self._clock() - self.started
 
     def line(self, width: int) -> str:
-        """The live line, at most `width` cells: what matters least is left out where it is narrow.
+        """Return the live line, at most `width` cells; the least important parts are dropped first.
 
-        That is, in this order: the speed, the arm, the loss, sets but the first two, the time left.
+        In order: the speed, the arm, the loss, sets but the first two, the time left.
         """
         sets = [f"{name} {known}" for name, known in self.retention.items()]
         parts = {
@@ -99,14 +99,14 @@ class Standing:
         """The line that stays when the stage is done."""
         sets = " ".join(f"{name} {known}" for name, known in self.retention.items())
         title = f"{self._arm}: {self.name}" if self._arm else self.name
-        if not self.step:  # of another run
+        if not self.step:  # reused from another run
             return f"{title:17} taken as it is {self.seconds:4.0f} s  {sets}"
         return (
             f"{title:17} {self.step:4} steps {self.seconds:4.0f} s  loss {self.loss:<7.2g} {sets}"
         )
 
     def _seconds_a_step(self) -> float:
-        """0 where none is known yet."""
+        """Return the seconds per step; 0 if unknown."""
         if len(self._times) <= 1:
             return 0.0
         (first, begun), (last, done) = self._times[0], self._times[-1]
@@ -118,16 +118,16 @@ def _joined(parts: Mapping[str, str]) -> str:
 
 
 def _count(number: float) -> str:
-    """Two digits or more: 0.31, 4.2, 312."""
+    """Format with two digits or more: 0.31, 4.2, 312."""
     return f"{number:.0f}" if number >= 10 else f"{number:.2g}"  # noqa: PLR2004
 
 
 class Display:
-    """Shows one arm: a live line on a terminal, else a line at most every half a minute.
+    """Display of one arm: a live line on a terminal, else at most one line every half minute.
 
     Args:
-        console: where lines go.
-        standing: what is told.
+        console: of the output.
+        standing: the progress to display.
     """
 
     def __init__(self, console: Console, standing: Standing) -> None:
@@ -136,13 +136,13 @@ class Display:
         self._said = 0.0
 
     def stage(self, name: str, index: int, stages: int, steps: int, batch: float) -> None:
-        """A stage begins: the line of the one before is closed."""
+        """Display a new stage; close the previous stage's line."""
         self.close()
         self._standing.stage(name, index, stages, steps, batch)
         self._open, self._said = True, 0.0
 
     def logged(self, line: Mapping[str, Any]) -> None:
-        """Take in a line of `metrics.jsonl`."""
+        """Display a line of `metrics.jsonl`."""
         self._standing.logged(line)
         if self._console.is_terminal or line["event"] != "step":
             return
@@ -151,28 +151,28 @@ class Display:
             _lasting(self._console, self._standing.line(sys.maxsize))
 
     def beat(self) -> str:
-        """The line that is printed where a step takes long; "" between stages."""
+        """Return the line to print if a step takes long; "" between stages."""
         if not self._open:
             return ""
         self._said = self._standing.seconds
         return self._standing.line(sys.maxsize)
 
     def close(self) -> None:
-        """Replace the live line by a lasting one."""
+        """Replace the live line by a permanent one."""
         if self._open:
             self._open = False
             _lasting(self._console, self._standing.summary())
 
     def live(self, width: int) -> str:
-        """What the live region shows; nothing between stages."""
+        """Return the text of the live region; empty between stages."""
         return self._standing.line(width) if self._open else ""
 
 
 class Shown:
-    """The `Report` of people: the live region that the displays of a run's arms share.
+    """The `Report` for people: the live region that the displays of a run's arms share.
 
     Args:
-        console: where it all goes.
+        console: of the output.
         arms: names of the run's arms, in order.
     """
 
@@ -185,10 +185,10 @@ class Shown:
         return self.display.beat() if self.display else ""
 
     def begin(self, folder: Path) -> None:
-        """Nothing: a line says it."""
+        """Do nothing: `say` prints a line."""
 
     def arm(self, name: str) -> Progress:
-        """The display of an arm; that of the one before is closed."""
+        """Return the display of an arm; close the previous one."""
         self.close()
         place = f"{self._arms.index(name) + 1}/{len(self._arms)}" if name else ""
         self.display = Display(self.console, Standing(name, place))
@@ -219,7 +219,7 @@ def _lasting(console: Console, line: str) -> None:
 
 @contextmanager
 def shown(console: Console, arms: Sequence[str]) -> Iterator[Shown]:
-    """The `Report` of people; at the end of a run that is done its last line is closed."""
+    """Provide the `Report` for people; at the end of a completed run close its last line."""
     report = Shown(console, arms)
     if not console.is_terminal:
         with told_by(report.teller, looking=True):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     "folder",
     required=True,
     type=click.Path(path_type=Path),
-    help="A new folder; of a run with arms, one within it for each.",
+    help="A new folder; a run with arms gets one within it for each.",
 )
 @click.option(
     "--format",
@@ -31,10 +31,7 @@ if TYPE_CHECKING:
     help="One tidy table a kind of array, or an .npz a snapshot.",
 )
 def export(run: Path, folder: Path, form: Format) -> None:
-    """Write a run's records for programs that do not read HDF5, numbers, labels and units.
-
-    RUN is a run's folder.
-    """
+    """Export a run's records for programs that do not read HDF5: numbers, labels and units."""
     from geomix.runs.directory import open_run
     from geomix.snapshots.records import export_run
     from geomix.util.progress import telling
@@ -51,7 +48,7 @@ def export(run: Path, folder: Path, form: Format) -> None:
     "--at",
     multiple=True,
     metavar="WHEN",
-    help="As record.at: boundaries, log:N, every:N or a step. Without it, every checkpoint.",
+    help="As record.at: boundaries, log:N, every:N or a step [every checkpoint].",
 )
 @click.option(
     "--set",
@@ -61,10 +58,10 @@ def export(run: Path, folder: Path, form: Format) -> None:
     help="Override what is recorded: --set record.probes=64",
 )
 def record(run: Path, at: tuple[str, ...], overrides: tuple[str, ...]) -> None:
-    """Record the checkpoints of a run afterwards, as they would have been recorded while it ran.
+    """Record the checkpoints of a run afterwards, exactly as during training.
 
-    RUN is a run's folder, finished or interrupted; its arms are recorded each. Prints the file of
-    every snapshot once it is on disk; those that are there already are not made again.
+    RUN is a run's folder, finished or interrupted; each of its arms is recorded. Prints the file of
+    every snapshot once it is on disk; existing ones are not made again.
     """
     from geomix.experiments.record_offline import record_run
     from geomix.models.load import quiet_libraries

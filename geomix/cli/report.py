@@ -1,4 +1,4 @@
-"""How a command tells of its run: to people (`geomix.cli.progress`), to scripts, to programs."""
+"""Reports of a command on its run: to people (`geomix.cli.progress`), scripts, and programs."""
 
 from __future__ import annotations
 
@@ -13,101 +13,101 @@ from geomix.util.terminal import echo, echo_json
 
 
 class Report(Protocol):
-    """How a whole command tells of its run."""
+    """Receiver of a command's reports on its run."""
 
     def begin(self, folder: Path) -> None:
-        """The run's folder is there."""
+        """Report that the run's folder exists."""
 
     def arm(self, name: str) -> Progress:
-        """An arm begins; "" is a run without arms."""
+        """Return the display of an arm that starts; "" is a run without arms."""
 
     def say(self, line: str) -> None:
-        """Something worth knowing."""
+        """Report something worth knowing."""
 
     def warn(self, line: str) -> None:
-        """Something that did not work, and did not stop the run."""
+        """Report something that failed without stopping the run."""
 
 
 class Silent:
     """A `Progress` that shows nothing."""
 
     def stage(self, name: str, index: int, stages: int, steps: int, batch: float) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def logged(self, line: Mapping[str, Any]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class Nothing:
-    """The `Report` of a process beside the one that speaks."""
+    """The `Report` of processes that do not print."""
 
     def begin(self, folder: Path) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def arm(self, name: str) -> Progress:  # noqa: ARG002
-        """Shows nothing."""
+        """Return a display that shows nothing."""
         return Silent()
 
     def say(self, line: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def warn(self, line: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class Quiet(Nothing):
-    """The `Report` of scripts: the run's folder on stdout, what did not work on stderr."""
+    """The `Report` for scripts: the run's folder on stdout, failures on stderr."""
 
     def begin(self, folder: Path) -> None:
-        """Name the folder."""
+        """Print the folder."""
         echo(folder, lasting=True)
 
     def warn(self, line: str) -> None:
-        """Print it on stderr."""
+        """Print the line on stderr."""
         echo(line, err=True, lasting=True)
 
 
 class JsonLines(Silent):
-    """The `Report` of programs: stdout holds the lines of `metrics.jsonl` as they are written.
+    """The `Report` for programs: stdout holds the lines of `metrics.jsonl` as they are written.
 
-    Before them stands `{"event": "run", "path": …}`, before those of an arm `{"event": "arm", …}`,
-    and at the end `{"event": "end", "state": …}`. Everything else goes to stderr.
+    They are preceded by `{"event": "run", "path": …}`, those of an arm by `{"event": "arm", …}`,
+    and followed by `{"event": "end", "state": …}`. Everything else goes to stderr.
     """
 
     def __init__(self) -> None:
         self.folder: Path | None = None
 
     def begin(self, folder: Path) -> None:
-        """Name the folder."""
+        """Print the folder."""
         self.folder = folder
         echo_json({"event": "run", "path": str(folder)}, lasting=True)
 
     def arm(self, name: str) -> Progress:
-        """Name the arm whose lines follow."""
+        """Print the arm whose lines follow."""
         if name:
             path = f"{self.folder}/arms/{name}"
             echo_json({"event": "arm", "name": name, "path": path}, lasting=True)
         return self
 
     def logged(self, line: Mapping[str, Any]) -> None:
-        """Print it as it stands in the file."""
+        """Print the line as it is in the file."""
         echo_json(line, lasting=True)
 
     def say(self, line: str) -> None:
-        """Print it on stderr."""
+        """Print the line on stderr."""
         echo(line, err=True, lasting=True)
 
     warn = say
 
     def end(self, state: str) -> None:
-        """The last line, if there was a first one."""
+        """Print the last line, if there was a first one."""
         if self.folder is not None:
             echo_json({"event": "end", "state": state}, lasting=True)
 
 
 @contextmanager
 def json_lines() -> Iterator[JsonLines]:
-    """`JsonLines`, with a last line however the run ends."""
+    """Provide `JsonLines`, with a last line however the run ends."""
     report = JsonLines()
     try:
         yield report

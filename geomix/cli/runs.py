@@ -1,4 +1,4 @@
-"""The runs that a command names: folders of runs, and of sweeps, which stand for all of theirs."""
+"""The runs that a command names: folders of runs, and of sweeps, which stand for all their runs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from geomix.util.terminal import echo
 
 
 def named_runs(folders: Sequence[Path]) -> list[RunDirectory]:
-    """The runs of each folder in turn; without any folder the newest run under runs/.
+    """Return the runs of each folder in turn; by default the newest run under runs/.
 
-    Of what lies beside a sweep's runs, which `SWEEP/*` names too, a line says that it is left out.
+    `SWEEP/*` also names other files of a sweep; a line reports that they are left out.
 
     Raises:
         UserError: one of them is no run, or there is none among them.

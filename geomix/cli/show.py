@@ -1,4 +1,4 @@
-"""`geomix show`: what a run is, how far it came, what it remembers and what lies in its folder."""
+"""`geomix show`: a run's description, state, retention and files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from geomix.util.errors import UserError
 from geomix.util.reading import as_written
 
 _HALF = 50
-"""Percent of D_A that are to be known before their forgetting is read."""
+"""Percent of D_A that must be known before its forgetting is meaningful."""
 
 _WIDTH = 80
 """Characters of the retention table."""
@@ -74,7 +74,7 @@ def _fitting(rows: Sequence[RetentionRow], columns: Sequence[str]) -> list[list[
 
 
 def not_learnt(run: RunDirectory) -> list[str]:
-    """A line where the first of several stages ended with less than half of its facts known."""
+    """Return a line if the first of several stages ended with less than half of its facts known."""
     if len(run.resolved()["config"]["stages"]) == 1:
         return []
     known = {
@@ -120,7 +120,7 @@ def _cell(row: RetentionRow | None, column: str) -> str:
 
 
 def retention_csv(runs: Sequence[RunDirectory]) -> str:
-    """The retention rows as CSV, tidy: a line for each run, arm, checkpoint, set and metric.
+    """Return the retention rows as CSV, tidy: a line for each run, arm, checkpoint, set and metric.
 
     Columns: run, arm, seed, checkpoint (`θ_0`, `after stage 1`, …), set, n (examples), metric (the
     name of a score) and value.
@@ -140,7 +140,7 @@ def retention_csv(runs: Sequence[RunDirectory]) -> str:
 
 
 def run_facts(run: RunDirectory) -> dict[str, Any]:
-    """What `geomix show --json` prints: name, state, every retention row, transfer and histories.
+    """Return the contents of `geomix show --json`: name, state, retention, transfer, histories.
 
     Raises:
         UserError: a file of the run cannot be read.
@@ -186,7 +186,7 @@ def _head(run: RunDirectory) -> RenderableType:
 
 
 def _results(run: RunDirectory) -> Iterable[Path]:
-    """Finished results of the run and of its arms."""
+    """Yield the finished results of the run and of its arms."""
     for owner in dict.fromkeys((run, *run.arms)):
         for folder in (owner.analysis_folder, owner.figure_folder):
             yield from sorted(p for p in folder.glob("*") if p.is_file() and p.suffix != ".partial")

@@ -1,4 +1,4 @@
-"""What `geomix show` says of transfer between stages and of the facts that were forgotten."""
+"""Parts of `geomix show` on transfer between stages and on forgotten facts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HEADING = Text.assemble(
 
 
 def read_history(run: RunDirectory) -> tuple[list[Transfer], list[Forgetting]]:
-    """Retention matrix and transfer of each arm, and the history of each of its sets' facts.
+    """Return the retention matrix and transfer of each arm, and its sets' histories of facts.
 
     Raises:
         UserError: a file of the run cannot be read.
@@ -37,7 +37,7 @@ def read_history(run: RunDirectory) -> tuple[list[Transfer], list[Forgetting]]:
 
 
 def history_parts(run: RunDirectory) -> list[RenderableType]:
-    """Both as tables, in at most 80 columns; nothing where there is nothing to tell yet."""
+    """Return both as tables, in at most 80 columns; nothing if there is nothing to report yet."""
     transfers, histories = read_history(run)
     several = run.arms != [run]
     parts: list[RenderableType] = []

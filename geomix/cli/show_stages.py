@@ -1,4 +1,4 @@
-"""What `geomix show` says of a run's state, of its stages and of its arms."""
+"""Parts of `geomix show` on a run's state, stages and arms."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Row = tuple[str, ...]
 
 
 def stage_table(run: RunDirectory) -> RenderableType:
-    """One line a stage and how many snapshots there are; what all arms share is said once.
+    """Build a table with one line a stage, and the snapshot count; rows common to all arms once.
 
     Raises:
         UserError: a file of the run cannot be read.
@@ -81,7 +81,7 @@ def _snapshots(arm: RunDirectory) -> str:
 
 
 def _count(arm: RunDirectory, index: int) -> str:
-    """How many all examples of a file are: `54 of 60`, with those held out, as far as is known."""
+    """Return the number of a file's examples: `54 of 60`, with those held out, as far as known."""
     file = next(iter(arm.path.glob(f"stages/{index}-*/data.json")), None)
     found = read_json(file).get("sets", {}).get(set_name(index), {}) if file else {}
     if not isinstance(n := found.get("examples"), int):
@@ -92,7 +92,7 @@ def _count(arm: RunDirectory, index: int) -> str:
 
 
 def _stage_cells(arm: RunDirectory, index: int, stage: dict[str, Any]) -> Row:
-    """Stage, data, mix, training and epochs, from the resolved configuration."""
+    """Return stage, data, mix, training and epochs, from the resolved configuration."""
     data, mix, train = stage["data"], stage["mix"], stage["train"]
     split = [data["split"]] * (data["split"] != "train")
     facts = {"drop": ["unfamiliar"], "only": ["familiar"]}
@@ -115,7 +115,7 @@ def _stage_cells(arm: RunDirectory, index: int, stage: dict[str, Any]) -> Row:
 
 
 def _training(train: Mapping[str, Any]) -> str:
-    """Rate, batch and loss, and what is not as usual."""
+    """Return rate, batch and loss, and settings that differ from the defaults."""
     usual = TrainConfig()
     said = [f"lr {train['lr']:g}, batch {train['batch_size']}, {train['loss']} loss"]
     said += [str(train[key]) for key in ("precision", "schedule") if _unusual(train, key, usual)]

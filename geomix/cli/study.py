@@ -1,4 +1,4 @@
-"""The command `geomix study`; what it needs is imported when it is called."""
+"""The command `geomix study`; it imports its dependencies when called."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def study() -> None:
-    """Judge what a study claims."""
+    """Judge a study's claims."""
 
 
 @study.command()
@@ -26,9 +26,9 @@ def study() -> None:
 def verdict(folder: Path, as_json: bool) -> None:
     """Judge a study's declared claims from its tables.
 
-    FOLDER holds `claims.yaml`, written before the runs, and the CSV tables that the runs gave. Each
-    claim gets its effect, the interval over paired seeds, and `supported`, `negligible`, `refuted`
-    or `undetermined`; all of it goes into verdicts.csv in the folder.
+    FOLDER holds `claims.yaml`, written before the runs, and the CSV tables of the runs. Each claim
+    gets its effect, the interval over paired seeds, and `supported`, `negligible`, `refuted` or
+    `undetermined`; they are written to verdicts.csv in the folder.
     """
     from geomix.studies.claims import judge, load_claims
 
@@ -63,7 +63,7 @@ def _lines(found: list[Judged]) -> Iterable[str]:
 
 
 def _interval(one: Judged) -> tuple[str, str]:
-    """The interval and its unit."""
+    """Return the interval and its unit."""
     return f"[{one.low:+.3g}, {one.high:+.3g}]", "" if one.unit == "1" else one.unit
 
 

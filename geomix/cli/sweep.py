@@ -1,4 +1,4 @@
-"""The command `geomix sweep`; what it needs is imported when it is called."""
+"""The command `geomix sweep`; it imports its dependencies when called."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 )
 @click.option("--jobs", type=click.IntRange(1), help="Most members at once [1; on SLURM all].")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="For all members.")
-@click.option("--dry-run", is_flag=True, help="Print the members and how they stand; run nothing.")
-@click.option("--no-wait", is_flag=True, help="Submit to SLURM and leave.")
+@click.option("--dry-run", is_flag=True, help="Print the members and their states; run nothing.")
+@click.option("--no-wait", is_flag=True, help="Submit to SLURM and exit.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def sweep(
     study: Path,
@@ -37,9 +37,9 @@ def sweep(
 ) -> None:
     """Train every run of a study, here or on a SLURM cluster.
 
-    STUDY is a YAML file: `base:` a configuration or preset, `grid:`, `runs:` or `seeds:` what
-    varies. Members that are complete are not run again, so the same command goes on with a sweep
-    that was interrupted (status 75), or tries again what failed (status 1).
+    STUDY is a YAML file: `base:` a configuration or preset, `grid:`, `runs:` or `seeds:` the
+    variations. Complete members are not run again, so the same command resumes an interrupted sweep
+    (status 75), or retries failed members (status 1).
     """
     from geomix.data.sources import SOURCES
     from geomix.studies.member import refuse_others
@@ -65,7 +65,7 @@ def sweep(
 
 
 def _standing(study: Study) -> dict[str, Outcome]:
-    """How the members stand before anything is started."""
+    """Return the state of each member before anything is started."""
     from geomix.studies.member import Outcome, standing
 
     return {member.name: Outcome(standing(member)) for member in study.members}
@@ -74,7 +74,7 @@ def _standing(study: Study) -> dict[str, Outcome]:
 def _run(
     study: Study, where: ExecutorName, jobs: int | None, wait: bool, console: Console
 ) -> tuple[dict[str, Outcome], int]:
-    """Run the study; how each member stands, and the exit status."""
+    """Run the study; return each member's state, and the exit status."""
     from geomix.runs.directory import RunDirectory
     from geomix.studies.board import Board
     from geomix.studies.runner import run_members
@@ -126,7 +126,7 @@ def _print(study: Study, results: dict[str, Outcome], as_json: bool, console: Co
 
 
 def _environments(study: Study) -> list[str]:
-    """A line where members that are compared were not computed in one environment."""
+    """Return a line if members that are compared were computed in different environments."""
     from geomix.runs.parts import mixture, parts_of
 
     begun = [member for member in study.members if member.begun]
@@ -135,7 +135,7 @@ def _environments(study: Study) -> list[str]:
 
 
 def _advice(study: Study, results: dict[str, Outcome], where: ExecutorName) -> list[str]:
-    """What to do now, where something is not complete."""
+    """Return advice if something is not complete."""
     lines = [
         f"{member.run.path}: failed: {results[member.name].why}; see {member.log}"
         for member in study.members

@@ -1,4 +1,4 @@
-"""`geomix train` once its configuration is read: the run begun or gone on with, and told of."""
+"""`geomix train` once its configuration is read: start or resume the run, and report on it."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from geomix.util.console import LastingConsole
 from geomix.util.signals import asked_to_end
 
 How = Literal["shown", "quiet", "json", "silent"]
-"""To people, to scripts, to programs, or to nobody: where another process speaks."""
+"""Recipient of the report: people, scripts, programs, or nobody if another process prints."""
 
 
 def launch(experiment: Experiment | None, folder: Path | None, how: How, *, resume: bool) -> None:
-    """Train, and print what happens.
+    """Train, and print a report.
 
     Args:
-        experiment: the configuration; where a run goes on, it may be left to the run's own.
-        folder: of the run; None makes one.
-        how: to whom it is told.
-        resume: whether it is there already, and goes on.
+        experiment: the configuration; None on resume uses the run's own.
+        folder: of the run; None creates one.
+        how: recipient of the report.
+        resume: whether the run exists, and resumes.
 
     Raises:
-        Interrupted: the process was asked to end; the run can be gone on with.
+        Interrupted: the process was asked to end; the run can be resumed.
         UserError: the configuration, data or model cannot be used, or the folder is no run.
     """
     quiet_libraries()

@@ -1,4 +1,4 @@
-"""What a user sees of a sweep: lines and a live table while it runs, one table at the end."""
+"""Display of a sweep: lines and a live table while it runs, one table at the end."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from geomix.util.errors import UserError
 
 _STYLES = {"done": "green", "failed": "red", "interrupted": "yellow", "running": "cyan"}
 _MOST_LIVE = 12
-"""Rows of the live table; more would push each other off the screen."""
+"""Most rows of the live table; more would not fit the screen."""
 
 
 class Board:
-    """Tells what becomes of the members: a lasting line each, a live table on a terminal.
+    """Display of the members' progress: a permanent line each, a live table on a terminal.
 
     Args:
-        console: where to.
+        console: of the output.
         members: all of them.
     """
 
@@ -48,12 +48,12 @@ class Board:
             self._live.stop()
 
     def started(self, members: Sequence[Member]) -> None:
-        """A line for each."""
+        """Print a line for each member that starts."""
         for member in members:
             self._say(f"{member.name}: {'goes on' if member.begun else 'begins'}")
 
     def ended(self, member: Member, result: Outcome) -> None:
-        """A line: how it ended, and what is known of each set."""
+        """Print a line on how a member ended, and on each set's score."""
         self._ended[result.state] += 1
         why = f" ({result.why})" if result.state == "done" and result.why else f": {result.why}"
         line = f"{member.name}: {result.state}" + why * bool(result.why)
@@ -66,7 +66,7 @@ class Board:
         self._say(f"{line}  [{self._ended.total()}/{len(self._members)}]")
 
     def look(self, running: Mapping[str, State], left: int) -> None:
-        """Draw the live table anew; elsewhere than on a terminal there is none."""
+        """Redraw the live table; without a terminal there is none."""
         if not self._console.is_terminal:
             return
         counts = Counter(running.values())
@@ -85,7 +85,7 @@ class Board:
 
 
 def _place(member: Member) -> str:
-    """Where a running member is, by the last line of its metrics."""
+    """Return the position of a running member, from the last line of its metrics."""
     run = member.run
     try:
         arm = run.status().get("arm") if member.begun else None
@@ -97,7 +97,7 @@ def _place(member: Member) -> str:
 
 
 def _last_rows(member: Member) -> list[RetentionRow]:
-    """Every set after the last stage, arm by arm; none where that is not known."""
+    """Return every set's retention after the last stage, arm by arm; none if unknown."""
     after = {
         name: f"after stage {len(config.stages)}" for name, config in member.experiment.arms.items()
     }
@@ -109,11 +109,11 @@ def _last_rows(member: Member) -> list[RetentionRow]:
 
 
 def results_table(members: Sequence[Member], results: Mapping[str, Outcome]) -> Table:
-    """One row a member, or an arm of one: its state, and the exact match of each set, in percent.
+    """Build the results table: a row per member or arm, with its state and exact match in percent.
 
     Args:
         members: in the order of the rows.
-        results: how each stands, by name.
+        results: state of each, by name.
     """
     return sweep_table(
         [
@@ -133,11 +133,11 @@ def _state(state: State) -> Text:
 
 
 def facts(members: Sequence[Member], results: Mapping[str, Outcome]) -> list[dict[str, Any]]:
-    """What `geomix sweep --json` prints of each member: all that the table has, all metrics.
+    """Return each member's facts for `geomix sweep --json`: everything in the table, all metrics.
 
     Args:
         members: in order.
-        results: how each stands, by name.
+        results: state of each, by name.
     """
     return [
         {

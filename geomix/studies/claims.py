@@ -1,6 +1,6 @@
 """Claims of a study, declared before its runs, and judged from its tables by the one rule.
 
-A study's folder holds `claims.yaml` beside the CSV tables that its runs gave:
+A study's folder holds `claims.yaml` beside the CSV tables of its runs:
 
     level: 0.95             # of the intervals
     smallest: 0.05          # smallest effect of interest
@@ -15,8 +15,8 @@ A study's folder holds `claims.yaml` beside the CSV tables that its runs gave:
         plus: [{arm: random}]
         minus: [{arm: plain}]
 
-An effect is, seed by seed, the sum of the cells of `plus` less the sum of those of `minus`; a cell
-is the one row of the table that has all the values of `where`, of the cell, and the seed.
+An effect is, seed by seed, the sum of the cells of `plus` minus the sum of those of `minus`; a cell
+is the one row of the table with all the values of `where`, of the cell, and the seed.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ WANTS = "a declaration is a mapping that holds at least `planned:`, `smallest:` 
 
 Text = Annotated[str, Field(min_length=1)]
 Cell = dict[Text, str | int | float | bool]
-"""Column → value; compared as text."""
+"""Mapping from column to value; compared as text."""
 
 
 class ClaimConfig(Strict):
     """One claim: a contrast between cells of a table."""
 
     claim: Text
-    """What is claimed, in a few words, so that a positive effect supports it."""
+    """Claim in a few words, worded so that a positive effect supports it."""
     table: Text
     """CSV file beside the declaration; `{name}` stands for each value of `each`."""
     column: Text
-    """Which holds the numbers."""
+    """Column of the numbers."""
     where: Cell = Field(default={})
     """Values that all rows share."""
     plus: Annotated[list[Cell], Field(min_length=1)]
@@ -75,7 +75,7 @@ class ClaimConfig(Strict):
 
 
 class ClaimsConfig(Strict):
-    """Every key that a declaration of claims may hold."""
+    """Keys of a declaration of claims."""
 
     level: Annotated[float, Field(gt=0, lt=1)] = 0.95
     """Level of the intervals (Student's t over paired seeds)."""
@@ -90,16 +90,16 @@ class ClaimsConfig(Strict):
     each: dict[Text, list[Text]] = Field(default={})
     """Names and values for each of which every claim is judged."""
     claims: Annotated[list[ClaimConfig], Field(min_length=1)]
-    """What is claimed."""
+    """Claims of the study."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A claim with what the tables say of it.
+    """A claim with its result from the tables.
 
     Attributes:
         claim: in words.
-        of: for which value of `each`, such as `triples`; empty where there is none.
+        of: the value of `each`, such as `triples`; empty if there is none.
         estimate: mean of the effect over seeds.
         low: lower end of its interval; nan with fewer than two seeds.
         high: upper end.
@@ -145,7 +145,7 @@ def judge(folder: Path, config: ClaimsConfig) -> list[Judged]:
 
     Args:
         folder: of the study.
-        config: as `load_claims` gave it.
+        config: as returned by `load_claims`.
 
     Raises:
         UserError: a table is missing, or has not exactly one row for a cell and seed.
@@ -163,7 +163,7 @@ def judge(folder: Path, config: ClaimsConfig) -> list[Judged]:
 
 
 def overall(found: Sequence[Judged]) -> list[tuple[str, str]]:
-    """Claims with their verdict as a whole: that of all values of `each`, or `mixed: …`."""
+    """Return claims with their overall verdict: that of all values of `each`, or `mixed: …`."""
     groups: dict[str, list[Judged]] = {}
     for one in found:
         groups.setdefault(one.claim, []).append(one)
@@ -204,7 +204,7 @@ def _judged(claim: ClaimConfig, config: ClaimsConfig, table: Table, of: str) -> 
 
 
 def _effects(claim: ClaimConfig, table: Table) -> dict[str, float]:
-    """Effects by seed, of the seeds that all cells have."""
+    """Return the effects by seed, for the seeds that all cells have."""
     cells = [
         (sign, table.cell({**claim.where, **cell}, claim.column))
         for sign, several in ((1, claim.plus), (-1, claim.minus))
@@ -216,7 +216,7 @@ def _effects(claim: ClaimConfig, table: Table) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Table:
-    """A CSV file whose rows are looked up by values.
+    """CSV file whose rows are looked up by values.
 
     Attributes:
         path: of the file.
@@ -242,11 +242,11 @@ class Table:
             raise UserError(f"{self.path}: not a CSV table: {error}") from None
 
     def cell(self, wanted: Mapping[str, object], column: str) -> dict[str, float]:
-        """Numbers of a column by seed, of the rows that have all wanted values.
+        """Return a column's numbers by seed, from the rows with all wanted values.
 
         Raises:
-            UserError: a column is missing, nothing has these values, two rows of one seed have
-                them, or one holds no finite number.
+            UserError: a column is missing, no row has these values, two rows of one seed have them,
+                or a value is not a finite number.
         """
         columns = list(self.rows[0]) if self.rows else []
         for name in (*wanted, column, self.replicate):

@@ -1,7 +1,7 @@
-"""Where the members of a sweep run; here: what every executor does, and processes of this machine.
+"""Executors of a sweep's members: their common interface, and processes on this machine.
 
-Local members are plain child processes: signals reach the training itself, and its exit status
-comes back. submitit's local executor would put two more processes and a time limit between.
+Local members are plain child processes: signals reach the training itself, and its exit status is
+returned. submitit's local executor would add two more processes and a time limit.
 """
 
 from __future__ import annotations
@@ -18,44 +18,44 @@ from geomix.util.links import opened_to_append
 from geomix.util.terminal import harmless
 
 GPUS = Path("/proc/driver/nvidia/gpus")
-"""A folder for each GPU, where NVIDIA's driver is."""
+"""Folder with an entry for each GPU, under NVIDIA's driver."""
 
 
 class Executor(Protocol):
-    """Starts members and knows which of them still run.
+    """Executor of members; it starts them and knows which of them still run.
 
     Attributes:
-        pause: seconds until it is worth asking `ended` again.
-        outlasts: whether members go on when this process ends.
+        pause: seconds until `ended` should be called again.
+        outlasts: whether members continue when this process ends.
     """
 
     pause: float
     outlasts: bool
 
     def running(self) -> Mapping[str, State]:
-        """Members under way by name, `running` or `queued`; also those of an earlier process."""
+        """Return the active members by name, `running` or `queued`; also an earlier process's."""
 
     def room(self) -> int | None:
-        """How many more may be started now; None sets no limit."""
+        """Return how many more may be started now; None for no limit."""
 
     def start(self, members: Sequence[Member]) -> None:
-        """Start members; they begin, or go on where they were."""
+        """Start or resume members."""
 
     def ended(self) -> dict[str, int | None]:
-        """Those that ended since the last call, with their exit status where it is known."""
+        """Return the members that ended since the last call, with their exit status if known."""
 
     def ask_to_end(self) -> None:
-        """Ask what would not outlast this process to save and end."""
+        """Ask members that would not outlast this process to save and end."""
 
     def close(self) -> None:
-        """Leave nothing behind that would not outlast this process."""
+        """Clean up everything that would not outlast this process."""
 
 
 class Local:
-    """Members as processes of this machine.
+    """Members as processes on this machine.
 
     Args:
-        jobs: how many run at once.
+        jobs: number of processes at once.
     """
 
     pause = 0.2
@@ -67,15 +67,15 @@ class Local:
         self._slots: dict[str, int] = {}
 
     def running(self) -> Mapping[str, State]:
-        """Those that were started and have not ended."""
+        """Return the members that were started and have not ended."""
         return dict.fromkeys(self._processes, "running")
 
     def room(self) -> int:
-        """How many more may be started now."""
+        """Return how many more may be started now."""
         return self._jobs - len(self._processes)
 
     def start(self, members: Sequence[Member]) -> None:
-        """Start the members' processes, in a session each: Ctrl-C comes through `ask_to_end`."""
+        """Start the members' processes in sessions of their own: Ctrl-C goes to `ask_to_end`."""
         for member in members:
             slot = min(set(range(self._jobs)) - set(self._slots.values()))
             line = command(member.config_file, member.run.path, member.begun)
@@ -92,7 +92,7 @@ class Local:
             self._slots[member.name] = slot
 
     def ended(self) -> dict[str, int | None]:
-        """Exit statuses of the processes that ended; negative for a signal."""
+        """Return the exit statuses of the processes that ended; negative for a signal."""
         found = {name: process.poll() for name, process in self._processes.items()}
         found = {name: status for name, status in found.items() if status is not None}
         for name in found:
@@ -100,26 +100,26 @@ class Local:
         return found
 
     def ask_to_end(self) -> None:
-        """SIGTERM: each saves after its step and ends."""
+        """Send SIGTERM: each process saves after its step and ends."""
         for process in self._processes.values():
             process.terminate()
 
     def close(self) -> None:
-        """Kill what is left; its last checkpoint stands."""
+        """Kill the remaining processes; their last checkpoints stay."""
         for process in self._processes.values():
             process.kill()
             process.wait()
 
 
 def member_environment(slot: int, jobs: int) -> dict[str, str]:
-    """What a member finds: its share of the cores, and one GPU where members run side by side.
+    """Return a member's environment: its share of the cores, and one GPU if members are parallel.
 
-    Members with the same cores would wait for each other, the longer where threads spin; what the
-    user set in OMP_NUM_THREADS stands. A member's process trains on the first GPU that it sees.
+    Members with the same cores would wait for each other, longer still if threads spin; the user's
+    OMP_NUM_THREADS takes precedence. A member's process trains on the first GPU that it sees.
 
     Args:
-        slot: which of those side by side it is, from 0.
-        jobs: how many run side by side.
+        slot: its index among the parallel members, from 0.
+        jobs: number of parallel members.
     """
     threads = max(1, len(os.sched_getaffinity(0)) // jobs)
     found = {"OMP_NUM_THREADS": str(threads), **os.environ}

@@ -1,4 +1,4 @@
-"""A member of a sweep: an ordinary run, its configuration and its log beside it."""
+"""A member of a sweep: an ordinary run, with its configuration and log beside it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from geomix.util.signals import EXIT
 State = Literal["left", "queued", "running", "done", "interrupted", "failed"]
 
 _BEFORE_TRAINING = {"lock", "status.json", "config.yaml", "env.json"}
-"""What a run's folder holds before `resolved.json` makes it a run."""
+"""Files of a run's folder before `resolved.json` makes it a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,8 @@ class Member:
     Attributes:
         name: of its folder.
         sweep: the sweep's folder.
-        overrides: what distinguishes it, keys in dots.
-        experiment: its configuration; the text is a YAML file of its own.
+        overrides: its own overrides, with dotted keys.
+        experiment: its configuration; the text is a complete YAML file.
     """
 
     name: str
@@ -40,27 +40,27 @@ class Member:
 
     @property
     def run(self) -> RunDirectory:
-        """Its run directory."""
+        """Run directory of the member."""
         return RunDirectory(self.sweep / self.name)
 
     @property
     def config_file(self) -> Path:
-        """Its whole configuration, for `geomix train`."""
+        """Complete configuration file, for `geomix train`."""
         return self.sweep / f"{self.name}.yaml"
 
     @property
     def log(self) -> Path:
-        """What its processes printed, one after the other."""
+        """Log of its processes' output, one after the other."""
         return self.sweep / f"{self.name}.log"
 
     @property
     def begun(self) -> bool:
-        """Whether there is something to go on with."""
+        """True if there is a run to resume."""
         return self.run.resolved_file.exists()
 
     @property
     def done(self) -> bool:
-        """Whether it is complete.
+        """True if it is complete.
 
         Raises:
             UserError: its `status.json` cannot be read.
@@ -71,11 +71,11 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a member stands.
+    """State of a member.
 
     Attributes:
-        state: `left` where it was not started.
-        why: of a failure, its last line.
+        state: `left` if it was not started.
+        why: the last line of a failure.
     """
 
     state: State
@@ -83,20 +83,20 @@ class Outcome:
 
 
 def command(config: Path | str, folder: Path | str, resume: bool) -> list[str]:
-    """The command that trains a member: begins it, or goes on with it.
+    """Return the command that starts or resumes a member.
 
     Args:
         config: its YAML file.
         folder: its run directory.
-        resume: whether that is a run already.
+        resume: whether the folder is already a run.
     """
-    # -P: what lies in the working directory must not be imported in place of a library
+    # -P: nothing in the working directory may be imported in place of a library
     start = [sys.executable, "-P", "-m", "geomix", "train", str(config)]
     return [*start, "--resume" if resume else "--out", str(folder)]
 
 
 def standing(member: Member) -> State:
-    """How a member stands while this process has not started it."""
+    """Return a member's state before this process has started it."""
     if member.run.is_locked():
         return "running"
     if not member.begun:
@@ -105,7 +105,7 @@ def standing(member: Member) -> State:
 
 
 def refuse_others(members: Sequence[Member]) -> None:
-    """Refuse folders that hold something else than these members.
+    """Reject folders that hold something other than these members.
 
     Raises:
         UserError: a line for each folder's every difference, then what to do.
@@ -116,7 +116,7 @@ def refuse_others(members: Sequence[Member]) -> None:
         try:
             refuse_links([run.path])
             if member.begun:
-                standing(member)  # a status that cannot be read is told now
+                standing(member)  # a status that cannot be read is reported now
                 mistakes += differences(run, stored_configs(run), member.experiment.arms)
             elif run.path.exists() and (others := _others(run.path)):
                 mistakes.append(f"{run.path}: no run of geomix; it holds {', '.join(others[:3])}")
@@ -129,7 +129,7 @@ def refuse_others(members: Sequence[Member]) -> None:
 
 
 def _others(folder: Path) -> list[str]:
-    """What is there that a run which was killed as it began would not have left."""
+    """Return files that a run killed at its start would not have left."""
     if not folder.is_dir():
         return ["a file"]
     known = {file.name.removesuffix(".partial") for file in folder.iterdir()}
@@ -145,11 +145,11 @@ def clear_false_start(member: Member) -> None:
 
 
 def outcome(member: Member, status: int | None) -> Outcome:
-    """How a member's process ended.
+    """Return how a member's process ended.
 
     Args:
-        member: which one.
-        status: the exit status, negative for a signal; None where it is not known, on SLURM.
+        member: the member.
+        status: the exit status, negative for a signal; None if unknown, on SLURM.
     """
     try:
         if member.done:
@@ -157,7 +157,7 @@ def outcome(member: Member, status: int | None) -> Outcome:
         state = member.run.status()["state"] if member.begun else None
     except UserError as error:
         return Outcome("failed", error.lines[0])
-    asked = status in (EXIT, -signal.SIGTERM)  # the signal's own where it came before training
+    asked = status in (EXIT, -signal.SIGTERM)  # the signal's own status if it came before training
     if asked or (status is None and state == "interrupted"):
         return Outcome("interrupted")
     killed = f"killed by signal {-status}" if status is not None and status < 0 else ""
@@ -165,7 +165,7 @@ def outcome(member: Member, status: int | None) -> Outcome:
 
 
 def last_line(log: Path) -> str:
-    """The last line that is not empty; "" where nothing was printed since the last start."""
+    """Return a log's last non-blank line; "" if nothing was printed since the last start."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 4096))

@@ -1,4 +1,4 @@
-"""Members started as there is room, watched until each has ended."""
+"""Runner that starts members as capacity allows, and watches them until all have ended."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from geomix.studies.member import Member, Outcome, State, clear_false_start, out
 from geomix.util.files import write_text
 
 _ASLEEP = 0.1
-"""Seconds after which a sleeper looks whether it was asked to end."""
+"""Seconds between two checks for a request to end, while sleeping."""
 
 
 class Watcher(Protocol):
-    """Is told what becomes of the members."""
+    """Receiver of the members' progress."""
 
     def started(self, members: Sequence[Member]) -> None:
-        """These were started."""
+        """Report that members were started."""
 
     def ended(self, member: Member, result: Outcome) -> None:
-        """This one ended, or was complete already."""
+        """Report that a member ended, or was already complete."""
 
     def look(self, running: Mapping[str, State], left: int) -> None:
-        """How it stands, about once a second."""
+        """Report the present state, about once a second."""
 
 
 def run_members(
@@ -35,20 +35,20 @@ def run_members(
     watcher: Watcher,
     wait: bool = True,
 ) -> dict[str, Outcome]:
-    """Run what is not complete, and wait for it.
+    """Run the members that are not complete, and wait for them.
 
-    A member that another process is writing is waited for; where that leaves it incomplete, it is
-    gone on with.
+    A member that another process is writing is waited for; if that leaves it incomplete, it is
+    resumed.
 
     Args:
         members: in the order in which they are started.
-        executor: where they run.
+        executor: starts them.
         stop: whether this process was asked to end.
-        watcher: is told what becomes of them.
-        wait: whether to wait for those that go on without this process.
+        watcher: receives their progress.
+        wait: whether to wait for those that continue without this process.
 
     Returns:
-        How each stands at the end, by name; every member is there.
+        The final state of every member, by name.
     """
     left = {member.name: member for member in members}
     results: dict[str, Outcome] = {}
@@ -77,7 +77,7 @@ def run_members(
                 break
             _sleep(executor.pause, stop, asked)
             for name, status in executor.ended().items():
-                if name in running:  # of a study that was larger, others may have ended too
+                if name in running:  # others, of an earlier larger study, may have ended too
                     end(running[name], outcome(running.pop(name), status))
     finally:
         executor.close()
@@ -90,7 +90,7 @@ def run_members(
 def _start(
     left: dict[str, Member], executor: Executor, end: Callable[[Member, Outcome], None]
 ) -> dict[str, Member]:
-    """Start what there is room for; of those, some may have become complete meanwhile."""
+    """Start members up to the capacity; report those that have become complete meanwhile."""
     room = executor.room()
     if room == 0:
         return {}
@@ -106,7 +106,7 @@ def _start(
 
 
 def _sleep(seconds: float, stop: Callable[[], bool], asked: bool) -> None:
-    """Sleep, unless being asked to end is news."""
+    """Sleep until the time is over or a first request to end comes."""
     until = time.monotonic() + seconds
     while (rest := until - time.monotonic()) > 0 and (asked or not stop()):
         time.sleep(min(rest, _ASLEEP))

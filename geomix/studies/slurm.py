@@ -1,8 +1,8 @@
 """Members as jobs of a SLURM cluster, submitted through submitit as one job array.
 
-submitit pickles what a job calls into the sweep's `_sweep/slurm` folder, and the job loads that.
-What the job calls becomes the training process, so no result is pickled and none is read back: a
-member is judged by its own `status.json` once its job has left SLURM's queue.
+submitit pickles the function of a job into the sweep's `_sweep/slurm` folder, and the job loads it.
+That function becomes the training process, so no result is pickled and none is read back: a member
+is judged by its own `status.json` once its job has left SLURM's queue.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ OWN_OPTIONS = {
     "use_srun": "members are started by srun always",
     "signal": "say `signal_delay_s:`, seconds before the time limit in which a member saves",
 }
-"""Options of submitit that a study sets otherwise, and how."""
+"""Options of submitit that a study sets otherwise, with the replacement."""
 
 SAVING_SECONDS = 90
-"""How long before its time limit a job is told to save, unless `signal_delay_s` says otherwise."""
+"""Seconds before its time limit at which a job is told to save, unless `signal_delay_s` is set."""
 
 _OFTEN, _SELDOM = 1.0, 30.0
-"""Seconds between two looks at the queue: at first, and where nothing happens."""
+"""Seconds between two checks of the queue: at first, and while nothing happens."""
 
 
 def slurm_options() -> list[str]:
-    """The names that `slurm:` may hold: SLURM's own and submitit's general ones."""
+    """Return the names that `slurm:` may hold: SLURM's own and submitit's general ones."""
     from submitit import SlurmExecutor
 
     own, general = SlurmExecutor._valid_parameters(), SlurmExecutor._equivalence_dict()
@@ -50,10 +50,10 @@ class Slurm:
     """Members as jobs of a SLURM cluster.
 
     Args:
-        folder: what submitit writes and which job is whose, on a disk that all nodes share.
+        folder: of submitit's files and each member's job, on a disk that all nodes share.
         name: of the jobs in the queue.
         options: `slurm:` of the study.
-        jobs: how many run at once; None leaves that to SLURM.
+        jobs: number of jobs at once; None leaves it to SLURM.
 
     Raises:
         UserError: there is no SLURM here, or its queue cannot be read.
@@ -72,17 +72,17 @@ class Slurm:
         self._states = queue
 
     def running(self) -> Mapping[str, State]:
-        """Those in SLURM's queue, of earlier processes too."""
+        """Return the members in SLURM's queue, also those of earlier processes."""
         return {name: _state(self._states.get(job, "PENDING")) for name, job in self._jobs.items()}
 
     def room(self) -> None:
-        """SLURM itself makes what does not fit wait."""
+        """Return None: SLURM itself queues jobs beyond its capacity."""
 
     def start(self, members: Sequence[Member]) -> None:
         """Submit the members as one job array.
 
         Raises:
-            UserError: SLURM refuses them.
+            UserError: SLURM rejects them.
         """
         if not members:
             return
@@ -92,7 +92,7 @@ class Slurm:
         executor = SlurmExecutor(self._folder)
         options: dict[str, Any] = {"job_name": f"geomix-{self._name}", "time": None}
         options |= executor._convert_parameters(dict(self._options))
-        # SIGTERM, which training saves at, in place of submitit's own signal and its requeueing
+        # SIGTERM, at which training saves, in place of submitit's own signal and its requeueing
         ending = {"signal": f"TERM@{options.get('signal_delay_s', SAVING_SECONDS)}"}
         options["additional_parameters"] = ending | options.get("additional_parameters", {})
         options["array_parallelism"] = self._limit or len(members)
@@ -117,7 +117,7 @@ class Slurm:
         self.pause = _OFTEN
 
     def ended(self) -> dict[str, int | None]:
-        """Those whose job is not in the queue any more; SLURM keeps no exit status for long."""
+        """Return the members whose jobs left the queue; SLURM keeps no exit status for long."""
         try:
             self._states = _queue()
         except UserError:  # a controller that is restarted answers again later
@@ -130,20 +130,20 @@ class Slurm:
         return dict(found)
 
     def ask_to_end(self) -> None:
-        """Nothing: the jobs go on without this process."""
+        """Do nothing: the jobs continue without this process."""
 
     def close(self) -> None:
-        """Nothing: the jobs go on without this process."""
+        """Do nothing: the jobs continue without this process."""
 
 
 def jobs_of(folder: Path) -> dict[str, str]:
-    """Member → the job that was submitted for it last."""
+    """Return each member's most recently submitted job."""
     file = folder / "jobs.json"
     return read_json(file) if file.exists() else {}
 
 
 def queued(folder: Path) -> dict[str, str]:
-    """Member → its job, of those that are in SLURM's queue now.
+    """Return each member's job, for those in SLURM's queue now.
 
     Raises:
         UserError: jobs were submitted, and the queue cannot be read.
@@ -154,7 +154,7 @@ def queued(folder: Path) -> dict[str, str]:
 
 
 def _queue() -> dict[str, str]:
-    """The user's jobs that wait or run, arrays expanded: id → state. Needs no accounting."""
+    """Return the user's jobs in the queue, arrays expanded: id → state. Needs no accounting."""
     line = ["squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%i %T"]
     try:
         done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=True)  # noqa: S603
@@ -179,17 +179,17 @@ def _refusal(stderr: str) -> str:
 
 
 def become_training(config: str, folder: str, log: str, resume: bool) -> None:
-    """What a job does: become the process that trains, to which SLURM then sends its signals.
+    """Replace a job's process by the training process, which then receives SLURM's signals.
 
     Args:
         config: the member's YAML file.
         folder: its run directory.
-        log: what it prints goes there.
-        resume: whether it is to go on; every task of a job must do the same.
+        log: file for its output.
+        resume: whether to resume; every task of a job must do the same.
     """
     from submitit.helpers import TorchDistributedEnvironment
 
-    if os.environ.get("SLURM_RESTART_COUNT"):  # put back into the queue after it had begun
+    if os.environ.get("SLURM_RESTART_COUNT"):  # put back into the queue after it had started
         resume = RunDirectory(Path(folder)).resolved_file.exists()
     if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)

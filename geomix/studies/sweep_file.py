@@ -1,4 +1,4 @@
-"""A study: one configuration, what varies in it, and where its runs are started."""
+"""A study: one configuration, its variations, and where its runs are started."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from geomix.studies.member import Member
 from geomix.util.errors import UserError
 
 MOST_MEMBERS = 10_000
-"""More runs than this are taken for a mistake."""
+"""Most members of a study; more are taken for a mistake."""
 
 LONGEST_NAME = 120
-"""Characters of a member's name; a longer one ends in a hash."""
+"""Most characters of a member's name; a longer one ends in a hash."""
 
 WANTS = "a study is a mapping that holds at least `base:` and what varies"
 ADVICE = "a study names a configuration as `base:` and says what varies: `grid:`, `runs:`, `seeds:`"
@@ -46,26 +46,27 @@ ExecutorName = Literal["local", "slurm"]
 
 
 class StudyConfig(Strict):
-    """Every key that a study's file may hold."""
+    """Keys of a study's file."""
 
     base: Annotated[str, Field(min_length=1)]
-    """The configuration that varies: a file, relative to the study's, or a preset's name."""
+    """Configuration to vary: a file, relative to the study's, or a preset's name."""
     set: dict[str, Any] = Field(default={})
-    """Overrides that all members share, keys in dots."""
+    """Overrides that all members share, with dotted keys."""
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default={})
-    """Key in dots → its values; every combination is a member."""
+    """Values by dotted key; every combination is a member."""
     runs: dict[Name, dict[str, Any] | None] = Field(default={})
-    """Members one by one, instead of a grid: name → overrides."""
+    """Individual members instead of a grid: name → overrides."""
     seeds: list[Seed] = Field(default=[])
-    """Short for `seed` in the grid; every named run has each of them too."""
+    """Shorthand for `seed` in the grid; every named run has each of them too."""
     out: Annotated[str, Field(min_length=1)] | None = None
-    """The sweep's folder; by default that of the study's name under runs/."""
+    """Folder of the sweep; by default that of the study's name under runs/."""
     executor: ExecutorName = "local"
-    """`local` starts processes here, `slurm` submits jobs."""
+    """Executor: `local` starts processes here, `slurm` submits jobs."""
     jobs: Count | None = None
-    """How many members run at once; by default one here, and on SLURM as many as it lets."""
+    """Number of members at once; by default one locally, and on SLURM as many as it allows."""
     slurm: dict[str, Any] = Field(default={})
-    """What submitit hands to SLURM: partition, gpus_per_node, timeout_min, cpus_per_task, …"""
+    """Options that submitit passes to SLURM: partition, gpus_per_node, timeout_min, cpus_per_task,
+    …"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class Study:
     """A study whose every member is valid.
 
     Attributes:
-        name: that of its file.
+        name: stem of its file.
         text: the file, the `--set` overrides as comments.
         folder: of the sweep.
         config: the file's keys.
@@ -89,7 +90,7 @@ class Study:
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """One thing in which a member differs: its part of the name, and the overrides behind it."""
+    """One variation of a member: its part of the name, and the overrides behind it."""
 
     part: str
     overrides: Mapping[str, Any]
@@ -103,7 +104,7 @@ def load_study(
 
     Args:
         path: its YAML file.
-        overrides: `key.path=value` texts, laid over `set:` and under what varies.
+        overrides: `key.path=value` texts, applied after `set:` and before the variations.
         sources: names of the data sources that exist; None does not check them.
 
     Raises:
@@ -146,7 +147,7 @@ def load_study(
 
 
 def folder_of(path: Path) -> Path | None:
-    """The sweep's folder that a study's file names; None of a file that is no study."""
+    """Return the sweep's folder that a study's file names; None if the file is no study."""
     config = _read(path)
     if config is None:
         return None
@@ -154,7 +155,7 @@ def folder_of(path: Path) -> Path | None:
 
 
 def member_names(path: Path) -> list[str]:
-    """The names of a study's members, in their order; none where its file cannot be read."""
+    """Return the names of a study's members, in their order; none if its file cannot be read."""
     config = _read(path)
     axes = [] if config is None else _axes(config)
     if not axes or math.prod(len(axis) for axis in axes) > MOST_MEMBERS:
@@ -172,7 +173,7 @@ def _read(path: Path) -> StudyConfig | None:
 def _mistakes(
     document: Document, config: StudyConfig, file: str, overrides: Sequence[str]
 ) -> list[str]:
-    """What pydantic cannot see: keys that exclude each other, and options of submitit."""
+    """Return mistakes that pydantic cannot see: exclusive keys, and options of submitit."""
 
     def at(*key: str) -> str:
         return str(origin_of(document, key))
@@ -206,7 +207,7 @@ def _mistakes(
 
 
 def _twice(keys: Sequence[tuple[Key, str]]) -> list[str]:
-    """Keys that are the same, or a part of one another: one would overlay the other."""
+    """Return keys that coincide, or are part of one another: one would override the other."""
     found = []
     for (one, place), (other, later) in itertools.combinations(keys, 2):
         shorter = min(len(one), len(other))
@@ -216,7 +217,7 @@ def _twice(keys: Sequence[tuple[Key, str]]) -> list[str]:
 
 
 def _no_options(document: Document, config: StudyConfig) -> list[str]:
-    """Options under `slurm` that submitit does not take, or that geomix sets itself."""
+    """Return options under `slurm` that submitit does not take, or that geomix sets itself."""
     if not config.slurm:
         return []
     from geomix.studies.slurm import OWN_OPTIONS, slurm_options
@@ -241,7 +242,7 @@ def _shared(
     overrides: Sequence[str],
     mistakes: dict[str, None],
 ) -> None:
-    """Lay what all members share over the base."""
+    """Apply the overrides that all members share to the base."""
     for key, value in config.set.items():
         _lay(base, study, key, value, ("set", key), mistakes)
     for text in overrides:
@@ -252,7 +253,7 @@ def _shared(
 
 
 def _axes(config: StudyConfig) -> list[list[_Choice]]:
-    """What varies: the members are the product, so one seed's whole grid is done first."""
+    """Return the axes of variation: members are their product, so one seed's grid is done first."""
     axes = []
     if config.seeds:
         axes.append(list(_values("seed", config.seeds, ("seeds",))))
@@ -269,7 +270,7 @@ def _values(key: str, values: Sequence[Any], written: Key) -> Iterator[_Choice]:
 
 
 def _text(value: Any) -> str:
-    """A value as YAML has it, on one line: `2`, `null`, `{"words":50}`."""
+    """Format a value as YAML, on one line: `2`, `null`, `{"words":50}`."""
     return (
         value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), default=str)
     )
@@ -280,7 +281,7 @@ def _changes(choices: Sequence[_Choice]) -> dict[str, Any]:
 
 
 def _name(choices: Sequence[_Choice]) -> str:
-    """What differs, as a folder's name; with a hash where letters had to be replaced or cut."""
+    """Return the variations as a folder's name; with a hash if letters were replaced or cut."""
     parts = [c.part for c in sorted(choices, key=lambda choice: choice.written[0] != "runs")]
     exact = ",".join(parts)
     safe = ",".join(re.sub("[^A-Za-z0-9._+=-]+", "-", part) for part in parts)
@@ -293,7 +294,7 @@ def _name(choices: Sequence[_Choice]) -> str:
 def _member_document(
     base: Document, study: Document, choices: Sequence[_Choice], mistakes: dict[str, None]
 ) -> Document:
-    """The base with a member's overrides; their lines are those of the study."""
+    """Return the base with a member's overrides; their lines are those of the study."""
     one = Document(copy.deepcopy(base.values), dict(base.origins))
     for choice in choices:
         for key, value in choice.overrides.items():

@@ -1,4 +1,4 @@
-"""Runs beside each other as a table: how each stands, and what it knew after which stage."""
+"""Table of runs side by side: the state of each, and its retention after each stage."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Entry:
 
     Attributes:
         name: of the run.
-        state: how it stands.
+        state: of the run.
         rows: its retention.
-        several: whether its arms are told apart.
+        several: whether each arm gets a row.
     """
 
     name: str
@@ -39,23 +39,23 @@ class Entry:
 
 
 def is_sweep(folder: Path) -> bool:
-    """Whether a sweep wrote its runs into a folder."""
+    """Return whether a sweep wrote its runs into a folder."""
     return study_file(folder).is_file()
 
 
 def study_file(folder: Path) -> Path:
-    """Where a sweep keeps its study."""
+    """Return the file in which a sweep keeps its study."""
     return folder / "_sweep" / "study.yaml"
 
 
 def runs_of(folder: Path) -> list[RunDirectory]:
-    """The runs of a sweep that have begun, by name."""
+    """Return the runs of a sweep that have started, by name."""
     found = sorted(path for path in folder.iterdir() if RunDirectory(path).resolved_file.is_file())
     return [RunDirectory(path) for path in found]
 
 
 def entries_of(folder: Path) -> list[Entry]:
-    """Each run of a sweep with its state and retention, and the members that have not begun."""
+    """Return each run of a sweep with state and retention, and the members not yet started."""
     runs = runs_of(folder)
     found = [Entry(run.name, state_text(run), known_rows(run), run.arms != [run]) for run in runs]
     begun = {run.name for run in runs}
@@ -64,7 +64,7 @@ def entries_of(folder: Path) -> list[Entry]:
 
 
 def known_rows(run: RunDirectory) -> list[RetentionRow]:
-    """The retention of a run; none where it cannot be read."""
+    """Return the retention of a run; empty if it cannot be read."""
     try:
         return retention_rows(run) if run.resolved_file.is_file() else []
     except UserError:
@@ -72,7 +72,7 @@ def known_rows(run: RunDirectory) -> list[RetentionRow]:
 
 
 def retention_columns(rows: Sequence[RetentionRow]) -> list[tuple[str, int]]:
-    """Sets, each after the stage that it is of and after the last one: learned, and kept.
+    """Return the columns: each set after its own stage and after the last one.
 
     Args:
         rows: of all runs.
@@ -89,7 +89,7 @@ def _ended(row: RetentionRow) -> bool:
 
 
 def sweep_table(entries: Sequence[Entry]) -> Table:
-    """One row a run, or an arm of one: its state, and the exact match of each set, in percent."""
+    """Build a table with a row per run or arm: its state, and each set's exact match in percent."""
     columns = retention_columns([row for entry in entries for row in entry.rows])
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("exact match, %", overflow="fold")
