@@ -1,7 +1,7 @@
 """From recorded runs to tables, findings and figures.
 
-An analysis is a class (`geomix.analysis.base.Analysis`): it states its options, measures opened
-runs, and gives tables, findings and figures. The driver (`geomix.analysis.driver`) does the rest
+An analysis is a class (`geomix.analysis.base.Analysis`): it declares its options, measures opened
+runs, and returns tables, findings and figures. The driver (`geomix.analysis.driver`) does the rest
 for all of them. A new one is a file and a line here, or an entry point of another package.
 """
 

@@ -1,4 +1,4 @@
-"""The answer that an analysis leads with: lines of 80 columns, and a map of its files."""
+"""The answer that an analysis prints first: lines of 80 columns, and a map of its files."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from rich.cells import cell_len, set_cell_size
 from geomix.runs.directory import RunDirectory
 
 WIDTH = 80
-"""Columns of a line, in cells."""
+"""Width of a line, in cells."""
 
 MOST_LINES = 25
-"""Lines of an answer."""
+"""Most lines of an answer."""
 
 MOST_ARMS = 5
-"""Arms that an answer names; the files have all."""
+"""Most arms that an answer names; the files have all."""
 
 _LONGEST_NAME = 14
-"""Cells of an arm's name in a table."""
+"""Most cells of an arm's name in a table."""
 
 _LONGEST_STEM = 24
-"""Characters of a stem that stands in every line of a map of files."""
+"""Most characters of a stem that is repeated in every line of a map of files."""
 
 
 def wrapped(text: str, indent: str = "  ") -> list[str]:
-    """A sentence in lines of at most `WIDTH` cells, all but the first one indented."""
+    """Wrap a sentence to lines of at most `WIDTH` cells, all but the first one indented."""
     return textwrap.wrap(
         text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of cells as lines: the first column on the left, the others on the right."""
+    """Align rows of cells: the first column on the left, the others on the right."""
     rows = [(shortened(row[0], _LONGEST_NAME), *row[1:]) for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
     return [
@@ -47,7 +47,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def names_of(arms: Iterable[str]) -> str:
-    """`plain, mixed and control`; many are cut short."""
+    """Return `plain, mixed and control`; long lists are shortened."""
     found = list(arms)
     if len(found) > MOST_ARMS:
         found = [*found[: MOST_ARMS - 1], f"{len(found) - MOST_ARMS + 1} more"]
@@ -55,7 +55,7 @@ def names_of(arms: Iterable[str]) -> str:
 
 
 def seeds_of(seeds: Iterable[int]) -> str:
-    """`seed 0`, or `3 seeds (0, 1, 2)`; many are cut short."""
+    """Return `seed 0`, or `3 seeds (0, 1, 2)`; long lists are shortened."""
     found = sorted(set(seeds))
     if len(found) == 1:
         return f"seed {found[0]}"
@@ -64,21 +64,21 @@ def seeds_of(seeds: Iterable[int]) -> str:
 
 
 def shortened(text: str, most: int) -> str:
-    """A text of at most so many cells, with an ellipsis where it was cut."""
+    """Shorten a text to this many cells, with an ellipsis if it was cut."""
     return text if cell_len(text) <= most else set_cell_size(text, most - 1).rstrip() + "…"
 
 
 def file_map(
     run: RunDirectory, files: Sequence[Path], stem: str, meanings: Mapping[str, str]
 ) -> list[str]:
-    """What lies where: a line for the files of one name, whatever their formats.
+    """Return a map of the files: a line for the files of one name, in all formats.
 
     Args:
-        run: in whose folder they lie.
-        files: those that were written.
-        stem: how the names of all begin; a long one is written once, as NAME.
-        meanings: what files hold, by folder and the rest of the name: `figures/_plane`; the longest
-            such beginning counts, and a whole `analysis/.txt` stands for itself.
+        run: whose folder holds them.
+        files: the written ones.
+        stem: common start of their names; a long one is written once, as NAME.
+        meanings: contents of files, by folder and the rest of the name: `figures/_plane`; the
+            longest matching start counts, and a whole `analysis/.txt` stands for itself.
     """
     short = stem if len(stem) <= _LONGEST_STEM else "NAME"
     rows: dict[str, str] = {}
@@ -99,7 +99,7 @@ def file_map(
 
 
 def _name(key: str, stem: str, formats: Collection[str]) -> str:
-    """`figures/grad_angle_plane.*`: the stem in its place, and the format where there is one."""
+    """Return `figures/grad_angle_plane.*`: the stem inserted, and the format if there is one."""
     folder, rest = key.split("/", 1)
     name = f"{folder}/{stem}{rest}"
     if not formats or "*" in formats:
@@ -108,7 +108,7 @@ def _name(key: str, stem: str, formats: Collection[str]) -> str:
 
 
 def fitted(lines: Sequence[str], files: Sequence[str]) -> list[str]:
-    """An answer and its map of files, in at most `MOST_LINES`: empty lines go first, then files."""
+    """Fit an answer and its map of files into `MOST_LINES`: drop empty lines first, then files."""
     found = [*lines, "", *files]
     if len(found) > MOST_LINES:
         found = [line for line in found if line]

@@ -1,4 +1,4 @@
-"""What an analysis is: measured results, and the tables, findings and figures that they give."""
+"""Interface of an analysis: measured results, with their tables, findings and figures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from geomix.runs.directory import RunDirectory
 
 Say = Callable[[str], object]
-"""Is told of what takes a while."""
+"""Receiver of progress lines."""
 
 Row = Mapping[str, Any]
 
@@ -28,22 +28,22 @@ Asked = TypeVar("Asked")
 
 
 class Analysis(ABC, Generic[Result, Asked]):
-    """An analysis of one or several runs. Its first line of documentation is its summary.
+    """Analysis of one or several runs. The first line of its docstring is its summary.
 
-    Subclasses define `measure`, and whatever of the rest differs from what the driver does with
-    tables, findings and figures. Heavy libraries are imported in the methods that need them.
+    Subclasses define `measure`, and override the driver's default treatment of tables, findings and
+    figures where needed. Heavy libraries are imported in the methods that need them.
     """
 
     Options: ClassVar[type[Any]] = NoOptions
-    """A frozen dataclass whose fields are made by `geomix.analysis.options.option`."""
+    """Frozen dataclass whose fields are created by `geomix.analysis.options.option`."""
 
     name: ClassVar[str]
-    """How its files are called, with underscores."""
+    """Name of its files, with underscores."""
 
     def session(
         self, runs: Sequence[RunDirectory], options: Asked
     ) -> AbstractContextManager[object]:
-        """Context that holds while it is measured and saved, as to keep partial results."""
+        """Return a context for measuring and saving, for instance to keep partial results."""
         return nullcontext()
 
     @abstractmethod
@@ -53,26 +53,26 @@ class Analysis(ABC, Generic[Result, Asked]):
         Args:
             runs: opened, at least one; arms are `run.arms`.
             options: of the class `Options`.
-            say: is told of what takes a while.
+            say: receives progress lines.
 
         Raises:
             UserError: the runs do not hold what it needs.
         """
 
     def tables(self, result: Result, options: Asked) -> Mapping[str, Sequence[Row]]:
-        """Tidy tables by the ending of their file's name; "" is the main one."""
+        """Return tidy tables by the suffix of their file's name; "" is the main one."""
         return {}
 
     def findings(self, result: Result, options: Asked) -> Sequence[Finding]:
-        """The answers, the most important one first."""
+        """Return the answers, the most important one first."""
         return ()
 
     def figures(self, result: Result, options: Asked) -> Iterable[Drawn]:
-        """Figures; a plain tuple of ending, figure and rows does as well."""
+        """Return the figures; a plain tuple of suffix, figure and rows also works."""
         return ()
 
     def facts(self, result: Result, options: Asked) -> dict[str, Any]:
-        """The whole result as JSON can hold it."""
+        """Return the whole result as JSON can hold it."""
         tables = {
             ending or self.name: list(t) for ending, t in self.tables(result, options).items()
         }
@@ -81,7 +81,7 @@ class Analysis(ABC, Generic[Result, Asked]):
         return without_nan(found)  # type: ignore[no-any-return]
 
     def stem(self, result: Result, options: Asked, runs: Sequence[RunDirectory]) -> str:
-        """How the names of its files begin."""
+        """Return the common start of its files' names."""
         from geomix.analysis.replicates import together
 
         return self.name + together([str(run.path) for run in runs])
@@ -92,7 +92,7 @@ class Analysis(ABC, Generic[Result, Asked]):
         """Write everything into the first run's folders, whose lock the caller does not hold.
 
         Returns:
-            The files. Those of an earlier call that this one does not write are removed.
+            The files. Files of an earlier call that this one does not write are removed.
         """
         from geomix.analysis.saving import save
 
@@ -114,14 +114,14 @@ class Analysis(ABC, Generic[Result, Asked]):
         files: Sequence[Path],
         full: bool,
     ) -> list[str]:
-        """The lines that the command prints: what was asked, each finding, where the rest is."""
+        """Return the lines that the command prints: the question, each finding, the files."""
         from geomix.analysis.saving import answer
 
         stem = self.stem(result, options, runs)
         return answer(self.findings(result, options), runs[0], stem, files)
 
     def report(self, result: Result, options: Asked) -> RenderableType:
-        """All tables and notes behind the answer, for `--full` and the text file."""
+        """Return all tables and notes behind the answer, for `--full` and the text file."""
         from geomix.analysis.saving import report
 
         return report(self.findings(result, options), self.tables(result, options))

@@ -1,4 +1,4 @@
-"""What a snapshot's moment is called, and which moments are looked at first."""
+"""Names of snapshots' checkpoints, and the main checkpoints of a table or figure."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _MOST_ROWS = 5
 
 @dataclass(frozen=True, slots=True)
 class TrainingMoment:
-    """A recorded moment of a run.
+    """A recorded checkpoint of a run.
 
     Attributes:
         stage: index of the stage, from 0.
         step: optimiser steps done in this stage.
         end: whether the stage ends here.
-        reduction: that of the loss whose gradients were taken, `token` or `example`.
+        reduction: that of the loss whose gradients were recorded, `token` or `example`.
     """
 
     stage: int
@@ -30,27 +30,27 @@ class TrainingMoment:
 
     @property
     def label(self) -> str:
-        """`θ_0`, then `θ_A` where stage 0 ends, `θ_A+4` four steps into the next stage, `θ_B`."""
+        """Label: `θ_0`, then `θ_A` at the end of stage 0, `θ_A+4` four steps later, then `θ_B`."""
         if self.end:
             return checkpoint_name(self.stage + 1)
         return checkpoint_name(self.stage) + (f"+{self.step}" if self.step else "")
 
     @property
     def is_boundary(self) -> bool:
-        """Whether it is the base model or the end of a stage."""
+        """True for the base model and the end of a stage."""
         return self.end or self.step == 0
 
 
 def key_moments(runs: Sequence[Sequence[TrainingMoment]], middle: bool = True) -> list[str]:
-    """Labels of the moments that a table or figure of these runs shows.
+    """Return labels of the main checkpoints of these runs, for a table or figure.
 
-    The base model, the end of every stage, and of each later stage the first and the middle one of
-    the steps between that all runs which came so far have in common. Where that leaves none, as of
-    moments within the first stage alone, the first and the last that there is.
+    These are the base model, the end of every stage, and in each later stage the first and the
+    middle one of the intermediate steps that all runs which reached it share. If none are left, as
+    with checkpoints of the first stage alone, the first and the last one.
 
     Args:
-        runs: for each run, its moments in order.
-        middle: whether the middle one is wanted beside the first.
+        runs: for each run, its checkpoints in order.
+        middle: whether to include the middle one beside the first.
     """
     stages = sorted({moment.stage for run in runs for moment in run})
     labels: dict[str, None] = {}
@@ -68,7 +68,7 @@ def key_moments(runs: Sequence[Sequence[TrainingMoment]], middle: bool = True) -
 
 
 def figure_moments(runs: Sequence[Sequence[TrainingMoment]]) -> list[str]:
-    """The key moments, without the middle ones where they would be more rows than a page holds."""
+    """Return the main checkpoints, without the middle ones if the rows would not fit a page."""
     found = key_moments(runs)
     return found if len(found) <= _MOST_ROWS else key_moments(runs, middle=False)
 
@@ -77,11 +77,11 @@ _ASKED = re.compile(r"(?:(?:θ_|theta_)?(0|[A-Z]))?(?:\+([0-9]{1,9}))?")
 
 
 def chosen(at: Sequence[str]) -> Callable[[TrainingMoment], bool]:
-    """Which moments are asked for.
+    """Return a filter for the requested checkpoints.
 
     Args:
         at: `0` or `θ_0`, `A`, `B`, …, `A+4` (four steps after θ_A), or `+4` (after that many steps
-            of any stage but the first); all moments if it is empty.
+            of any stage but the first); all checkpoints if it is empty.
 
     Raises:
         UserError: an item is none of these.
@@ -95,13 +95,13 @@ def chosen(at: Sequence[str]) -> Callable[[TrainingMoment], bool]:
 
 
 def as_asked(at: Sequence[str]) -> tuple[str, ...]:
-    """What is asked for, each moment once and in one spelling: `A`, `A+4`, `+4`.
+    """Return each requested checkpoint once and in one spelling: `A`, `A+4`, `+4`.
 
     Args:
-        at: as `chosen` takes them.
+        at: as for `chosen`.
 
     Raises:
-        UserError: an item is no moment.
+        UserError: an item is no checkpoint.
     """
     parsed = [_asked(item) for item in at]
     named = (start + (f"+{step}" if step or not start else "") for start, step in parsed)

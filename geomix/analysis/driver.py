@@ -1,4 +1,4 @@
-"""Runs an analysis: opens the runs, measures, saves, and prints the answer."""
+"""Driver of analyses: opens the runs, measures, saves, and prints the answer."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Outcome(Generic[Result]):
-    """What an analysis gave, and the files that it wrote.
+    """Outcome of an analysis, with the files that it wrote.
 
     Attributes:
-        analysis: which.
-        options: its own.
-        runs: that it is of.
-        result: as `measure` gave it.
+        analysis: the analysis.
+        options: its options.
+        runs: the analysed runs.
+        result: returned by `measure`.
         files: all that were written.
     """
 
@@ -48,7 +48,7 @@ class Outcome(Generic[Result]):
 
     @property
     def findings(self) -> Sequence[Finding]:
-        """The answers, the most important one first."""
+        """Answers, the most important one first."""
         return self.analysis.findings(self.result, self.options)
 
     @cached_property
@@ -59,12 +59,12 @@ class Outcome(Generic[Result]):
 
     @property
     def answer(self) -> str:
-        """The lines that the command prints."""
+        """Lines that the command prints."""
         given = (self.result, self.options, self.runs, self.files, False)
         return "\n".join(self.analysis.answer(*given))
 
     def __repr__(self) -> str:
-        """The answer."""
+        """Return the answer."""
         return self.answer
 
 
@@ -73,7 +73,7 @@ class Shown:
     """A figure that displays itself in a notebook.
 
     Attributes:
-        figure: matplotlib's, for whoever wants to change it.
+        figure: matplotlib's, for changes.
     """
 
     figure: Figure
@@ -89,7 +89,7 @@ class Shown:
         return to.getvalue()
 
     def save(self, path: str | Path) -> None:
-        """Write it in the format that the file's ending names."""
+        """Write the figure in the format of the file's suffix."""
         from geomix.figures.style import style
 
         with style():
@@ -105,10 +105,10 @@ def run(
     """Measure and save.
 
     Args:
-        analysis: which.
+        analysis: the analysis.
         runs: opened, at least one.
         options: of the class `analysis.Options`.
-        say: is told of what takes a while.
+        say: receives progress lines.
 
     Raises:
         UserError: the runs do not hold what the analysis needs.
@@ -127,13 +127,13 @@ def command(
     as_json: bool = False,
     full: bool = False,
 ) -> None:
-    """The body of `geomix analyze NAME`.
+    """Run an analysis and print it: the body of `geomix analyze NAME`.
 
     Args:
-        analysis: which.
+        analysis: the analysis.
         runs: opened.
-        options: its own.
-        as_json: whether the whole result is printed as JSON, and nothing else.
+        options: its options.
+        as_json: whether to print the whole result as JSON, and nothing else.
         full: whether all tables and notes follow the answer.
     """
     with telling() as say:

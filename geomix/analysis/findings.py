@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class Drawn(NamedTuple):
-    """A figure of an analysis.
+    """Figure of an analysis.
 
     Attributes:
-        ending: of its files' names; "" is the main figure.
+        ending: suffix of its files' names; "" is the main figure.
         figure: matplotlib's.
         rows: the tidy table behind it.
-        caption: what is seen, in two to five sentences.
+        caption: description in two to five sentences.
     """
 
     ending: str
@@ -35,14 +35,14 @@ class Finding:
     """One answer of an analysis.
 
     Attributes:
-        claim: what is claimed, in a few words.
+        claim: in a few words.
         estimate: of the effect, in the direction of the claim.
-        low: lower end of its interval; nan where there is none, as of a single seed.
+        low: lower end of its interval; nan if there is none, as for a single seed.
         high: upper end.
         unit: `nats`, `points`, `1` for a cosine.
-        n: seeds or pairs that it rests on.
+        n: number of seeds or pairs behind it.
         verdict: by `geomix.measures.verdict`.
-        sentence: what it means, in plain words.
+        sentence: its meaning, in plain words.
     """
 
     claim: str
@@ -55,7 +55,7 @@ class Finding:
     sentence: str
 
     def lines(self) -> list[str]:
-        """The claim, its estimate with the interval, the verdict, and what it means."""
+        """Return the claim, its estimate with the interval, the verdict, and the meaning."""
         unit = "" if self.unit in ("", "1") else f" {self.unit}"
         known = not (math.isnan(self.low) or math.isnan(self.high))
         interval = f" [{self.low:+.3g}, {self.high:+.3g}]" if known else ""

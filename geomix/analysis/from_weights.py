@@ -1,11 +1,10 @@
-"""What the weights of a run say of its gradients, beyond what its record holds.
+"""Geometry of a run's gradients from its weights, beyond what its record holds.
 
-At each moment whose weights are kept: the gradients of the probe sets, cut into attention heads
-where that is asked for; the update that the stage made; the gradient of D_M with shuffled labels;
-and the secant of every set from where the stage began. In the Euclidean metric or in Adam's, with
-one v̂ for all arms of a run.
+At each checkpoint with weights: the gradients of the probe sets, split by attention head if
+requested; the stage's update; the gradient of D_M with shuffled labels; and the secant of every set
+from the stage's start. In the Euclidean metric or in Adam's, with one v̂ for all arms of a run.
 
-Shapes: p parameter tensors or pieces of them, S probe sets, d directions.
+Shapes: p parameter tensors or slices of them, S probe sets, d directions.
 """
 
 from __future__ import annotations
@@ -39,18 +38,18 @@ def looks(
     heads: bool = False,
     metric: SecondMoments | None = None,
 ) -> Iterator[Look]:
-    """Look at an arm's moments, in order.
+    """Yield the measurements at an arm's checkpoints, in order.
 
     Args:
         past: the arm.
-        wanted: which of those whose weights are there.
-        kept: what is computed already, and takes in what is computed now.
-        heads: whether parameters of attentions are cut into heads.
+        wanted: selects among the checkpoints with weights.
+        kept: results computed earlier; receives new ones.
+        heads: whether attention parameters are split by head.
         metric: v̂ of Adam's metric; None is the Euclidean one.
 
     Raises:
-        UserError: a checkpoint is damaged, the data is not what it was, or heads are asked for of
-            a model whose attention is not known.
+        UserError: a checkpoint is damaged, the data has changed, or heads are requested for a model
+            whose attention is unknown.
     """
     stages = past.stages()
     points = past.points(unsaid)
@@ -80,26 +79,26 @@ def _begins(point: Point) -> bool:
 
 
 def _looks_back(point: Point, stage: int) -> bool:
-    """Whether a point is compared with the start of a stage; θ_A alone is not with θ_0."""
+    """Return whether a checkpoint is compared with a stage's start; θ_A itself is not with θ_0."""
     return point.stage == stage and (stage > 0 or not _begins(point))
 
 
 def _stage_ahead(point: Point, points: Sequence[Point]) -> int:
-    """Whose update a moment is compared with, see `UPDATE`."""
+    """Return the stage whose update a checkpoint is compared with, see `UPDATE`."""
     after = any(p.stage == point.stage + 1 for p in points)
     return point.stage + 1 if point.last and after else point.stage
 
 
 @dataclass(frozen=True, slots=True)
 class _Start:
-    """Where a stage began: all weights, and the sets' gradients of those that train."""
+    """Start of a stage: all weights, and the sets' gradients of those that train."""
 
     weights: Mapping[str, Tensor]
     gradients: Mapping[str, Mapping[str, Tensor | None]]
 
 
 class _Ways:
-    """Minus the way of each finished stage, by the parameter's name; one is held at a time."""
+    """Descent direction −Δθ of each finished stage, by parameter name; caches one stage."""
 
     def __init__(self, past: Revisit, points: Sequence[Point]) -> None:
         self._past = past
@@ -108,7 +107,7 @@ class _Ways:
         self._held: tuple[int, dict[str, Tensor]] | None = None
 
     def of(self, stage: int) -> dict[str, Tensor] | None:
-        """None where the stage did not end, or nothing says where it began."""
+        """Return −Δθ; None if the stage did not end, or its start is unknown."""
         begin = self._ends.get(stage - 1) if stage else self._base
         end = self._ends.get(stage)
         if begin is None or end is None:
@@ -123,7 +122,7 @@ class _Ways:
 
 
 def _kept(past: Revisit, tensors: Mapping[str, Tensor | None]) -> dict[str, Any]:
-    """The same numbers, on the disk where the arm's recorder had its gradients there."""
+    """Return the same numbers, on the disk if the arm's recorder stored its gradients there."""
     record = past.config.record
     on_the_disk = record is not None and record.scratch == "disk"
     keep = on_disk(past.arm.analysis_folder) if on_the_disk else in_memory
@@ -133,7 +132,7 @@ def _kept(past: Revisit, tensors: Mapping[str, Tensor | None]) -> dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A model as it was, with the gradients of its sets by the parameter's name."""
+    """A checkpoint's model, with the gradients of its sets by the parameter's name."""
 
     past: Revisit
     moment: TrainingMoment
@@ -155,7 +154,7 @@ class _Seen:
         return cls(past, here, moment.model, parameters, found)
 
     def start(self) -> _Start:
-        """What later moments of the stage that begins here are compared with."""
+        """Return the reference for later checkpoints of the stage that starts here."""
         named = self.model.named_parameters()
         weights = {name: p.detach().float().cpu() for name, p in named}
         return _Start(_kept(self.past, weights), self.gradients)
@@ -169,7 +168,7 @@ class _Seen:
         heads: bool,
         metric: SecondMoments | None,
     ) -> Look:
-        """Everything that is asked of the moment."""
+        """Return everything measured at the checkpoint."""
         cut = Cut.of(self.model, self.parameters, heads=heads)
         weights = None if metric is None else cut.metric(metric)
         named: dict[str, Gradient] = {n: cut.split(g) for n, g in self.gradients.items()}
@@ -186,7 +185,7 @@ class _Seen:
         self, sets: Sequence[str], start: _Start, cut: Cut, weights: Metric | None
     ) -> Secant | None:
         if any(name not in start.gradients[sets[0]] for name in self.parameters):
-            return None  # the stage trains parameters that the one before did not
+            return None  # the stage trains parameters that the previous one did not
         moved = {
             name: p.detach().float().cpu() - start.weights[name]
             for name, p in self.parameters.items()

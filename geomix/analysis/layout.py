@@ -1,4 +1,4 @@
-"""A model's trained parameters, or the pieces that its attention heads make of them."""
+"""A model's trained parameters, or their slices by attention head."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from geomix.training.observer import SecondMoments
 from geomix.util.errors import UserError
 
 Gradient = list[Tensor | None]
-"""One tensor a parameter or piece; None where no path leads to one."""
+"""One tensor per parameter or slice; None where no path leads to one."""
 
 Metric = list[Callable[[int, int], Tensor] | None]
-"""The weights of each piece's elements, see `geomix.gradients.inner_products.inner_products`."""
+"""Weights of each slice's elements, see `geomix.gradients.inner_products.inner_products`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The trained parameters, or the pieces that heads make of them.
+    """Trained parameters, or their slices by head.
 
     Attributes:
-        layout: of the pieces.
-        pieces: the name of the parameter of each, and what cuts it out.
+        layout: of the slices.
+        pieces: each slice's parameter name, and its index within the parameter.
     """
 
     layout: Layout
@@ -37,15 +37,15 @@ class Cut:
 
     @classmethod
     def of(cls, model: nn.Module, parameters: Mapping[str, nn.Parameter], *, heads: bool) -> Cut:
-        """Of a model.
+        """Build the layout of a model.
 
         Args:
             model: a causal LM of transformers.
             parameters: those that are trained.
-            heads: whether attentions are cut into heads.
+            heads: whether attention is split by head.
 
         Raises:
-            UserError: they are to be, and nothing that is trained is known to have heads.
+            UserError: heads are requested, and no trained parameter is known to have any.
         """
         layers = len(decoder_layers(model))
         places = {name: place_of(name, layers) for name in parameters}
@@ -72,14 +72,14 @@ class Cut:
         return cls(layout, pieces)
 
     def split(self, tensors: Mapping[str, Tensor | None]) -> Gradient:
-        """The pieces of a gradient."""
+        """Return the slices of a gradient."""
         return [
             None if (whole := tensors[name]) is None else whole[piece.index]
             for name, piece in self.pieces
         ]
 
     def metric(self, second: SecondMoments) -> Metric:
-        """The weights of Adam's metric, piece by piece; None of what it did not train."""
+        """Return the weights of Adam's metric, slice by slice; None for untrained parameters."""
         found = second.read()
         return [
             adam_metric(found[name][piece.index], second.eps) if name in found else None
@@ -87,12 +87,12 @@ class Cut:
         ]
 
     def lowered(self, way: Mapping[str, Tensor], second: SecondMoments) -> Gradient:
-        """A way of the weights as a gradient, for Adam's metric: each element times √v̂ + ε.
+        """Convert a displacement to a gradient for Adam's metric: each element times √v̂ + ε.
 
-        Its product with others in that metric is theirs with the way itself.
+        Its product with others in that metric equals theirs with the displacement itself.
 
-        The metric is one of gradients; a way is none, and its length there is that of the gradient
-        by whose Adam step it would come about.
+        The metric is one of gradients; a displacement is none, and its length there is that of the
+        gradient whose Adam step it would be.
         """
         found = second.read()
         return [

@@ -1,6 +1,6 @@
-"""One moment of a run, as its record or its weights show it.
+"""Measurement at one checkpoint of a run, from its record or its weights.
 
-Shapes: p parameter tensors or pieces of them, S probe sets, d directions.
+Shapes: p parameter tensors or slices of them, S probe sets, d directions.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from geomix.measures.cosine import Floats
 
 @dataclass(frozen=True, slots=True)
 class Secant:
-    """Each set's gradient here and where the stage began, along the way between.
+    """Each set's gradient here and at the stage's start, along the displacement between.
 
     Attributes:
         here: `(p, S)` g(θ)·(θ − θ_start), nats.
@@ -31,15 +31,15 @@ class Secant:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One moment.
+    """Measurement at one checkpoint.
 
     Attributes:
-        moment: which.
-        layout: of the parameters or their pieces.
+        moment: the checkpoint.
+        layout: of the parameters or their slices.
         sets: names of the S probe sets.
-        directions: names of all d: the sets, then `shuffled` and `update` where there are any.
+        directions: names of all d: the sets, then `shuffled` and `update` if there are any.
         inner: `(p, d, d)` inner products.
-        secant: None where the stage begins, and where its first weights are not known.
+        secant: None at the stage's start, and if its initial weights are unknown.
     """
 
     moment: TrainingMoment

@@ -1,4 +1,4 @@
-"""Options of an analysis: a frozen dataclass, from which its command-line flags follow."""
+"""Options of an analysis: a frozen dataclass that defines its command-line flags."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def option(
     above: float | None = None,
     shown: bool = True,
 ) -> Any:
-    """A field of an analysis's options.
+    """Create a field of an analysis's options.
 
     Args:
-        default: its value where it is not given.
+        default: its default value.
         text: one sentence for `--help`.
         flag: `--by`; by default the field's name.
-        metavar: what stands for the value in `--help`.
+        metavar: placeholder of the value in `--help`.
         least: the smallest whole number that it takes.
         above: the number that it must exceed.
         shown: whether `--help` shows the default.
@@ -35,16 +35,16 @@ def option(
 
 
 def smallest(unit: str) -> Any:
-    """The field `smallest: float | None`: smallest effect of interest, for `verdict.Rule`."""
+    """Create the field `smallest: float | None`: smallest effect of interest (`verdict.Rule`)."""
     text = f"Smallest effect of interest ({unit}), declared before the runs; a verdict needs it."
     return option(None, text, metavar="EFFECT", above=0)
 
 
 def planned() -> Any:
-    """The field `planned: int`: paired seeds that a verdict needs, for `verdict.Rule`."""
+    """Create the field `planned: int`: paired seeds that a verdict needs, for `verdict.Rule`."""
     return option(ENOUGH, "Paired seeds that a verdict needs, declared before the runs.", least=2)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NoOptions:
-    """Options of an analysis that has none."""
+    """Empty options, for an analysis without any."""

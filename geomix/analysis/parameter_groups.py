@@ -1,4 +1,4 @@
-"""Parameter tensors into the groups that a table shows: layers, modules, heads, or each alone."""
+"""Grouping of parameter tensors for a table: by layer, module, head, or each alone."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 By = Literal["layer", "module", "parameter"]
 
 Kind = Literal["layer", "module", "layer-module", "head", "parameter"]
-"""What the angles are grouped by; heads need the weights, as a record holds whole tensors."""
+"""Groupings of the angles; heads need the weights, as a record holds whole tensors."""
 
 NORMS = "norms"
-"""All norms of a layer."""
+"""Group of all norms of a layer."""
 
 
 class Laid(Protocol):
-    """How a model's parameters are laid out; a snapshot says it, as does `Layout`."""
+    """Layout of a model's parameters; a snapshot has it, as does `Layout`."""
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -27,11 +27,11 @@ class Laid(Protocol):
 
     @property
     def sizes(self) -> NDArray[np.int64]:
-        """`(M,)` elements of each."""
+        """Elements `(M,)` of each."""
 
     @property
     def parameter_layers(self) -> NDArray[np.int64]:
-        """`(M,)` layer from 0; -1 before the layers, `layers` behind them."""
+        """Layer `(M,)` of each, from 0; -1 before the layers, `layers` after them."""
 
     @property
     def parameter_modules(self) -> tuple[str, ...]:
@@ -39,25 +39,25 @@ class Laid(Protocol):
 
     @property
     def layers(self) -> int:
-        """Decoder layers."""
+        """Number of decoder layers."""
 
     @property
     def tied_head(self) -> bool:
-        """Whether the output head shares the embedding's tensor."""
+        """True if the output head shares the embedding's tensor."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A model's parameters, or pieces of them, see `Laid`.
+    """Parameters of a model, or slices of them; see `Laid`.
 
     Attributes:
-        parameters: names of the M tensors or pieces.
+        parameters: names of the M tensors or slices.
         sizes: `(M,)`.
         parameter_layers: `(M,)`.
         parameter_modules: M names.
         layers: decoder layers.
         tied_head: whether the head is the embedding.
-        heads: of each piece the head that it belongs to, "" of none; empty for whole tensors.
+        heads: the head of each slice, "" for none; empty for whole tensors.
     """
 
     parameters: tuple[str, ...]
@@ -70,7 +70,7 @@ class Layout:
 
 
 def layout_of(laid: Laid) -> Layout:
-    """The layout alone of what says more."""
+    """Return only the layout of an object that has more."""
     return Layout(
         laid.parameters,
         laid.sizes,
@@ -82,14 +82,14 @@ def layout_of(laid: Laid) -> Layout:
 
 
 def same_parameters(one: Laid, other: Laid) -> bool:
-    """Whether two models have the same tensors."""
+    """Return whether two models have the same tensors."""
     return one.parameters == other.parameters and np.array_equal(one.sizes, other.sizes)
 
 
 def grouped(laid: Laid, by: Kind) -> tuple[list[str], NDArray[np.int64]]:
-    """Name the groups, from the embedding to the head, and say which one each parameter is in.
+    """Return the groups' names, from the embedding to the head, and each parameter's group.
 
-    By head, what belongs to no head is in the group `no head`.
+    By head, parameters that belong to no head are in the group `no head`.
 
     Returns:
         The g names, and `(p,)` the index of each parameter's group.
@@ -108,7 +108,7 @@ def grouped(laid: Laid, by: Kind) -> tuple[list[str], NDArray[np.int64]]:
 
 
 NO_HEAD = "no head"
-"""The group of what belongs to no attention head."""
+"""Group of parameters that belong to no attention head."""
 
 
 def _natural(name: str) -> Sequence[tuple[int, str]]:
@@ -137,13 +137,13 @@ def _group(laid: Laid, i: int, by: Kind) -> str:
 
 
 def layer_modules(laid: Laid) -> tuple[list[str], NDArray[np.int64]]:
-    """Layers and modules crossed: `layer 3 · q_proj`; a layer's norms are one, `layer 3 · norms`.
+    """Group by layer and module: `layer 3 · q_proj`; a layer's norms are one, `layer 3 · norms`.
 
-    What is outside of the layers keeps the name that it has by layer. A module goes by as much of
-    the end of its name as tells it from the others: GPT-2's are `attn.c_proj` and `mlp.c_proj`.
+    Groups outside of the layers keep their name by layer. A module's name is its shortest unique
+    suffix: GPT-2's are `attn.c_proj` and `mlp.c_proj`.
 
     Returns:
-        As `grouped` does; a layer's modules are in the model's order, its norms behind them.
+        As `grouped`; a layer's modules are in the model's order, followed by its norms.
     """
     inside = [0 <= layer < laid.layers for layer in laid.parameter_layers]
     modules = laid.parameter_modules
@@ -161,7 +161,7 @@ def layer_modules(laid: Laid) -> tuple[list[str], NDArray[np.int64]]:
 
 
 def _shortest(modules: set[str]) -> dict[str, str]:
-    """What each module of a layer is called: the shortest end of its name that no other has."""
+    """Return each module's label within a layer: the shortest suffix that no other has."""
     found = {}
     for module in modules:
         parts = module.split(".")

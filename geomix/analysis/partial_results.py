@@ -1,9 +1,9 @@
-"""What an analysis has computed when it is killed; the same command goes on from there.
+"""Partial results of an analysis that is killed; the same command resumes from them.
 
-`RUN/analysis.partial/grad_angle-HASH/` holds a file for each checkpoint that is computed, and is
-removed once the results are saved. A file's name is the hash of all that decides its numbers, and
-its first bytes are the hash of the rest: what was computed of something else, or is damaged, is
-computed again.
+`RUN/analysis.partial/grad_angle-HASH/` holds a file for each finished checkpoint, and is removed
+once the results are saved. A file's name is the hash of everything that decides its numbers, and
+its first bytes are the hash of the rest: results of something else, or damaged ones, are computed
+again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _DIGEST = hashlib.sha256().digest_size
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """The results of a command so far.
+    """Partial results of a command.
 
     Attributes:
         folder: holds them; None keeps nothing.
@@ -48,7 +48,7 @@ class Unfinished:
     folder: Path | None = None
 
     def find(self, key: str) -> bytes | None:
-        """What was kept under a key; None where that is nothing, or damaged."""
+        """Return the content stored under a key; None if there is none, or it is damaged."""
         if self.folder is None:
             return None
         try:
@@ -59,7 +59,7 @@ class Unfinished:
         return found if hashlib.sha256(found).digest() == digest else None
 
     def keep(self, key: str, content: bytes) -> None:
-        """Keep a result, which is there whole or not at all."""
+        """Store a result atomically."""
         if self.folder is not None:
             with written_file(self.folder / key) as partial:
                 partial.write_bytes(hashlib.sha256(content).digest() + content)
@@ -67,17 +67,17 @@ class Unfinished:
 
 @contextmanager
 def unfinished(run: RunDirectory, command: Mapping[str, Any]) -> Iterator[Unfinished]:
-    """Give what a command has computed so far; it is removed when the block ends without an error.
+    """Provide a command's partial results; they are removed when the block ends without an error.
 
     A second process of the same command keeps nothing.
 
     Args:
-        run: in whose folder the results will be saved.
-        command: what distinguishes it from others, as JSON can hold it.
+        run: whose folder will hold the results.
+        command: distinguishes it from others, as JSON can hold it.
     """
     place = run.path / "analysis.partial"
     folder = place / f"{command['analysis']}-{_hash(command)[:16]}"
-    if place.is_symlink() or folder.is_symlink():  # a foreign run's; nothing is written elsewhere
+    if place.is_symlink() or folder.is_symlink():  # in a foreign run; nothing is written elsewhere
         yield Unfinished()
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -105,32 +105,32 @@ def _hash(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ArmResults:
-    """The results of one arm so far.
+    """Partial results of one arm.
 
     Attributes:
         kept: those of the command.
-        decides: the hash of all that decides the numbers of every point.
+        decides: the hash of everything that decides the numbers of every checkpoint.
     """
 
     kept: Unfinished
     decides: str
 
     def look(self, point: Point) -> Look | None:
-        """What was computed at a point, if it was."""
+        """Return the measurement stored for a checkpoint, if any."""
         found = self.kept.find(self._key(point, "look"))
         return None if found is None else _look_of(found)
 
     def keep_look(self, point: Point, look: Look) -> None:
-        """Keep what is computed at a point."""
+        """Store the measurement at a checkpoint."""
         self.kept.keep(self._key(point, "look"), _bytes_of(look))
 
     def tables(self, point: Point) -> Any:
-        """The tables of single examples at a point, if they were computed."""
+        """Return the tables of single examples at a checkpoint, if stored."""
         found = self.kept.find(self._key(point, "tables"))
         return None if found is None else json.loads(found)
 
     def keep_tables(self, point: Point, tables: Any) -> None:
-        """Keep the tables of single examples at a point."""
+        """Store the tables of single examples at a checkpoint."""
         found = json.dumps(tables, default=lambda number: number.item())
         self.kept.keep(self._key(point, "tables"), found.encode())
 
@@ -141,13 +141,13 @@ class ArmResults:
 def arm_results(
     kept: Unfinished, past: Revisit, settings: Mapping[str, Any], of: Sequence[Path]
 ) -> ArmResults:
-    """The results of an arm so far.
+    """Return the partial results of an arm.
 
     Args:
         kept: those of the command.
         past: the arm.
-        settings: what else decides its numbers, as JSON can hold it.
-        of: other checkpoints from which something is taken.
+        settings: everything else that decides its numbers, as JSON can hold it.
+        of: other checkpoints that the results depend on.
     """
     if kept.folder is None or not past.arm.base_file.is_file():  # nothing would identify θ_0
         return ArmResults(Unfinished(), "")
@@ -173,7 +173,7 @@ def arm_results(
 
 @cache
 def _code() -> str:
-    """The hash of geomix itself: in a checkout the version says little."""
+    """Hash geomix's own code: in a checkout the version is not specific enough."""
     folder = PACKAGE
     whole = hashlib.sha256()
     for file in sorted(folder.rglob("*.py")):
@@ -182,14 +182,14 @@ def _code() -> str:
 
 
 def _manifest(checkpoint: Path) -> str:
-    """The hash of a checkpoint's manifest, which has those of its files."""
+    """Hash a checkpoint's manifest, which holds the hashes of its files."""
     from geomix.training.checkpoint import MANIFEST
 
     return hashlib.sha256((checkpoint / MANIFEST).read_bytes()).hexdigest()
 
 
 def _probes(past: Revisit) -> str:
-    """The hash of the tokens and loss positions of all probe sets that are looked at."""
+    """Hash the tokens and loss positions of all measured probe sets."""
     from geomix.analysis.past_checkpoints import probe_texts
     from geomix.data.chat import chat_format
     from geomix.data.tokenise import tokenise_all

@@ -1,4 +1,4 @@
-"""The arms of a run as they were: their probe sets, the gradients of these, and Adam's metric."""
+"""The arms of a run at their checkpoints: probe sets, their gradients, and Adam's metric."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ from geomix.training.observer import SecondMoments
 from geomix.training.step import autocast, row_width
 
 _SEED = 0
-"""Of the permutation of labels."""
+"""Seed of the permutation of labels."""
 
 
 def unsaid(_: str) -> None:
-    """For what cannot be looked at and is told of elsewhere."""
+    """Ignore a message that is reported elsewhere."""
 
 
 def revisits(run: RunDirectory) -> dict[str, Revisit]:
-    """The arms of a run that have begun, by name ("" without arms), with their examples.
+    """Return the arms of a run that have started, by name ("" without arms), with their examples.
 
     Raises:
-        UserError: a source does not give what it gave, or a model cannot be loaded.
+        UserError: a source's data has changed, or a model cannot be loaded.
     """
     known = {
         name: config
@@ -63,10 +63,10 @@ def revisits(run: RunDirectory) -> dict[str, Revisit]:
 
 
 def adams(past: Revisit) -> tuple[SecondMoments, Path] | None:
-    """v̂ at the end of an arm's first stage, the one metric for all that it is compared with.
+    """Return v̂ at the end of an arm's first stage, the common metric of all comparisons.
 
     Returns:
-        It, and the checkpoint that holds it; None where no stage has ended.
+        It, and the checkpoint that holds it; None if no stage has ended.
     """
     point = next((p for p in past.points(unsaid) if p.last), None)
     if point is None or point.folder is None:
@@ -75,12 +75,12 @@ def adams(past: Revisit) -> tuple[SecondMoments, Path] | None:
 
 
 def moments_of(arm: RunDirectory, config: RunConfig) -> list[TrainingMoment]:
-    """The moments of an arm whose weights are there."""
+    """Return the checkpoints of an arm that have weights."""
     return [_moment(config, point) for point in points_of(arm, config, unsaid)]
 
 
 def moment_of(past: Revisit, point: Point) -> TrainingMoment:
-    """What a point is called."""
+    """Return the named checkpoint of a point."""
     return _moment(past.config, point)
 
 
@@ -92,7 +92,7 @@ def _moment(config: RunConfig, point: Point) -> TrainingMoment:
 def gradients(
     past: Revisit, loaded: LoadedModel, parameters: Mapping[str, nn.Parameter]
 ) -> Iterator[tuple[str, Gradient]]:
-    """Each probe set's gradient, and behind D_M's that of D_M with shuffled labels.
+    """Yield each probe set's gradient, and after D_M's that of D_M with shuffled labels.
 
     Args:
         past: the arm.
@@ -108,12 +108,12 @@ def gradients(
 def probe_batches(
     past: Revisit, loaded: LoadedModel, most: int | None = None
 ) -> dict[str, list[Batch]]:
-    """The probe sets as they are recorded, in batches of the set's mean loss.
+    """Return the probe sets as they are recorded, in batches of the set's mean loss.
 
     Args:
         past: the arm.
         loaded: its model.
-        most: examples of a set at most, its first ones; then the mean is over these.
+        most: largest number of examples of a set, its first ones; then the mean is over these.
     """
     record, train = past.config.record, past.config.stages[0].train
     assert record is not None
@@ -129,7 +129,7 @@ def probe_batches(
 def probe_examples(
     past: Revisit, loaded: LoadedModel, most: int | None = None
 ) -> dict[str, list[TokenisedExample]]:
-    """The examples of each probe set that are recorded, as tokens; `most` as in `probe_batches`."""
+    """Return the recorded examples of each probe set, as tokens; `most` as in `probe_batches`."""
     return {
         name: tokenise_all(loaded.tokenizer, examples, past.chat)
         for name, examples in probe_texts(past, most).items()
@@ -137,7 +137,7 @@ def probe_examples(
 
 
 def probe_texts(past: Revisit, most: int | None = None) -> dict[str, list[Example]]:
-    """The examples of each probe set that are recorded; `most` as in `probe_batches`."""
+    """Return the recorded examples of each probe set; `most` as in `probe_batches`."""
     record = past.config.record
     assert record is not None
     count = record.probes if most is None else min(most, record.probes)
@@ -163,7 +163,7 @@ def _gradient(
 
 
 def _shuffled(batches: Sequence[Batch]) -> list[Batch]:
-    """The same inputs, each target token somewhere else of the set."""
+    """Return the same inputs with the target tokens permuted over the set."""
     targets = torch.cat([batch.targets for batch in batches])
     order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(_SEED))
     sizes = [len(batch.targets) for batch in batches]

@@ -1,4 +1,4 @@
-"""Runs and arms that differ in nothing but the seed, put together."""
+"""Grouping of runs and arms that differ only in the seed."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from geomix.util.reading import read_json
 def replicates(
     runs: Sequence[RunDirectory], arms: Sequence[tuple[RunDirectory, RunDirectory]]
 ) -> list[tuple[str, list[RunDirectory]]]:
-    """Each configuration's runs, one a seed.
+    """Group runs by configuration, one a seed.
 
     Args:
         runs: all that are given.
-        arms: those to put together, each with the run that it is of (itself, without arms).
+        arms: those to group, each with its run (itself, without arms).
 
     Returns:
-        A label and the runs of each, in the order in which they are first met: the arm's name; of
-        several runs without arms the name of their configuration; where two configurations would
-        share a label, with what they differ in behind it, or with the run's folder if that is much,
-        and a number where two folders share a name.
+        A label and the runs of each, in the order of their first occurrence. The label is the arm's
+        name, or for several runs without arms the name of their configuration. If two
+        configurations would share a label, their differences follow it, or the run's folder if
+        these are many, and a number if two folders share a name.
 
     Raises:
-        UserError: a seed is given twice, or seeds began with other weights.
+        UserError: a seed is given twice, or seeds started with other weights.
     """
     found: dict[tuple[str, str], list[RunDirectory]] = {}
     for run, arm in arms:
@@ -44,19 +44,19 @@ def replicates(
 
 
 def _numbered(labels: Sequence[str]) -> Iterator[str]:
-    """Labels of which none is another's: the second of a kind is called `… (2)`."""
+    """Make labels unique: the second of a kind is called `… (2)`."""
     for i, label in enumerate(labels):
         before = labels[:i].count(label)
         yield f"{label} ({before + 1})" if before else label
 
 
 def seed_of(run: RunDirectory) -> int:
-    """The seed of a run or arm."""
+    """Return the seed of a run or arm."""
     return int(run.resolved()["config"]["seed"])
 
 
 def together(runs: Sequence[str]) -> str:
-    """What the names of files say of several runs: how many, and which; "" of a single one.
+    """Return the part of file names for several runs: their number and a hash; "" for a single one.
 
     Args:
         runs: their folders.
@@ -68,10 +68,10 @@ def together(runs: Sequence[str]) -> str:
 
 
 def check_tokenizers(arms: Sequence[RunDirectory]) -> None:
-    """Refuse to compare what was made of different tokens.
+    """Reject a comparison of runs with different tokens.
 
     Raises:
-        UserError: two runs began with different tokenizers.
+        UserError: two runs started with different tokenizers.
     """
     known = {arm: read_json(arm.base_file) for arm in arms if arm.base_file.is_file()}
     hashes = {arm: base["tokenizer"] for arm, base in known.items() if "tokenizer" in base}
@@ -98,7 +98,7 @@ def _check_seeds(members: Sequence[RunDirectory]) -> None:
 
 
 def _check_bases(members: Sequence[RunDirectory]) -> None:
-    """Refuse seeds whose θ_0 differs, as where a model's folder was changed between two runs."""
+    """Reject seeds whose θ_0 differs, as after a change of a model's folder between two runs."""
     known = [(run, read_json(run.base_file)) for run in members if run.base_file.is_file()]
     for run, base in known:
         first, begun = known[0]
@@ -110,16 +110,16 @@ def _check_bases(members: Sequence[RunDirectory]) -> None:
 
 
 def _label(run: RunDirectory, arm: RunDirectory, runs: int) -> str:
-    """An arm's name; what several runs without arms share is the name of their configuration."""
+    """Return an arm's name; for several runs without arms their configuration's name."""
     return str(arm.resolved().get("name") or arm.name) if arm == run and runs > 1 else arm.name
 
 
 def _unlike(label: str, found: Mapping[tuple[str, str], Sequence[RunDirectory]]) -> list[str]:
-    """Labels of the configurations that share one, in their order."""
+    """Return distinct labels for the configurations that share one, in their order."""
     arms = [members[0] for (name, _), members in found.items() if name == label]
     try:
         phrases = told_apart([stored_configs(arm)[""] for arm in arms])
-    except UserError:  # of another version, whose numbers are as good
+    except UserError:  # of another version, whose numbers are equally valid
         phrases = []
     return [f"{label}, {phrase}" for phrase in phrases] or [_own(label, arm) for arm in arms]
 
@@ -131,7 +131,7 @@ def _own(label: str, arm: RunDirectory) -> str:
 
 
 def _configuration(arm: RunDirectory) -> str:
-    """What seeds share: all but the seed, the name and whose stage is taken."""
+    """Return what seeds share: everything but the seed, the name and the run of a reused stage."""
     config = arm.resolved()["config"]
     kept = {key: value for key, value in config.items() if key not in ("name", "seed")}
     kept["stages"] = [

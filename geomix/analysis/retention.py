@@ -1,4 +1,4 @@
-"""How well sets are known along training, put together over seeds; `geomix figure retention`."""
+"""Retention of sets along training, averaged over seeds; `geomix figure retention`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def retention_rows(
     sets: Sequence[str] = ("D_A",),
     score: str = "exact_match",
 ) -> Rows:
-    """A score of each set at every arm and step at which all the arm's runs have measured it.
+    """Return each set's score at every arm and step that all the arm's runs have measured.
 
     Args:
         arms: label and runs, one a seed; their `metrics.jsonl` are read.
@@ -35,10 +35,9 @@ def retention_rows(
         score: the name of one, in its own unit.
 
     Returns:
-        Tidy rows, at step 0 of a later stage what was measured where the one before ended: arm,
-        stage (index), stage_name, step, set, examples (how many were scored; of several seeds the
-        fewest), the score (mean over seeds), half_width (Student's 95 %, nan with one seed), n
-        (seeds).
+        Tidy rows, with step 0 of a later stage copied from the previous stage's end: arm, stage
+        (index), stage_name, step, set, examples (number scored; with several seeds the smallest),
+        the score (mean over seeds), half_width (Student's 95 %, nan with one seed), n (seeds).
     """
     rows: Rows = []
     for label, runs in arms:
@@ -60,14 +59,14 @@ def retention_rows(
 
 
 def stage_names(run: RunDirectory) -> dict[int, str]:
-    """Names of a run's stages by their indices, as its folders of stages have them."""
+    """Return the names of a run's stages by their indices, from the stages' folders."""
     folders = [path.name for path in run.path.glob("stages/*-*")]
     split = [name.split("-", 1) for name in folders]
     return {int(number): name for number, name in split if number.isdigit()}
 
 
 def trained_sets(run: RunDirectory) -> list[str]:
-    """The sets that an arm's evaluations measured, in their order."""
+    """Return the sets that an arm's evaluations measured, in their order."""
     lines = run.metrics() if run.metrics_file.is_file() else []
     return list(dict.fromkeys(str(x["set"]) for x in lines if x.get("event") == "evaluation"))
 
@@ -82,8 +81,8 @@ def retention_figure(
     """Draw a score of sets along training, an arm a line, and save the figure and its table.
 
     Args:
-        runs: with or without arms; those that differ in nothing but their seeds give one line with
-            Student's 95 % interval. What comes of several is saved in the first one's folder.
+        runs: with or without arms; those that differ only in their seeds give one line with
+            Student's 95 % interval. Results of several runs are saved in the first one's folder.
         sets: names; none means all that a stage trains on (D_A, D_B, …).
         score: as in `retention_rows`.
         log: whether steps are drawn on a logarithmic scale.
@@ -118,7 +117,7 @@ def _is_stage_set(name: str) -> bool:
 
 
 def _measured(run: RunDirectory, name: str, score: str) -> dict[tuple[int, int], tuple[float, int]]:
-    """(stage, step) → the score and how many examples it is of."""
+    """Return (stage, step) → the score and its number of examples."""
     if not run.metrics_file.is_file():
         return {}
     found = {}

@@ -1,4 +1,4 @@
-"""What the driver does with any analysis's tables, findings and figures."""
+"""Default saving and printing of any analysis's tables, findings and figures."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ def save(
     printed: RenderableType,
     say: Callable[[str], object],
 ) -> list[Path]:
-    """Write facts (JSON), tables (CSV), report and figures; remove what an earlier call left.
+    """Write facts (JSON), tables (CSV), report and figures; remove an earlier call's files.
 
     Args:
-        run: in whose folders they go.
-        stem: how the files' names begin.
+        run: whose folders receive them.
+        stem: common start of the files' names.
         facts: the whole result, as JSON can hold it.
-        tables: tidy, by the ending of their names.
+        tables: tidy, by the suffix of their names.
         figures: with the tables behind them.
         printed: the report.
-        say: is told where another process is saving.
+        say: receives a line if another process is saving.
     """
     from geomix.figures.style import save_figure
 
@@ -69,7 +69,7 @@ def _joined(ending: str) -> str:
 
 
 def _written_before(main: Path) -> set[str]:
-    """Files of an earlier call, as its JSON lists them; only names that such a call can write."""
+    """Return the files listed in an earlier call's JSON; only names that such a call can write."""
     try:
         listed = read_json(main).get("files", []) if main.is_file() else []
     except UserError:
@@ -94,13 +94,13 @@ def _table(path: Path, rows: Sequence[Row]) -> Path:
 def answer(
     findings: Sequence[Finding], run: RunDirectory, stem: str, files: Sequence[Path]
 ) -> list[str]:
-    """Each finding, then a map of the files, in at most 25 lines."""
+    """Return each finding, then a map of the files, in at most 25 lines."""
     found = [line for finding in findings for line in finding.lines()]
     return fitted(found, file_map(run, files, stem, {"analysis/.txt": "all tables"}))
 
 
 def report(findings: Sequence[Finding], tables: Tables) -> RenderableType:
-    """Findings and every table."""
+    """Render findings and every table."""
     parts: list[RenderableType] = []
     for finding in findings:
         parts += finding.lines()

@@ -1,1 +1,1 @@
-"""The run directory: where everything lies, who may write, and what its histories say. No torch."""
+"""The run directory: its layout, its locks, and its histories. No torch."""

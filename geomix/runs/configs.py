@@ -1,4 +1,4 @@
-"""The configurations that a run was made with, and whether others are the same."""
+"""Configurations stored with a run, and their comparison with others."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from geomix.util.errors import UserError
 
 
 def stored_configs(run: RunDirectory) -> dict[str, RunConfig]:
-    """The configurations of a run's arms, as they were resolved; "" where it has no arms.
+    """Return the resolved configurations of a run's arms; "" if it has no arms.
 
     Raises:
-        UserError: the file is not there, or another version of geomix wrote it.
+        UserError: the file does not exist, or another version of geomix wrote it.
     """
     resolved = run.resolved()
     try:
@@ -34,16 +34,16 @@ def stored_configs(run: RunDirectory) -> dict[str, RunConfig]:
 def differences(
     run: RunDirectory, known: Mapping[str, RunConfig], given: Mapping[str, RunConfig]
 ) -> list[str]:
-    """A line for each key that decides the outcome and differs; none where they are the same.
+    """Return a line for each key that decides the outcome and differs; none if they are the same.
 
-    What a stage has of the run's own `train`, or all arms alike, is told once.
+    A stage's value inherited from the run's `train`, or common to all arms, is reported once.
 
     Args:
-        run: whose configurations are known, for the lines.
+        run: the run of the known configurations, for the lines.
         known: its arms.
-        given: what is compared.
+        given: the arms to compare.
     """
-    lines: dict[str, str] = {}  # by what is said, so that what all arms share is said once
+    lines: dict[str, str] = {}  # by text, so that differences common to all arms are reported once
     for name in dict.fromkeys([*known, *given]):
         before = flat(known[name]) if name in known else {}
         after = flat(given[name]) if name in given else {}
@@ -65,17 +65,17 @@ def differences(
 
 
 _MOST_KEYS, _LONGEST = 2, 16
-"""Of what tells configurations apart: more keys, or longer values, are no name for them."""
+"""Most differing keys, and characters of a value, that can name a configuration."""
 
 
 def told_apart(configs: Sequence[RunConfig]) -> list[str]:
-    """What each configuration has where they differ: `ratio 2` and `ratio 1`.
+    """Return what distinguishes each configuration: `ratio 2` and `ratio 1`.
 
     Args:
         configs: of one arm in several runs; their seeds are not compared.
 
     Returns:
-        A phrase each; none at all where too much differs, or nothing, or two have one phrase.
+        A phrase each; none at all if too much differs, or nothing, or two share a phrase.
     """
     found = [flat(config) for config in configs]
     keys = dict.fromkeys(key for one in found for key in one if key != "seed")
@@ -96,7 +96,7 @@ def told_apart(configs: Sequence[RunConfig]) -> list[str]:
 
 
 def _of_stage(key: str, end: str) -> str:
-    """`stage 2 lr` of `stages.1.train.lr`: one key in two stages."""
+    """Return `stage 2 lr` for `stages.1.train.lr`: one key in two stages."""
     first, _, rest = key.partition(".")
     number = rest.partition(".")[0]
     return f"stage {int(number) + 1} {end}" if first == "stages" and number.isdigit() else key

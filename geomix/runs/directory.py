@@ -1,4 +1,4 @@
-"""A run on disk: where everything lies, who may write, and how it is found again.
+"""A run on disk: its layout, its locks, and how to find it again.
 
 runs/2026-11-20-demo/
 config.yaml      as given             resolved.json   every default filled in, and its hash
@@ -34,45 +34,45 @@ from geomix.util.reading import all_of, check_ordinary, expect, expect_names, pa
 DEFAULT_ROOT = Path("runs")
 
 _PATIENCE = 0.5
-"""Seconds that a writer waits for the lock: a reader who looks at it holds it for an instant."""
+"""Seconds that a writer waits for the lock: a reader that checks it holds it for an instant."""
 
 _SNAPSHOT = re.compile(r"stage(0|[1-9][0-9]?)-step([0-9]{6}|[1-9][0-9]{6,11})\.h5")
-"""As `geomix.snapshots.file.file_name` writes them, and no other way to write the same numbers."""
+"""Pattern of the names from `geomix.snapshots.file.file_name`; no other spelling of the numbers."""
 
 
 def snapshot_place(name: str) -> tuple[int, int] | None:
-    """Stage and step that a snapshot's file name says; None of any other file."""
+    """Return the stage and step of a snapshot's file name; None for any other file."""
     found = _SNAPSHOT.fullmatch(name)
     return (int(found[1]), int(found[2])) if found else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RunDirectory:
-    """One run directory. Paths say where things belong, whether they exist yet or not."""
+    """One run directory. Its paths are defined whether or not they exist yet."""
 
     path: Path
 
     def __eq__(self, other: object) -> bool:
-        """Whether both are the same folder, also where one is the public `geomix.Run`."""
+        """Return whether both are the same folder, even if one is the public `geomix.Run`."""
         return isinstance(other, RunDirectory) and self.path == other.path
 
     def __hash__(self) -> int:
-        """The path's."""
+        """Return the path's hash."""
         return hash(self.path)
 
     @property
     def name(self) -> str:
-        """The folder's name; of an arm, the arm's name."""
+        """Name of the folder; for an arm, the arm's name."""
         return self.path.name or self.path.absolute().name  # "." has no name of its own
 
     @property
     def config_file(self) -> Path:
-        """The configuration as it was given."""
+        """Configuration as given."""
         return self.path / "config.yaml"
 
     @property
     def resolved_file(self) -> Path:
-        """The configuration with every default filled in: what makes a folder a run."""
+        """Configuration with every default filled in; this file makes a folder a run."""
         return self.path / "resolved.json"
 
     @property
@@ -82,7 +82,7 @@ class RunDirectory:
 
     @property
     def base_file(self) -> Path:
-        """Which θ_0 the run began with."""
+        """Identity of the θ_0 that the run started with."""
         return self.path / "base.json"
 
     @property
@@ -92,17 +92,17 @@ class RunDirectory:
 
     @property
     def metrics_file(self) -> Path:
-        """One JSON line a step or evaluation."""
+        """Metrics, one JSON line a step or evaluation."""
         return self.path / "metrics.jsonl"
 
     @property
     def snapshot_folder(self) -> Path:
-        """One HDF5 file a snapshot."""
+        """Folder of the snapshots, one HDF5 file each."""
         return self.path / "records" / "snapshots"
 
     @property
     def probes_file(self) -> Path:
-        """The texts of the probe sets, in the order of the snapshots' examples."""
+        """Texts of the probe sets, in the order of the snapshots' examples."""
         return self.path / "records" / "probes.json"
 
     @property
@@ -116,26 +116,26 @@ class RunDirectory:
         return self.path / "figures"
 
     def stage_folder(self, index: int, name: str) -> Path:
-        """Folder of one stage."""
+        """Return the folder of one stage."""
         return self.path / "stages" / f"{index}-{name}"
 
     def snapshots(self) -> list[Path]:
-        """Snapshot files, in the order of stage and step; other files there are none of ours."""
+        """Return the snapshot files in the order of stage and step; other files are ignored."""
         found = [(snapshot_place(file.name), file) for file in self.snapshot_folder.glob("*")]
         return [file for _, file in sorted((place, file) for place, file in found if place)]
 
     @property
     def arms(self) -> list[Self]:
-        """The arms in the configuration's order; a run without arms is its own single arm."""
+        """Arms in the configuration's order; a run without arms is its own single arm."""
         names = self.resolved().get("arms")
         return [type(self)(self.path / "arms" / name) for name in names] if names else [self]
 
     def resolved(self) -> dict[str, Any]:
-        """The resolved configuration.
+        """Return the resolved configuration.
 
         Raises:
             UserError: the file is missing, is not JSON, lacks what every command relies on, or
-                names an arm or a stage so that it would lie elsewhere.
+                names an arm or a stage so that its path would leave the run.
         """
         found = read_json(self.resolved_file)
         config, arms = found.get("config"), found.get("arms")
@@ -149,10 +149,10 @@ class RunDirectory:
         return found
 
     def status(self) -> dict[str, Any]:
-        """State, stage and step; a run that nobody writes any more is not `running`.
+        """Return state, stage and step; a run without a writer is not `running`.
 
         Raises:
-            UserError: the file is missing, is not JSON, lacks the state or names no arm of a run.
+            UserError: the file is missing, is not JSON, lacks the state or has an invalid arm.
         """
         status = read_json(self.status_file)
         expect(self.status_file, "state, a text", isinstance(status.get("state"), str))
@@ -164,7 +164,7 @@ class RunDirectory:
         return status
 
     def metrics(self) -> Iterator[dict[str, Any]]:
-        """The lines of `metrics.jsonl`; a last one that is still being written is left out.
+        """Yield the lines of `metrics.jsonl`, without a last one that is still being written.
 
         Raises:
             UserError: a line is not a JSON object.
@@ -178,7 +178,7 @@ class RunDirectory:
                     yield parse_json(f"{self.metrics_file}:{number}", line)
 
     def steps_done(self) -> dict[int, int]:
-        """Optimiser steps done in each stage, by its index; of a taken one, those that it took.
+        """Return the optimiser steps done in each stage, by its index; for a reused one, its own.
 
         Raises:
             UserError: a line of `metrics.jsonl` is not as geomix writes it.
@@ -192,7 +192,7 @@ class RunDirectory:
         return done
 
     def metrics_saved(self) -> int:
-        """Bring `metrics.jsonl` to the disk, as lines alone do not; its bytes."""
+        """Flush `metrics.jsonl` to disk, which appending does not; return its bytes."""
         if not self.metrics_file.exists():
             return 0
         with self.metrics_file.open("rb") as file:
@@ -200,10 +200,10 @@ class RunDirectory:
             return os.fstat(file.fileno()).st_size
 
     def truncate_metrics(self, size: int) -> None:
-        """Forget the lines after the first `size` bytes: what they tell is done again.
+        """Drop the lines after the first `size` bytes: their steps will be repeated.
 
         Raises:
-            UserError: there are fewer, so that lines of what is done are missing.
+            UserError: there are fewer, so that lines of finished steps are missing.
         """
         found = self.metrics_file.stat().st_size if self.metrics_file.exists() else 0
         if found < size:
@@ -215,23 +215,23 @@ class RunDirectory:
             shorten(self.metrics_file, size)
 
     def is_locked(self) -> bool:
-        """Whether a process holds the run's lock now."""
+        """Return whether a process holds the run's lock."""
         lock = self.path / "lock"
         if not lock.exists():
             return False
-        with os.fdopen(os.open(lock, os.O_RDONLY | os.O_NONBLOCK)) as handle:  # not wait for a pipe
+        with os.fdopen(os.open(lock, os.O_RDONLY | os.O_NONBLOCK)) as handle:  # no wait for a pipe
             try:
-                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # readers do not meet
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # readers share it
             except BlockingIOError:
                 return True
         return False
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run for writing; the kernel lets go of it however the process ends.
+        """Lock the run for writing; the kernel releases the lock however the process ends.
 
         Raises:
-            UserError: another process holds it, or a link stands where geomix would write.
+            UserError: another process holds it, or a link is in the place of a file to write.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with os.fdopen(open_lock(self.path / "lock")) as handle:
@@ -245,15 +245,15 @@ class RunDirectory:
 
     @contextmanager
     def saving(self, say: Callable[[str], object] = lambda _: None) -> Iterator[None]:
-        """Hold the results of `geomix analyze`, whose files belong together; waits its turn.
+        """Lock the results of `geomix analyze`, whose files belong together; wait for the lock.
 
-        Not the run's own lock: what is still being trained can be analysed.
+        This is not the run's own lock: a run can be analysed while it trains.
 
         Args:
-            say: is told where another process holds them.
+            say: receives a line if another process holds the lock.
 
         Raises:
-            UserError: a link stands where geomix would write.
+            UserError: a link is in the place of a file to write.
         """
         with os.fdopen(open_lock(self.path / "analysis.lock")) as handle:
             if not _taken(handle):
@@ -264,7 +264,7 @@ class RunDirectory:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold a run's folder, and keep its status true however the block ends."""
+        """Lock a run's folder, and keep its status true however the block ends."""
         with self.locked(), self.reporting():
             yield
 
@@ -278,7 +278,7 @@ class RunDirectory:
             self.set_status("interrupted")
             raise
         except BaseException as error:
-            with suppress(OSError):  # on a full disk; what went wrong first is what is told
+            with suppress(OSError):  # on a full disk; the original error is the one to report
                 self.set_status("failed", why=str(error) or type(error).__name__)
             raise
         self.set_status("done")
@@ -289,7 +289,7 @@ class RunDirectory:
 
 
 def verdict_file(stage_folder: Path, moment: str, epoch: int, step: int) -> Path:
-    """Verdicts of one evaluation: `start.jsonl`, `epoch-003.jsonl` or `step-000123.jsonl`."""
+    """Return an evaluation's score file: `start`, `epoch-003` or `step-000123`, with `.jsonl`."""
     when = {"start": "start", "step": f"step-{step:06d}"}.get(moment, f"epoch-{epoch:03d}")
     return stage_folder / "eval" / f"{when}.jsonl"
 
@@ -309,7 +309,7 @@ def open_run(path: str | Path) -> RunDirectory:
         path: the run's folder.
 
     Raises:
-        UserError: there is no such folder, it is not a run, or its name is no text.
+        UserError: there is no such folder, it is not a run, or its name is not text.
     """
     run = RunDirectory(Path(path))
     try:
@@ -332,7 +332,7 @@ def open_run(path: str | Path) -> RunDirectory:
 
 
 def newest_run(root: Path = DEFAULT_ROOT) -> RunDirectory:
-    """The run under `root` that was started last.
+    """Return the run under `root` that was started last.
 
     Raises:
         UserError: there is none.

@@ -1,4 +1,4 @@
-"""What later training took away or gave: the retention matrix, transfer, and events of forgetting.
+"""Effects of later training: the retention matrix, transfer, and forgetting events.
 
 Shapes: R `(k + 1, T)` exact match in percent, of T stages' own sets in order; row 0 is θ_0, row i
 is the model after stage i, for the k stages that have ended.
@@ -21,20 +21,21 @@ Matrix = Sequence[Sequence[float]]
 
 
 def backward_transfer(R: Matrix) -> float | None:  # noqa: N803 (the source's name)
-    """What the stages after it did to each stage's own set; negative where they made it forget.
+    """Return the backward transfer: the effect of later stages on each stage's own set.
 
-    BWT = 1/(k − 1) · Σ_{j=1}^{k−1} (R[k, j] − R[j, j]), in points of exact match; None before two
-    stages have ended. Source: Lopez-Paz & Ranzato 2017 (GEM), equation 3.
+    BWT = 1/(k − 1) · Σ_{j=1}^{k−1} (R[k, j] − R[j, j]), in points of exact match; negative where
+    the later stages caused forgetting; None before two stages have ended. Source: Lopez-Paz &
+    Ranzato 2017 (GEM), equation 3.
     """
     k = len(R) - 1
     return fmean(R[k][j - 1] - R[j][j - 1] for j in range(1, k)) if k > 1 else None
 
 
 def forward_transfer(R: Matrix) -> float | None:  # noqa: N803
-    """What the stages before it did to each stage's own set before it was trained on.
+    """Return the forward transfer: the effect of earlier stages on each set before its own stage.
 
     FWT = 1/(T − 1) · Σ_{j=2}^{T} (R[j − 1, j] − R[0, j]), in points of exact match, over the stages
-    before which one has ended; None where there is none. Source: Lopez-Paz & Ranzato 2017 (GEM),
+    whose predecessor has ended; None if there is none. Source: Lopez-Paz & Ranzato 2017 (GEM),
     equation 4, with θ_0 in place of their model of random weights.
     """
     k, stages = len(R) - 1, len(R[0])
@@ -43,7 +44,7 @@ def forward_transfer(R: Matrix) -> float | None:  # noqa: N803
 
 
 def average_forgetting(R: Matrix) -> float | None:  # noqa: N803
-    """How far each earlier stage's own set lies under the best that was known of it.
+    """Return the average drop of each earlier stage's own set below its best value.
 
     F = 1/(k − 1) · Σ_{j=1}^{k−1} (max_{1 ≤ l < k} R[l, j] − R[k, j]), in points of exact match;
     None before two stages have ended. Source: Chaudhry et al. 2018 (Riemannian walk), section 3.
@@ -53,22 +54,22 @@ def average_forgetting(R: Matrix) -> float | None:  # noqa: N803
 
 
 def forgetting_events(right: Sequence[Sequence[bool]]) -> list[int]:
-    """How often each fact was right at one evaluation and wrong at the next: `(facts,)`.
+    """Count how often each fact was right at one evaluation and wrong at the next: `(facts,)`.
 
     Args:
-        right: `(evaluations, facts)`, in the order of time.
+        right: `(evaluations, facts)`, in temporal order.
 
-    Source: Toneva et al. 2019, section 3, at evaluations where they look at each presentation.
+    Source: Toneva et al. 2019, section 3, at evaluations rather than at each presentation.
     """
     return [sum(a and not b for a, b in pairwise(fact)) for fact in zip(*right, strict=True)]
 
 
 def first_learnt(right: Sequence[Sequence[bool]], steps: Sequence[int]) -> list[int | None]:
-    """The step at which each fact was first right, None where it never was: `(facts,)`.
+    """Return the step at which each fact was first right, None if it never was: `(facts,)`.
 
     Args:
-        right: `(evaluations, facts)`, in the order of time.
-        steps: at which each evaluation was made, `(evaluations,)`.
+        right: `(evaluations, facts)`, in temporal order.
+        steps: of each evaluation, `(evaluations,)`.
     """
     return [
         next((step for step, ok in zip(steps, fact, strict=True) if ok), None)
@@ -78,7 +79,7 @@ def first_learnt(right: Sequence[Sequence[bool]], steps: Sequence[int]) -> list[
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """An arm's retention matrix and what is drawn from it, in percent and points of exact match.
+    """An arm's retention matrix and statistics of it, in percent and points of exact match.
 
     Attributes:
         arm: its name.
@@ -86,7 +87,7 @@ class Transfer:
         matrix: R, see the module.
         backward: transfer to earlier stages.
         forward: transfer to later stages.
-        forgetting: average, from the best.
+        forgetting: average drop from the best value.
     """
 
     arm: str
@@ -99,15 +100,15 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class Forgetting:
-    """The history of one set's facts in an arm: of those that every evaluation of it scored.
+    """History of one set's facts in an arm, for the facts that every evaluation scored.
 
     Attributes:
         arm: its name.
         set: `D_A`, `D_B`, …
-        facts: how many they are, the set's first ones.
+        facts: number of these facts, the set's first ones.
         steps: of the evaluations that scored them, in optimiser steps since θ_0.
-        events: of each fact, how often it was right at one of them and wrong at the next.
-        learnt: of each fact, the step of the first one at which it was right; None: at none.
+        events: for each fact, how often it was right at one of them and wrong at the next.
+        learnt: for each fact, the step of the first one at which it was right; None if never.
     """
 
     arm: str
@@ -119,9 +120,9 @@ class Forgetting:
 
 
 def transfer_of(arm: RunDirectory) -> Transfer | None:
-    """An arm's retention matrix as far as its stages have ended; None before the first evaluation.
+    """Return an arm's retention matrix so far; None before the first evaluation.
 
-    Of a boundary that is just being written, its row is left out.
+    The row of a boundary that is still being written is left out.
 
     Raises:
         UserError: a file of the run cannot be read.
@@ -149,11 +150,11 @@ def transfer_of(arm: RunDirectory) -> Transfer | None:
 
 
 def forgetting_of(arm: RunDirectory) -> list[Forgetting]:
-    """The history of every set's facts, from the verdicts that are there.
+    """Return the history of every set's facts, from the stored example scores.
 
     Raises:
         UserError: a file of the run cannot be read.
-        ValueError: a file of verdicts is not as geomix writes it, as LookupError says too.
+        ValueError: a file of example scores is not as geomix writes it; LookupError likewise.
     """
     steps: dict[str, list[int]] = {}
     right: dict[str, list[list[bool]]] = {}
@@ -171,7 +172,7 @@ def forgetting_of(arm: RunDirectory) -> list[Forgetting]:
 
 
 def _verdict_files(arm: RunDirectory) -> dict[Path, int]:
-    """The files of verdicts that are there, in order of time, with the steps since θ_0."""
+    """Return the existing files of example scores in temporal order, with the steps since θ_0."""
     before, stage, last = 0, 0, 0
     found: dict[Path, int] = {}
     for line in arm.metrics():
@@ -182,7 +183,7 @@ def _verdict_files(arm: RunDirectory) -> dict[Path, int]:
             for folder in arm.path.glob(f"stages/{stage:d}-*"):
                 file = verdict_file(folder, line["moment"], line["epoch"], last)
                 if file.exists():
-                    found[file] = before + last  # twice where a rule ended the stage: one file
+                    found[file] = before + last  # twice if a rule ended the stage: one file
     return found
 
 

@@ -1,8 +1,8 @@
-"""The environments in which the parts of a run were computed: `env.json`.
+"""Environments in which the parts of a run were computed: `env.json`.
 
-One object as long as everything was computed in one environment, and a list of such objects, in
-order, once it was not. Under `from` each has the place from which on it holds: the stage, from 0,
-and the optimiser steps done in it; of a run with arms also the arm.
+It holds one object while everything was computed in one environment, and later a list of such
+objects, in order. `from` in each is the position at which it starts: the stage, from 0, and the
+optimiser steps done in it; for a run with arms also the arm.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from geomix.util.files import write_json
 from geomix.util.reading import expect, read_objects
 
 Environment = Mapping[str, Any]
-"""As `geomix.util.environment.describe_environment` gives it; of a part, with `from`."""
+"""An environment from `geomix.util.environment.describe_environment`; that of a part has `from`."""
 
 FROM = "from"
 
@@ -24,11 +24,11 @@ _CONDITIONS = ("python", "platform", "commit", "device", "gpu", "cpu", "threads"
 _NAMES = {"commit": "geomix's commit", "cpu": "CPU capability"}
 
 _MOST = 4
-"""Names that a line lists."""
+"""Most names in a line."""
 
 
 def parts_of(run: RunDirectory) -> list[dict[str, Any]]:
-    """The parts of a run, in order; none where no environment is known.
+    """Return the parts of a run, in order; none if no environment is known.
 
     Raises:
         UserError: the file is damaged.
@@ -36,7 +36,7 @@ def parts_of(run: RunDirectory) -> list[dict[str, Any]]:
     file = run.environment_file
     parts = read_objects(file) if file.is_file() else []
     for part in parts:
-        start = part.setdefault(FROM, {"stage": 0, "step": 0})  # as geomix wrote it before
+        start = part.setdefault(FROM, {"stage": 0, "step": 0})  # written by older versions
         at = [start.get("stage"), start.get("step")] if isinstance(start, dict) else []
         known = isinstance(part.get("versions", {}), dict)
         expect(file, "from, a stage and a step", known and bool(at) and _are_numbers(at))
@@ -48,7 +48,7 @@ def _are_numbers(values: Sequence[Any]) -> bool:
 
 
 def parts_before(run: RunDirectory, start: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The parts that begin before a place, and so stay where the run goes on from there."""
+    """Return the parts that start before a position, which a resume from there keeps."""
     arms = run.resolved().get("arms") or []
     return [part for part in parts_of(run) if _order(part[FROM], arms) < _order(start, arms)]
 
@@ -59,12 +59,12 @@ def _order(place: Mapping[str, Any], arms: Sequence[str]) -> tuple[int, int, int
 
 
 def keep_part(run: RunDirectory, now: Environment, start: Mapping[str, Any]) -> None:
-    """Note in which environment a run is computed from a place on.
+    """Record the environment in which a run is computed from a position on.
 
     Args:
         run: whose lock is held.
         now: the environment.
-        start: `stage` and `step`, of a run with arms also `arm`.
+        start: `stage` and `step`, for a run with arms also `arm`.
     """
     parts = parts_before(run, start) if run.environment_file.is_file() else []
     if not parts or changes(parts[-1], now):
@@ -73,9 +73,9 @@ def keep_part(run: RunDirectory, now: Environment, start: Mapping[str, Any]) -> 
 
 
 def changes(before: Environment, now: Environment) -> list[str]:
-    """Each condition of equal bits in which two environments differ: `torch was 2.0.9, is 2.11.0`.
+    """Return each condition of bit-identity that differs: `torch was 2.0.9, is 2.11.0`.
 
-    What one of them does not tell is left out.
+    Conditions missing from either environment are left out.
     """
     known, found = _conditions(before), _conditions(now)
     return [
@@ -91,11 +91,11 @@ def _conditions(environment: Environment) -> dict[str, Any]:
 
 
 def warning(what: str, before: Environment, now: Environment) -> str | None:
-    """A line for a promise of equal bits that cannot be kept; None where nothing differs.
+    """Return a warning that results may not be bit-identical; None if nothing differs.
 
     Args:
-        what: what is done now, as `RUN: goes on`.
-        before: the environment in which it was begun.
+        what: the present action, such as `RUN: goes on`.
+        before: the environment of its start.
         now: the present one.
     """
     found = changes(before, now)
@@ -108,7 +108,7 @@ def warning(what: str, before: Environment, now: Environment) -> str | None:
 
 
 def mixture(members: Mapping[str, Sequence[Environment]]) -> str | None:
-    """A line for results that are compared and come from different environments, or None.
+    """Return a line if results to be compared come from different environments; else None.
 
     Args:
         members: the parts of each, by name.
@@ -133,12 +133,12 @@ def _some(names: Sequence[str]) -> str:
 
 
 def keep_recorded(file: Path, now: Environment, snapshots: Sequence[str]) -> None:
-    """Note in which environment snapshots are recorded after the training.
+    """Record the environment in which snapshots are recorded after the training.
 
     Args:
         file: beside them, a list of environments each with its `snapshots`.
         now: the environment.
-        snapshots: names of their files; an earlier note of one is replaced.
+        snapshots: names of their files; an earlier entry of one is replaced.
     """
     parts = read_objects(file) if file.is_file() else []
     for part in parts:

@@ -1,4 +1,4 @@
-"""How far a run came, in a few words."""
+"""State of a run in a few words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _STYLES = {"done": "green", "failed": "red", "interrupted": "yellow", "running":
 
 
 def state_text(run: RunDirectory) -> Text:
-    """`done`, `running in stage 1, step 40`, `failed: why`."""
+    """Return `done`, `running in stage 1, step 40`, or `failed: why`."""
     if not run.status_file.exists():
         return Text("not started")
     status = run.status()

@@ -1,4 +1,4 @@
-"""`geomix analyze forgetting-path`: where in the network, and from which source, a loss changed."""
+"""`geomix analyze forgetting-path`: attribution of a loss change to layers and sources."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is to be split.
+    """Options of the split.
 
     Attributes:
-        stage: number, from 1, or name; None is the last one that is recorded.
-        name: the probe set that figure and notes are about.
-        by: what a row of the table stands for.
+        stage: number, from 1, or name; None is the last recorded one.
+        name: the probe set of figure and notes.
+        by: the parameter groups, one for each row of the table.
     """
 
     stage: str | None = option(
@@ -41,17 +41,17 @@ class Asked:
 
 
 class ForgettingPathAnalysis(Analysis["ForgettingPath", Asked]):
-    """Split what a stage did to a set's loss by layer and by the source of the updates.
+    """Split the change of a set's loss over a stage by layer and by the source of the updates.
 
-    RUN is a folder of a run with `record: {preset: path}`; without it the newest under runs/ is
-    taken. Runs that differ in their seed alone give means with an interval.
+    RUN is a folder of a run with `record: {preset: path}`; the default is the newest under runs/.
+    Runs that differ only in their seed give means with an interval.
     """
 
     name = "forgetting_path"
     Options = Asked
 
     def measure(self, runs: Sequence[RunDirectory], options: Asked, say: Say) -> ForgettingPath:
-        """Sum up the path of each run, by group and by part of the update."""
+        """Sum the path of each run, by group and by part of the update."""
         from geomix.analysis.forgetting_path.record import asked_stage
         from geomix.analysis.forgetting_path.split import measure
 
@@ -66,25 +66,25 @@ class ForgettingPathAnalysis(Analysis["ForgettingPath", Asked]):
         return result
 
     def tables(self, result: ForgettingPath, options: Asked) -> Mapping[str, Sequence[Row]]:
-        """The change of the set's loss by group and part of the update, in nats."""
+        """Return the change of the set's loss by group and part of the update, in nats."""
         return {"": list(result.cell_rows(options.name))}
 
     def figures(self, result: ForgettingPath, options: Asked) -> Iterable[Drawn]:
-        """The change by layer and block."""
+        """Draw the change by layer and block."""
         from geomix.figures.forgetting_path import caption, draw
 
         rows = list(result.cell_rows(options.name))
         return [Drawn("", draw(rows), rows, caption(rows))]
 
     def facts(self, result: ForgettingPath, options: Asked) -> dict[str, Any]:
-        """The whole table."""
+        """Return the whole table."""
         from geomix.analysis.forgetting_path.notes import notes
         from geomix.analysis.forgetting_path.split import to_json
 
         return to_json(result, notes(result, options.name))
 
     def stem(self, result: ForgettingPath, options: Asked, runs: Sequence[RunDirectory]) -> str:
-        """How the files' names begin."""
+        """Return the common start of the files' names."""
         from geomix.analysis.forgetting_path.outputs import stem_of
 
         return stem_of(result, runs)
@@ -105,13 +105,13 @@ class ForgettingPathAnalysis(Analysis["ForgettingPath", Asked]):
         files: Sequence[Path],
         full: bool,
     ) -> list[str]:
-        """Where did the set's loss change?"""
+        """Return the lines that answer: where did the set's loss change?"""
         from geomix.analysis.forgetting_path.answer import answer
 
         return answer(result, options.name, self.stem(result, options, runs), runs[0], files, full)
 
     def report(self, result: ForgettingPath, options: Asked) -> RenderableType:
-        """All tables and notes."""
+        """Return all tables and notes."""
         from geomix.analysis.forgetting_path.tables import render
 
         return render(result, options.name)

@@ -1,4 +1,4 @@
-"""The answer that `geomix analyze forgetting-path` leads with: where a set's loss changed."""
+"""The answer of `geomix analyze forgetting-path`: where a set's loss changed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from geomix.analysis.forgetting_path.split import ForgettingPath
 from geomix.runs.directory import RunDirectory
 
 _MOST_ARMS = 2
-"""Arms that are told of; `--full` and the files have all."""
+"""Most arms in the answer; `--full` and the files have all."""
 
 
 def answer(
@@ -22,13 +22,13 @@ def answer(
     files: Sequence[Path],
     full: bool,
 ) -> list[str]:
-    """What was asked, the change and where it sits, the verdict, and where the rest is.
+    """Return the question, the change and its location, the verdict, and the files.
 
     Args:
         result: the split.
         name: the probe set.
-        stem: how the names of the files begin.
-        run: in whose folder they lie.
+        stem: common start of the files' names.
+        run: whose folder holds them.
         files: all that were written.
         full: whether all tables follow.
     """

@@ -1,4 +1,4 @@
-"""What must stand beside a split of forgetting: whether it can be trusted, and what it says."""
+"""Notes to a split of forgetting: whether it can be trusted, and its meaning."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from geomix.analysis.forgetting_path.record import Floats
 from geomix.analysis.forgetting_path.split import ArmSplit, ForgettingPath, interval
 
 MOST_ERROR = 0.01
-"""Simpson's total may miss the measured change by this share of it."""
+"""Largest error of Simpson's total, as a share of the measured change."""
 
 MOST_MOVED = 0.1
-"""This share of a split may sit elsewhere with half the snapshots; set before any was measured."""
+"""Largest share of a split that may move with half the snapshots; set before any measurement."""
 
 _HALF = 0.5
 _FEW = 3
 
 
 def notes(result: ForgettingPath, name: str) -> list[str]:
-    """One sentence a line, each true of these runs alone."""
+    """Return notes, one sentence a line, each true of these runs only."""
     lines = [verdict(arm, name) for arm in result.arms]
     lines += [where for arm in result.arms if (where := location(result, arm, name))]
     lines.append(
@@ -43,7 +43,7 @@ def notes(result: ForgettingPath, name: str) -> list[str]:
 
 
 def verdict(arm: ArmSplit, name: str) -> str:
-    """Whether both checks hold, in the worst of the arm's runs."""
+    """Return whether both checks hold, in the worst of the arm's runs."""
     error, groups, parts = worst(arm, name)
     total = f"Simpson's total is {percent(error)} off the measured change (1 % at most)"
     apart = f"{percent(groups)} of the split by place"
@@ -58,13 +58,13 @@ def verdict(arm: ArmSplit, name: str) -> str:
 
 
 def worst(arm: ArmSplit, name: str) -> tuple[float, float, float]:
-    """Error and what moved among groups and among parts, each the largest of the runs."""
+    """Return the largest error and shares moved, among groups and among parts, over the runs."""
     groups, parts = arm.moved(name).max(axis=0)
     return float(arm.error(name).max()), float(groups), float(parts)
 
 
 def location(result: ForgettingPath, arm: ArmSplit, name: str) -> str:
-    """Where most of the change sits, and which source brought it."""
+    """Describe where most of the change is, and which source caused it."""
     s = arm.sets.index(name)
     mean: Floats = arm.simpson[:, :, s].mean(axis=0)
     total = float(mean[0, 0])
@@ -90,7 +90,7 @@ def location(result: ForgettingPath, arm: ArmSplit, name: str) -> str:
 
 
 def percent(share: float) -> str:
-    """A share of 1, in percent with two digits."""
+    """Format a share of 1 in percent with two digits."""
     if not np.isfinite(share):
         return "–"
     size = 100 * abs(share)
@@ -99,7 +99,7 @@ def percent(share: float) -> str:
 
 
 def nats(value: float, *, sign: bool = False) -> str:
-    """A change of a loss, with three digits behind the point or three that count."""
+    """Format a change of a loss with three decimals, or in scientific notation below 0.001."""
     if not np.isfinite(value):
         return "–"
     plain = value == 0 or abs(value) >= 1e-3  # noqa: PLR2004

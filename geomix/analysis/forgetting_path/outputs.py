@@ -1,4 +1,4 @@
-"""The files of `geomix analyze forgetting-path`: arrays, table and figure."""
+"""Files of `geomix analyze forgetting-path`: arrays, table and figure."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from geomix.util.hdf5 import put, scale, written_hdf5
 
 
 def save_all(result: ForgettingPath, runs: Sequence[RunDirectory], name: str, by: By) -> list[Path]:
-    """Save the arrays, the table and the figure in the first run's folders; the files.
+    """Save the arrays, the table and the figure in the first run's folders; return the files.
 
     Args:
         result: the split.
-        runs: that it is of.
-        name: the probe set that the figure and the notes are about; the files hold all.
-        by: what a row of the table stands for.
+        runs: the analysed runs.
+        name: the probe set of the figure and the notes; the files hold all.
+        by: the parameter groups, one for each row of the table.
     """
     stem = stem_of(result, runs)
     table = f"{stem}_by_{by}" if by != "layer" else stem
@@ -46,12 +46,12 @@ def save_all(result: ForgettingPath, runs: Sequence[RunDirectory], name: str, by
 
 
 def stem_of(result: ForgettingPath, runs: Sequence[RunDirectory]) -> str:
-    """How the files' names begin; like all files they count stages from 0."""
+    """Return the common start of the files' names; like all files they count stages from 0."""
     return f"forgetting_path_stage{result.stage}" + together([str(run.path) for run in runs])
 
 
 def _write_arm(group: Any, arm: ArmSplit, groups: tuple[str, ...]) -> None:
-    """One group an arm, with labelled axes: `xarray.open_dataset(path, group=arm)` shows them."""
+    """Write a group per arm with labelled axes; `xarray.open_dataset(path, group=arm)` reads it."""
     scale(group, "run", arm.runs, "folder of the run")
     scale(group, "group", groups, "of parameters; the first is the whole model")
     scale(group, "set", arm.sets, "probe set")

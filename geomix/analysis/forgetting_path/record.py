@@ -1,4 +1,4 @@
-"""The recorded path of one stage of one run: its sums, and what they must add up to."""
+"""The recorded path of one stage of one run: its sums, and the measured change to compare."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _RECORD = "train with `record: {preset: path}`"
 
 @dataclass(frozen=True, slots=True)
 class RecordedPath:
-    """A stage's path. M parameter tensors, S sets, J parts.
+    """Path of a stage. M parameter tensors, S sets, J parts.
 
     Attributes:
-        model: its last snapshot, which says what the parameters are.
+        model: its last snapshot, which describes the parameters.
         parts: J names, `total` first.
         change: of each set's loss, by both rules, `(M, S, J)` nats.
-        coarser: by the trapezoid rule along half as many pieces, likewise; None without pairs.
+        coarser: by the trapezoid rule along half as many segments, likewise; None without pairs.
         measured: change of each set's mean loss from the path's start to its end, `(S,)` nats.
-        pieces: how many there are.
-        pairs: how many of the coarser path's pieces stand for two.
+        pieces: number of segments.
+        pairs: how many of the coarser path's segments stand for two.
     """
 
     model: Snapshot
@@ -46,7 +46,7 @@ class RecordedPath:
 
 
 def last_stage(run: RunDirectory) -> int:
-    """Index of the last stage that has snapshots.
+    """Return the index of the last stage that has snapshots.
 
     Raises:
         UserError: nothing is recorded.
@@ -58,10 +58,10 @@ def last_stage(run: RunDirectory) -> int:
 
 
 def asked_stage(runs: Sequence[RunDirectory], asked: str) -> int:
-    """The index, from 0, of the recorded stage that is asked for by number, from 1, or by name.
+    """Return the index, from 0, of the recorded stage given by number, from 1, or by name.
 
     Raises:
-        UserError: no such stage is recorded, or its name stands for several.
+        UserError: no such stage is recorded, or several share its name.
     """
     names: dict[int, set[str]] = {}
     for place in (place for run in runs for arm in run.arms for place in places(arm)):
@@ -72,7 +72,7 @@ def asked_stage(runs: Sequence[RunDirectory], asked: str) -> int:
 
 
 def read_path(run: RunDirectory, stage: int) -> RecordedPath:
-    """Sum up the path of a stage.
+    """Sum the path of a stage.
 
     Args:
         run: without arms, or an arm.
@@ -108,7 +108,7 @@ def read_path(run: RunDirectory, stage: int) -> RecordedPath:
 
 
 def _start(run: RunDirectory, stage: int, shots: list[Snapshot]) -> Snapshot:
-    """The snapshot of the weights that the stage begins with."""
+    """Return the snapshot of the stage's initial weights."""
     first = [shot for shot in shots if (shot.stage, shot.step) == (stage, 0)]
     before = [shot for shot in shots if shot.stage == stage - 1]
     done = run.steps_done().get(stage - 1)
@@ -122,7 +122,7 @@ def _start(run: RunDirectory, stage: int, shots: list[Snapshot]) -> Snapshot:
 
 
 def _pieces(stage: int, shots: dict[Path, Snapshot]) -> list[PathRecord]:
-    """Every piece from the stage's start on, each where the one before ends."""
+    """Return every segment from the stage's start on, checked for gaps."""
     found: list[PathRecord] = []
     at = 0
     for file, shot in shots.items():
@@ -141,7 +141,7 @@ def _pieces(stage: int, shots: dict[Path, Snapshot]) -> list[PathRecord]:
 
 
 def _stacked(path: list[PathRecord]) -> tuple[tuple[str, ...], Floats, list[Floats | None]]:
-    """Parts, `(K, M, S, 3, J)` products and the pairs; the total alone where parts differ."""
+    """Return parts, `(K, M, S, 3, J)` products and the pairs; only the total if parts differ."""
     same = all(piece.parts == path[0].parts for piece in path)
     names = path[0].parts if same else (TOTAL,)
     count = len(names)  # the total is the first of all parts
@@ -158,7 +158,7 @@ def _stacked(path: list[PathRecord]) -> tuple[tuple[str, ...], Floats, list[Floa
 
 
 def _paired(pairs: list[Floats | None]) -> int:
-    """How many pairs `coarser_trapezoid` takes."""
+    """Return how many pairs `coarser_trapezoid` uses."""
     k = count = 0
     while k + 1 < len(pairs):
         found = pairs[k + 1] is not None
@@ -168,7 +168,7 @@ def _paired(pairs: list[Floats | None]) -> int:
 
 
 def _loss(shot: Snapshot, name: str) -> float:
-    """A set's mean loss in the run's reduction, nats."""
+    """Return a set's mean loss in the run's reduction, in nats."""
     probe: ProbeRecord = shot.probes[name]
     tokens = np.diff(probe.offsets) if shot.reduction == "token" else None
     return float(np.average(probe.loss, weights=tokens))

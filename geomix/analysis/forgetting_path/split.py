@@ -1,4 +1,4 @@
-"""What each part of the model, and of its updates, added to the change of every probe set's loss.
+"""Contribution of each part of the model, and of its updates, to every probe set's loss change.
 
 Shapes: n runs of an arm that differ in their seeds, g groups of parameters, S sets, J parts.
 """
@@ -22,12 +22,12 @@ from geomix.snapshots.schema import Snapshot
 from geomix.util.errors import UserError
 
 WHOLE = "all"
-"""The group of all parameters: the whole model."""
+"""Group of all parameters: the whole model."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArmSplit:
-    """One arm's split, its first group the whole model.
+    """One arm's split, with the whole model as its first group.
 
     Attributes:
         arm: its name.
@@ -37,10 +37,10 @@ class ArmSplit:
         parts: of the update, `total` first.
         simpson: `(n, g, S, J)` nats.
         trapezoid: the same by that rule.
-        coarser: the same with half as many snapshots; nan where a run has no pairs.
+        coarser: the same with half as many snapshots; nan if a run has no pairs.
         measured: `(n, S)` nats, the change of the recorded mean loss.
-        pieces: of each run's path.
-        steps: last recorded step of each run's stage, and how many the stage has at most.
+        pieces: number of segments of each run's path.
+        steps: last recorded step of each run's stage, and most steps of the stage.
         cells: `(n, c, S, J)` nats by Simpson's rule, of the c cells of layer and block.
     """
 
@@ -58,14 +58,14 @@ class ArmSplit:
     cells: Floats
 
     def error(self, name: str) -> Floats:
-        """`(n,)` |Simpson's total − the measured change| over the measured change."""
+        """Return `(n,)` |Simpson's total − the measured change| over the measured change."""
         s = self.sets.index(name)
         total, measured = self.simpson[:, 0, s, 0], self.measured[:, s]
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray(np.abs(total - measured) / np.abs(measured))
 
     def moved(self, name: str) -> Floats:
-        """`(n, 2)` how much sits elsewhere with half the snapshots: among groups, among parts."""
+        """Return the shares `(n, 2)` moved with half the snapshots: among groups, among parts."""
         s = self.sets.index(name)
         pairs = zip(self.trapezoid[:, :, s], self.coarser[:, :, s], strict=True)
         return np.array([[moved(a[1:, 0], b[1:, 0]), moved(a[0, 1:], b[0, 1:])] for a, b in pairs])
@@ -73,12 +73,12 @@ class ArmSplit:
 
 @dataclass(frozen=True, slots=True)
 class ForgettingPath:
-    """The split of a stage's changes.
+    """Split of a stage's changes.
 
     Attributes:
         stage: its index, from 0.
-        stage_name: its name; where arms name it differently, all names.
-        by: what the parameters are grouped by.
+        stage_name: its name; if arms name it differently, all names.
+        by: the grouping of the parameters.
         groups: g names: the whole model, then from the embedding to the head.
         cells: layer and block of each cell of the figure.
         arms: those that have a path.
@@ -95,11 +95,11 @@ class ForgettingPath:
 
     @property
     def title(self) -> str:
-        """`stage 2 (triples)`."""
+        """Title such as `stage 2 (triples)`."""
         return stage_title(self.stage, self.stage_name)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The tidy table: every arm, set, group and part."""
+        """Yield the tidy table: every arm, set, group and part."""
         for arm in self.arms:
             for s, name in enumerate(arm.sets):
                 for g, group in enumerate(self.groups):
@@ -108,7 +108,7 @@ class ForgettingPath:
                         yield where | interval(arm.simpson[:, g, s, j])
 
     def cell_rows(self, name: str) -> Iterator[dict[str, Any]]:
-        """The table behind the figure: one set, every layer, block (`all` their sum) and part."""
+        """Yield the figure's table: one set, every layer, block (`all` is their sum) and part."""
         for arm in self.arms:
             s = arm.sets.index(name)
             for c, (layer, block) in enumerate(self.cells):
@@ -123,7 +123,7 @@ class ForgettingPath:
 
 
 def interval(values: Floats) -> dict[str, Any]:
-    """Mean over n seeds, nats, and half of Student's 95 % interval; nan of a single one."""
+    """Return mean over n seeds, nats, and half of Student's 95 % interval; nan for a single one."""
     n = len(values)
     mean, half = t_interval(list(values)) if n > 1 else (float(values[0]), float("nan"))
     return {"change": mean, "half_width": half, "seeds": n}
@@ -132,20 +132,20 @@ def interval(values: Floats) -> dict[str, Any]:
 def measure(
     runs: Sequence[RunDirectory], stage: int | None = None, by: By = "layer"
 ) -> ForgettingPath:
-    """Split what the losses of the probe sets did over a stage.
+    """Split the changes of the probe sets' losses over a stage.
 
     Args:
-        runs: with or without arms; what differs in nothing but the seed is one arm.
-        stage: index from 0; None is the last one that is recorded.
-        by: how the parameters are grouped.
+        runs: with or without arms; runs that differ only in the seed form one arm.
+        stage: index from 0; None is the last recorded one.
+        by: the grouping of the parameters.
 
     Raises:
-        UserError: there is no path to sum, or the runs cannot be put together.
+        UserError: there is no path to sum, or the runs cannot be combined.
     """
     found = [(run, arm) for run in runs for arm in run.arms]
     recorded = [(run, arm) for run, arm in found if arm.snapshots()]
     if not recorded:
-        last_stage(found[0][1])  # says what is missing
+        last_stage(found[0][1])  # reports what is missing
     stage = last_stage(recorded[0][1]) if stage is None else stage
     check_tokenizers([arm for _, arm in recorded])
     arms = [
@@ -196,14 +196,14 @@ def _arm(
 
 
 def _grouped(values: Floats, index: Any) -> Floats:
-    """`(1 + g, S, J)` sums over all M parameters and over those of each group."""
+    """Return `(1 + g, S, J)` sums over all M parameters and over those of each group."""
     groups = np.zeros((int(index.max()) + 1, *values.shape[1:]))
     np.add.at(groups, index, values)
     return np.concatenate([values.sum(axis=0, keepdims=True), groups])
 
 
 def _cells(model: Snapshot) -> tuple[list[tuple[str, str]], Any]:
-    """Layer and block of every cell, in depth, and each parameter's cell."""
+    """Return layer and block of every cell, by depth, and each parameter's cell."""
     places, at = grouped(model, "layer")
     blocks = [_block(module) for module in model.parameter_modules]
     names = [(places[place], block) for place, block in zip(at, blocks, strict=True)]
@@ -222,7 +222,7 @@ def _block(module: str) -> str:
 
 
 def to_json(result: ForgettingPath, notes: Sequence[str]) -> dict[str, Any]:
-    """The whole result and what must be said of it, as JSON values; nan becomes null."""
+    """Return the whole result and its notes as JSON values; nan becomes null."""
     return {
         "analysis": "forgetting_path",
         "schema_version": 1,
@@ -236,7 +236,7 @@ def to_json(result: ForgettingPath, notes: Sequence[str]) -> dict[str, Any]:
 
 
 def checks(result: ForgettingPath) -> Iterator[dict[str, Any]]:
-    """Both checks of every arm, run and set; changes in nats, the rest in shares of 1."""
+    """Yield both checks of every arm, run and set; changes in nats, the rest in shares of 1."""
     for arm in result.arms:
         for s, name in enumerate(arm.sets):
             rows = zip(arm.runs, arm.seeds, arm.error(name), arm.moved(name), strict=True)

@@ -11,11 +11,11 @@ from geomix.analysis.forgetting_path.notes import nats, notes, percent
 from geomix.analysis.forgetting_path.split import ArmSplit, ForgettingPath, checks, interval
 
 MOST_GROUPS = 40
-"""More groups than this are cut to those of the largest change; the files hold all."""
+"""Most groups in a table, those of the largest change; the files hold all."""
 
 
 def render(result: ForgettingPath, name: str) -> RenderableType:
-    """Both checks of every set first, then every arm's split, then what must be said."""
+    """Render both checks of every set first, then every arm's split, then the notes."""
     parts: list[RenderableType] = [_checks(result)]
     for arm in result.arms:
         parts += ["", _split(result, arm, name)]
@@ -71,7 +71,7 @@ def _split(result: ForgettingPath, arm: ArmSplit, name: str) -> Table:
 
 
 def _largest(arm: ArmSplit, s: int) -> list[int]:
-    """Positions of the groups to print, in the model's order, without the whole model."""
+    """Return positions of the groups to print, in the model's order, without the whole model."""
     size = np.abs(arm.simpson[:, 1:, s, 0].mean(axis=0))
     return sorted(int(g) + 1 for g in np.argsort(-size, kind="stable")[:MOST_GROUPS])
 
