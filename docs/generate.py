@@ -145,7 +145,8 @@ _SECTIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
 
 _SHORT = {
     "data": "A text is its source: `data: kvr`. The same keys stand under `evaluate.sets.NAME`.",
-    "mix": "A text is its source: `mix: random-words`. The same keys stand under `record.mix`.",
+    "mix": "A text is its source: `mix: random-words`. In a list each mix has these keys, such as "
+    "`stages.N.mix.0.ratio`. The same keys stand under `record.mix`.",
     "familiar": "`familiar: drop` stands for `familiar: {facts: drop}`.",
     "replay": "A number is its ratio: `replay: 0.1`.",
     "columns": "The same keys stand under `stages.N.mix.columns`.",
@@ -232,7 +233,7 @@ def _kind(shown: Mapping[str, Any]) -> str:
         inner = _kind(items) if isinstance(items, dict) and items else "values"
         if "prefixItems" in shown:
             inner = ", ".join(_kind(one) for one in shown["prefixItems"])
-        return f"list of {inner}"
+        return f"list of ({inner})" if " or " in inner else f"list of {inner}"
     return _NAMES.get(str(kind), "any") + _range(shown)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from geomix.config.names import mix_label, role_of
+
 HELD_OUT = "held-out"
 """Unseen examples of D_A's template, never trained on: the null that decides."""
 
@@ -13,7 +15,21 @@ UPDATE = "update"
 it. At the end of a stage it is the next one's, at the end of the last one its own."""
 
 
+def shuffled(mixed: str) -> str:
+    """The null of a mixed-in set: `shuffled` of `D_M`, `shuffled-prose` of `D_M-prose`."""
+    label = mix_label(mixed)
+    return SHUFFLED + (f"-{label}" if label else "")
+
+
+def is_shuffled(name: str) -> bool:
+    """Whether a direction is the null of a mixed-in set."""
+    return name == SHUFFLED or name.startswith(f"{SHUFFLED}-")
+
+
 def rank(name: str) -> tuple[int, str]:
     """Return a direction's sort key: D_A, D_B, …, then D_M, the nulls and the update."""
-    last = {"D_M": 1, HELD_OUT: 2, SHUFFLED: 3, UPDATE: 4}
-    return last.get(name, 0), name
+    if name == UPDATE:
+        return 4, name
+    if is_shuffled(name):
+        return 3, name
+    return {"mixed": 1, "held-out": 2}.get(role_of(name), 0), name

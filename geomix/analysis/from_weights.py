@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from geomix.analysis.checkpoints import TrainingMoment
-from geomix.analysis.directions import SHUFFLED, UPDATE
+from geomix.analysis.directions import UPDATE, is_shuffled
 from geomix.analysis.layout import Cut, Gradient, Metric
 from geomix.analysis.measurement import Look, Secant
 from geomix.analysis.partial_results import ArmResults, Unfinished
@@ -150,7 +150,7 @@ class _Seen:
             with undisturbed(moment.model):
                 for name, one in gradients(past, loaded, parameters):
                     found[name] = _kept(past, dict(zip(parameters, one, strict=True)))
-                    advance(int(name != SHUFFLED))
+                    advance(int(not is_shuffled(name)))
         return cls(past, here, moment.model, parameters, found)
 
     def start(self) -> _Start:
@@ -174,7 +174,7 @@ class _Seen:
         named: dict[str, Gradient] = {n: cut.split(g) for n, g in self.gradients.items()}
         if way is not None:
             named[UPDATE] = cut.split(way) if metric is None else cut.lowered(way, metric)
-        sets = tuple(name for name in self.gradients if name != SHUFFLED)
+        sets = tuple(name for name in self.gradients if not is_shuffled(name))
         inner = inner_products(list(named.values()), weights)
         secant = None
         if start is not None and not (self.moment.is_boundary and not self.moment.end):

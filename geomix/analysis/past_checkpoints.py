@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from geomix.analysis.checkpoints import TrainingMoment
-from geomix.analysis.directions import SHUFFLED
+from geomix.analysis.directions import shuffled
 from geomix.analysis.layout import Gradient
-from geomix.config.names import MIXED
+from geomix.config.names import role_of
 from geomix.config.recording import RecordConfig
 from geomix.config.run import RunConfig
 from geomix.data.batch import Batch
@@ -101,8 +101,8 @@ def gradients(
     """
     for name, batches in probe_batches(past, loaded).items():
         yield name, _gradient(past, loaded, parameters, batches)
-        if name == MIXED:
-            yield SHUFFLED, _gradient(past, loaded, parameters, _shuffled(batches))
+        if role_of(name) == "mixed":
+            yield shuffled(name), _gradient(past, loaded, parameters, _shuffled(batches))
 
 
 def probe_batches(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from geomix.analysis.replicates import replicates, together
+from geomix.config.names import role_of
 from geomix.figures import retention as figure
 from geomix.figures.stage_panels import begun
 from geomix.figures.style import save_figure
@@ -99,7 +100,7 @@ def retention_figure(
         if name not in known:
             there = ", ".join(known) or "none yet"
             raise UserError(f"{runs[0].path}: no evaluation of {name}; there are: {there}")
-    shown = list(sets) or [name for name in known if _is_stage_set(name)]
+    shown = list(sets) or [name for name in known if role_of(name) == "own"]
     rows = retention_rows(arms, shown, score)
     if not rows:
         raise UserError(
@@ -110,10 +111,6 @@ def retention_figure(
     drawn = figure.draw(rows, score, log=log)
     with runs[0].saving():
         return save_figure(drawn, rows, runs[0].figure_folder, name, figure.caption(rows))
-
-
-def _is_stage_set(name: str) -> bool:
-    return name.startswith("D_") and not name.startswith("D_M")
 
 
 def _measured(run: RunDirectory, name: str, score: str) -> dict[tuple[int, int], tuple[float, int]]:

@@ -9,13 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from geomix.cli.data_sources import plain
+from geomix.config.data import mixes_of
 from geomix.config.load import Experiment
-from geomix.config.names import MIXED
+from geomix.config.names import role_of
 from geomix.config.run import RunConfig
 from geomix.data.example import Example
 from geomix.data.overlap import Match, Overlap, overlap
-from geomix.data.plan import mixed_examples, plan_stages
-from geomix.data.probes import asks_familiarity
+from geomix.data.plan import plan_stages
+from geomix.data.probes import asks_familiarity, recorded_mixes
 from geomix.data.provenance import content_hash
 from geomix.util.console import Console
 from geomix.util.errors import UserError
@@ -38,7 +39,7 @@ class ExampleSet:
     """Examples that a configuration uses, in one place or several.
 
     Attributes:
-        name: `D_A`, `D_B`, …, `D_M`.
+        name: `D_A`, `D_B`, …, `D_M`, `D_M-prose`.
         source: their origin.
         examples: as text.
         places: stages, `record.mix`; with the arm, if there are arms.
@@ -63,7 +64,7 @@ def comparisons(experiment: Experiment) -> list[tuple[ExampleSet, ExampleSet]]:
         for place, found in _sets_of(config):
             key = (found.name, content_hash(found.examples))
             sets.setdefault(key, found).places[f"{arm}: {place}" if arm else place] = None
-            keys[found.name == MIXED].append(key)
+            keys[role_of(found.name) == "mixed"].append(key)
         chosen.update(((own, mixed), None) for own in keys[False] for mixed in keys[True])
     if not chosen:
         raise UserError(
@@ -79,16 +80,14 @@ def _sets_of(config: RunConfig) -> list[tuple[str, ExampleSet]]:
     plans = plan_stages(config)
     for number, (plan, stage) in enumerate(zip(plans, config.stages, strict=True), start=1):
         found.append((f"stage {number}", ExampleSet(plan.name, stage.data.source, plan.own)))
-        if stage.mix and plan.mixed:
-            place = f"stage {number}{', left out' * stage.mix.passage_free}"
-            found.append(
-                (place, ExampleSet(MIXED, stage.mix.source, list(dict.fromkeys(plan.mixed))))
-            )
-    extra = config.record.mix if config.record else None
-    if extra and not any(plan.mixed for plan in plans):  # else it is not used
-        passages = mixed_examples(extra, len(plans[0].own), config.seed, 0)
-        if passages:  # a ratio of 0 gives none
-            found.append(("record.mix", ExampleSet(MIXED, extra.source, passages)))
+        for name, part in plan.mixes.items():
+            place = f"stage {number}{', left out' * (not part.trained)}"
+            each = list(dict.fromkeys(part.examples))
+            found.append((place, ExampleSet(name, stage.mixes[name].source, each)))
+    for name, part in recorded_mixes(config, plans).items():
+        assert config.record is not None
+        source = mixes_of(config.record.mix)[name].source
+        found.append(("record.mix", ExampleSet(name, source, part.examples)))
     return found
 
 

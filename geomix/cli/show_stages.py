@@ -98,11 +98,8 @@ def _stage_cells(arm: RunDirectory, index: int, stage: dict[str, Any]) -> Row:
     facts = {"drop": ["unfamiliar"], "only": ["familiar"]}
     known = facts[data["familiar"]["facts"]] if data.get("familiar") else []
     which = ", ".join([*split, *known])
-    added = []
-    if mix and mix["ratio"]:
-        mixed = f"{mix['source']} 1:{mix['ratio']:g}"
-        mixed += "" if is_own(mix["source"]) else f", {mix['words']} words"
-        added.append(mixed + ", passage-free" * mix["passage_free"])
+    mixes = mix if isinstance(mix, list) else [mix] * bool(mix)
+    added = [_mix(one) for one in mixes if one["ratio"]]
     if stage.get("replay"):
         added.append(f"replay {stage['replay']['ratio']:g}")
     return (
@@ -112,6 +109,13 @@ def _stage_cells(arm: RunDirectory, index: int, stage: dict[str, Any]) -> Row:
         f"from {stage['from']}" if stage.get("from") else _training(train),
         stop_text(StopConfig.model_validate(stage["stop"])),
     )
+
+
+def _mix(mix: Mapping[str, Any]) -> str:
+    """Source, ratio and what else there is to say of a mix."""
+    said = f"{mix['source']} 1:{mix['ratio']:g}"
+    said += "" if is_own(mix["source"]) else f", {mix['words']} words"
+    return said + (", passage-free" if mix["passage_free"] else "")
 
 
 def _training(train: Mapping[str, Any]) -> str:

@@ -15,11 +15,15 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
+from geomix.config.names import mixed_name
 from geomix.util.nearby import close_to
 
 
@@ -176,7 +180,9 @@ def _index_or_name(value: Any) -> Any:
 StageRef = Annotated[int | str, BeforeValidator(_index_or_name, json_schema_input_type=int | str)]
 """A stage: its name, or its index in the list `stages`, the first is 0, as in the keys."""
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+Name = Annotated[str, Field(pattern=NAME, max_length=100)]
 """What can name a folder."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -284,6 +290,17 @@ class MixConfig(SourceConfig):
     """Length of a passage in words."""
     passage_free: bool = False
     """The control: this mix's own batches, steps and schedule with the D_M examples left out."""
+    name: Name | None = None
+    """Name of the set: `prose` makes it `D_M-prose`. Null makes it `D_M`; where a stage has several
+    mixes, the name of the source stands for it."""
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a name that is not given: configurations of before stay what they were."""
+        found: dict[str, Any] = handler(self)
+        if self.name is None:
+            found.pop("name", None)
+        return found
 
 
 class ReplayConfig(Strict):
@@ -303,11 +320,52 @@ Data = Annotated[
 ]
 """A stage's own data; a text is its source."""
 
+_OneMix = Annotated[MixConfig, BeforeValidator(_source_alone)]
+_MIX = TypeAdapter[MixConfig](_OneMix)
+_MIXES = TypeAdapter[list[MixConfig]](list[_OneMix])
+
+
+def _mixes(value: Any, info: ValidationInfo) -> Any:
+    """Validate one mix, or several in a list: a mistake is then of one, not of both forms.
+
+    A list of one is that mix, so that both ways to write it make the same run.
+    """
+    if not isinstance(value, list | tuple):
+        return value if value is None else _MIX.validate_python(value, context=info.context)
+    if not value:
+        raise ValueError("an empty list; to mix nothing in leave it out, or give null")
+    found = tuple(_MIXES.validate_python(list(value), context=info.context))
+    for index, mix in enumerate(found if len(found) > 1 else ()):
+        if not re.fullmatch(NAME, _label(mix)):
+            raise ValueError(f"[{index}]: a set cannot be called after its source; give it a name")
+    labels = [_label(mix) for mix in found]
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise ValueError(f"two are called '{twice[0]}'; give one of them another name")
+    return found if len(found) > 1 else found[0]
+
+
+def source_name(source: str) -> str:
+    """A source in a word: its own name, a file's without ending, the last part of a path or id."""
+    return without_suffix(source.rstrip("/").rsplit("/", 1)[-1])
+
+
+def _label(mix: MixConfig) -> str:
+    return mix.name or source_name(mix.source)
+
+
 Mix = Annotated[
-    MixConfig | None,
-    BeforeValidator(_source_alone, json_schema_input_type=MixConfig | str | None),
+    MixConfig | tuple[MixConfig, ...] | None,
+    BeforeValidator(_mixes, json_schema_input_type=MixConfig | str | None | list[MixConfig | str]),
 ]
-"""What a stage mixes in; a text is its source."""
+"""What a stage mixes in; a text is its source. Of several each makes a set of its own."""
+
+
+def mixes_of(mix: MixConfig | tuple[MixConfig, ...] | None) -> dict[str, MixConfig]:
+    """Each mix by the name of its set: `D_M`, `D_M-prose`."""
+    if mix is None or isinstance(mix, MixConfig):
+        return {} if mix is None else {mixed_name(mix.name or ""): mix}
+    return {mixed_name(_label(one)): one for one in mix}
+
 
 Replay = Annotated[
     ReplayConfig | None,

@@ -190,14 +190,21 @@ def assign(document: Document, key: Key, value: Any, origin: Origin) -> None:
     node: Any = document.values
     for depth, part in enumerate(key):
         last = depth == len(key) - 1
+        above = key[depth - 1] if depth else None
         if isinstance(node, list):
             if not isinstance(part, int) or part >= len(node):
                 raise UserError(
                     f"{origin}: {dotted(key[:depth])} has {len(node)} items; "
                     f"'{part}' is not the number of one (the first is 0)"
                 )
+            if not last and above == "mix" and isinstance(node[part], str):
+                node[part] = {"source": node[part]}
         elif not isinstance(node, dict):
             raise UserError(f"{origin}: {dotted(key[:depth])} is a value, not a mapping")
+        elif above == "mix" and isinstance(part, int):
+            raise UserError(
+                f"{origin}: {dotted(key[:depth])} is one mix, no list; leave out '{part}'"
+            )
         elif not last and node.get(part) is None:
             node[part] = {}
             made = key[: depth + 1]

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from typing import Literal
+
 from geomix.util.errors import UserError
+
+Role = Literal["own", "mixed", "replayed", "held-out", "extra"]
+"""What a set is to a run: a stage's own examples; mixed into a stage; of earlier stages, trained on
+again; of the first stage's distribution, trained on nowhere; of `evaluate.sets`."""
 
 MIXED = "D_M"
 """Name of the mixed-in examples; a stage's own are `D_A`, `D_B`, … by its place."""
@@ -42,8 +49,41 @@ def checkpoint_name(stages: int) -> str:
     return "θ_0" if stages == 0 else f"θ_{letter_of(stages - 1)}"
 
 
+_MIXED = re.compile(rf"{MIXED}([0-9]*)(?:-(.+))?")
+
+
+def mixed_name(label: str = "", stage: int | None = None) -> str:
+    """`D_M`; of a mix with a name `D_M-prose`; with a stage `D_M2`, `D_M2-prose`.
+
+    Args:
+        label: the mix's name, empty for a stage's only one that is not given any.
+        stage: index from 0, where stages mix different examples under one name.
+    """
+    number = "" if stage is None else str(stage + 1)
+    return MIXED + number + (f"-{label}" if label else "")
+
+
+def mix_label(name: str) -> str:
+    """The mix's name in that of a mixed-in set: `prose` of `D_M-prose`; empty where it has none."""
+    found = _MIXED.fullmatch(name)
+    return (found and found[2]) or ""
+
+
+def role_of(name: str) -> Role:
+    """What a set is to a run, by its name; no set of `evaluate.sets` may have one of these names.
+
+    Args:
+        name: as `set_name` and `mixed_name` make it, `replay`, `held-out`, or another.
+    """
+    if _MIXED.fullmatch(name):
+        return "mixed"
+    if re.fullmatch("D_[A-Z][0-9]*", name):
+        return "own"
+    if name == REPLAY:
+        return "replayed"
+    return "held-out" if name == HELD_OUT else "extra"
+
+
 def place_of_set(name: str) -> tuple[int, str]:
     """Sort key: the stages' own sets, those of `evaluate.sets`, what was mixed in, held-out."""
-    if name == HELD_OUT:
-        return (3, name)
-    return (2 if name.startswith(MIXED) else 0 if name.startswith("D_") else 1, name)
+    return {"own": 0, "mixed": 2, "held-out": 3}.get(role_of(name), 1), name

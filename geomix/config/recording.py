@@ -81,7 +81,8 @@ class RecordConfig(Strict):
     batch_size: Count = 32
     """Examples in one forward and backward pass of a snapshot."""
     mix: Mix = None
-    """D_M probe set of a run that mixes nothing in; otherwise the first stage's mix is used."""
+    """D_M probe set of a run that mixes nothing in; otherwise the first stage's mix is used. A list
+    makes several, each where no stage mixes in a set of its name."""
     activations: CountOrNone = 16
     """Examples per set whose residual activations, with their gradients, are stored."""
     lens: bool = True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self, get_args
@@ -27,15 +26,18 @@ from geomix.config.data import (
     CountOrNone,
     Data,
     Mix,
+    MixConfig,
     Name,
     Replay,
     Seed,
     Strict,
     known_chat_template,
-    without_suffix,
+    mixes_of,
+    source_name,
 )
 from geomix.config.document import Key, Origin, origin_at
 from geomix.config.methods import Methods
+from geomix.config.names import role_of
 from geomix.config.recording import RecordConfig
 from geomix.config.training import StopConfig, TrainConfig
 from geomix.measures.scores import DEFAULT, SCORES, on_request
@@ -105,7 +107,7 @@ class StageConfig(Strict):
     data: Data
     """The stage's own examples."""
     mix: Mix = None
-    """Examples mixed in."""
+    """Examples mixed in; a list mixes several sources in, each a set of its own."""
     replay: Replay = None
     """Examples of earlier stages mixed in; a number is their ratio."""
     method: Methods = ()
@@ -115,6 +117,11 @@ class StageConfig(Strict):
     """When it ends."""
     train: TrainConfig = TrainConfig()
     """How it trains, the top-level `train` already merged in."""
+
+    @property
+    def mixes(self) -> dict[str, MixConfig]:
+        """What it mixes in, by set name: `D_M`, `D_M-prose`."""
+        return mixes_of(self.mix)
 
     @model_serializer(mode="wrap")
     def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -126,11 +133,11 @@ class StageConfig(Strict):
 
 
 def _name_of(stage: StageConfig) -> str:
-    return stage.name or without_suffix(stage.data.source.rstrip("/").rsplit("/", 1)[-1])
+    return stage.name or source_name(stage.data.source)
 
 
 def _no_set_of_a_stage(name: str) -> str:
-    if re.fullmatch("D_[A-Z][0-9]*|held-out|replay", name):
+    if role_of(name) != "extra":
         raise ValueError(f"'{name}' is the name of a set that geomix makes; take another")
     return name
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from geomix.config.data import DataConfig, MixConfig, ReplayConfig, SourceConfig
-from geomix.config.names import MIXED, REPLAY, set_name
+from geomix.config.data import DataConfig, MixConfig, ReplayConfig, SourceConfig, mixes_of
+from geomix.config.names import REPLAY, Role, set_name
 from geomix.config.run import RunConfig, StageConfig
 from geomix.data.duplicates import InCommon, prompts_in_common
 from geomix.data.example import Example
@@ -35,12 +35,14 @@ class SourceSet:
         source: where they are from, for `data.json`.
         trained: whether they are trained on; the control leaves the passages of its mix out.
         dropped: how many of the source's examples were passed over, by reason.
+        role: what they are to the stage.
     """
 
     examples: list[Example]
     source: dict[str, Any]
     trained: bool = True
     dropped: dict[str, int] = field(default_factory=dict)
+    role: Role = "own"
 
     @property
     def looked_at(self) -> int:
@@ -54,7 +56,8 @@ class StagePlan:
 
     Attributes:
         name: set name of the stage's own examples.
-        sets: by name: the stage's own examples, then, if there are any, those of D_M and replay.
+        sets: by name: the stage's own examples, then, if there are any, those of its mixes and of
+            replay.
         reshuffled: whether every epoch has an order of its own.
         drop_last: whether an epoch's last, partial batch is left out.
         in_common: by earlier stage's set, how many of the own prompts are asked there too.
@@ -73,8 +76,13 @@ class StagePlan:
 
     @property
     def mixed(self) -> list[Example]:
-        """The examples of D_M; also where the control leaves them out of every batch."""
-        return self.sets[MIXED].examples if MIXED in self.sets else []
+        """The examples of all mixes; also of those that the control leaves out of every batch."""
+        return [example for part in self.mixes.values() for example in part.examples]
+
+    @property
+    def mixes(self) -> dict[str, SourceSet]:
+        """What each mix of the stage gives, by set name."""
+        return {name: part for name, part in self.sets.items() if part.role == "mixed"}
 
     @property
     def size(self) -> int:
@@ -177,9 +185,8 @@ def _plan_stage(
     stage, name = config.stages[index], set_name(index)
     with written_at(config, "stages", index, "data"):
         sets = {name: own_examples(stage.data, config, choose)}
-    if stage.mix is not None and stage.mix.ratio:
-        with written_at(config, "stages", index, "mix"):
-            sets[MIXED] = _mixed(stage.mix, len(sets[name].examples), config.seed, index, choose)
+    own = len(sets[name].examples)
+    sets |= mixed_sets(config, ("stages", index, "mix"), stage.mix, own, index, choose)
     if stage.replay is not None and len(before) == index:
         earlier = {plan.name: plan.own for plan in before}
         sets[REPLAY] = _replayed(stage.replay, earlier, config.seed, index)
@@ -233,30 +240,82 @@ def request_of(
     )
 
 
-def mixed_examples(
-    mix: MixConfig | None, own: int, seed: int, stage: int, choose: Choose = use_all
-) -> list[Example]:
-    """The passages of D_M: exactly `ratio` for each of the `own` examples, rounded half up.
+def mixed_sets(
+    config: RunConfig,
+    key: tuple[str | int, ...],
+    mix: MixConfig | tuple[MixConfig, ...] | None,
+    own: int,
+    stage: int,
+    choose: Choose = use_all,
+    without: Collection[str] = (),
+) -> dict[str, SourceSet]:
+    """The passages of each mix: exactly `ratio` for each of the `own` examples, rounded half up.
 
     A ratio of 0 is none; one that rounds to none is a mistake. Two stages that mix the same
-    generated source draw different passages; of a finite or streamed source they draw in another
-    order, so some may be the same.
+    generated source draw different passages, as do two mixes of it in one stage; of a finite or
+    streamed source they draw in another order, so some may be the same. What a mix draws does not
+    depend on mixes of other sources beside it.
+
+    Args:
+        config: the run.
+        key: where the mix is written in it, for messages.
+        mix: what is mixed in.
+        own: how many examples the stage has of its own.
+        stage: index of the stage.
+        choose: as in `plan_stages`.
+        without: names of sets that are not wanted.
+
+    Returns:
+        By set name.
+
+    Raises:
+        UserError: a source cannot give what is asked for.
     """
-    if mix is None or not mix.ratio:
-        return []
-    return _mixed(mix, own, seed, stage, choose).examples
+    found: dict[str, SourceSet] = {}
+    mistakes = Gathered()
+    known = mixes_of(mix)
+    before: list[str] = []
+    for number, (name, one) in enumerate(known.items()):
+        at = (*key, number) if len(known) > 1 else key
+        if one.ratio and name not in without:
+            with mistakes.each(), written_at(config, *at):
+                again = before.count(one.source)
+                found[name] = _mixed(one, own, config.seed, (stage, again), at, choose)
+        before.append(one.source)
+    mistakes.check()
+    return found
 
 
-def _mixed(mix: MixConfig, own: int, seed: int, stage: int, choose: Choose) -> SourceSet:
+def _mixed(
+    mix: MixConfig,
+    own: int,
+    seed: int,
+    place: tuple[int, int],
+    key: tuple[str | int, ...],
+    choose: Choose,
+) -> SourceSet:
+    """Passages of one mix.
+
+    Args:
+        mix: it.
+        own: how many examples the stage has of its own.
+        seed: the run's.
+        place: index of the stage, and how many mixes of the same source it has before this one.
+        key: where it is written, for a message.
+        choose: as in `plan_stages`.
+    """
     count = rounded_share(mix.ratio, own)
     if count == 0:
-        raise UserError(f"mix.ratio {mix.ratio} of {own} examples is none; give a larger ratio")
-    derived = int(np.random.SeedSequence([seed_of(mix, seed), stage]).generate_state(1)[0])
+        which = f"mix[{key[-1]}]" if isinstance(key[-1], int) else "mix"
+        raise UserError(f"{which}.ratio {mix.ratio} of {own} examples is none; give a larger ratio")
+    stage, again = place
+    drawn = [seed_of(mix, seed), stage, *([again] if again else [])]
+    derived = int(np.random.SeedSequence(drawn).generate_state(1)[0])
     request = request_of(mix, count, derived, words=mix.words)
     advice = "set a smaller ratio, or allow_repeat: true"
     found = select(mix.source, request, _short(mix), advice, partial(choose, mix))
     source = {**described(mix.source, request), "ratio": mix.ratio}
-    return SourceSet(found.examples, source, not mix.passage_free, found.dropped)
+    return SourceSet(found.examples, source, not mix.passage_free, found.dropped, "mixed")
 
 
 def _replayed(
@@ -281,7 +340,7 @@ def _replayed(
         order = np.random.default_rng([seed, stage, index, 0x524550]).permutation(len(examples))
         found += [examples[i] for i in order[: counts[name]].tolist()]
     source = {"name": REPLAY, "ratio": replay.ratio, "seed": seed, "examples": counts}
-    return SourceSet(found, source)
+    return SourceSet(found, source, role="replayed")
 
 
 def rounded_share(ratio: float, of: int) -> int:

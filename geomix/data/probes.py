@@ -8,13 +8,13 @@ from functools import partial
 from typing import Any
 
 from geomix.config.data import DataConfig
-from geomix.config.names import MIXED
 from geomix.config.run import RunConfig
 from geomix.data.example import Example
 from geomix.data.plan import (
     Choose,
+    SourceSet,
     StagePlan,
-    mixed_examples,
+    mixed_sets,
     own_examples,
     request_of,
     seed_of,
@@ -36,17 +36,17 @@ def probe_sets(
     """Build the probe sets: D_A, D_B, …, D_M and held-out, whole.
 
     D_M is the first stage's mix that exists, else the one that `record.mix` names, built as the
-    first stage would mix it: the arms of a comparison then share one D_M. Held-out examples are
-    chosen like the first stage's own, and none is trained on in any stage.
+    first stage would mix it: the arms of a comparison then share one D_M. The same holds for each
+    of several mixes, by its name. Held-out examples are chosen like the first stage's own, and none
+    is trained on in any stage.
     """
     sets = {plan.name: plan.own for plan in plans}
-    mixed = next((plan.mixed for plan in plans if plan.mixed), [])
+    for plan in plans:
+        for name, part in plan.mixes.items():
+            sets.setdefault(name, part.examples)
+    for name, part in recorded_mixes(config, plans, choose).items():
+        sets[name] = part.examples
     first = config.stages[0].data
-    if not mixed and config.record is not None:
-        with written_at(config, "record", "mix"):
-            mixed = mixed_examples(config.record.mix, len(plans[0].own), config.seed, 0, choose)
-    if mixed:
-        sets[MIXED] = mixed
     if first.split != HELD_OUT:
         request = request_of(first, first.limit, seed_of(first, config.seed), HELD_OUT)
         request = replace(request, after=plans[0].sets[plans[0].name].looked_at)
@@ -55,6 +55,17 @@ def probe_sets(
         if held_out := [e for e in found if _question(e) not in trained]:
             sets[HELD_OUT] = held_out
     return sets
+
+
+def recorded_mixes(
+    config: RunConfig, plans: Sequence[StagePlan], choose: Choose = use_all
+) -> dict[str, SourceSet]:
+    """The sets of `record.mix` that no stage mixes in, by name."""
+    if config.record is None:
+        return {}
+    there = {name for plan in plans for name in plan.mixes}
+    own, key = len(plans[0].own), ("record", "mix")
+    return mixed_sets(config, key, config.record.mix, own, 0, choose, without=there)
 
 
 def evaluation_sets(

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from geomix.config.data import SourceConfig
-from geomix.config.names import MIXED, set_name
+from geomix.config.data import SourceConfig, mixes_of
+from geomix.config.names import set_name
 from geomix.config.run import RunConfig
 from geomix.data.chat import ChatFormat
 from geomix.data.example import Example
@@ -242,10 +242,10 @@ def _source_of(config: RunConfig, name: str) -> str:
         set_name(index): stage.data for index, stage in enumerate(config.stages)
     }
     sources[HELD_OUT] = config.stages[0].data
-    mixes = [stage.mix for stage in config.stages if stage.mix is not None]
-    mixes += [config.record.mix] if config.record and config.record.mix else []
-    if mixes:
-        sources[MIXED] = mixes[0]
+    mixes = [stage.mix for stage in config.stages]
+    for mix in [*mixes, config.record.mix if config.record else None]:
+        for mixed, one in mixes_of(mix).items():
+            sources.setdefault(mixed, one)
     found = sources.get(name)
     return "its source" if found is None else found.path or found.source
 

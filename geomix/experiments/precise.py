@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from geomix.config.names import HELD_OUT, MIXED, REPLAY, checkpoint_name, letter_of
+from geomix.config.names import HELD_OUT, REPLAY, checkpoint_name, letter_of, role_of
 from geomix.config.recording import RecordConfig
 from geomix.config.run import RunConfig
 from geomix.data.example import TokenisedExample
@@ -103,7 +103,7 @@ class PreciseArm:
         own = [stage.plan.name for stage in self.stages]
         return (
             *own,
-            *([MIXED] * (MIXED in probes)),
+            *(name for name in probes if role_of(name) == "mixed"),
             *replayed,
             *([HELD_OUT] * (HELD_OUT in probes)),
         )

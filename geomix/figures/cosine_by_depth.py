@@ -19,6 +19,7 @@ from geomix.figures.labels import (
     WHOLE,
     Row,
     direction_symbol,
+    is_null,
     is_undetermined,
     moment_symbol,
     of_seeds,
@@ -86,7 +87,7 @@ def draw(rows: Sequence[Row], moments: Sequence[str]) -> Figure:
     table = Table(rows)
     columns = [(name, "cosine") for name in table.sets if name != _FOCUS]
     gap = len(columns)
-    columns += [(name, "norm") for name in table.sets if name not in (*NULLS, UPDATE)]
+    columns += [(name, "norm") for name in table.sets if name != UPDATE and not is_null(name)]
     axis = Depth(table, _POINTS / len(columns))
     with style():
         figure = new_figure(0.35 + _ROW * len(moments) + axis.height)

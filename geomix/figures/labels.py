@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from geomix.config.names import role_of
+
 Row = Mapping[str, Any]
 
 WHOLE = "all"
@@ -16,7 +18,7 @@ UPDATE = "update"
 """Minus the displacement of the weights over a stage: a direction, not a gradient."""
 
 NULLS = ("held-out", "shuffled")
-"""Sets that serve as the null of a cosine."""
+"""Sets that serve as the null of a cosine; `shuffled-prose` is that of the mix `prose`."""
 
 UNDETERMINED = "undetermined"
 
@@ -42,11 +44,29 @@ def plain(name: str, most: int = _LONG) -> str:
     return seen.replace("$", r"\$")
 
 
+def is_null(name: str) -> bool:
+    """Whether a set is there for others' cosines to be read against."""
+    return name in NULLS or name.startswith(f"{NULLS[1]}-")
+
+
 def set_symbol(name: str, most: int = _LONG) -> str:
-    """Return a set's symbol: `D_A` with a subscript, another name unchanged."""
-    if re.fullmatch("D_[A-Z][0-9]*", name):
-        return rf"$D_{{\mathrm{{{name.removeprefix('D_')}}}}}$"
+    """Return a set's symbol: `D_A` with a subscript, another name unchanged.
+
+    A mix's own name stands behind the symbol: `D_M-prose` is D_M prose.
+    """
+    base, label = parted(name)
+    if re.fullmatch("D_[A-Z][0-9]*", base):
+        symbol = rf"$D_{{\mathrm{{{base.removeprefix('D_')}}}}}$"
+        return symbol + (f" {plain(label, max(most - 4, 2))}" if label else "")
     return plain(name, most)
+
+
+def parted(name: str) -> tuple[str, str]:
+    """A mixed-in set or its null without the mix's name, and that name: `D_M`, `prose`."""
+    if name == NULLS[0] or not (role_of(name) == "mixed" or is_null(name)):
+        return name, ""
+    base, _, label = name.partition("-")
+    return base, label
 
 
 def moment_symbol(moment: str) -> str:
@@ -61,7 +81,10 @@ def direction_symbol(name: str) -> str:
     """Return the symbol of a set's gradient, or of the update of the weights."""
     if name == UPDATE:
         return r"$-\Delta\theta$"
-    index = {"held-out": "held", "shuffled": "shuf"}.get(name, name.removeprefix("D_"))
+    base, label = parted(name)
+    index = {"held-out": "held", "shuffled": "shuf"}.get(base, base.removeprefix("D_"))
+    if label:
+        return rf"$g_{{\mathrm{{{index}}}}}$ {plain(label, _SHORT)}"
     if not re.fullmatch(rf"[A-Za-z0-9]{{1,{_SHORT}}}", index):
         return rf"$g$({plain(name, _SHORT)})"
     return rf"$g_{{\mathrm{{{index}}}}}$"
@@ -77,8 +100,13 @@ def short_group(group: str) -> str:
 
 def ordered(names: set[str]) -> list[str]:
     """Order the sets: D_A, D_B, …, their held-out null, D_M and its null, the update."""
-    last = {"held-out": 1, "D_M": 2, "shuffled": 3, UPDATE: 4}
-    return sorted(names, key=lambda name: (last.get(name, 0), name))
+
+    def rank(name: str) -> tuple[int, str]:
+        if is_null(name):
+            return 1 if name == NULLS[0] else 3, name
+        return 4 if name == UPDATE else 2 if role_of(name) == "mixed" else 0, name
+
+    return sorted(names, key=rank)
 
 
 def of_seeds(rows: Sequence[Row]) -> str:

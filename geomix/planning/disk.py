@@ -108,7 +108,8 @@ def _beginnings(arm: Arm) -> int:
     kl, rows = arm.config.evaluate.kl, getattr(arm.base.config, "vocab_size", None)
     if kl is None or rows is None:
         return 0
-    sets = [plan.own for plan in arm.plans] + [plan.mixed for plan in arm.plans if plan.mixed]
+    sets = [plan.own for plan in arm.plans]
+    sets += [part.examples for plan in arm.plans for part in plan.mixes.values()]
     positions = [
         min(kl.positions, sum(len(e.target) + 1 for e in examples[: kl.examples]))
         for examples in [*sets, *arm.evaluated.values()]

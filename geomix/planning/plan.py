@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from geomix.config.load import Experiment
-from geomix.config.names import MIXED, REPLAY
+from geomix.config.names import REPLAY
 from geomix.config.run import RunConfig
 from geomix.config.schedule import snapshots
 from geomix.config.stage_names import stage_title
@@ -205,8 +205,8 @@ def _countable(config: RunConfig) -> None:
     asked = {f"stages[{i}].data.limit": stage.data.limit for i, stage in enumerate(config.stages)}
     asked |= {f"evaluate.sets.{name}.limit": d.limit for name, d in config.evaluate.sets.items()}
     for i, stage in enumerate(config.stages):
-        if stage.mix is not None and stage.data.limit is not None:
-            asked[f"stages[{i}].mix"] = int(stage.mix.ratio * stage.data.limit)
+        if stage.data.limit is not None and (mixes := stage.mixes.values()):
+            asked[f"stages[{i}].mix"] = int(sum(mix.ratio for mix in mixes) * stage.data.limit)
     for key, count in asked.items():
         if count is not None and count > MOST:
             raise UserError(
@@ -217,12 +217,13 @@ def _countable(config: RunConfig) -> None:
 def _plan_table(
     experiment: Experiment, planned: dict[str, Planned], absent: frozenset[str] = frozenset()
 ) -> Table:
-    controls = any(s.mix and s.mix.passage_free for c in experiment.arms.values() for s in c.stages)
+    stages = [stage for config in experiment.arms.values() for stage in config.stages]
+    controls = any(mix.passage_free for s in stages for mix in s.mixes.values())
     asks = any(asks_familiarity(config) for config in experiment.arms.values())
     notes = ["In brackets: left out by the control."] * controls
     notes += ["Which facts are familiar is not asked here: that takes the model."] * asks
     table = plain_table(f"Plan of {experiment.name}", notes)
-    replays = any(stage.replay for c in experiment.arms.values() for stage in c.stages)
+    replays = any(stage.replay for stage in stages)
     columns = ["arm", "stage", "own", "mixed in", *([REPLAY] * replays)]
     for column in (*columns, "epochs", "steps", "lr", "records"):
         named = column in ("arm", "stage")
@@ -246,12 +247,13 @@ def _row(
 ) -> tuple[str, ...]:
     stage = config.stages[index]
     taken = stage.from_ is not None
-    passages = plan.sets.get(MIXED)
-    mixed = "–" if passages is None else f"{_about(passages, absent)}{facts['mixed_in']}"
+    counts = [f"{_about(part, absent)}{len(part.examples)}" for part in plan.mixes.values()]
+    left_out = [not part.trained for part in plan.mixes.values()]
+    mixed = [f"({n})" if out else n for n, out in zip(counts, left_out, strict=True)]
     return (
         f"{index + 1} {facts['stage']}",
         f"{plan.name} {_about(plan.sets[plan.name], absent)}{facts['own']}",
-        f"({mixed})" if passages and not passages.trained else mixed,
+        "+".join(mixed) or "–",
         *(["+".join(map(str, facts["replay"].values())) or "–"] * replays),
         f"from {origin(stage.from_)}" if stage.from_ else facts["stop"],
         "–" if taken else "≤ " * facts["at_most"] + str(facts["steps"]),
@@ -292,13 +294,17 @@ def _stage_facts(experiment: Experiment, arm: str, index: int, plan: StagePlan) 
     config = experiment.arms[arm]
     stage, record = config.stages[index], config.record
     taken, steps = stage.from_ is not None, planned_steps(stage, plan)
-    passages = plan.sets.get(MIXED)
+    mixed = plan.mixes
     return {
         "stage": config.stage_name(index),
         "set": plan.name,
         "own": len(plan.own),
-        "mixed_in": len(plan.mixed),
-        "mixed_in_trained": bool(passages and passages.trained),
+        "mixed_in": sum(len(part.examples) for part in mixed.values()),
+        "mixed_in_trained": any(part.trained for part in mixed.values()),
+        "mixes": {
+            name: {"examples": len(part.examples), "trained": part.trained}
+            for name, part in mixed.items()
+        },
         "replay": plan.sets[REPLAY].source["examples"] if REPLAY in plan.sets else {},
         "from": stage.from_,
         "stop": stop_text(stage.stop),

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from geomix.config.names import MIXED
+from geomix.config.names import mix_label, mixed_name
 from geomix.config.run import Quirk, RunConfig, StageConfig
 from geomix.data.batch import with_padding_loss
 from geomix.data.chat import ChatFormat
@@ -56,9 +56,9 @@ class Stage:
         return self.tokenised[self.plan.name]
 
     @property
-    def mixed(self) -> list[TokenisedExample]:
-        """D_M examples; the control has them too, and leaves them out of its batches."""
-        return self.tokenised.get(MIXED, [])
+    def mixes(self) -> dict[str, list[TokenisedExample]]:
+        """The examples of each mix by set name, also where the control leaves them out."""
+        return {name: self.tokenised[name] for name in self.plan.mixes}
 
     @property
     def epochs(self) -> int:
@@ -147,11 +147,16 @@ def stages_of(
 
 def mixed_sets(stages: Sequence[Stage]) -> dict[str, Sequence[TokenisedExample]]:
     """Return the mixed-in sets: `D_M`, or, for mixes that differ by stage, `D_M1`, `D_M2`, …."""
-    mixes = {stage.index: stage.mixed for stage in stages if stage.mixed}
-    distinct = {tuple(example.ids for example in mixed) for mixed in mixes.values()}
-    if len(distinct) <= 1:
-        return {MIXED: next(iter(mixes.values()))} if mixes else {}
-    return {f"{MIXED}{index + 1}": mixed for index, mixed in mixes.items()}
+    found: dict[str, Sequence[TokenisedExample]] = {}
+    for name in dict.fromkeys(name for stage in stages for name in stage.mixes):
+        mixes = {s.index: s.mixes[name] for s in stages if name in s.mixes}
+        distinct = {tuple(example.ids for example in mixed) for mixed in mixes.values()}
+        if len(distinct) == 1:
+            found[name] = next(iter(mixes.values()))
+        else:
+            label = mix_label(name)
+            found |= {mixed_name(label, index): mixed for index, mixed in mixes.items()}
+    return found
 
 
 def check_unchanged(file: Path, described: dict[str, Any]) -> None:

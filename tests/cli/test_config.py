@@ -145,8 +145,8 @@ def test_the_papers_presets_have_the_papers_numbers(name: str, lr: float) -> Non
             assert (train.lr, train.batch_size, train.loss) == (lr, 32, "token")
             assert (train.betas, train.weight_decay, train.clip) == ((0.9, 0.95), 0, 1.0)
             assert (train.schedule, train.warmup, train.precision) == ("cosine", 0.05, "bf16")
-            if stage.mix:
-                assert (stage.mix.ratio, stage.mix.words) == (2, 50)
+            for mix in stage.mixes.values():
+                assert (mix.ratio, mix.words) == (2, 50)
     mixed = {name: [bool(stage.mix) for stage in config.stages] for name, config in arms.items()}
     assert mixed["plain"] == [False, False]
     assert mixed["random-kpile"] == [True, True]

@@ -39,7 +39,7 @@ def refused(folder: Path, *overrides: str, text: str = TEXT) -> str:
 
 
 def words_of(found: Experiment) -> dict[str, Any]:
-    mixes = {name: run.stages[0].mix for name, run in found.arms.items()}
+    mixes = {name: run.stages[0].mixes.get("D_M") for name, run in found.arms.items()}
     return {name: mix and (mix.source, mix.ratio, mix.words) for name, mix in mixes.items()}
 
 

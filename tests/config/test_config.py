@@ -285,8 +285,7 @@ def test_arms_are_whole_configurations(tmp_path: Path) -> None:
     assert arms["plain"].stages[0].mix is None
     assert arms["mixed"].seed == 3
     assert arms["mixed"].stages[0].mix is not None
-    assert arms["more"].stages[0].mix is not None
-    assert arms["more"].stages[0].mix.ratio == 4
+    assert arms["more"].stages[0].mixes["D_M"].ratio == 4
     assert arms["more"].stages[0].data.source == "kvr"
     assert arms["more"].stages[0].data.limit == 5
     assert arms["plain"].stages[0].data.limit == 100, "an arm's override leaked into another"

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from geomix.config.data import MixConfig
-from geomix.config.names import set_name
+from geomix.config.names import Role, set_name
 from geomix.config.run import RunConfig
 from geomix.data.example import IGNORED, Example, TokenisedExample
-from geomix.data.plan import SourceSet, StagePlan, mixed_examples, plan_stages, rounded_share
+from geomix.data.plan import SourceSet, StagePlan, mixed_sets, plan_stages, rounded_share
 from geomix.data.probes import probe_sets
 from geomix.data.provenance import content_hash, describe
 from geomix.data.sources.base import Request
@@ -28,7 +28,8 @@ MIX = {"source": "random-words", "ratio": 2, "words": 5}
 def plan(own: int, mixed: int, replayed: int = 0, *, free: bool = False) -> StagePlan:
     def named(letter: str, count: int, *, trained: bool = True) -> SourceSet:
         examples = [Example(f"{letter}{i}", "t") for i in range(count)]
-        return SourceSet(examples, {"name": letter}, trained)
+        role: Role = "mixed" if letter == "m" else "replayed" if letter == "r" else "own"
+        return SourceSet(examples, {"name": letter}, trained, role=role)
 
     sets = {"D_A": named("a", own)}
     if mixed:
@@ -44,6 +45,11 @@ def config(*stages: dict[str, Any], **keys: Any) -> RunConfig:
 
 def stage(source: str = "kvr", limit: int = 12, **keys: Any) -> dict[str, Any]:
     return {"data": {"source": source, "limit": limit}, **keys}
+
+
+def mixed_examples(mix: MixConfig | None, own: int, seed: int, index: int) -> list[Example]:
+    found = mixed_sets(config(stage(), seed=seed), ("stages", 0, "mix"), mix, own, index)
+    return [example for part in found.values() for example in part.examples]
 
 
 RATIOS = [(0.0, 0, 1), (0.1, 1, 10), (0.5, 1, 2), (1.0, 1, 1), (2.0, 2, 1), (4.0, 4, 1)]

@@ -173,7 +173,9 @@ def test_padding_reaches_the_longest_of_the_stage_where_that_is_asked_for(
             (stage,) = stages_of(run, plan_stages(run), loaded.tokenizer, chat)
             made[tuple(literal)] = stage
         plain, padded, _, whole = made.values()
-        whole_set = max(len(e.ids) for e in (*plain.own, *([] if passage_free else plain.mixed)))
+        whole_set = max(
+            len(e.ids) for e in (*plain.own, *([] if passage_free else plain.mixes["D_M"]))
+        )
         assert made["pad-to-set",].batch([0, 1]) == plain.batch([0, 1]), "alone it changes nothing"
         own = max(range(4), key=lambda i: len(plain.own[i].ids))
         (found,) = whole.batch([own])["D_A"]

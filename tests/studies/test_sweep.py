@@ -81,7 +81,7 @@ def test_a_grid_is_every_combination_one_seed_after_the_other(desk: Path) -> Non
         "  stages.0.mix: [null, {source: random-words, words: 3}]",
     )
     runs = [member.experiment.arms[""] for member in found.members]
-    mixes = [run.stages[0].mix and run.stages[0].mix.words for run in runs]
+    mixes = [run.stages[0].mix and run.stages[0].mixes["D_M"].words for run in runs]
     assert [
         (run.seed, mix, run.stages[0].train.lr) for run, mix in zip(runs, mixes, strict=True)
     ] == [(seed, mix, lr) for seed in (4, 7) for lr in (1, 2) for mix in (None, 3)]

@@ -12,7 +12,7 @@ from geomix.config.run import RunConfig
 from geomix.data.chat import chat_format
 from geomix.data.plan import plan_stages
 from geomix.models.load import LoadedModel
-from geomix.training.stage import Stage, check_unchanged, stages_of
+from geomix.training.stage import Stage, check_unchanged, mixed_sets, stages_of
 from geomix.util.errors import UserError
 
 MIX = {"source": "random-words", "ratio": 2, "words": 3}
@@ -72,3 +72,47 @@ def test_other_examples_than_when_the_run_began_are_one_line(tmp_path: Path, par
     check_unchanged(file, told("b"))
     with pytest.raises(UserError, match=r"data\.json: D is not what it was.*facts\.jsonl"):
         check_unchanged(file, told("c"))
+
+
+PROSE = {"source": "prose", "ratio": 1, "words": 4}
+MORE = {**MIX, "name": "more"}
+
+
+@pytest.mark.parametrize(
+    ("mixes", "names"),
+    [
+        ((MIX, None), ["D_M"]),
+        ((MIX, MIX), ["D_M1", "D_M2"]),
+        (([MIX, PROSE], None), ["D_M-random-words", "D_M-prose"]),
+        (([MIX, PROSE], MIX), ["D_M-random-words", "D_M-prose", "D_M"]),
+        (
+            ([MIX, PROSE], [PROSE, MORE]),
+            ["D_M-random-words", "D_M1-prose", "D_M2-prose", "D_M-more"],
+        ),
+        (([MIX, {**PROSE, "ratio": 0}], None), ["D_M-random-words"]),
+    ],
+)
+def test_sets_that_stages_mix_in_under_one_name_are_told_apart_by_stage(
+    loaded: LoadedModel, mixes: tuple[Any, Any], names: list[str]
+) -> None:
+    found = stages(loaded, *({"mix": mix} for mix in mixes))
+    sets = mixed_sets(found)
+    assert list(sets) == names
+    for name, examples in sets.items():
+        given = [part for stage in found for part in stage.mixes.values()]
+        assert examples in given
+        if "1" in name or "2" in name:
+            stage = found[int("2" in name)]
+            assert examples in stage.mixes.values()
+
+
+def test_a_batch_has_the_examples_of_each_mix_under_its_name(loaded: LoadedModel) -> None:
+    """Every example of the stage is in one batch of an epoch, under one set."""
+    first, _ = stages(loaded, {"mix": [MIX, {**PROSE, "passage_free": True}]}, {})
+    seen: dict[str, list[Any]] = {name: [] for name in first.tokenised}
+    for indices in first.plan.batches(0, 0, 0, 2):
+        for name, examples in first.batch(indices).items():
+            seen[name] += examples
+    counts = {name: len(examples) for name, examples in seen.items()}
+    assert counts == {"D_A": 4, "D_M-random-words": 8, "D_M-prose": 0}
+    assert first.steps == 2 * (4 + 8 + 4) // 2

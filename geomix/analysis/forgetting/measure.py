@@ -166,7 +166,7 @@ def _controls(
     return [
         label
         for label, members in groups
-        if any(s.mix is not None and s.mix.passage_free for s in configs[members[0]].stages)
+        if any(m.passage_free for s in configs[members[0]].stages for m in s.mixes.values())
     ]
 
 

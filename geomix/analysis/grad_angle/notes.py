@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from geomix.analysis.directions import HELD_OUT, SHUFFLED, UPDATE
+from geomix.analysis.directions import HELD_OUT, UPDATE, is_shuffled
 from geomix.analysis.grad_angle.contrasts import Contrast, contrasts
 from geomix.analysis.grad_angle.result import ArmAngles, GradAngle
 from geomix.measures.cosine import norms
@@ -153,7 +153,7 @@ def _nulls(result: GradAngle) -> Iterator[str]:
         )
     else:
         yield NO_NULL
-    if SHUFFLED in directions:
+    if any(map(is_shuffled, directions)):
         yield "shuffled: D_M with the tokens to predict permuted over the set; the null of D_M."
     if UPDATE in directions:
         yield (

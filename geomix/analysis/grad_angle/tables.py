@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from geomix.analysis.checkpoints import key_moments
-from geomix.analysis.directions import HELD_OUT, SHUFFLED, UPDATE
+from geomix.analysis.directions import HELD_OUT, UPDATE, is_shuffled
 from geomix.analysis.grad_angle.contrasts import secant_rows
 from geomix.analysis.grad_angle.notes import notes, number, signed
 from geomix.analysis.grad_angle.result import WHOLE, ArmAngles, GradAngle
@@ -21,8 +21,6 @@ MOST_GROUPS = 40
 """More groups than this are cut to those that carry the largest |g_A·g_B|; the files hold all."""
 
 _FOCUS = "D_A"
-_UNNORMED = (HELD_OUT, SHUFFLED, UPDATE)
-"""Directions whose lengths the tables leave to the files."""
 
 
 def render(result: GradAngle) -> RenderableType:
@@ -45,7 +43,7 @@ def render(result: GradAngle) -> RenderableType:
 def _columns(result: GradAngle, arms: Sequence[ArmAngles]) -> list[str]:
     """Directions that are shown; that of shuffled labels is the null of D_M, and in the files."""
     found = {name for arm in arms for name in arm.directions}
-    return [name for name in result.directions if name in found and name != SHUFFLED]
+    return [name for name in result.directions if name in found and not is_shuffled(name)]
 
 
 def _whole_model(result: GradAngle) -> Table:
@@ -89,6 +87,11 @@ def _largest(arm: ArmAngles, inner: Floats) -> list[int]:
     return sorted(int(g) + 1 for g in chosen)
 
 
+def _normed(name: str) -> bool:
+    """Whether the tables show a direction's length; the files have all."""
+    return name not in (HELD_OUT, UPDATE)
+
+
 def _short(name: str) -> str:
     return {HELD_OUT: "held", UPDATE: "u"}.get(name, name.removeprefix("D_"))
 
@@ -102,7 +105,7 @@ def _table(title: str, shown: Sequence[str], several: bool) -> Table:
         header = f"cos\nA·{_short(name)}"
         table.add_column(header, justify="right", no_wrap=True, min_width=11 if several else 6)
     for name in shown:
-        if name not in _UNNORMED:
+        if _normed(name):
             header = f"norm\n|g_{_short(name)}|"
             table.add_column(header, justify="right", no_wrap=True, min_width=6 if several else 7)
     return table
@@ -116,7 +119,7 @@ def _cells(arm: ArmAngles, shown: Sequence[str], inner: Floats) -> list[str]:
     sizes = [
         number(float(norm[:, at[name]].mean())) if name in at else ""
         for name in shown
-        if name not in _UNNORMED
+        if _normed(name)
     ]
     return [*angles, *sizes]
 
