@@ -1,4 +1,4 @@
-"""What an evaluation within a stage costs, against the full one and against a training step.
+"""Cost of an evaluation within a stage, against the full one and against a training step.
 
 The built-in model learns 128 facts of an invented world. At several shares of known facts the set
 is scored in full, as at a stage's boundary, and for the exact match alone, as within a stage; both

@@ -1,4 +1,4 @@
-"""What `geomix analyze grad-angle` takes: seconds and memory, on small and on large models.
+"""Cost of `geomix analyze grad-angle`: seconds and memory, on small and on large models.
 
 - `builtin`: the demo's three arms, trained first, analysed by one command of its own process, as a
   user calls it: records and kept weights, single examples, figures.

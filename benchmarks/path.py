@@ -1,4 +1,4 @@
-"""What the recorded path explains of the forgetting, and what it costs.
+"""Share of the forgetting that the recorded path explains, and the path's cost.
 
 Trains the demo's plain arm on the built-in model, smaller, with `record: {preset: path}`; then the
 change of each probe set's loss over stage 2 beside the sums over the files by Simpson's rule and
@@ -66,7 +66,7 @@ def passes(folder: Path) -> tuple[int, int]:
 
 
 def mean_loss(snapshot: Snapshot, name: str) -> float:
-    """Of the run's reduction, `example`."""
+    """Return the loss in the run's reduction, `example`."""
     return float(snapshot.probes[name].loss.mean())
 
 

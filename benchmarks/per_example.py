@@ -1,4 +1,4 @@
-"""What per-example gradients of 256 facts cost beside plain passes, on the built-in model.
+"""Cost of per-example gradients of 256 facts beside plain passes, on the built-in model.
 
 Ghost products with one direction and sketches against a plain forward and backward pass; the Gram
 matrix against one backward pass an example, with and without the products of the gradients that
@@ -92,7 +92,7 @@ class Ways:
         return sketches(PerExample(self.loaded.model), self.batched, 0, PROJECTION**2)
 
     def gram(self) -> Tensor:
-        """Of whole gradients, summed over the parameters."""
+        """Return products of whole gradients, summed over the parameters."""
         found = gram_matrices(PerExample(self.loaded.model), self.batched)
         return torch.stack([value for _, value in found]).sum(0)
 

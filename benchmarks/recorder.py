@@ -1,4 +1,4 @@
-"""What a snapshot costs, and what the preset `light` adds to a training.
+"""Cost of a snapshot, and of the preset `light` in a training.
 
 A snapshot against a plain forward and backward pass over the same probe examples: the same batches
 of the demo's probe sets on the built-in model, in turn, in one process; with what the demo keeps,

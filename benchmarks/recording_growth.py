@@ -1,4 +1,4 @@
-"""How a snapshot's time and bytes grow with the model, its layers, and the examples.
+"""Growth of a snapshot's time and bytes with the model, its layers, and the examples.
 
 Random Llamas, four probe sets, the recorder's default keys; each axis is varied over a decade while
 the others stay. CPU seconds of one thread, snapshot taken and written, the least of a few. The fit
@@ -35,7 +35,7 @@ REPEATS = 3
 
 @dataclass(frozen=True)
 class Point:
-    """What is recorded: decoder layers, width of the model, examples of a set, and kept ones."""
+    """Size of a record: decoder layers, width of the model, examples of a set, and kept ones."""
 
     layers: int = 4
     width: int = 128

@@ -1,4 +1,4 @@
-"""How much memory a snapshot takes beside the model, in copies of its gradient.
+"""Memory of a snapshot beside the model, in copies of its gradient.
 
 A random Llama of about 100 million parameters, four probe sets of four short examples each, so that
 gradients outweigh activations. Every setting has a process of its own; a thread reads the process's

@@ -1,4 +1,4 @@
-"""What teacher-forced scoring saves against decoding every answer with transformers' `generate`.
+"""Savings of teacher-forced scoring over decoding every answer with transformers' `generate`.
 
 The built-in model is taught some facts whose answers have 64 tokens, the end token included, until
 it knows them all. A chosen share is then made wrong: the answer of another fact is asked for.
@@ -30,7 +30,7 @@ from geomix.models.score import score
 NEW_TOKENS = 64
 FACTS = 16
 ANSWERS = {1: 8, 8: 24, 32: 64, 128: 128}
-"""How many answers are timed at each batch size; the facts are asked for again and again."""
+"""Number of answers timed at each batch size; the facts are repeated as needed."""
 WRONG = (0.0, 0.25, 0.5, 1.0)
 ROUNDS = 5
 

@@ -1,4 +1,4 @@
-"""How soon the command line answers, against a bare interpreter in the same run.
+"""Response time of the command line, against a bare interpreter in the same run.
 
 Prints the median wall time of `geomix --help`, of `import geomix`, of `python -c pass`, and of the
 refusal of a configuration with ten mistakes.

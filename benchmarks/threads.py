@@ -1,4 +1,4 @@
-"""How threads wait for each other, and what it costs: training beside other busy programs.
+"""Waiting threads and their cost: training beside other busy programs.
 
 torch's threads wait for each other at the end of every parallel loop. By default they spin first,
 and beside another program a spinning thread holds the core that the one it waits for needs. Each

@@ -1,4 +1,4 @@
-"""What the label mask and packing cost, against one call of the tokenizer on the plain texts.
+"""Cost of the label mask and packing, against one call of the tokenizer on the plain texts.
 
 100,000 key-value pairs on the built-in tokenizer, one thread. Each way runs in a process of its
 own, so that the peak memory is its own too; all keep every token. What is packed is packed as

@@ -1,4 +1,4 @@
-"""How fast the engine trains, against a bare loop over its own rows and against its peers.
+"""Speed of the engine's training, against a bare loop over its own rows and against its peers.
 
 Each contender trains the built-in model in a process of its own, on one thread, on the same facts
 with the same optimiser; they take turns, in an order that is turned round every time. Counted are
@@ -99,7 +99,7 @@ class Process:
 
 
 Found = dict[str, list[dict[str, Any]]]
-"""What was measured of each contender, turn by turn."""
+"""Measurements of each contender, turn by turn."""
 
 
 def turns(names: Sequence[str], job: dict[str, Any], rounds: int) -> Found:

@@ -1,4 +1,4 @@
-"""The contenders of `train.py`: each trains a job and says what that took.
+"""Contenders of `train.py`: each trains a job and reports its cost.
 
 `python train_contenders.py NAME` runs one: a line of JSON comes in for every job, one goes out for
 what was measured. `train.py` starts them; it says what each of them is.
@@ -26,7 +26,7 @@ BATCH, CLIP, BETAS, WARMUP = 32, 1.0, (0.9, 0.95), 0.05
 
 @dataclass(frozen=True)
 class Job:
-    """What is trained: so many facts, with 2:1 passages of random words or without.
+    """Training job: a number of facts, with 2:1 passages of random words or without.
 
     The learning rate is that of all epochs; contenders but geomix train the first `timed` of them.
     """
@@ -235,7 +235,7 @@ def trainer(work: Work, measured: Measured, strategy: str = "random") -> None:
 
 
 def common(work: Work) -> dict[str, Any]:
-    """What Trainer and SFTTrainer are told alike; the rest is their default."""
+    """Return the settings common to Trainer and SFTTrainer; the rest are their defaults."""
     return {
         "per_device_train_batch_size": BATCH,
         "num_train_epochs": work.job.timed,

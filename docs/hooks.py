@@ -27,7 +27,7 @@ def target_of(page: str, link: str) -> str:
 
 
 def outside(target: str) -> bool:
-    """Whether a file of the repository is none of the documentation's own."""
+    """Return whether a file of the repository is outside of the documentation."""
     return not target.startswith(f"{DOCS}/") and (ROOT / target).is_file()
 
 

@@ -1,4 +1,4 @@
-"""The pages of the documentation taken apart: blocks, commands, links, headings."""
+"""Parser of the documentation's pages: blocks, commands, links, headings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGES = [
 ]
 
 MARK = re.compile(r"\(needs an? (GPU|GPUs|network|cluster)\b[^)]*\)|\(needs GPUs and a network\)")
-"""What says, visibly, that a command is not run by a test."""
+"""Visible marks of a command that no test runs."""
 
 _FENCE = re.compile(r"^(```+)(\w*)[^\n]*\n(.*?)^\1[ \t]*$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\]\((?![a-z]+:)([^)\s]+)\)")
@@ -66,7 +66,7 @@ class Command:
 
     @property
     def geomix(self) -> tuple[str, ...] | None:
-        """What geomix is given, also under torchrun and accelerate; None of another command."""
+        """Arguments of geomix, also under torchrun and accelerate; None for another command."""
         if self.words[0] in ("geomix", ".venv/bin/geomix"):
             return self.words[1:]
         if self.words[0] in ("torchrun", "accelerate") and "geomix" in self.words:
@@ -111,7 +111,7 @@ def prose(page: Path) -> str:
 
 
 def inline_code(page: Path) -> list[str]:
-    """What stands in single backquotes."""
+    """Return the texts in single backquotes."""
     return _CODE.findall(prose(page))
 
 

@@ -117,7 +117,7 @@ def equal_part(value: Any) -> Any:
 
 
 def content(path: Path) -> bytes:
-    """What of a file must be equal."""
+    """Return the part of a file that must be equal."""
     whole = path.read_bytes()
     if path.suffix in (".json", ".jsonl"):
         lines = whole.decode().splitlines() if path.suffix == ".jsonl" else [whole.decode()]
@@ -193,7 +193,7 @@ def made(checkout: Path, out: Path) -> dict[str, str]:
 
 
 def git(*words: str) -> str:
-    """What git answers."""
+    """Return git's output."""
     done = subprocess.run(["git", *words], cwd=HERE, check=True, capture_output=True, text=True)
     return done.stdout
 

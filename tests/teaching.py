@@ -1,4 +1,4 @@
-"""Models that say what a test needs, whatever way training took there."""
+"""Models that answer as a test needs, independent of any training."""
 
 from __future__ import annotations
 

@@ -397,7 +397,7 @@ TINY = (
 
 
 def run_of(command: Command, here: Path) -> str:
-    """What RUN stands for; what is recorded afterwards is a run without records each time."""
+    """Return the run for RUN; each offline recording gets a fresh run without records."""
     if command.block.page.name == "grad-angle.md":
         return "runs/s0"
     if command.block.page.name != "record-afterwards.md":
@@ -431,7 +431,7 @@ def test_commands_run(command: Command, trained: Field) -> None:
 
 
 def configured() -> list[Command]:
-    """What trains an own configuration or a preset, with options that change it."""
+    """Return the commands that train an own configuration or a preset, with their options."""
     return [
         c for c in COMMANDS if c.geomix and c.geomix[0] == "train" and "--resume" not in c.words
     ]

@@ -1,4 +1,4 @@
-"""What a user's own package adds, without touching geomix, through entry points."""
+"""Extensions by a user's own package, without touching geomix, through entry points."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ CLAIMS = {
     ),
     "2: prose in stage 2, cos(g_A, u)": ("update", "none-generic", "none-none", "none-control"),
 }
-"""What is compared, the mixed arm, the plain one, the passage-free control."""
+"""Comparisons: the mixed arm, the plain one, the passage-free control."""
 
 Values = dict[tuple[str, str, str, str, str], dict[int, float]]
 """(arm, moment, metric, one, other) → seed → cosine; `one` is D_A or held-out."""
@@ -71,7 +71,7 @@ def _verdict(effect: Judged, beyond: Judged | None) -> str:
 def _difference(
     values: Values, one: str, other: str, moment: str, metric: str, first: str, second: str
 ) -> np.ndarray:
-    """Of two arms' cosines, seed by seed."""
+    """Return the differences of two arms' cosines, seed by seed."""
     a = values[one, moment, metric, first, second]
     b = values[other, moment, metric, first, second]
     return np.array([a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())])
@@ -89,7 +89,7 @@ def _read(file: Path) -> Values:
 
 
 def _beside(second: str, folder: Path) -> Iterator[str]:
-    """What is reported without a verdict: other moments, Adam's metric, layers, exact match."""
+    """Yield the results without a verdict: other checkpoints, Adam's metric, layers, retention."""
     values = _read(folder / f"angles-{second}.csv")
     if (folder / f"adam-{second}.csv").exists():
         values |= _read(folder / f"adam-{second}.csv")

@@ -27,7 +27,7 @@ SECOND: dict[str, dict[str, Any]] = {
     "triples": {"source": "triples"},
     "arithmetic": {"source": "arithmetic"},
 }
-"""What D_B is."""
+"""Configuration of D_B."""
 
 RANDOM = {"source": "random-words", "ratio": 2, "words": 20}
 GENERIC = {"source": "prose", "ratio": 2, "words": 20}
@@ -112,7 +112,7 @@ def main() -> None:
 
 
 def is_done(folder: Path) -> bool:
-    """Whether a run has ended."""
+    """Return whether a run has ended."""
     return folder.is_dir() and open_run(folder).status()["state"] == "done"
 
 

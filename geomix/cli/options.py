@@ -26,7 +26,7 @@ class EntryOf(click.ParamType[str]):
         return [*self.registry]
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002
-        """What may be chosen."""
+        """Return the choices."""
         return f"[{'|'.join(self.choices)}]"
 
     def convert(

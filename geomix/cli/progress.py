@@ -96,7 +96,7 @@ class Standing:
         return text.plain
 
     def summary(self) -> str:
-        """The line that stays when the stage is done."""
+        """Return the line that stays when the stage is done."""
         sets = " ".join(f"{name} {known}" for name, known in self.retention.items())
         title = f"{self._arm}: {self.name}" if self._arm else self.name
         if not self.step:  # reused from another run

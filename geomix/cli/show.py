@@ -27,11 +27,11 @@ _HALF = 50
 """Percent of D_A that must be known before its forgetting is meaningful."""
 
 _WIDTH = 80
-"""Characters of the retention table."""
+"""Width of the retention table, in characters."""
 
 
 def retention_table(run: RunDirectory, metric: str | None = None) -> RenderableType:
-    """The retention rows: arm and moment down, the sets across.
+    """Build the retention table: arm and checkpoint down, the sets across.
 
     Args:
         run: with or without arms.
@@ -55,7 +55,7 @@ def retention_table(run: RunDirectory, metric: str | None = None) -> RenderableT
 
 
 def _fitting(rows: Sequence[RetentionRow], columns: Sequence[str]) -> list[list[str]]:
-    """The scores of each of as few tables as fit the width, which all have all sets."""
+    """Split the scores into as few tables as fit the width, each with all sets."""
     parts: list[list[str]] = [[]]
     left = room = _WIDTH - max(len(row.moment) + 1 for row in rows)
     for column in columns:
@@ -112,7 +112,7 @@ def _retention(
 
 
 def _cell(row: RetentionRow | None, column: str) -> str:
-    """A number of the table; empty where the set was not scored, a dash where it has none."""
+    """Format a number of the table; empty if the set was not scored, a dash if it has none."""
     if row is None:
         return ""
     value = row.scores.get(column)
@@ -159,7 +159,7 @@ def run_facts(run: RunDirectory) -> dict[str, Any]:
 
 
 def show_run(run: RunDirectory, metric: str | None = None) -> RenderableType:
-    """What a run is and how far it came, in at most 80 columns.
+    """Describe a run and its state in at most 80 columns.
 
     Raises:
         UserError: the folder's `resolved.json` or `status.json` cannot be read, or no evaluation

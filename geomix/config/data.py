@@ -1,4 +1,4 @@
-"""The data part of a configuration: where examples come from and which of them are meant."""
+"""The data part of a configuration: sources of examples, and which examples to take."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from geomix.util.nearby import close_to
 
 
 class Strict(BaseModel):
-    """Unknown keys, NaN and infinity are refused; what was validated does not change."""
+    """Base model that rejects unknown keys, NaN and infinity; validated values do not change."""
 
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
         allow_inf_nan=False,
         use_attribute_docstrings=True,
-        serialize_by_alias=True,  # `from` is a word of Python's own
+        serialize_by_alias=True,  # `from` is a Python keyword
     )
 
     @field_validator("*", mode="before")
     @classmethod
     def _no_number_of_truth(cls, value: Any, info: ValidationInfo) -> Any:
-        """YAML's `yes` and `on` are true, which would count as the number 1."""
+        """Reject YAML's `yes` and `on` where a number belongs: true would count as 1."""
         given = value if isinstance(value, list) else [value]
         wants = cls.model_fields[str(info.field_name)].annotation
         if _numeric(wants) and any(isinstance(item, bool) for item in given):
@@ -50,17 +50,16 @@ class Strict(BaseModel):
 
 
 def _numeric(annotation: Any) -> bool:
-    """Whether a number may stand there, alone or as an item."""
+    """Return whether an annotation admits a number, alone or as an item."""
     return annotation in (int, float) or any(map(_numeric, get_args(annotation)))
 
 
 FILE_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
-"""What the name of a file of the user's own examples ends in, in small or capital letters; those of
-texts may have `.gz` behind them."""
+"""Suffixes of files with a user's own examples, in either case; text formats may add `.gz`."""
 
 
 def file_suffix(name: str) -> str:
-    """The ending of a file's name that says its format, in small letters; else empty.
+    """Return the suffix of a file's name that states its format, in lower case; else empty.
 
     `FACTS.CSV` and `facts.csv.gz` are both `.csv`.
     """
@@ -69,7 +68,7 @@ def file_suffix(name: str) -> str:
 
 
 def without_suffix(name: str) -> str:
-    """A file's name without the endings that say its format."""
+    """Return a file's name without the suffixes that state its format."""
     suffix = file_suffix(name)
     if not suffix:
         return name
@@ -78,9 +77,9 @@ def without_suffix(name: str) -> str:
 
 
 def is_path(source: str) -> bool:
-    """Whether a source is the path of a file or folder: by its form, or since it is there.
+    """Return whether a source is the path of a file or folder: by its form, or because it exists.
 
-    What is here is never asked of the hub, whatever its name.
+    Anything that exists here is never looked up on the hub, whatever its name.
     """
     if file_suffix(source) or source.startswith(("/", "./", "../", "~")):
         return True
@@ -91,18 +90,18 @@ def is_path(source: str) -> bool:
 
 
 def is_hub_id(source: str) -> bool:
-    """Whether a source has the form of a hub id, `owner/name`, and is nothing that is here."""
+    """Return whether a source looks like a hub id, `owner/name`, and does not exist here."""
     part = r"[A-Za-z0-9_][\w.-]{0,95}"
     return not is_path(source) and bool(re.fullmatch(f"{part}/{part}", source))
 
 
 def is_own(source: str) -> bool:
-    """Whether a source is the user's own, a file, a folder or a hub id: no registered name."""
+    """Return whether a source is the user's own: a file, a folder or a hub id."""
     return "/" in source or bool(file_suffix(source)) or is_path(source)
 
 
 def _known_source(name: str, info: ValidationInfo) -> str:
-    """Refuse what is no registered source, file or hub id; the caller says what is registered."""
+    """Reject names that are no registered source, file or hub id; the context lists the sources."""
     known = (info.context or {}).get("sources")
     if known is None or name in known or is_path(name) or is_hub_id(name):
         return name
@@ -110,10 +109,10 @@ def _known_source(name: str, info: ValidationInfo) -> str:
 
 
 def unknown_source(name: str, known: Collection[str]) -> str:
-    """What to say of a name that is no source, with what was probably meant.
+    """Return the message for an unknown source, with a suggestion.
 
     Args:
-        name: as it was given; neither registered nor here, nor a hub id.
+        name: as it was given: not registered, no existing path, no hub id.
         known: the registered names.
     """
     near = close_to(Path(name)) if "\0" not in name else None
@@ -128,11 +127,11 @@ def unknown_source(name: str, known: Collection[str]) -> str:
 
 
 JINJA_SUFFIX = ".jinja"
-"""What the name of a file that holds a Jinja chat template ends in."""
+"""Suffix of a file that holds a Jinja chat template."""
 
 
 def known_chat_template(name: str) -> str:
-    """Give back what can name a chat format; a file is not opened.
+    """Return a valid name of a chat format; a file is not opened.
 
     Raises:
         ValueError: it is no name, path or plain format.
@@ -152,24 +151,24 @@ def known_chat_template(name: str) -> str:
 
 
 def _source_alone(value: Any) -> Any:
-    """`data: kvr` stands for `data: {source: kvr}`."""
+    """Expand `data: kvr` to `data: {source: kvr}`."""
     return {"source": value} if isinstance(value, str) else value
 
 
 def _ratio_alone(value: Any) -> Any:
-    """`replay: 0.1` stands for `replay: {ratio: 0.1}`."""
+    """Expand `replay: 0.1` to `replay: {ratio: 0.1}`."""
     return {"ratio": value} if isinstance(value, int | float | str) else value
 
 
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
-"""A number of things, of which there is at least one."""
+"""A count of at least 1."""
 
 CountOrNone = Annotated[int, Field(ge=0, le=1_000_000_000)]
-"""A number of things, or 0."""
+"""A count of at least 0."""
 
 
 def _index_or_name(value: Any) -> Any:
-    """A whole number that is not negative, also as digits, or a text that names something."""
+    """Parse a stage's index, also given as digits, or its name."""
     if isinstance(value, str) and value.isascii() and value.isdigit():
         value = int(value)
     if (type(value) is int and value >= 0) or (isinstance(value, str) and value):
@@ -178,77 +177,79 @@ def _index_or_name(value: Any) -> Any:
 
 
 StageRef = Annotated[int | str, BeforeValidator(_index_or_name, json_schema_input_type=int | str)]
-"""A stage: its name, or its index in the list `stages`, the first is 0, as in the keys."""
+"""A stage: its name, or its index in the list `stages`, counted from 0 as in the keys."""
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 Name = Annotated[str, Field(pattern=NAME, max_length=100)]
-"""What can name a folder."""
+"""A valid folder name."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-"""What both numpy's and torch's generators take."""
+"""A seed that numpy's and torch's generators both accept."""
 
 
 class Columns(Strict):
-    """Which columns of the user's own rows are meant.
+    """Columns of the user's own rows.
 
-    A name with dots is a path into fields of fields, `requested_rewrite.target_new.str`, unless a
+    A name with dots is a path into nested fields, `requested_rewrite.target_new.str`, unless a
     column has that very name; a number in it is an index into a list, from 0: `answers.0`.
     """
 
     prompt: str = "prompt"
-    """Column of the prompt; not looked at where `template` is given."""
+    """Column of the prompt; ignored if `template` is given."""
     target: str = "target"
     """Column of the target."""
     aliases: str | None = None
-    """Column that lists every accepted answer; null where only the target is one."""
+    """Column that lists every accepted answer; null accepts only the target."""
     subject: str | None = None
-    """Column of the entity that the fact is about; it fills every `{}` of the prompt (CounterFact).
-    Null where none is named."""
+    """Column of the entity that the fact is about; it replaces every `{}` of the prompt
+    (CounterFact). Null for none."""
 
 
 class SourceConfig(Strict):
-    """Where examples come from."""
+    """Source of the examples."""
 
     source: Annotated[str, AfterValidator(_known_source)]
     """A source of `geomix data list`, a file (JSON, JSON Lines, CSV, TSV, Parquet, Arrow), a folder
     of them, or a hub id."""
     seed: Seed | None = None
-    """Seed of a generated source, and of the order in which a finite one's rows are taken; null
+    """Seed of a generated source, and of the order in which a finite source's rows are taken; null
     takes the run's."""
     path: str | None = None
     """Local copy of a named source in its upstream format; null reads the hub."""
     subset: str | None = None
     """Part of a source: LAMA's `trex`, APPS's `interview`; of a hub id, `configuration:split`."""
     vocabulary: Literal["generated", "nltk"] = "generated"
-    """What `random-words` draws from: the built-in list, or the NLTK words corpus."""
+    """Vocabulary of `random-words`: the built-in list, or the NLTK words corpus."""
     columns: Columns | None = None
     """Columns of a file or hub id; null means `prompt` and `target`."""
     template: str | None = None
     """Prompt of a file's or hub id's rows, columns in braces: `Where is {place}?`"""
     allow_repeat: bool = False
-    """Whether a source that holds fewer examples than are asked for is repeated to their number,
-    whole rounds first; else that is an error."""
+    """Repeat a source that holds fewer examples than requested up to that number, whole rounds
+    first; if false, too few examples are an error."""
 
 
 class FamiliarConfig(Strict):
-    """Which facts are meant, by what the base model knows of them before the first stage.
+    """Selection of facts by what the base model knows before the first stage.
 
     A fact is familiar if the first line of the base model's greedy continuation is one of its
     answers, stripped and lower-cased.
     """
 
     facts: Literal["drop", "only"]
-    """`drop` leaves the familiar ones out, as the paper does for training; `only` takes them."""
+    """Selection: `drop` leaves the familiar facts out, as the paper does for training; `only` keeps
+    them alone."""
     prompt: Literal["few-shot", "plain", "chat"] = "few-shot"
-    """What is continued: the prompt behind solved examples of the held-out split, alone, or in the
-    run's chat format, as evaluation asks it (for a model that knows the format already)."""
+    """Prompt that the base model continues: after solved examples of the held-out split
+    (`few-shot`), alone (`plain`), or in the run's chat format as in evaluation (`chat`, for a model
+    that knows the format)."""
     shots: Annotated[int, Field(ge=1, le=100)] = 4
-    """How many solved examples."""
+    """Number of solved examples."""
 
 
 def _facts_alone(value: Any) -> Any:
-    """`familiar: drop` stands for `familiar: {facts: drop}`."""
+    """Expand `familiar: drop` to `familiar: {facts: drop}`."""
     return {"facts": value} if isinstance(value, str | bool) else value
 
 
@@ -256,23 +257,23 @@ class DataConfig(SourceConfig):
     """The examples of one stage."""
 
     limit: Annotated[int, Field(ge=1, le=10_000_000)] | None = 100
-    """How many examples; 100 unless it is given. Null is all that there are: of a file or folder,
-    whose default it is, all rows but the last tenth, which is held out; of a published set, all of
-    the split."""
+    """Number of examples, 100 by default. Null takes all: of a published set, the whole split; of a
+    file or folder, where null is the default, all rows but the last tenth, which is held out."""
     split: Literal["train", "id", "held-out"] = "train"
-    """`id`: unseen examples of the same distribution (the paper's in-domain stage 2)."""
+    """Split to take; `id` holds unseen examples of the same distribution (the paper's in-domain
+    stage 2)."""
     familiar: Annotated[
         FamiliarConfig | None,
         BeforeValidator(
             _facts_alone, json_schema_input_type=FamiliarConfig | Literal["drop", "only"] | None
         ),
     ] = None
-    """Whether facts that the base model knows are left out, or are the only ones; null asks not."""
+    """Facts that the base model knows: leave them out, or take only them; null does not test."""
 
     @model_validator(mode="before")
     @classmethod
     def _all_of_a_file(cls, values: Any, info: ValidationInfo) -> Any:
-        """Let a file or folder that is given without a limit be read to its end."""
+        """Set the limit of a file or folder to null if none is given, so that all rows are read."""
         if not isinstance(values, dict) or "limit" in values:
             return values
         source, named = values.get("source"), (info.context or {}).get("sources") or ()
@@ -281,15 +282,15 @@ class DataConfig(SourceConfig):
 
 
 class MixConfig(SourceConfig):
-    """Examples of D_M that are added to a stage."""
+    """D_M examples that are mixed into a stage."""
 
     ratio: Annotated[float, Field(ge=0, le=1_000)] = 2.0
-    """Examples of D_M for each example of the stage's own data; the paper's 1:2 is 2, and 0 mixes
-    nothing in: the zero arm of a study of ratios."""
+    """D_M examples for each example of the stage's own data; the paper's 1:2 is 2, and 0 mixes in
+    nothing: the zero arm of a study of ratios."""
     words: Annotated[int, Field(ge=1, le=100_000)] = 50
     """Length of a passage in words."""
     passage_free: bool = False
-    """The control: this mix's own batches, steps and schedule with the D_M examples left out."""
+    """Control: the same batches, steps and schedule as this mix, with the D_M examples left out."""
     name: Name | None = None
     """Name of the set: `prose` makes it `D_M-prose`. Null makes it `D_M`; where a stage has several
     mixes, the name of the source stands for it."""
@@ -307,10 +308,10 @@ class ReplayConfig(Strict):
     """Examples of earlier stages that a stage trains on again."""
 
     ratio: Annotated[float, Field(gt=0, le=1)]
-    """Share of each earlier stage's own examples; to replay nothing leave `replay` out."""
+    """Share of each earlier stage's own examples; to replay nothing, leave out `replay`."""
     stages: Annotated[list[StageRef], Field(min_length=1)] | None = None
-    """Which earlier stages: by name, or by their index in the list `stages`, the first is 0; null
-    means all of them."""
+    """Earlier stages to replay: by name, or by index in the list `stages`, from 0; null takes
+    all."""
     seed: Seed | None = None
     """Seed of the choice; null takes the run's."""
 
@@ -318,7 +319,7 @@ class ReplayConfig(Strict):
 Data = Annotated[
     DataConfig, BeforeValidator(_source_alone, json_schema_input_type=DataConfig | str)
 ]
-"""A stage's own data; a text is its source."""
+"""The stage's own data; a text is its source."""
 
 _OneMix = Annotated[MixConfig, BeforeValidator(_source_alone)]
 _MIX = TypeAdapter[MixConfig](_OneMix)
@@ -371,4 +372,4 @@ Replay = Annotated[
     ReplayConfig | None,
     BeforeValidator(_ratio_alone, json_schema_input_type=ReplayConfig | float | None),
 ]
-"""What a stage replays; a number is its ratio."""
+"""A stage's replay; a number is its ratio."""

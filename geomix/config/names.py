@@ -1,4 +1,4 @@
-"""Names of sets and checkpoints, each by the place of its stage; one alphabet for both."""
+"""Names of sets and checkpoints, derived from their stage's index; one alphabet for both."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ Role = Literal["own", "mixed", "replayed", "held-out", "extra"]
 again; of the first stage's distribution, trained on nowhere; of `evaluate.sets`."""
 
 MIXED = "D_M"
-"""Name of the mixed-in examples; a stage's own are `D_A`, `D_B`, … by its place."""
+"""Name of the mixed-in examples; the stages' own sets are `D_A`, `D_B`, … in order."""
 
 REPLAY = "replay"
 """Name of the examples of earlier stages that are trained on again."""
 
 HELD_OUT = "held-out"
-"""Name of the examples of the first stage's distribution that nobody trains on."""
+"""Name of the examples from the first stage's distribution that nobody trains on."""
 
 LETTERS = "ABCDEFGHIJKLNOPQRSTUVWXYZ"
-"""A letter for each stage: M is that of the mixed-in set."""
+"""Letters of the stages; M is left out for the mixed-in set."""
 
 
 def letter_of(stage: int) -> str:
-    """The letter of a stage, by its index from 0.
+    """Return the letter of a stage, by its index from 0.
 
     Raises:
         UserError: there are more stages than letters.
@@ -36,15 +36,15 @@ def letter_of(stage: int) -> str:
 
 
 def set_name(stage: int) -> str:
-    """`D_A` for the first stage, `D_B` for the second, … `D_N` after `D_L`."""
+    """Return `D_A` for the first stage, `D_B` for the second, … `D_N` after `D_L`."""
     return f"D_{letter_of(stage)}"
 
 
 def checkpoint_name(stages: int) -> str:
-    """The model between two stages: `θ_0` before the first one ends, then `θ_A`, `θ_B` and so on.
+    """Return the name of the model between stages: `θ_0` before the first one ends, then `θ_A`, ….
 
     Args:
-        stages: how many have ended.
+        stages: number of finished stages.
     """
     return "θ_0" if stages == 0 else f"θ_{letter_of(stages - 1)}"
 
@@ -85,5 +85,5 @@ def role_of(name: str) -> Role:
 
 
 def place_of_set(name: str) -> tuple[int, str]:
-    """Sort key: the stages' own sets, those of `evaluate.sets`, what was mixed in, held-out."""
+    """Return a sort key: the stages' own sets, `evaluate.sets`, mixed-in sets, held-out."""
     return {"own": 0, "mixed": 2, "held-out": 3}.get(role_of(name), 1), name

@@ -1,4 +1,4 @@
-"""What a run is: one small tree. Every key that a YAML file may hold is a field here."""
+"""The configuration of a run: one small tree, with a field for every key of a YAML file."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from geomix.measures.scores import DEFAULT, SCORES, on_request
 
 
 def _looking_back(stages: list[StageConfig]) -> list[StageConfig]:
-    """Refuse a replay of stages that do not come before it; those that are named get an index."""
+    """Reject a replay of stages that do not come before it; convert named stages to indices."""
     mistakes: list[InitErrorDetails] = []
     found = list(stages)
     for index, stage in enumerate(stages):
@@ -77,12 +77,12 @@ def _looking_back(stages: list[StageConfig]) -> list[StageConfig]:
 
 
 def _places(asked: int | str, names: list[str]) -> list[int]:
-    """Indices of the stages that are meant by an index or a name."""
+    """Return the indices of the stages that an index or a name means."""
     return [index for index, name in enumerate(names) if asked in (index, name)]
 
 
 def _taken_first(stages: list[StageConfig]) -> list[StageConfig]:
-    """Refuse a stage that is taken from a run after one that is trained: it would undo that."""
+    """Reject a reused stage after a trained one: it would undo the training."""
     trained = [index for index, stage in enumerate(stages) if stage.from_ is None]
     late = [i for i, stage in enumerate(stages) if trained and stage.from_ and i > trained[0]]
     if late:
@@ -99,11 +99,11 @@ class StageConfig(Strict):
     """One stage of fine-tuning."""
 
     name: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$", max_length=100)] = ""
-    """Name of its folder; by default that of its source."""
+    """Name of the stage's folder; by default that of its source."""
     from_: Annotated[str, Field(min_length=1)] | None = Field(default=None, alias="from")
-    """A finished stage of another run that this one is taken from instead of being trained: the
-    run's folder (its stage of the same place is meant) or the stage's (`RUN/stages/0-kvr`). It must
-    have been trained on the same examples. The stages before it must be taken from a run too."""
+    """Finished stage of another run to reuse instead of training this one: the run's folder (its
+    stage of the same index is meant) or the stage's (`RUN/stages/0-kvr`). It must have been trained
+    on the same examples. The stages before it must be reused too."""
     data: Data
     """The stage's own examples."""
     mix: Mix = None
@@ -111,12 +111,12 @@ class StageConfig(Strict):
     replay: Replay = None
     """Examples of earlier stages mixed in; a number is their ratio."""
     method: Methods = ()
-    """How it is trained beside plain fine-tuning: a method's name, or `{name: …, strength: …}` with
-    the method's own keys, or a list of these, which act in its order."""
+    """Methods that extend plain fine-tuning: a method's name, or `{name: …, strength: …}` with the
+    method's own keys, or a list of these, which act in its order."""
     stop: StopConfig = StopConfig()
-    """When it ends."""
+    """End of the stage."""
     train: TrainConfig = TrainConfig()
-    """How it trains, the top-level `train` already merged in."""
+    """Training of the stage, with the top-level `train` already merged in."""
 
     @property
     def mixes(self) -> dict[str, MixConfig]:
@@ -125,7 +125,7 @@ class StageConfig(Strict):
 
     @model_serializer(mode="wrap")
     def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out `method` where there is none: configurations of before stay what they were."""
+        """Omit `method` if there is none, so that earlier configurations keep their hash."""
         found: dict[str, Any] = handler(self)
         if not self.method:
             found.pop("method", None)
@@ -143,32 +143,32 @@ def _no_set_of_a_stage(name: str) -> str:
 
 
 class CheckpointConfig(Strict):
-    """When the state is saved from which a killed run goes on.
+    """Schedule of the checkpoints from which a killed run resumes.
 
-    The end of every stage is kept in any case, and SIGTERM or Ctrl-C saves before the run ends.
-    None of this changes what is trained.
+    The end of every stage is always kept, and SIGTERM or Ctrl-C saves before the run ends. None of
+    this affects the training.
     """
 
     minutes: PositiveFloat | None = 10.0
-    """Save when so many minutes have passed since the last time; null has no clock."""
+    """Minutes between two saves; null disables the clock."""
     steps: Count | None = None
-    """Save after every so many steps of a stage."""
+    """Steps of a stage between two saves."""
     keep: Count = 2
-    """How many are kept within a stage, the newest ones; at its end they are removed."""
+    """Number of checkpoints kept within a stage, the newest ones; they are removed at its end."""
 
 
 class KLConfig(Strict):
-    """The probe on which a stage's model is compared with the one that the stage began with."""
+    """Probe for the KL divergence of a stage's model from the one that the stage started with."""
 
     examples: Count = 64
-    """Of how many examples of each set, its first ones."""
+    """Number of examples of each set, its first ones."""
     positions: Count = 512
-    """Of how many of their answer tokens at most. On disk a stage keeps 4 bytes a position and
-    entry of the vocabulary, for each set."""
+    """Most answer tokens of these examples. A stage stores 4 bytes per token and vocabulary entry
+    on disk, for each set."""
 
 
 def _none_is_never(value: Any) -> Any:
-    """`epochs: null` stands for `epochs: 0`."""
+    """Expand `epochs: null` to `epochs: 0`."""
     return 0 if value is None else value
 
 
@@ -192,22 +192,24 @@ def _listed_scores(schema: dict[str, Any]) -> None:
 
 
 class EvaluateConfig(Strict):
-    """When retention is measured: always at stage boundaries, and in between.
+    """Schedule of retention measurements: always at stage boundaries, and in between.
 
-    At the boundaries all is measured, of every example. In between only loss and exact match are.
+    At the boundaries everything is measured, on every example. In between only loss and exact match
+    are.
     """
 
     epochs: Annotated[
         CountOrNone,
         BeforeValidator(_none_is_never, json_schema_input_type=CountOrNone | None),
     ] = 1
-    """Every how many epochs; 0 and null for none of them: then the boundaries of stages alone, and
-    what `steps` asks for."""
+    """Epochs between two measurements; 0 and null measure only at the boundaries of stages, and as
+    `steps` requests."""
     steps: Count | None = None
-    """Also after every so many steps of a stage: the stability gap closes before an epoch ends."""
+    """Also measure after every so many steps of a stage: the stability gap closes before an epoch
+    ends."""
     sample: Count | None = 128
-    """Of how many examples of each set in between, its first ones; null takes all, as does the set
-    that a `stop.exact_match` looks at."""
+    """Examples of each set measured in between, its first ones; null takes all, as does the set
+    that a `stop.exact_match` checks."""
     scores: Annotated[
         tuple[str, ...],
         AfterValidator(_known_scores),
@@ -215,11 +217,11 @@ class EvaluateConfig(Strict):
     ] = ()
     """Scores that are measured beside those of every evaluation, by name."""
     kl: KLConfig | None = None
-    """Whether the mean KL divergence from the model that the stage began with is measured."""
+    """Mean KL divergence from the model that the stage started with; null does not measure it."""
     batch_size: Count = 128
     """Examples in one scoring pass."""
     sets: dict[Annotated[Name, AfterValidator(_no_set_of_a_stage)], Data] = Field(default={})
-    """Sets that are evaluated and never trained on, by name: familiar facts (the paper's tables 5
+    """Sets, by name, that are evaluated and never trained on: familiar facts (the paper's tables 5
     and 6), another source, paraphrases."""
 
     @model_serializer(mode="wrap")
@@ -234,7 +236,7 @@ class EvaluateConfig(Strict):
 Tracker = Literal[
     "tensorboard", "wandb", "trackio", "mlflow", "comet_ml", "aim", "clearml", "dvclive", "swanlab"
 ]
-"""What accelerate's `log_with` knows."""
+"""Trackers that accelerate's `log_with` knows."""
 
 Quirk = Literal[
     "padding-loss",
@@ -246,21 +248,21 @@ Quirk = Literal[
     "newline-loss",
     "zero-warmup",
 ]
-"""One thing in which the paper's published code differs from its text."""
+"""A difference between the paper's published code and its text."""
 
 
 def _all_or_none(value: Any) -> Any:
-    """`paper_literal: true` stands for the list of all quirks."""
+    """Expand `paper_literal: true` to the list of all quirks."""
     return (get_args(Quirk) if value else ()) if isinstance(value, bool) else value
 
 
 _WITHOUT_EFFECT = {"name", "checkpoint", "parallel", "trackers"}
-"""The keys that do not decide what a run comes to."""
+"""Keys that do not affect a run's outcome."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """Where each key was written, which makes no two configurations different."""
+    """Origins of the keys; they do not count when configurations are compared."""
 
     origins: Mapping[Key, Origin] = field(default_factory=dict, compare=False)
 
@@ -271,27 +273,28 @@ class RunConfig(Strict):
     name: Name = "run"
     """Name of the run; its folder's name ends in it. By default that of the YAML file."""
     model: Annotated[str, Field(min_length=1)] = "builtin"
-    """`builtin`, a local folder, or a hub id of any causal LM of transformers."""
+    """Base model: `builtin`, a local folder, or a hub id of any causal LM of transformers."""
     seed: Seed = 0
     """Seed of the generated data and of the order of the examples."""
     chat_template: Annotated[str, AfterValidator(known_chat_template)] = "tulu"
-    """`tulu` (Tulu v2, the paper's), `tokenizer` (the tokenizer's own), the path of a `.jinja`
-    file, or a text that holds `{prompt}` and then `{target}`; the end token follows the target."""
+    """Chat format: `tulu` (Tulu v2, the paper's), `tokenizer` (the tokenizer's own), the path of a
+    `.jinja` file, or a text that holds `{prompt}` and then `{target}`; the end token follows the
+    target."""
     paper_literal: Annotated[
         tuple[Quirk, ...],
         BeforeValidator(_all_or_none, json_schema_input_type=bool | list[Quirk]),
     ] = ()
-    """What the paper's published code does and its text does not say: `true` for all of it, or a
-    list. `padding-loss`: rows are padded to their batch's longest with end tokens that carry loss;
+    """Deviations of the paper's published code from its text: `true` for all, or a list.
+    `padding-loss`: rows are padded to their batch's longest with end tokens that carry loss;
     `fixed-order`: every epoch has the first one's order; `drop-last`: the last, partial batch is
     never trained on; `bf16-weights`: no float32 copy of the weights; `empty-answers`: WebQA's
     questions without an answer are kept, and score as right; `pad-to-set`: with `padding-loss`, to
     the longest example of all that the stage trains on; `newline-loss`: in a conversation, the line
     break after an inner answer carries loss; `zero-warmup`: the warm-up's first step has rate 0."""
     max_tokens: Count = 2048
-    """Tokens of the longest example that is used, with the chat format around it, the paper's
-    length; no more than the model has positions. Longer ones are never cut: they are left out,
-    counted in `data.json`, and others of their source take their places."""
+    """Tokens of the longest example that is used, including the chat format; the default is the
+    paper's length. At most the model's number of positions. Longer examples are never truncated:
+    they are left out, counted in `data.json`, and others of their source replace them."""
     stages: Annotated[
         list[StageConfig],
         Field(min_length=1),
@@ -300,23 +303,23 @@ class RunConfig(Strict):
     ]
     """The stages, in order."""
     train: TrainConfig = TrainConfig()
-    """How every stage trains, unless its own `train` says otherwise."""
+    """Training of every stage, unless its own `train` overrides it."""
     record: RecordConfig | None = RecordConfig()
-    """What is recorded; null records nothing."""
+    """Recording; null records nothing."""
     evaluate: EvaluateConfig = EvaluateConfig()
-    """When retention is measured."""
+    """Retention measurements."""
     checkpoint: CheckpointConfig = CheckpointConfig()
-    """When the state is saved from which a killed run goes on."""
+    """Checkpoints from which a killed run resumes."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    """How several processes share the training, started by `torchrun` or `accelerate launch`: with
-    `ddp` each holds the whole model, with `fsdp` (FSDP2) a shard of all that it needs."""
+    """Parallelism of several processes, started by `torchrun` or `accelerate launch`: with `ddp`
+    each holds the whole model, with `fsdp` (FSDP2) a shard of all that it needs."""
     trackers: tuple[Tracker, ...] = ()
-    """Experiment trackers that the metrics go to as well, each a package of its own: `tensorboard`,
-    `wandb`, … A token is theirs to find; none is written into the run."""
+    """Experiment trackers that also receive the metrics, each a package of its own: `tensorboard`,
+    `wandb`, … They find their own tokens; none is written into the run."""
 
     @model_validator(mode="after")
     def _kept_whole(self) -> RunConfig:
-        """Refuse to keep weights that adapters are not yet merged into."""
+        """Reject recorded weights while adapters train, since these would not be merged in yet."""
         lora = [i for i, stage in enumerate(self.stages) if stage.train.lora and not stage.from_]
         if self.record is not None and self.record.weights and lora:
             why = {"why": f"stages[{lora[0]}] trains adapters, which they would lack; leave it out"}
@@ -329,7 +332,7 @@ class RunConfig(Strict):
 
     @model_validator(mode="after")
     def _looked_at(self) -> RunConfig:
-        """Refuse a rule on the exact match where that is never measured within a stage."""
+        """Reject a stopping rule on exact match if that is never measured within a stage."""
         if self.evaluate.epochs == 0 and self.evaluate.steps is None:
             why = {"why": "never looked at with evaluate.epochs: 0; set that to 1"}
             mistakes: list[InitErrorDetails] = [
@@ -348,24 +351,24 @@ class RunConfig(Strict):
     _written: _Written = PrivateAttr(default=_Written())
 
     def written_in(self, origins: Mapping[Key, Origin]) -> Self:
-        """The same configuration, which knows where its keys were written, for messages."""
+        """Return the same configuration with the origins of its keys, for messages."""
         found = self.model_copy()
         found._written = _Written(dict(origins))
         return found
 
     def place(self, *key: str | int) -> str:
-        """A key and where it was written: `my.yaml:5 stages[0].data.source`, as far as is known."""
+        """Return a key with its origin: `my.yaml:5 stages[0].data.source`, as far as known."""
         return str(origin_at(self._written.origins, key)).lstrip()
 
     def stage_name(self, index: int) -> str:
-        """The stage's own name, else its source's (of a file, the file's name)."""
+        """Return the stage's own name, else its source's (for a file, the file's name)."""
         return _name_of(self.stages[index])
 
     def content_hash(self, *without: str) -> str:
-        """Hash of everything that decides the run's outcome: not its name and the like.
+        """Return a hash of everything that decides the run's outcome, without its name etc.
 
         Args:
-            without: further keys that do not count.
+            without: further keys to ignore.
         """
         content = self.model_dump(mode="json", exclude=_WITHOUT_EFFECT | {*without})
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
@@ -373,7 +376,7 @@ class RunConfig(Strict):
 
 
 def flat(config: RunConfig) -> dict[str, Any]:
-    """What decides a run's outcome, by dotted key, for a comparison of two."""
+    """Return the keys that decide a run's outcome, dotted, for a comparison of two runs."""
     found: dict[str, Any] = {}
 
     def walk(value: Any, key: str) -> None:

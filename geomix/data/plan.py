@@ -1,4 +1,4 @@
-"""What a stage trains on: its own examples, mixed-in and replayed ones, and their order."""
+"""Examples that a stage trains on: its own, mixed-in and replayed ones, and their order."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from geomix.data.split import Split
 from geomix.util.errors import Gathered, OfKey, UserError
 
 MOST_EVERY = 1_000_000
-"""Examples at most where all that there are are asked for."""
+"""Most examples if all are requested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class SourceSet:
 
     @property
     def looked_at(self) -> int:
-        """How many of the source's examples came before the last of these."""
+        """Number of the source's examples read, up to the last one used."""
         return len(self.examples) + sum(self.dropped.values())
 
 
@@ -86,19 +86,19 @@ class StagePlan:
 
     @property
     def size(self) -> int:
-        """Examples of an epoch, those that the control leaves out included."""
+        """Number of examples of an epoch, including those that the control leaves out."""
         return sum(len(part.examples) for part in self.sets.values())
 
     def steps(self, epochs: int, batch_size: int) -> int:
-        """Optimiser steps of the stage; the last, partial batch of an epoch is a step too."""
+        """Return the stage's optimiser steps; an epoch's last, partial batch is a step too."""
         whole = self.size // batch_size
         return epochs * (whole if self.drop_last else math.ceil(self.size / batch_size))
 
     def batches(self, seed: int, stage: int, epoch: int, batch_size: int) -> list[list[int]]:
-        """Indices into the examples of all sets, one after the other, batch by batch.
+        """Return batches of indices into the examples of all sets, concatenated.
 
         A pure function of its arguments: resuming needs no loader's state. The control has the
-        batches of its mix with the mixed-in examples taken out; one may then be empty.
+        batches of its mix with the mixed-in examples removed; a batch may then be empty.
         """
         drawn = [seed, stage, epoch if self.reshuffled else 0]
         order = np.random.default_rng(drawn).permutation(self.size).tolist()
@@ -111,7 +111,7 @@ class StagePlan:
         return [[i for i in part if trained[i]] for part in parts]
 
     def by_set(self, batch: Sequence[int]) -> dict[str, list[int]]:
-        """The examples of a batch by set, as indices into that set's own; a set may have none."""
+        """Return a batch's examples by set, as indices into that set's own; a set may have none."""
         found: dict[str, list[int]] = {}
         start = 0
         for name, part in self.sets.items():
@@ -122,7 +122,7 @@ class StagePlan:
 
 
 def planned_steps(stage: StageConfig, plan: StagePlan) -> int:
-    """Optimiser steps of a stage as its own configuration has them, unless a rule ends it earlier.
+    """Return a stage's optimiser steps by its own configuration, unless a rule ends it earlier.
 
     Those of `stop.steps_of` are another run's: `geomix.training.reuse.with_steps` fills them in.
     """
@@ -130,12 +130,12 @@ def planned_steps(stage: StageConfig, plan: StagePlan) -> int:
 
 
 Choose = Callable[[SourceConfig, Sequence[Example]], Sequence[str]]
-"""Why a run cannot use each example of one of its sources; empty where it can. That takes the
-model, and so comes from above: `geomix.experiments.filters`."""
+"""Function that returns why a run cannot use each example of one of its sources; empty if it can.
+It needs the model, and so comes from a higher layer: `geomix.experiments.filters`."""
 
 
 def use_all(source: SourceConfig, examples: Sequence[Example]) -> Sequence[str]:  # noqa: ARG001
-    """The choice before there is a model: every example can be used."""
+    """Accept every example: the choice before there is a model."""
     return [""] * len(examples)
 
 
@@ -144,10 +144,10 @@ def plan_stages(config: RunConfig, choose: Choose = use_all) -> list[StagePlan]:
 
     Args:
         config: the run.
-        choose: which examples it can use; others of their source take the places of the rest.
+        choose: decides which examples it can use; others of their source replace the rest.
 
     Raises:
-        UserError: a source cannot give what the configuration asks for.
+        UserError: a source cannot give what the configuration requests.
     """
     plans: list[StagePlan] = []
     mistakes = Gathered()
@@ -164,7 +164,7 @@ def plan_stages(config: RunConfig, choose: Choose = use_all) -> list[StagePlan]:
 
 @contextmanager
 def written_at(config: RunConfig, *key: str | int) -> Iterator[None]:
-    """Say where a part of the configuration is written that names what is not there."""
+    """Add to a mistake where the configuration names the missing data."""
     try:
         yield
     except OfKey as error:
@@ -174,12 +174,12 @@ def written_at(config: RunConfig, *key: str | int) -> Iterator[None]:
 def _plan_stage(
     config: RunConfig, index: int, before: Sequence[StagePlan], choose: Choose
 ) -> StagePlan:
-    """The examples of one stage.
+    """Plan the examples of one stage.
 
     Args:
         config: the run.
         index: of the stage.
-        before: the stages before it, fewer where one of them cannot be planned.
+        before: the stages before it, fewer if one of them cannot be planned.
         choose: as in `plan_stages`.
     """
     stage, name = config.stages[index], set_name(index)
@@ -207,7 +207,7 @@ def _plan_stage(
 
 
 def own_examples(data: DataConfig, config: RunConfig, choose: Choose = use_all) -> SourceSet:
-    """The examples that a stage, or a set that is evaluated, names."""
+    """Return the examples of a stage's, or an evaluated set's, data."""
     request = request_of(data, data.limit, seed_of(data, config.seed), data.split)
     request = replace(request, unanswered="empty-answers" in config.paper_literal)
     advice = "set limit: {found}, or allow_repeat: true{left_over}"
@@ -225,7 +225,7 @@ def _short(source: SourceConfig) -> Short:
 def request_of(
     source: SourceConfig, count: int | None, seed: int, split: Split = "train", words: int = 50
 ) -> Request:
-    """What a part of the configuration asks of its source; a count of None is all that there is."""
+    """Return the request that a part of the configuration makes; a count of None requests all."""
     return Request(
         count=MOST_EVERY if count is None else count,
         every=count is None,
@@ -321,9 +321,10 @@ def _mixed(
 def _replayed(
     replay: ReplayConfig, earlier: Mapping[str, list[Example]], seed: int, stage: int
 ) -> SourceSet:
-    """Examples of earlier stages, drawn without replacement; of each `ratio`, rounded half up.
+    """Draw examples of earlier stages without replacement: `ratio` of each, rounded half up.
 
-    Which ones is a pure function of the seed and the stage; a larger ratio has a smaller one's.
+    The choice is a pure function of the seed and the stage; a larger ratio includes a smaller
+    one's.
     """
     seed = seed if replay.seed is None else replay.seed
     found: list[Example] = []
@@ -344,10 +345,10 @@ def _replayed(
 
 
 def rounded_share(ratio: float, of: int) -> int:
-    """`ratio` times `of`, rounded half up, with the ratio as it is written: 0.29 of 50 is 15."""
+    """Return `ratio` times `of`, rounded half up, with the decimal ratio: 0.29 of 50 is 15."""
     return math.floor(Fraction(str(ratio)) * of + Fraction(1, 2))
 
 
 def seed_of(source: SourceConfig, seed: int) -> int:
-    """The source's own seed, else the run's."""
+    """Return the source's own seed, else the run's."""
     return seed if source.seed is None else source.seed

@@ -1,4 +1,4 @@
-"""Norm, cosine and length of each segment of a stage's path, a line an arm."""
+"""Figure: norm, cosine and length of each segment of a stage's path, a line an arm."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from geomix.figures.table import TableFigure
 from geomix.measures.cosine import Floats
 
 FINE = "K"
-"""The partition that is drawn: all segments."""
+"""Partition to draw: all segments."""
 
 _PANELS = (
     ("change", "change of the loss\n[nats a segment]", "linear"),
@@ -73,7 +73,7 @@ def _mean(there: Sequence[Sequence[Row]], key: str) -> Floats:
 
 
 def caption(rows: Sequence[Row]) -> str:
-    """What is seen."""
+    """Describe the figure in sentences."""
     seeds = len({row.get("seed") for row in rows})
     text = (
         "Each straight segment between two checkpoints of the stage: the change of the loss along "

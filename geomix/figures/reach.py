@@ -1,4 +1,4 @@
-"""The loss along a displacement, local models of it, and how far each of them holds."""
+"""Figure: the loss along a displacement, local models of it, and the reach of each."""
 
 from __future__ import annotations
 
@@ -37,11 +37,12 @@ _LINEAR = 1e-3
 
 
 def draw(rows: Sequence[Row]) -> Figure:
-    """Draw one panel an arm: the measured change and its models against the share of the way.
+    """Draw one panel an arm: the measured change and its models against the displacement's share.
 
     Args:
         rows: tidy: arm, draw (`real` or a permuted one), t, curve (`measured` or a model), change
-            in nats, reach as a share of the way. Rows that share all but their seed are averaged.
+            in nats, reach as a share of the displacement. Rows that share all but their seed are
+            averaged.
     """
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     across = min(len(arms), _ACROSS)
@@ -98,7 +99,7 @@ def _ticks(most: float) -> list[float]:
 
 
 def _curve(rows: Sequence[Row]) -> tuple[Floats, Floats]:
-    """Points and mean over seeds."""
+    """Return points and mean over seeds."""
     points = sorted({float(row["t"]) for row in rows})
     values = [[row["change"] for row in rows if row["t"] == point] for point in points]
     return np.array(points), np.array([np.mean(value) for value in values])
@@ -121,7 +122,7 @@ def _legend(figure: Figure, rows: Sequence[Row]) -> None:
 
 
 def caption(rows: Sequence[Row]) -> str:
-    """What is seen."""
+    """Describe the figure in sentences."""
     null = any(row["draw"] != _REAL for row in rows)
     seeds = len({row.get("seed") for row in rows})
     text = (

@@ -1,8 +1,8 @@
 """Critical sharpness and the tolerance step, from losses along a direction alone (pure maths).
 
-Source: Kalra et al., arXiv 2601.16979: along a direction d, η_c is the smallest η > 0 with
-L(θ + ηd) > L(θ), and λ_c = 2/η_c; on a quadratic λ_c = dᵀHd / (−g·d). *Relative* where L is another
-set's loss than the one that d descends. The tolerance step is ours.
+Source: Kalra et al., arXiv 2601.16979: along a direction d, η_c is the smallest η > 0 with L(θ +
+ηd) > L(θ), and λ_c = 2/η_c; on a quadratic λ_c = dᵀHd / (−g·d). It is *relative* if L is another
+set's loss than the one that d descends. The tolerance step is geomix's.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 MOST = 2.0**10
-"""No step beyond this multiple of the direction is tried."""
+"""Largest step that is tried, as a multiple of the direction."""
 
 LEAST = 2.0**-20
-"""No step below it either: a rise that is there still is below what a loss resolves."""
+"""Smallest step that is tried: a rise that persists there is below the loss's resolution."""
 
 TOLERANCE = 0.1
 """Relative width of the bracket at which a search ends."""
 
 EPSILON = 0.01
-"""Nats: the rise that a tolerance step allows."""
+"""Rise in nats that a tolerance step allows."""
 
 State = Literal["defined", "conflict", "none", "unresolved"]
 
@@ -35,10 +35,10 @@ _TEXTS = {
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """Where the loss along a direction first reaches a level.
+    """Step at which the loss along a direction first reaches a level.
 
     Attributes:
-        step: η in units of the direction; 0 in a conflict, nan where there is none or it is not
+        step: η in units of the direction; 0 in a conflict, nan if there is none or it is not
             resolved.
         state: `defined`; `conflict`: the smallest step already raises the loss; `none` up to
             `MOST`; `unresolved`: above the level down to `LEAST`.
@@ -49,22 +49,22 @@ class Crossing:
 
     @property
     def sharpness(self) -> float:
-        """λ_c = 2/η_c; nan unless it is defined, so that no mean takes another state in."""
+        """Sharpness λ_c = 2/η_c; nan unless defined, so that no mean includes another state."""
         return 2 / self.step if self.state == "defined" else float("nan")
 
     @property
     def text(self) -> str:
-        """The step, or why there is none."""
+        """Text of the step, or why there is none."""
         return f"{self.step:.3g}" if self.state == "defined" else _TEXTS[self.state]
 
 
 def critical_step(
     change: Callable[[float], float], slope: float, tolerance: float = TOLERANCE
 ) -> Crossing:
-    """η_c along a direction.
+    """Return η_c along a direction.
 
-    The slope decides first: where it is not below 0, the smallest step raises the loss, η_c is 0
-    and the sharpness undefined.
+    The slope decides first: if it is not below 0, the smallest step raises the loss, η_c is 0 and
+    the sharpness undefined.
 
     Args:
         change: L(θ + ηd) − L(θ) at an η, nats.
@@ -79,21 +79,20 @@ def critical_step(
 def tolerance_step(
     change: Callable[[float], float], epsilon: float = EPSILON, tolerance: float = TOLERANCE
 ) -> Crossing:
-    """η_ε: the smallest η at which the loss has risen by ε.
+    """Return η_ε: the smallest η at which the loss has risen by ε.
 
     Args:
-        change: as `critical_step` has it.
+        change: as for `critical_step`.
         epsilon: ε, nats, above 0.
-        tolerance: as `critical_step` has it.
+        tolerance: as for `critical_step`.
     """
     return _search(lambda eta: not change(eta) < epsilon, tolerance)
 
 
 def _search(above: Callable[[float], bool], tolerance: float) -> Crossing:
-    """Double or halve to a bracket, then halve that on a logarithmic scale.
+    """Double or halve to a bracket, then bisect it on a logarithmic scale.
 
-    A loss that is no number is above every level. A rise and fall between two of the steps that are
-    tried is not seen.
+    A non-finite loss is above every level. A rise and fall between two tried steps is missed.
     """
     low, high = 1.0, 1.0
     if above(1.0):

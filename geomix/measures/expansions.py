@@ -1,8 +1,8 @@
-"""How many local expansions a change of the loss needs (pure maths).
+"""Number of local expansions that a change of the loss needs (pure maths).
 
-A displacement x is cut into N equal parts and the loss expanded at the start of each:
-F₂(N) = Σ_i [ g(θ_i)·x/N + ½ xᵀH(θ_i)x/N² ], and F₁(N) without the second term. F₁ errs as 1/N, F₂
-as 1/N². One Taylor polynomial (N = 1) need not come near; these sums do.
+A displacement x is divided into N equal parts and the loss expanded at the start of each: F₂(N) =
+Σ_i [ g(θ_i)·x/N + ½ xᵀH(θ_i)x/N² ], and F₁(N) without the second term. F₁ errs as 1/N, F₂ as 1/N².
+One Taylor polynomial (N = 1) need not be close; these sums converge.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 TOLERANCE = 0.1
-"""F₂ may miss the measured change by this share of it."""
+"""Largest error of F₂, as a share of the measured change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """The change as N expansions have it, nats.
+    """Change of the loss by N expansions, nats.
 
     Attributes:
-        n: how many.
+        n: number of expansions.
         first: F₁(N).
         second: F₂(N).
-        error_first: |F₁ − F| / |F|, F the measured change; nan where that is 0.
+        error_first: |F₁ − F| / |F|, F the measured change; nan if that is 0.
         error_second: the same for F₂.
     """
 
@@ -41,16 +41,7 @@ def nested(
     curvatures: Sequence[float] | NDArray[np.float64],
     change: float,
 ) -> list[Level]:
-    """Every level from 1 to the finest, whose starts contain those of all coarser ones.
-
-    Args:
-        slopes: `(N,)` g(θ_i)·x at θ_i = θ + (i/N)·x, of the whole x, nats; N is a power of two.
-        curvatures: `(N,)` xᵀH(θ_i)x, likewise.
-        change: F, measured, nats.
-
-    Raises:
-        ValueError: N is no power of two, or the lengths differ.
-    """
+    """Return every level from 1 to the finest, whose starts contain those of all coarser ones."""
     slope, curvature = (np.asarray(v, dtype=np.float64) for v in (slopes, curvatures))
     finest = len(slope)
     if slope.shape != curvature.shape or finest < 1 or finest & (finest - 1):
@@ -66,17 +57,17 @@ def nested(
 
 
 def needed(levels: Sequence[Level], tolerance: float = TOLERANCE) -> int | None:
-    """N*: the smallest N at which F₂ is within the tolerance, and at 2N too.
+    """Return N*: the smallest N at which F₂ is within the tolerance, and at 2N too.
 
-    The error need not fall steadily, hence the second condition; so the finest level is no
+    The error need not decrease steadily, hence the second condition; so the finest level is no
     candidate.
 
     Args:
-        levels: as `nested` gives them.
+        levels: from `nested`.
         tolerance: as a share of the measured change.
 
     Returns:
-        None where no candidate holds: N* is above half of the finest level.
+        None if no candidate holds: N* is above half of the finest level.
     """
     holds = [level.error_second <= tolerance for level in levels]
     for level, here, twice in zip(levels, holds, holds[1:], strict=False):
@@ -86,7 +77,7 @@ def needed(levels: Sequence[Level], tolerance: float = TOLERANCE) -> int | None:
 
 
 def needed_text(levels: Sequence[Level], tolerance: float = TOLERANCE) -> str:
-    """N* as text: `4`, or `> 32`; `–` of a single level, which cannot decide."""
+    """Format N*: `4`, or `> 32`; `–` for a single level, which cannot decide."""
     found = needed(levels, tolerance)
     if found is not None:
         return str(found)

@@ -1,4 +1,4 @@
-"""A loss's change along a path as norm × cosine × length, and two paths compared (pure maths).
+"""Loss change along a path as norm × cosine × length, and comparison of two paths (pure maths).
 
 On a straight segment with displacement d the loss changes by ḡ·d = ‖ḡ‖ · cos · ‖d‖, where ḡ is the
 mean gradient by Simpson's rule, (g(start) + 4 g(middle) + g(end)) / 6. Exact where the loss is a
@@ -19,7 +19,7 @@ from geomix.measures.shapley import shapley_of_product
 Floats = NDArray[np.float64]
 
 FACTORS = ("norm", "cosine", "length")
-"""The factors, in the order of every last axis here."""
+"""Factors in the order of every last axis here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +38,17 @@ class Factors:
 
     @property
     def integral(self) -> Floats:
-        """The change itself, nats."""
+        """Change itself, nats."""
         return self.norm * self.cosine * self.length
 
     @property
     def stacked(self) -> Floats:
-        """`(..., 3)`, in the order of `FACTORS`."""
+        """Factors stacked as `(..., 3)`, in the order of `FACTORS`."""
         return np.stack([self.norm, self.cosine, self.length], axis=-1)
 
 
 def factors_of(inner: Floats, gradients: Floats, displacements: Floats) -> Factors:
-    """Factors from inner products.
+    """Compute factors from inner products.
 
     Args:
         inner: `(...)` ḡ·d, nats.
@@ -63,13 +63,13 @@ def factors_of(inner: Floats, gradients: Floats, displacements: Floats) -> Facto
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How the changes of two paths differ, segment by segment: reference against arm.
+    """Difference between the changes of two paths, segment by segment: reference against arm.
 
     Attributes:
-        logs: `(K, 3)` ln(reference / arm) of each factor; nan where the form is Shapley's. They sum
-            to ln of the ratio of the changes, exactly.
-        shapley: `(K, 3)` what each factor adds to reference − arm, nats, of all segments; over
-            segments and factors they sum to the difference of the two totals.
+        logs: `(K, 3)` ln(reference / arm) of each factor; nan if the form is Shapley's. They sum to
+            ln of the ratio of the changes, exactly.
+        shapley: `(K, 3)` contribution of each factor to reference − arm, nats, for all segments;
+            over segments and factors they sum to the difference of the two totals.
         ratios: `(K,)` whether a segment has a ratio: both changes above 0 and above their errors.
     """
 
@@ -79,7 +79,7 @@ class Comparison:
 
     @property
     def parts(self) -> Floats:
-        """`(3,)` what each factor adds to the difference of the totals, nats, by Shapley."""
+        """Contribution `(3,)` of each factor to the difference of the totals, nats, by Shapley."""
         total: Floats = self.shapley.sum(axis=0)
         return total
 
@@ -111,7 +111,7 @@ def compare(
 
 
 def signs_agree(fine: Floats, coarse: Floats) -> NDArray[np.bool_]:
-    """Whether a part keeps its sign with half the segments; one that is 0 has none.
+    """Return whether a part keeps its sign with half the segments; False if one is 0.
 
     Args:
         fine: `(3,)` parts for K segments.
@@ -124,18 +124,18 @@ def signs_agree(fine: Floats, coarse: Floats) -> NDArray[np.bool_]:
 def paired_points(
     shares: Sequence[Sequence[Fraction]], most: int
 ) -> tuple[list[list[int]], Fraction]:
-    """Points of several paths that belong together, by their share of the stage's steps.
+    """Pair the points of several paths by their share of the stage's steps.
 
-    The path with the fewest points leads; every other one takes the point nearest to each. Points
-    that would fall together are taken once. The first and last point of all paths always pair.
+    The path with the fewest points leads; each other path contributes its nearest point. Coinciding
+    points are used once. The first and last point of all paths always pair.
 
     Args:
         shares: of each path its points, ascending from 0 to its last.
-        most: segments at most, at least 1; more points than that are thinned evenly.
+        most: most segments, at least 1; additional points are thinned evenly.
 
     Returns:
         Indices of each path's points, all of one length, and the largest distance of two that are
-        paired, as a share of the stage: 0 where they match exactly.
+        paired, as a share of the stage: 0 if they match exactly.
 
     Raises:
         ValueError: a path has no segment.

@@ -9,17 +9,17 @@ Floats = NDArray[np.float64]
 
 
 def shapley_of_product(before: Floats, after: Floats) -> Floats:
-    """What each of three factors adds to the change of their product.
+    """Return the contribution of each of three factors to the change of their product.
 
     The mean over the 3! orders in which the factors can be exchanged one by one (Shapley 1953), in
     closed form: φ_a = (a' − a)(2bc + bc' + b'c + 2b'c')/6, and cyclic. Factors may have any sign.
 
     Args:
         before: `(..., 3)` the factors.
-        after: `(..., 3)` the factors that take their place.
+        after: `(..., 3)` the factors that replace them.
 
     Returns:
-        `(..., 3)` float64; sums over the last axis to the product after less the product before.
+        `(..., 3)` float64; sums over the last axis to the product after minus the product before.
 
     Raises:
         ValueError: other shapes.

@@ -1,7 +1,7 @@
-"""How likely a set's answers are after others of its prompts; each prompt is read once.
+"""Likelihoods of a set's answers after other prompts of the set; each prompt is read once.
 
-Of a prompt of P tokens and C answers of T tokens, P + C·T tokens are run where the model can go on
-from the keys and values that it kept (`geomix.models.kv_cache.goes_on`), else C·(P + T).
+For a prompt of P tokens and C answers of T tokens, P + C·T tokens are run if the model can decode
+from stored keys and values (`geomix.models.kv_cache.goes_on`), else C·(P + T).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from geomix.util.progress import phase
 
 
 class Candidates:
-    """A set's prompts and answers, any of which can be asked for: a `scores.base.Asked`.
+    """Prompts and answers of a set, in any combination: a `scores.base.Asked`.
 
     Args:
         loaded: the model, in evaluation mode.
@@ -43,15 +43,15 @@ class Candidates:
     def log_probabilities(
         self, prompts: Sequence[int], answers: Sequence[Sequence[int]]
     ) -> list[NDArray[np.float64]]:
-        """How likely some answers of the set are after one prompt each; nothing is asked twice.
+        """Return log-likelihoods of some answers of the set after one prompt each, computed once.
 
         Args:
             prompts: indices of examples, whose prompts are read.
             answers: for each of these, indices of the examples whose answers are scored.
 
         Returns:
-            For each prompt, ln p(answer | prompt) in nats, end tokens included; nan where the model
-            has no positions for the answer.
+            For each prompt, ln p(answer | prompt) in nats, end tokens included; nan if the model
+            lacks positions for the answer.
         """
         wanted = [[answer_of(self.examples[j]) for j in each] for each in answers]
         new = [
@@ -70,7 +70,7 @@ class Candidates:
         ]
 
     def _cached(self, part: Sequence[tuple[int, list[tuple[int, ...]]]]) -> None:
-        """Read the prompts together, then go on from each with all of its answers."""
+        """Read the prompts together, then score all answers of each from the cache."""
         prompts = [self._prompt(i) for i, _ in part]
         cache = DynamicCache()
         last = [(row, len(prompt) - 1) for row, prompt in enumerate(prompts)]
@@ -90,7 +90,7 @@ class Candidates:
     def _after(
         self, past: Past, row: int, length: int, answers: Sequence[tuple[int, ...]]
     ) -> list[float]:
-        """Ln p of all tokens of each answer but the first, given that one and a prompt."""
+        """Return ln p of all tokens of each answer but the first, given that one and a prompt."""
         places = [(r, c) for r, answer in enumerate(answers) for c in range(len(answer) - 1)]
         if not places:
             return [0.0] * len(answers)
@@ -107,7 +107,7 @@ class Candidates:
         places: Sequence[tuple[int, int]],
         targets: Sequence[int],
     ) -> Batch:
-        """Rows of tokens, padded on the right, whose first stand at position `start`."""
+        """Build rows of tokens, padded on the right, that start at position `start`."""
         width = max(1, *(len(row) for row in rows))
         ids = [[*row, *[self.loaded.pad_id] * (width - len(row))] for row in rows]
         where = torch.tensor(places)
@@ -123,7 +123,7 @@ class Candidates:
         ).to(self.loaded.device)
 
     def _plain(self, part: Sequence[tuple[int, list[tuple[int, ...]]]]) -> None:
-        """Read each answer behind its prompt, as an example of its own."""
+        """Read each answer after its prompt, as a separate example."""
         pairs = [(i, answer) for i, answers in part for answer in self._fitting(i, answers)]
         for some in chunks(pairs, self._size):
             made = []
@@ -139,7 +139,7 @@ class Candidates:
                 self._known[pair] = -nll
 
     def _fitting(self, i: int, answers: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
-        """The answers that the model has positions for after a prompt; others are nan."""
+        """Return the answers that fit the model's positions after a prompt; others are nan."""
         left = places_left(self.loaded, len(self._prompt(i)))
         self._known |= {(i, answer): float("nan") for answer in answers}
         return [answer for answer in answers if left is None or len(answer) <= left]

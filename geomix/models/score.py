@@ -1,4 +1,4 @@
-"""Exact match and loss of every example: teacher forcing, then a decode of what it leaves open."""
+"""Exact match and loss of every example: teacher forcing, then a decode of what remains open."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from geomix.models.loss import token_nll
 from geomix.util.progress import phase
 
 SLACK = 8
-"""A failure is decoded this many tokens beyond the target's length: a right answer may be
-tokenised another way, a wrong one needs no end."""
+"""Tokens decoded beyond a failed target's length: a right answer may be tokenised differently, and
+a wrong one needs no end."""
 
 FROM_PAST = 0.5
-"""Of a batch, the share of open answers from which on they are decoded at once, from what the model
-kept; fewer are decoded together with those of other batches, in fewer steps."""
+"""If at least this fraction of a batch still needs decoding, decode it immediately from the KV
+cache; fewer answers are decoded together with those of other batches, in fewer steps."""
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Within the block the model is in evaluation mode."""
+    """Put the model in evaluation mode within the block."""
     was_training = model.training
     model.eval()
     try:
@@ -54,18 +54,18 @@ def score(
     """Score each example as greedy decoding would.
 
     Greedy decoding agrees with the answer up to the first token that is not the argmax given the
-    true prefix, and says the argmax there: one forward pass tells. Where every token is the argmax,
-    the end token included, it yields exactly the target. The rest is decoded from there on, since
-    another tokenisation or case may still match.
+    true prefix, and yields the argmax there: one forward pass determines it. If every token is the
+    argmax, including the end token, it yields exactly the target. The rest is decoded from there
+    on, since another tokenisation or case may still match.
 
     Args:
         loaded: the model; its mode is restored.
-        examples: what to score, in any order of length.
+        examples: the examples to score, in any order of length.
         batch_size: examples in one pass.
         width: of packed rows, see `geomix.data.batch.collate`.
         empty_right: whether any answer to a question with an empty target is right, as in the
             paper's published code; else none is.
-        exact_only: whether exact match and loss are enough: decoding then stops where what is said
+        exact_only: whether exact match and loss suffice: decoding then stops as soon as the text
             can no longer become the target. Both are the same as without.
     """
     texts: list[str] = [""] * len(examples)
@@ -97,12 +97,12 @@ def score(
 
 @dataclass(frozen=True, slots=True)
 class TokenLoss:
-    """What one forward pass says of an example's target, in nats.
+    """One forward pass's loss on an example's target, in nats.
 
     Attributes:
         nll: summed over its target tokens, in a conversation over those of every exchange.
         token_nll: of each token of its last answer, the end token included.
-        greedy: where that token is the likeliest one.
+        greedy: whether that token is the likeliest one.
     """
 
     nll: float
@@ -119,15 +119,15 @@ def judge(
     given: bool = False,
     brief: bool = False,
 ) -> Answer:
-    """What is known of an example once it is answered.
+    """Return an example's result once it is answered.
 
     Args:
-        example: what was asked.
-        said: what was answered.
+        example: the example.
+        said: the answer.
         loss: of its target.
-        cut: whether the answer goes on.
+        cut: whether the answer is truncated.
         given: whether it counts as an exact match in any case.
-        brief: whether what was said ends where it can no longer be right; then it is no prediction.
+        brief: whether the answer stops where it can no longer be right; then it is no prediction.
     """
     target = example.text.target
     prediction = said if not brief or may_become(said, target) else None
@@ -148,7 +148,7 @@ def judge(
 
 @dataclass(frozen=True, slots=True)
 class KnownAnswer:
-    """What one forward pass tells of a greedy answer: its first tokens, and whether it ends there.
+    """First tokens of a greedy answer that one forward pass determines.
 
     Attributes:
         tokens: without the end token.
@@ -162,15 +162,15 @@ class KnownAnswer:
 
 
 def answer_of(example: TokenisedExample) -> tuple[int, ...]:
-    """Token ids of an example's answer, the end token last; in a conversation, of the last one."""
+    """Return the token ids of an example's (last) answer, with the end token."""
     return example.ids[example.target_start :]
 
 
 def known_answer(example: TokenisedExample, argmaxes: Sequence[int]) -> KnownAnswer:
-    """The greedy answer as far as one forward pass tells it.
+    """Return the greedy answer as far as one forward pass determines it.
 
     Args:
-        example: what was asked.
+        example: the example.
         argmaxes: the likeliest token in place of each token that carries loss, `(target_tokens,)`.
     """
     target = answer_of(example)
@@ -189,7 +189,7 @@ def known_answer(example: TokenisedExample, argmaxes: Sequence[int]) -> KnownAns
 
 @dataclass(frozen=True, slots=True)
 class _Open:
-    """Answers that are to be decoded.
+    """Answers still to decode.
 
     Attributes:
         which: indices of their examples.
@@ -209,7 +209,7 @@ def _opened(
     *,
     exact_only: bool,
 ) -> _Open:
-    """Set the texts of a part's answers as far as they are known; which of them go on."""
+    """Set the texts of a part's answers as far as they are known; return those still open."""
     open_ = _Open([], [])
     for i, answer in zip(part, answers, strict=True):
         target = examples[i].text.target
@@ -231,9 +231,9 @@ def _complete(
     exact_only: bool,
     past: tuple[Past, Sequence[int]] | None = None,
 ) -> None:
-    """Set the text of each open answer, and whether it was cut at its budget.
+    """Set the text of each open answer, and whether it was truncated at its budget.
 
-    With `exact_only` it ends where it cannot be right.
+    With `exact_only` it stops where it cannot be right.
     """
     chosen = [examples[i] for i in open_.which]
 
@@ -258,7 +258,7 @@ def _complete(
 
 
 def _budget(loaded: LoadedModel, example: TokenisedExample, known: int) -> int:
-    """Tokens to decode beyond the known ones; a derivation may be longer and right all the same."""
+    """Return the tokens to decode beyond the known ones; a correct derivation may be longer."""
     derived = same_final_number("", example.text.target) is not None
     wanted = (1 + derived) * example.target_tokens + SLACK - known
     left = places_left(loaded, example.target_start + known)
@@ -268,9 +268,9 @@ def _budget(loaded: LoadedModel, example: TokenisedExample, known: int) -> int:
 def _teacher_forced(
     loaded: LoadedModel, examples: Sequence[TokenisedExample], width: int | None
 ) -> tuple[list[KnownAnswer], list[TokenLoss], Past | None]:
-    """What one pass tells of each greedy answer, and the loss of its target.
+    """Return each greedy answer as far as one pass determines it, and its target's loss.
 
-    Also what the model kept of each example, where it can go on from that.
+    Also return the keys and values of each example, if the model can decode from them.
     """
     batch = collate(examples, [1.0] * len(examples), loaded.pad_id, width).to(loaded.device)
     alone = loaded.goes_on and len(batch.ids) == len(examples)

@@ -112,7 +112,7 @@ def _methods(experiment: Experiment) -> list[str]:
 
 
 def score_lines(experiment: Experiment, planned: Mapping[str, Planned]) -> list[str]:
-    """A line for each score that is asked for: what it takes beside the evaluation's own pass."""
+    """Return a line for each requested score: its cost beside the evaluation's own pass."""
     found: dict[str, list[int]] = {}
     for name, config in experiment.arms.items():
         plans, _, extra = planned[name]

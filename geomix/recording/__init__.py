@@ -1,1 +1,1 @@
-"""The observer of a training that writes snapshots."""
+"""Observer of a training that writes snapshots."""

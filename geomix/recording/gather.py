@@ -1,4 +1,4 @@
-"""What several processes saw of a probe set, each of its share of the examples, as one record."""
+"""Gathering of several processes' shares of a probe set into one record."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _NOTHING = np.zeros(0, dtype=np.uint8)
 
 
 def put_together(record: ProbeRecord, examples: int, workers: Workers) -> ProbeRecord:
-    """The record of a whole set, in the first process; elsewhere this process's own.
+    """Return the record of a whole set in the first process; elsewhere this process's own.
 
     Args:
-        record: of this process's share (`Workers.share`): of P processes, number r has the
-            examples r, r + P and so on; what it has beyond the set is left out.
+        record: of this process's share (`Workers.share`): of P processes, number r has the examples
+            r, r + P and so on; padding beyond the set is dropped.
         examples: of the whole set.
         workers: the processes.
     """
@@ -59,10 +59,10 @@ def put_together(record: ProbeRecord, examples: int, workers: Workers) -> ProbeR
 
 
 def _arrays(record: ProbeRecord, world: int) -> dict[str, NDArray[Any]]:
-    """The arrays that there are, by name.
+    """Return the existing arrays, by name.
 
-    Each process's weights are so many times those of the whole set (`Workers.share`), and so are
-    its gradients of activations and of single examples.
+    Each process's weights are `world` times those of the whole set (`Workers.share`), and so are
+    its gradients of activations and of single examples; this divides them.
     """
     found: dict[str, NDArray[Any]] = {"counts": np.diff(record.offsets)}
     if record.sketches is not None:

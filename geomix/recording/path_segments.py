@@ -1,12 +1,12 @@
-"""What each set's loss does on the way from one snapshot to the next.
+"""Change of each set's loss along the segment from one snapshot to the next.
 
-On the straight line from θ_k to θ_k+1 a loss changes by the integral of g·dθ. Written down are its
-integrand's values at the start, the middle and the end, for every parameter tensor and every part
+On the straight line from θ_k to θ_k+1 a loss changes by the integral of g·dθ. The integrand's
+values at the start, the middle and the end are recorded, for every parameter tensor and every part
 of the step, so that Simpson's rule is a sum over the file (`geomix.measures.line_integral`).
 
-Memory beside the snapshot's own: the weights of the snapshot before, those of the middle while they
-are looked at, and where the sources' parts are known one copy of the weights for each. With pairs
-the gradients, weights and parts of the piece before stay as long as its successor's.
+Memory beyond the snapshot's own: the weights of the previous snapshot, those of the midpoint while
+they are in use, and one copy of the weights for each source whose part is known. With pairs the
+gradients, weights and parts of the previous segment are kept until its successor ends.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from geomix.snapshots.schema import TOTAL, PathRecord
 from geomix.training.observer import Moment
 
 Gradient = Sequence[Tensor | None]
-"""Of one set: one tensor a parameter, None where none leads to it."""
+"""Gradient of one set: one tensor a parameter, None where the loss does not depend on it."""
 
 
 @dataclass
 class Piece:
-    """A piece of the path: begun at one snapshot, ended at the next of its stage.
+    """Segment of the path, from one snapshot to the next of its stage.
 
     Attributes:
         stage: index of the stage.
-        step: where it begins.
-        weights: there, by the parameter's name.
-        gradients: there, one a set; let go once they are used.
-        workers: the processes that hold shards of all that.
-        parts: what the steps since then are the sums of, by part and by the parameter's name.
-        before: the piece that led to its start, where the two are looked at as one too.
+        step: its start.
+        weights: at the start, by the parameter's name.
+        gradients: at the start, one a set; released once they are used.
+        workers: the processes that hold shards of all this.
+        parts: sums of the parts of the steps since then, by part and by the parameter's name.
+        before: the previous segment, if the two are also recorded as a pair.
     """
 
     stage: int
@@ -60,17 +60,17 @@ class Piece:
         workers: Workers = ALONE,
         before: Piece | None = None,
     ) -> Piece:
-        """A piece that starts with the model as it is now."""
+        """Start a segment at the model's present weights."""
         weights = {name: local(p.detach()).clone() for name, p in parameters.items()}
         return cls(moment.stage, moment.step, weights, gradients, workers, before=before)
 
     def leads_to(self, moment: Moment, parameters: Mapping[str, nn.Parameter]) -> bool:
-        """Whether training went on from its start to that moment."""
+        """Return whether training continued from the segment's start to that event."""
         later = moment.stage == self.stage and moment.step > self.step
         return later and list(self.weights) == list(parameters)
 
     def add(self, update: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Take the parts of one step."""
+        """Add the parts of one step."""
         for part, moves in update.items():
             known = self.parts.setdefault(part, {})
             for name, move in moves.items():
@@ -84,16 +84,16 @@ class Piece:
         middle: Callable[[], Iterator[Gradient]],
         keep: bool = False,
     ) -> Callable[[Sequence[Gradient]], PathRecord]:
-        """The products at the start and in the middle.
+        """Compute the products at the start and at the midpoint.
 
         Args:
-            moment: the piece's end.
-            parameters: of the model, at the end; as they were again when this returns.
-            middle: gives each set's gradient at whatever weights the model then has.
-            keep: whether its gradients stay, for the piece that follows.
+            moment: the segment's end.
+            parameters: of the model, at the end; unchanged on return.
+            middle: yields each set's gradient at the model's present weights.
+            keep: whether its gradients are kept for the next segment.
 
         Returns:
-            What takes the gradients at the end and gives the record.
+            A function from the gradients at the end to the record.
         """
         ends = {name: local(p.detach()) for name, p in parameters.items()}
         start = _products((self,), ends, self.gradients)
@@ -128,7 +128,7 @@ class Piece:
         return record
 
     def _with_before(self) -> tuple[Piece, ...]:
-        """The piece before and this one; none where there is none, or it has other parts."""
+        """Return the previous segment and this one; empty if there is none, or its parts differ."""
         fits = self.before is not None and self.before.parts.keys() == self.parts.keys()
         return (self.before, self) if self.before is not None and fits else ()
 
@@ -139,7 +139,7 @@ class Piece:
         ends: Mapping[str, Tensor],
         gradients: Sequence[Gradient],
     ) -> tuple[()] | tuple[NDArray[np.float64], int]:
-        """The products at the ends of both pieces together, and where they begin."""
+        """Return the products at the ends of both segments together, and their start."""
         if start is None:
             return ()
         pair = np.stack([start, _products(both, ends, gradients)], axis=2)
@@ -149,7 +149,7 @@ class Piece:
 def _products(
     pieces: Sequence[Piece], ends: Mapping[str, Tensor], gradients: Sequence[Gradient]
 ) -> NDArray[np.float64]:
-    """`(M, S, J)` products of gradients with the whole step of successive pieces and its parts."""
+    """Return `(M, S, J)` products of gradients with the whole step of segments and its parts."""
     return np.stack(
         [
             products_with([g[index] for g in gradients], _updates(pieces, name, end), end.numel())
@@ -175,14 +175,15 @@ def _updates(pieces: Sequence[Piece], name: str, end: Tensor) -> Callable[[int, 
 def weights_of(
     parameters: Mapping[str, nn.Parameter], others: Mapping[str, Tensor]
 ) -> Iterator[dict[str, Tensor]]:
-    """Give the parameters other weights within the block; then their own, bit for bit.
+    """Replace the parameters' weights within the block; then restore them bit for bit.
 
     Args:
         parameters: of a model; a sharded one's memory belongs to its shards, and is written to.
-        others: by name; this process's shards where the parameters are sharded.
+        others: by name; this process's shards if the parameters are sharded.
 
     Yields:
-        Their own weights, by name, likewise; what shares a sharded one's memory shows the others.
+        The original weights, by name, likewise; tensors that share a sharded one's memory show the
+        replacements.
     """
     held = {name: p.data for name, p in parameters.items()}  # each access makes another tensor
     kept = {name: local(data).clone() for name, data in held.items() if local(data) is not data}

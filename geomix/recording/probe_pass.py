@@ -1,4 +1,4 @@
-"""The record of a probe set, made batch by batch.
+"""Record of a probe set, built batch by batch.
 
 Shapes: P positions that predict a target token, Q of them with activations, L layers + 1, D
 features.
@@ -24,10 +24,11 @@ from geomix.util.errors import UserError
 
 @dataclass
 class Rows:
-    """The record of a probe set, on the CPU.
+    """Record of a probe set, on the CPU.
 
     Attributes:
-        activations_of: how many examples keep their activations, the first ones; None is all.
+        activations_of: number of examples whose activations are stored, the first ones; None is
+            all.
         to_logits: from a residual stream to logits, for the lens; None for none.
         sketcher: of single examples' gradients; None for none.
     """
@@ -48,7 +49,7 @@ class Rows:
     sketches: list[Tensor] = field(default_factory=list)
 
     def add(self, batch: Batch, logits: Tensor, capture: Capture) -> None:
-        """Take a batch whose backward pass has run; `logits` are those of its target tokens.
+        """Add a batch whose backward pass has run; `logits` are those of its target tokens.
 
         Raises:
             UserError: the lens or a module cannot be recorded for this model.
@@ -69,7 +70,7 @@ class Rows:
     def _keep(
         self, batch: Batch, dtype: torch.dtype, nll: Tensor, kept: Tensor, capture: Capture
     ) -> None:
-        """What is kept at the positions of the first examples."""
+        """Store the activations and gradients at the positions of the first examples."""
         where = (batch.rows[kept], batch.columns[kept])
         self.activations.append(_gather(capture.activations, where))
         self.gradients.append(_gather(capture.gradients, where))
@@ -89,12 +90,12 @@ class Rows:
             self.modules.setdefault(name, []).append((found[0], found[1]))
 
     def _left(self) -> int:
-        """How many of the next examples keep their activations."""
+        """Return how many of the next examples store their activations."""
         done = sum(len(losses) for losses in self.losses)
         return sys.maxsize if self.activations_of is None else self.activations_of - done
 
     def joined(self) -> ProbeRecord:
-        """The record of all batches.
+        """Return the record of all batches.
 
         Raises:
             UserError: the lens cannot be recorded for this model.
@@ -131,5 +132,5 @@ class Rows:
 
 
 def _gather(layers: Sequence[Tensor], where: tuple[Tensor, Tensor]) -> Tensor:
-    """The chosen positions of layers + 1 tensors `(R, T, D)`: `(Q, L, D)` float32 on the CPU."""
+    """Return the chosen positions of layers + 1 tensors `(R, T, D)`: `(Q, L, D)` float32, CPU."""
     return torch.stack([layer[where].to("cpu", torch.float32) for layer in layers], dim=1)

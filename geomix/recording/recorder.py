@@ -1,4 +1,4 @@
-"""The observer of training that takes snapshots.
+"""Observer of training that records snapshots.
 
 Shapes: N examples, P positions that predict a target token, L layers + 1, D features, M parameter
 tensors, S probe sets.
@@ -43,33 +43,33 @@ from geomix.util.progress import during
 
 
 class Recorder:
-    """Writes a snapshot at the scheduled steps; an `Observer` that leaves no trace on training.
+    """Writer of snapshots at the scheduled steps; an `Observer` without any effect on training.
 
     Needs memory for at most S + 1 gradients of the model beside the model itself; with `scratch`
     for one, and S copies on the disk. With `midpoints`, see also `geomix.recording.path_segments`.
 
     Args:
-        folder: where the snapshot files go.
+        folder: of the snapshot files.
         probes: the probe sets by name, in the order of the record; none of them empty.
-        at: which steps, see `geomix.config.schedule.parse`.
+        at: the steps, see `geomix.config.schedule.parse`.
         reduction: the mean whose gradients are recorded.
-        batch_size: examples in a pass; changes memory and speed, not the record.
+        batch_size: examples in a pass; affects memory and speed, not the record.
         pad_id: token id of the padding.
         capture: `nnsight`, or `hooks` for plain torch hooks (the same numbers without the import).
-        activations: of how many examples a set, the first ones, activations and their gradients
-            are stored, nearly all of a file; None is all, 0 none.
-        lens: whether the logit lens looks there (`geomix.gradients.logit_lens`).
-        modules: patterns of the names of modules whose outputs are kept there too.
-        adam: whether the inner products in Adam's metric are stored where there is one.
+        activations: number of examples per set, the first ones, whose activations and their
+            gradients are stored, nearly all of a file; None is all, 0 none.
+        lens: whether the logit lens is applied there (`geomix.gradients.logit_lens`).
+        modules: patterns of the names of modules whose outputs are also stored there.
+        adam: whether the inner products in Adam's metric are stored once there is one.
         sketches: entries and seed of the sketches of single examples' gradients; None for none.
         gradients: whether whole gradients are stored.
         midpoints: whether the path between snapshots is stored (`geomix.recording.path_segments`).
         pairs: whether also that of every other snapshot.
-        scratch: whether the gradients of a snapshot lie in a file of the folder, not in memory.
-        autocast: makes the context of each forward pass, to record mixed precision as trained.
+        scratch: whether a snapshot's gradients are held in a file of the folder, not in memory.
+        autocast: creates the context of each forward pass, to record mixed precision as trained.
         width: of packed rows, see `geomix.data.batch.collate`.
-        origin: what it is of, see `geomix.snapshots.schema.ORIGIN`.
-        workers: the processes that take a snapshot together, each of a share of every probe set;
+        origin: of the model, see `geomix.snapshots.schema.ORIGIN`.
+        workers: the processes that compute a snapshot together, each a share of every probe set;
             the first one writes it.
 
     Raises:
@@ -130,11 +130,11 @@ class Recorder:
         self._known: Sketcher | None = None
 
     def observe(self, moment: Moment) -> None:
-        """Write this moment's snapshot if it is scheduled."""
+        """Write a snapshot of this event if it is scheduled."""
         if self._piece is not None and moment.update is not None:
             self._piece.add(moment.update())
         scheduled = moment.step in self.schedule.steps_of(moment.stage, moment.steps)
-        begins = moment.step == 0 and not scheduled  # as where a stage ended and the next begins
+        begins = moment.step == 0 and not scheduled  # as between two stages
         if moment.resumed or begins:
             self._piece = None
             if self.midpoints and (begins or scheduled):
@@ -142,21 +142,21 @@ class Recorder:
         elif scheduled or (moment.last and self.schedule.boundaries):
             snapshot = self.snapshot(moment)
             file = self.folder / file_name(moment.stage, moment.step)
-            # One of before the run was resumed knows the path that leads to it: that one stays.
+            # A snapshot from before the resume knows the path that leads to it: that one stays.
             better = self._is_whole(snapshot) or not file.exists()
             if self.workers.main and better:
                 write_snapshot(file, snapshot)
             else:
                 for gradient in (snapshot.gradients or {}).values():
-                    deque(gradient, maxlen=0)  # all processes put it together from their shards
+                    deque(gradient, maxlen=0)  # all processes gather it from their shards
 
     @during(lambda _, moment: f"recording stage {moment.stage + 1}, step {moment.step}")
     def snapshot(self, moment: Moment) -> Snapshot:
-        """Run every probe set through the model as it is now.
+        """Run every probe set through the present model.
 
         Raises:
             RuntimeError: the model holds gradients.
-            UserError: something that is asked for cannot be recorded of this model.
+            UserError: a requested quantity cannot be recorded for this model.
         """
         model = moment.model
         parameters = trainable_parameters(model)
@@ -176,7 +176,7 @@ class Recorder:
                     gradients.append(self.keep(self._taken(parameters)))
         path = ended[1](gradients) if ended else None
         before = ended[0] if ended and self.pairs else None
-        ended = None  # lets the weights of its start go, before those of the next are kept
+        ended = None  # releases the weights of its start before those of the next are kept
         if self.midpoints and not moment.last:
             self._piece = Piece.begin(moment, parameters, [*gradients], self.workers, before)
         return Snapshot(
@@ -207,7 +207,7 @@ class Recorder:
     def _end(
         self, moment: Moment, parameters: Mapping[str, nn.Parameter]
     ) -> tuple[Piece, Callable[[Sequence[Gradient]], PathRecord]] | None:
-        """The piece of the path that ends here, and its record but for the gradients at its end."""
+        """Return the segment that ends here, and its record without the gradients at its end."""
         piece, self._piece = self._piece, None
         if piece is None or not piece.leads_to(moment, parameters):
             return None
@@ -216,7 +216,7 @@ class Recorder:
         return piece, piece.end(moment, parameters, middle, keep)
 
     def _is_whole(self, snapshot: Snapshot) -> bool:
-        """Whether it has all that is asked for of the path that leads to it."""
+        """Return whether a snapshot has everything requested of the path that leads to it."""
         if not self.midpoints:
             return True
         path = snapshot.path
@@ -224,7 +224,7 @@ class Recorder:
         return paired if self.pairs else path is not None
 
     def _begin(self, moment: Moment) -> None:
-        """A piece of the path begins where no snapshot is taken."""
+        """Start a segment of the path where no snapshot is recorded."""
         parameters = trainable_parameters(moment.model)
         with undisturbed(moment.model):
             found = list(map(self.keep, self._gradients(moment.model, parameters)))
@@ -233,7 +233,7 @@ class Recorder:
     def _gradients(
         self, model: nn.Module, parameters: Mapping[str, nn.Parameter]
     ) -> Iterator[Gradient]:
-        """Each set's gradient at the weights that the model has now."""
+        """Yield each set's gradient at the model's present weights."""
         forward = self._forward(plain_forward(model))
         for examples in self.probes.values():
             for _ in backward_over(forward, self._batches(model, examples)):
@@ -241,7 +241,7 @@ class Recorder:
             yield self._taken(parameters)
 
     def _taken(self, parameters: Mapping[str, nn.Parameter]) -> Gradient:
-        """A set's gradient out of the parameters, where each process has run its share."""
+        """Take a set's gradient from the parameters, averaged over the processes' shares."""
         return self.workers.averaged(take_gradients(parameters), list(parameters.values()))
 
     def _no_path(self, moment: Moment, path: PathRecord | None) -> str:
@@ -259,7 +259,7 @@ class Recorder:
         gradients: Sequence[Gradient],
         second: SecondMoments | None,
     ) -> AdamProducts | None:
-        """None where Adam has taken no step, or trained none of these parameters."""
+        """Return the products in Adam's metric; None before its first step, or if untrained."""
         if second is None or not self.adam:
             return None
         found = second.read()
@@ -287,7 +287,7 @@ class Recorder:
         to_logits: Callable[[Tensor], Tensor] | None,
         sketcher: Sketcher | None,
     ) -> ProbeRecord:
-        """One probe set; its gradient is left in the parameters."""
+        """Record one probe set; its gradient is left in the parameters."""
         rows = Rows(self.workers.mine(self.activations), to_logits, sketcher)
         forward, model = self._forward(capture), capture.model
         for batch, logits in backward_over(forward, self._batches(model, examples)):
@@ -307,7 +307,7 @@ class Recorder:
         return self._known
 
     def _forward(self, forward: Forward) -> Forward:
-        """The forward pass in the precision that is recorded."""
+        """Return the forward pass in the recorded precision."""
 
         def run(batch: Batch) -> Tensor:
             with self.autocast():

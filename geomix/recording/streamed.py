@@ -1,4 +1,4 @@
-"""What a snapshot says of its probe sets, and how it hands over their whole gradients."""
+"""Hash of a probe set, and streaming of its whole gradient."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from geomix.recording.path_segments import Gradient
 
 
 def content_hash_of(examples: Sequence[TokenisedExample]) -> str:
-    """SHA-256 of the token ids and labels, as JSON."""
+    """Return the SHA-256 of the token ids and labels, as JSON."""
     content = json.dumps([[example.ids, example.labels] for example in examples])
     return hashlib.sha256(content.encode()).hexdigest()
 
 
 class Streamed:
-    """A gradient as float32 arrays, made one by one, so that no second copy of it is held.
+    """Gradient as float32 arrays, created one by one, so that no second copy of it is held.
 
-    Where the parameters are sharded, all processes go through it together, and the first one gets
+    If the parameters are sharded, all processes iterate over it together, and the first one gets
     the whole.
     """
 

@@ -1,4 +1,4 @@
-"""The observer of training that keeps the weights of the recorded moments within a stage."""
+"""Observer of training that saves the weights of the recorded checkpoints within a stage."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from geomix.training.setup import whole_weights
 
 @dataclass(frozen=True, slots=True)
 class WeightsKeeper:
-    """Saves the model with Adam's v̂ in `weights/step-000004` of the stage's folder.
+    """Saver of the model with Adam's v̂ in `weights/step-000004` of the stage's folder.
 
-    The base model and the end of a stage are not among them: those are kept in any case.
+    The base model and the end of a stage are not included: those are always kept.
 
     Attributes:
-        folder_of: gives the folder of a stage, by its index and name.
-        at: which steps, see `geomix.config.schedule.parse`.
+        folder_of: returns the folder of a stage, by its index and name.
+        at: the steps, see `geomix.config.schedule.parse`.
         loaded: the trained model and its tokenizer.
         workers: the processes that train it; the first one writes.
     """
@@ -33,7 +33,7 @@ class WeightsKeeper:
     workers: Workers = ALONE
 
     def observe(self, moment: Moment) -> None:
-        """Save this moment if it is scheduled; what is there already was complete and stays."""
+        """Save this checkpoint if it is scheduled; an existing one is complete and stays."""
         if moment.resumed or moment.last or moment.step == 0:
             return
         if moment.step not in parse(self.at).steps_of(moment.stage, moment.steps):
@@ -41,7 +41,7 @@ class WeightsKeeper:
         second = moment.second_moments
         known = second.read() if second is not None else {}
         state = {name: gathered(value) for name, value in known.items()}
-        weights = whole_weights(self.loaded, self.workers)  # put together by all processes
+        weights = whole_weights(self.loaded, self.workers)  # gathered from all processes
         if self.workers.main:
             folder = self.folder_of(moment.stage, moment.stage_name) / KEPT
             place = Position(moment.stage, epoch=moment.epoch, step=moment.step)

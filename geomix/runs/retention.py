@@ -1,4 +1,4 @@
-"""The retention matrix of a run: how well each set is known at the boundaries of its stages."""
+"""The retention matrix of a run: each set's scores at the boundaries of its stages."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from geomix.util.reading import as_written
 
 @dataclass(frozen=True, slots=True)
 class RetentionRow:
-    """How well one set is known at one moment of one arm.
+    """Scores of one set at one checkpoint of one arm.
 
     Attributes:
         arm: its name.
-        moment: `θ_0`, `after stage 1`, `after stage 2`, …; `stage 2, step 40` where a stage has not
+        moment: `θ_0`, `after stage 1`, `after stage 2`, …; `stage 2, step 40` if a stage has not
             ended.
         set: `D_A`, `D_B`, …
         n: examples scored.
-        scores: those that were measured, by name, in the registry's order.
+        scores: the measured ones, by name, in the registry's order.
     """
 
     arm: str
@@ -36,16 +36,16 @@ class RetentionRow:
         return self.scores["exact_match"]
 
     def facts(self) -> dict[str, Any]:
-        """All of it in one mapping; default scores that were not measured are None."""
+        """Return everything in one mapping; default scores that were not measured are None."""
         where = {"arm": self.arm, "moment": self.moment, "set": self.set, "n": self.n}
         return {**where, **dict.fromkeys(DEFAULT), **self.scores}
 
 
 def retention_rows(run: RunDirectory) -> list[RetentionRow]:
-    """Every set at the base model and at the end of each stage, arm by arm.
+    """Return every set's scores at the base model and at the end of each stage, arm by arm.
 
-    A stage that has not ended shows its newest evaluation. A line that was written again, by a run
-    that was resumed, counts once.
+    A stage that has not ended shows its newest evaluation. A line that a resumed run wrote again
+    counts once.
 
     Raises:
         UserError: a `metrics.jsonl` cannot be read.
@@ -58,7 +58,7 @@ def retention_rows(run: RunDirectory) -> list[RetentionRow]:
 
 
 def asked_scores(run: RunDirectory) -> list[str]:
-    """The scores that a run's configuration names, of all of its arms; only those known here."""
+    """Return the scores that the configurations of a run's arms name; only those known here."""
     found: dict[str, None] = {}
     for arm in run.arms:
         if arm.resolved_file.exists():

@@ -1,1 +1,1 @@
-"""The format of recorded snapshots: written, read, checked and exported. No torch."""
+"""The format of recorded snapshots: writing, reading, validation and export. No torch."""

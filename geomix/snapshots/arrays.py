@@ -1,7 +1,7 @@
-"""What a snapshot file holds, as labelled arrays that are read when they are looked at.
+"""Contents of a snapshot file as labelled arrays, read lazily.
 
-Nothing here knows which datasets there are: any group of datasets with dimension scales becomes an
-xarray Dataset, each scale a coordinate. A file is open only while something is read from it.
+This module is independent of the stored variables: any group of datasets with dimension scales
+becomes an xarray Dataset, each scale a coordinate. A file is open only while it is being read.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
     from xarray.core.indexing import ExplicitIndexer
 
 _HIDDEN = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_Netcdf4Dimid")
-"""Attributes with which HDF5 itself keeps dimension scales."""
+"""Attributes with which HDF5 itself manages dimension scales."""
 
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A dataset, without its numbers.
+    """A dataset without its numbers.
 
     Attributes:
         dims: its dimensions' names.
         shape: their lengths.
-        dtype: of the values as they are read: texts are `object`, flags `bool`.
-        attrs: its attributes: units, description and whatever else the recorder says.
-        values: of a coordinate; None of any other dataset, which is read when it is looked at.
+        dtype: of the values as read: texts are `object`, flags `bool`.
+        attrs: its attributes: units, description and anything else from the recorder.
+        values: of a coordinate; None for any other dataset, which is read lazily.
     """
 
     dims: tuple[str, ...]
@@ -51,7 +51,7 @@ class Described:
 
 
 def group_of(path: Path, group: str) -> dict[str, Described]:
-    """The datasets of one group of a snapshot, without their numbers; none where it has no such.
+    """Return the datasets of one group of a snapshot, without their numbers; none if it is missing.
 
     Raises:
         UserError: the file is not a snapshot that this version reads (`store.read_snapshot`).
@@ -60,7 +60,7 @@ def group_of(path: Path, group: str) -> dict[str, Described]:
 
 
 def groups_of(path: Path) -> dict[str, dict[str, Any]]:
-    """The attributes of every group of a snapshot, by its path; those of the file under "".
+    """Return the attributes of every group of a snapshot, by its path; those of the file under "".
 
     Raises:
         UserError: as in `group_of`.
@@ -77,7 +77,7 @@ def groups_of(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def datasets_of(path: Path) -> dict[str, Described]:
-    """Every dataset of a snapshot, coordinates included, by its path.
+    """Return every dataset of a snapshot, coordinates included, by its path.
 
     Raises:
         UserError: as in `group_of`.
@@ -90,7 +90,7 @@ def datasets_of(path: Path) -> dict[str, Described]:
 
 
 def attributes_of(path: Path) -> dict[str, dict[str, Any]]:
-    """The attributes of every group and every dataset of a snapshot, by its path.
+    """Return the attributes of every group and every dataset of a snapshot, by its path.
 
     Raises:
         UserError: as in `group_of`.
@@ -99,12 +99,12 @@ def attributes_of(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def json_value(value: Any) -> Any:
-    """An attribute that JSON has no word for."""
+    """Convert an attribute that JSON cannot represent."""
     return value.tolist() if isinstance(value, np.ndarray) else str(value)
 
 
 def _state(path: Path) -> tuple[Path, int, int, int]:
-    """What changes when the file is replaced, as finished files never change otherwise."""
+    """Return a file's identity, which changes only if the file is replaced."""
     try:
         at = path.stat()
     except OSError:
@@ -114,7 +114,7 @@ def _state(path: Path) -> tuple[Path, int, int, int]:
 
 @lru_cache(maxsize=4096)
 def _check(path: Path, _inode: int, _changed: int, _size: int) -> None:
-    read_snapshot(path, activations=False)  # says what is wrong with it
+    read_snapshot(path, activations=False)  # reports what is wrong with it
 
 
 @lru_cache(maxsize=4096)
@@ -128,7 +128,7 @@ def _group(path: Path, _inode: int, _changed: int, _size: int, group: str) -> di
 
 
 def _check_axes(name: str, one: Described, beside: Mapping[str, Described]) -> None:
-    """Raise ValueError unless each named dimension has its coordinate, once and as long."""
+    """Raise ValueError unless each named dimension has one coordinate of its length."""
     for axis, (dim, length) in enumerate(zip(one.dims, one.shape, strict=True)):
         labelled = beside[dim].shape == (length,) if dim in beside else dim == f"dim_{axis}"
         if not labelled or one.dims.count(dim) > 1:
@@ -137,11 +137,11 @@ def _check_axes(name: str, one: Described, beside: Mapping[str, Described]) -> N
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """Open a snapshot to read from it.
+    """Open a snapshot for reading.
 
     Raises:
         UserError: the file is not a snapshot that this version reads (`store.read_snapshot`), or
-            what is read is damaged.
+            the part that is read is damaged.
     """
     _check(*_state(path))
     with told(path) as file:
@@ -153,7 +153,7 @@ def _attributes(item: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """An attribute as Python has it; an array stays one."""
+    """Return an attribute as a Python value; an array stays one."""
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -175,7 +175,7 @@ def _described(dataset: Any) -> Described:
 
 
 def read(dataset: Any, where: Any) -> NDArray[Any]:
-    """Some of a dataset's values: texts as `str`, flags as bool."""
+    """Read some of a dataset's values: texts as `str`, flags as bool."""
     if h5py.check_string_dtype(dataset.dtype) is not None:
         found: NDArray[Any] = np.asarray(dataset.asstr()[where], dtype=object)
     else:
@@ -184,20 +184,20 @@ def read(dataset: Any, where: Any) -> NDArray[Any]:
 
 
 def _check_range(key: Sequence[Any], shape: Sequence[int]) -> None:
-    """Raise IndexError where a caller asks for what is not there: the file is not to blame."""
+    """Raise IndexError if a caller's index is out of range, which is not the file's fault."""
     for index, length in zip(key, shape, strict=True):
         np.arange(length)[index]
 
 
 class OnDisk(BackendArray):
-    """A dataset of one file, read when it is indexed."""
+    """Dataset of one file, read when it is indexed."""
 
     def __init__(self, path: Path, name: str, described: Described) -> None:
         self.path, self.name = path, name
         self.shape, self.dtype = described.shape, described.dtype
 
     def __getitem__(self, key: ExplicitIndexer) -> Any:
-        support = indexing.IndexingSupport.OUTER_1VECTOR  # what h5py can do
+        support = indexing.IndexingSupport.OUTER_1VECTOR  # the kind that h5py supports
         return indexing.explicit_indexing_adapter(key, self.shape, support, self._read)
 
     def _read(self, key: tuple[Any, ...]) -> NDArray[Any]:
@@ -207,7 +207,7 @@ class OnDisk(BackendArray):
 
 
 class Stacked(BackendArray):
-    """The same dataset of several files, one after the other along a first axis."""
+    """The same dataset of several files, stacked along a first axis."""
 
     def __init__(self, paths: Sequence[Path], name: str, described: Described) -> None:
         self.paths, self.name = list(paths), name
@@ -234,15 +234,15 @@ class Stacked(BackendArray):
 
 
 def lazy(array: BackendArray, dims: Sequence[str], attrs: Mapping[str, Any]) -> xr.Variable:
-    """A labelled array over one that is read when it is indexed."""
+    """Return a labelled array over one that is read when it is indexed."""
     return xr.Variable(dims, indexing.LazilyIndexedArray(array), dict(attrs))
 
 
 class SnapshotArrays(Mapping[str, xr.Dataset]):
     """One snapshot: a Dataset for each group that has arrays, by its path such as `probes/D_A`.
 
-    No xarray DataTree: that demands of a group within another that shared names of dimensions have
-    the same labels, and a module has as many features as it likes.
+    It is not an xarray DataTree, which requires shared dimension names in nested groups to have
+    equal labels, while modules differ in their number of features.
 
     Raises:
         UserError: the file is not a snapshot that this version reads.
@@ -274,7 +274,7 @@ def dataset_of(
     arrays: Mapping[str, BackendArray],
     attrs: Mapping[str, Any],
 ) -> xr.Dataset:
-    """A group as a Dataset: scales are its coordinates, and what is said of each parameter.
+    """Return a group as a Dataset: scales and the labels of parameters become coordinates.
 
     Args:
         datasets: of the group.
@@ -293,5 +293,5 @@ def dataset_of(
 
 
 def is_label(one: Described) -> bool:
-    """Whether a dataset says what a parameter tensor is: its layer, module or size."""
+    """Return whether a dataset labels parameter tensors: by layer, module or size."""
     return one.dims == ("parameter",) and one.values is None

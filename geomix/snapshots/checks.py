@@ -1,4 +1,4 @@
-"""Whether the arrays of a snapshot fit each other."""
+"""Consistency of the arrays of a snapshot."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from geomix.snapshots.schema import NODES, PAIR_NODES
 from geomix.util.hdf5 import expect, strings
 
 _STAGES = 26
-"""Of a run, at most: the models at their ends are θ_A to θ_Z."""
+"""Most stages of a run: the models at their ends are θ_A to θ_Z."""
 
 
 def check_shapes(file: Any) -> None:
-    """Raise ValueError unless every array has the shape and kind, and every number the range."""
+    """Raise ValueError unless arrays have valid shapes and kinds, and numbers valid ranges."""
     stage, step, steps, layers = (int(file.attrs[n]) for n in ("stage", "step", "steps", "layers"))
     if not (0 <= stage < _STAGES and 0 <= step <= steps and layers >= 0):
         raise ValueError(f"stage {stage}, step {step} of {steps}, {layers} layers: impossible")
@@ -41,7 +41,7 @@ def check_shapes(file: Any) -> None:
 
 
 def _check_probes(group: Any, m: int, layers: int) -> None:
-    """Those of one probe set; m parameter tensors."""
+    """Validate the arrays of one probe set; m parameter tensors."""
     n, p = len(group["loss"]), len(group["positions"])
     expect(group, "f", loss=(n,))
     expect(group, "iu", exact=(n,), offsets=(n + 1,), positions=(p,), targets=(p,))
@@ -66,7 +66,7 @@ def _check_probes(group: Any, m: int, layers: int) -> None:
 
 
 def _check_gradient(group: Any, sizes: dict[str, int]) -> None:
-    """The whole gradient of a set has every element of every parameter, by its size alone."""
+    """Validate that a set's whole gradient has every element of every parameter, by size alone."""
     for name, size in sizes.items():
         found = group[name]
         if found.size != size or found.dtype.kind != "f":

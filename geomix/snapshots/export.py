@@ -26,11 +26,11 @@ Format = Literal["parquet", "numpy"]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What goes into one folder.
+    """Snapshots to export into one folder.
 
     Attributes:
         snapshots: their files, in order.
-        beside: a file that is copied as it is, if it is there: the texts of the probe sets.
+        beside: a file to copy unchanged, if it exists: the texts of the probe sets.
     """
 
     snapshots: Sequence[Path]
@@ -38,12 +38,12 @@ class Source:
 
 
 def export(sources: Mapping[str, Source], folder: Path, form: str) -> list[Path]:
-    """Write snapshots into a new folder, which is there once all of it is written.
+    """Write snapshots into a new folder, which appears once all of it is written.
 
-    Killed and repeated, the same export ends as if nothing had happened.
+    A killed and repeated export gives the same result.
 
     Args:
-        sources: each goes into the folder of its name within the new one, "" into that itself.
+        sources: each goes into the folder of its name within the new one, "" into the new one.
         folder: a new one.
         form: `parquet` or `numpy`.
 
@@ -51,7 +51,7 @@ def export(sources: Mapping[str, Source], folder: Path, form: str) -> list[Path]
         The files in it.
 
     Raises:
-        UserError: the folder is there already, there is no such format, or a snapshot is damaged.
+        UserError: the folder exists, there is no such format, or a snapshot is damaged.
     """
     if form not in _WRITERS:
         raise UserError(f"format '{form}': one of {', '.join(get_args(Format))}")

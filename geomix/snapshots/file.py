@@ -24,7 +24,7 @@
         inner_products_adam   (parameter, set, other_set), with attributes stage, step and eps of
                               the second moments; absent before Adam's first step
     /path/                    coordinates: parameter, set, node, part (their names); absent without
-                              `record.midpoints` and where no piece of the path ends
+                              `record.midpoints` and where no segment of the path ends
         products              (parameter, set, node, part), with attributes from_step, to_step
         pairs                 (parameter, set, pair_node, part), likewise, from two snapshots
                               before; absent without `record.pairs`, at the stage's first piece and
@@ -69,13 +69,13 @@ from geomix.util.hdf5 import TEXTS, strings, text_hash, written_hdf5
 
 FORMAT = "geomix snapshot"
 SCHEMA = 3
-"""Raised when a reader of the older schema would misread the file."""
+"""Schema version, raised when a reader of the older schema would misread the file."""
 _HEADER = 1 << 14
-"""Bytes that HDF5 takes to describe a dataset, at most."""
+"""Most bytes that HDF5 needs to describe a dataset."""
 
 
 def file_name(stage: int, step: int) -> str:
-    """Name of a snapshot's file."""
+    """Return the name of a snapshot's file."""
     return f"stage{stage}-step{step:06d}.h5"
 
 
@@ -114,12 +114,12 @@ def read_snapshot(path: Path, activations: bool = True) -> Snapshot:
 
     Args:
         path: the file; its whole gradients are not read.
-        activations: whether to read what is kept at every position and the sketches, nearly all of
+        activations: whether to read the arrays at every position and the sketches, nearly all of
             the file.
 
     Raises:
         UserError: the file is missing, damaged, incomplete, not a snapshot, of a newer schema,
-            made of other files, not the one that its name says, or does not cover every trainable
+            built from other files, not the one of its name, or does not cover every trainable
             parameter.
     """
     if not path.is_file():
@@ -176,7 +176,7 @@ def _check(path: Path, file: Any) -> None:
 
 
 def _check_name(path: Path, file: Any) -> None:
-    """Refuse a snapshot under the name of another, as a copy is: readers go by the names."""
+    """Reject a snapshot under the name of another, such as a copy: readers rely on the names."""
     place = int(file.attrs["stage"]), int(file.attrs["step"])
     if snapshot_place(path.name) not in (None, place):
         raise UserError(
@@ -214,7 +214,7 @@ def _read(file: Any, activations: bool) -> Snapshot:
 
 
 def _attributes(group: Any, *names: str) -> list[tuple[str, Any]]:
-    """Those of the names that there are."""
+    """Return the existing attributes among the names."""
     return [(name, group.attrs[name]) for name in names if name in group.attrs]
 
 

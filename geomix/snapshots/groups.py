@@ -1,4 +1,4 @@
-"""The groups of a snapshot's file, as they are written; `geomix.snapshots.file` lays them out."""
+"""Writers of a snapshot file's groups; `geomix.snapshots.file` defines the layout."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from geomix.util.hdf5 import put, scale
 
 
 def write_probes(group: Any, record: ProbeRecord, parameters: Sequence[str]) -> None:
-    """`/probes/<set>` and, below it, its modules."""
+    """Write `/probes/<set>` and, below it, its modules."""
     scale(group, "example", np.arange(len(record.loss)), "index in the probe set")
     scale(group, "edge", np.arange(len(record.offsets)), "boundary between examples")
     scale(group, "position", np.arange(len(record.positions)), "row of the ragged arrays")
@@ -28,7 +28,7 @@ def write_probes(group: Any, record: ProbeRecord, parameters: Sequence[str]) -> 
     put(group, "loss", record.loss, example, units="nat", text="mean over the target tokens")
     exact = record.exact.astype(np.int8)
     dataset = put(group, "exact", exact, example, units="1", text="all target tokens right")
-    dataset.attrs["dtype"] = "bool"  # how netCDF, which has no booleans, says so
+    dataset.attrs["dtype"] = "bool"  # netCDF's convention for booleans, which it lacks
     put(group, "offsets", record.offsets, ("edge",), units="1", text="first position of each")
     text = "index of the predicting token in the example"
     put(group, "positions", record.positions, position, units="1", text=text)
@@ -72,7 +72,7 @@ def _write_module(group: Any, record: ModuleRecord) -> None:
 
 
 def write_parameters(group: Any, snapshot: Snapshot) -> None:
-    """`/parameters`."""
+    """Write `/parameters`."""
     scale(group, "parameter", snapshot.parameters, "name in model.named_parameters()")
     scale(group, "set", snapshot.sets, "probe set")
     scale(group, "other_set", snapshot.sets, "probe set")
@@ -100,7 +100,7 @@ def write_parameters(group: Any, snapshot: Snapshot) -> None:
 
 
 def write_path(group: Any, snapshot: Snapshot, path: PathRecord) -> None:
-    """`/path`."""
+    """Write `/path`."""
     scale(group, "parameter", snapshot.parameters, "name in model.named_parameters()")
     scale(group, "set", snapshot.sets, "probe set")
     scale(group, "node", NODES, "place on the straight line from the snapshot before")
@@ -121,7 +121,7 @@ def write_path(group: Any, snapshot: Snapshot, path: PathRecord) -> None:
 def write_gradient(
     group: Any, parameters: Sequence[str], gradient: Iterable[NDArray[np.float32]]
 ) -> None:
-    """`/gradients/<set>`: one tensor after the other, so that no copy of the whole one is made."""
+    """Write `/gradients/<set>`, one tensor after the other, so that the whole is not copied."""
     text = "gradient of the set's mean loss"
     for name, values in zip(parameters, gradient, strict=True):
         axes = tuple(f"axis{axis}_{size}" for axis, size in enumerate(values.shape))

@@ -1,4 +1,4 @@
-"""Whether HDF5 comes to an end with the texts of a file: in one damaged heap it loops for ever."""
+"""Detection of a corrupted HDF5 global heap on which libhdf5 would loop forever."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import h5py
 from geomix.util.errors import UserError
 
 _MAGIC = b"GCOL\x01\0\0\0"
-_HEADER = 16  # bytes before a heap's first object, and of each object before its own
+_HEADER = 16  # bytes before a heap's first object, and of each object's own header
 
 
 def check_heaps(path: Path, file: Any) -> None:
-    """Refuse a heap with a free object of no bytes, at which HDF5 (seen in 2.0) never gets on.
+    """Reject a heap with a free object of zero bytes, on which HDF5 (seen in 2.0) loops forever.
 
-    Heaps hold texts, have no checksum, and are read with the first text. Where they lie HDF5 does
-    not say, so that they are looked for wherever no numbers are. Layout: section III.E, "Global
-    Heap", of the HDF5 file format specification.
+    Heaps hold texts, have no checksum, and are read with the first text. HDF5 does not report their
+    location, so every byte range without numbers is searched. Layout: section III.E, "Global Heap",
+    of the HDF5 file format specification.
 
     Args:
         path: the file.
-        file: it, opened.
+        file: the same file, opened.
 
     Raises:
         UserError: there is one.
@@ -46,7 +46,7 @@ def check_heaps(path: Path, file: Any) -> None:
 
 
 def _numbers(file: Any) -> list[tuple[int, int]]:
-    """First byte and length of everything that datasets hold in chunks."""
+    """Return the first byte and length of all chunks of datasets."""
     found: list[tuple[int, int]] = []
     names: list[bytes] = []
     file.id.links.visit(names.append)
@@ -59,7 +59,7 @@ def _numbers(file: Any) -> list[tuple[int, int]]:
 
 
 def _between(held: Iterable[tuple[int, int]], size: int) -> Iterator[tuple[int, int]]:
-    """What of a file's bytes is not held, as `(start, end)`."""
+    """Yield the byte ranges of a file that are not held, as `(start, end)`."""
     start = 0
     for first, length in sorted(held):
         if first > start:
@@ -70,12 +70,12 @@ def _between(held: Iterable[tuple[int, int]], size: int) -> Iterator[tuple[int, 
 
 
 def _ends(heap: bytes) -> bool:
-    """Whether a walk from object to object, as HDF5 does it, comes to the heap's end."""
+    """Return whether a walk from object to object, as in HDF5, reaches the heap's end."""
     at = _HEADER
     while at + _HEADER <= len(heap):
         index = int.from_bytes(heap[at : at + 2], "little")
         length = int.from_bytes(heap[at + 8 : at + 16], "little")
-        step = _HEADER + -(-length // 8) * 8 if index else length  # what is free has index 0
+        step = _HEADER + -(-length // 8) * 8 if index else length  # free space has index 0
         if not step:
             return False
         at += step

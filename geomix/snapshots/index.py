@@ -1,4 +1,4 @@
-"""Where the snapshots of a run are: stage, step and file, known without opening any."""
+"""Index of a run's snapshots: stage, step and file, known without opening any."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Place:
 
     @property
     def name(self) -> str:
-        """`stage0-step000120`, by which `Records` knows it."""
+        """Name `stage0-step000120`, the key in `Records`."""
         return self.path.stem
 
 
 def places(run: RunDirectory) -> list[Place]:
-    """The snapshots of a run, in the order of stage and step."""
+    """Return the snapshots of a run, in the order of stage and step."""
     folders = (run.path / "stages").glob("*-*")
     names = dict(folder.name.split("-", 1) for folder in folders)
     found = [(snapshot_place(path.name), path) for path in run.snapshots()]

@@ -1,4 +1,4 @@
-"""What is wrong with a snapshot's file, in one line: damaged, or made of other files."""
+"""Integrity of a snapshot's file: damage, or references to other files, in one line."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from geomix.util.errors import UserError
 from geomix.util.hdf5 import reading
 
 _DAMAGE = (OSError, LookupError, ValueError, TypeError, AttributeError, OverflowError, RuntimeError)
-"""What h5py and numpy raise on a file that is not as it was written."""
+"""Exceptions that h5py and numpy raise on a damaged file."""
 
 
 @contextmanager
 def told(path: Path) -> Iterator[Any]:
-    """Open a snapshot's file to look at it, whatever it holds.
+    """Open a snapshot's file, whatever it holds.
 
     Raises:
-        UserError: what is looked at is damaged.
+        UserError: the part that is read is damaged.
     """
     try:
         with reading(path) as file:
@@ -34,16 +34,16 @@ def told(path: Path) -> Iterator[Any]:
 
 
 def check_alone(path: Path, file: Any) -> None:
-    """Refuse a file that would have HDF5 read others: links, external and virtual datasets.
+    """Reject a file that would make HDF5 read others: links, external and virtual datasets.
 
-    Nothing is followed and no number is read. About 40 µs a dataset.
+    No link is followed and no number is read. About 40 µs a dataset.
 
     Args:
         path: the file.
-        file: it, opened.
+        file: the same file, opened.
 
     Raises:
-        UserError: it names other files, or links where geomix writes datasets.
+        UserError: it names other files, or has links where geomix writes datasets.
     """
     links: dict[bytes, int] = {}
 

@@ -32,10 +32,10 @@ from geomix.snapshots.arrays import (
 )
 
 _VECTORS = ("feature", "entry")
-"""Last dimensions whose numbers mean something only together: a list, not a row each."""
+"""Last dimensions whose numbers are meaningful only together: a list, not a row each."""
 
 _WHOLE_KIND = "gradients"
-"""Its arrays have the shapes of parameters: no table, a row each."""
+"""Group whose arrays have the shapes of parameters: no table, a row each."""
 
 _PLACE = [("stage", pa.int64()), ("step", pa.int64())]
 _ABOUT = pa.schema(
@@ -51,11 +51,11 @@ _WHOLE = pa.schema(
 )
 
 Key = tuple[str, tuple[str, ...]]
-"""Which table an array belongs to: its kind and its dimensions, without the vectors'."""
+"""Key of an array's table: its kind and its dimensions, without those of vectors."""
 
 
 def _kind(group: str) -> tuple[str, dict[str, str]]:
-    """What a group is of, and the columns that its path gives: `probes/<set>/modules/<module>`."""
+    """Return a group's kind, and the columns from its path: `probes/<set>/modules/<module>`."""
     parts = group.split("/", 3)
     if parts[0] != "probes":
         return group.replace("/", "."), {}
@@ -65,7 +65,7 @@ def _kind(group: str) -> tuple[str, dict[str, str]]:
 
 @dataclass(slots=True)
 class _Table:
-    """A table's columns: those that the groups' paths give, the labels, the arrays."""
+    """Columns of a table: from the groups' paths, the labels, the arrays."""
 
     key: Key
     inner: dict[str, pa.Field] = field(default_factory=dict)
@@ -90,8 +90,8 @@ def write_parquet(
 
     Args:
         snapshots: their files, in order.
-        folder: where the tables go.
-        advance: is told of each snapshot that is written.
+        folder: of the tables.
+        advance: called after each snapshot.
 
     Raises:
         UserError: a snapshot is damaged.
@@ -119,7 +119,7 @@ def write_parquet(
 
 
 def _sorted(group: str, datasets: dict[str, Described]) -> dict[Key, list[str]]:
-    """The labelled arrays of a group, by the table that each belongs to."""
+    """Return the labelled arrays of a group, by table."""
     found: dict[Key, list[str]] = {}
     rest = _whole(group, datasets)
     for name, one in datasets.items():
@@ -130,7 +130,7 @@ def _sorted(group: str, datasets: dict[str, Described]) -> dict[Key, list[str]]:
 
 
 def _whole(group: str, datasets: dict[str, Described]) -> list[str]:
-    """The arrays that are no table: whole gradients, and what lacks labels on an axis."""
+    """Return the arrays outside of tables: whole gradients, and arrays with an unlabelled axis."""
     return [
         name
         for name, one in datasets.items()
@@ -144,7 +144,7 @@ def _whole(group: str, datasets: dict[str, Described]) -> list[str]:
 
 
 def _tables(snapshots: Sequence[Path]) -> dict[Key, _Table]:
-    """All tables, with a column for every array that any snapshot has."""
+    """Return all tables, with a column for every array that any snapshot has."""
     found: dict[Key, _Table] = {}
     for path in snapshots:
         for group in groups_of(path):
@@ -171,7 +171,7 @@ def _scalar(dtype: np.dtype[Any]) -> pa.DataType:
 def _rows(
     path: Path, group: str, names: Sequence[str], table: _Table, place: dict[str, int]
 ) -> pa.Table:
-    """The rows of one group in a table."""
+    """Return the rows of one group in a table."""
     datasets, dims = group_of(path, group), table.key[1]
     shape = tuple(datasets[dim].shape[0] for dim in dims)
     rows = int(np.prod(shape))
@@ -202,7 +202,7 @@ def _column(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
 
 
 def _about(path: Path, place: dict[str, int]) -> pa.Table:
-    """What a file says about itself and its arrays; values as JSON."""
+    """Return the attributes of a file and its arrays, with values as JSON."""
     rows = [
         {**place, "path": name, "attribute": key, "value": json.dumps(value, default=json_value)}
         for name, attrs in attributes_of(path).items()
@@ -212,7 +212,7 @@ def _about(path: Path, place: dict[str, int]) -> pa.Table:
 
 
 def _row(path: Path, name: str, place: dict[str, int]) -> pa.Table:
-    """A whole array as one row: 64-bit offsets, as a gradient may have more than 2³¹ numbers."""
+    """Return a whole array as one row: 64-bit offsets, as a gradient may exceed 2³¹ numbers."""
     with opened(path) as file:
         values = read(file[name], ...)
     flat = pa.array(values.reshape(-1).astype(np.float32))

@@ -1,14 +1,14 @@
 """`open_run(path).records`: the snapshots of a run as labelled arrays.
 
     records = geomix.open_run("runs/2026-11-20-demo").arms[0].records
-    records.snapshots                                   what there is: stage, step, path
+    records.snapshots                                   the index: stage, step, path
     records["stage1-step000120"]["probes/D_A"].loss     one snapshot, a Dataset a group
     records.at(stage=1)                                 the last one of a stage
     records.inner_products.sel(set="D_A", other_set="D_B").groupby("layer").sum()
     records.probes("D_A").activations.sel(layer=2)      over all snapshots
 
-Nothing is read before it is looked at, and no file stays open. Every look lists the folder anew, so
-that a run can be watched while it is being recorded.
+Everything is read lazily, and no file stays open. Every access lists the folder anew, so that a run
+can be watched while it is being recorded.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Format = Literal["parquet", "numpy"]
 
 _MOST = 12
-"""Names that a message lists."""
+"""Most names that a message lists."""
 
 _KEEPS = {
     r"path(/.*)?": "record.midpoints: true",
@@ -46,25 +46,25 @@ _KEEPS = {
     r"probes/[^/]*/(activations|gradients)": "record.activations",
     r"parameters/inner_products_adam": "record.adam: true, after Adam's first step,",
 }
-"""What the configuration asks for where a variable of such a name is kept."""
+"""Configuration key that stores a variable, by a pattern of its name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """What a run's recorder has written so far.
+    """Snapshots that a run's recorder has written so far.
 
     Attributes:
-        run: of which; of a run with arms, one of its arms.
+        run: the run; for a run with arms, one of its arms.
     """
 
     run: RunDirectory
 
     @property
     def snapshots(self) -> list[Place]:
-        """What there is, in the order of stage and step; `pandas.DataFrame` takes it as it is.
+        """Index of the snapshots, in the order of stage and step; `pandas.DataFrame` accepts it.
 
         Raises:
-            UserError: the run has arms, whose records are their own.
+            UserError: the run has arms, each with its own records.
         """
         found = places(self.run)
         if not found and (arms := self.run.arms) != [self.run]:
@@ -73,10 +73,10 @@ class Records:
         return found
 
     def __repr__(self) -> str:
-        """How many there are, of which steps and probe sets; of a run with arms, their names."""
+        """Return the number of snapshots, their steps and probe sets; or a run's arms."""
         try:
             return f"<records of {self.run.path}: {self._summary()}>"
-        except UserError as error:  # that a look shows what is wrong is no reason to fail
+        except UserError as error:  # a repr reports problems and never raises
             return f"<records of {self.run.path}: {error.lines[0]}>"
 
     def _summary(self) -> str:
@@ -102,7 +102,7 @@ class Records:
         return (self._arrays(place) for place in self.snapshots)
 
     def __getitem__(self, name: str) -> SnapshotArrays:
-        """One snapshot, by its file's name without ending.
+        """Return one snapshot, by its file's name without suffix.
 
         Raises:
             UserError: there is none of that name, or its file is damaged.
@@ -113,11 +113,11 @@ class Records:
         return self._arrays(known[name])
 
     def at(self, stage: int | str, step: int | None = None) -> SnapshotArrays:
-        """One snapshot, by its place.
+        """Return one snapshot, by stage and step.
 
         Args:
             stage: index of the stage, from 0, or its name.
-            step: optimiser steps done in it; None takes the last that is recorded.
+            step: optimiser steps done in it; None takes the last recorded one.
 
         Raises:
             UserError: there is none, several stages have the name, or its file is damaged.
@@ -134,24 +134,24 @@ class Records:
 
     @property
     def inner_products(self) -> xr.DataArray:
-        """`(snapshot, parameter, set, other_set)` float64, with layer, module and size of each.
+        """Inner products of the sets' mean-loss gradients, `(snapshot, parameter, set, other_set)`.
 
-        The inner products of the sets' mean-loss gradients. Where stages train different
+        float64, with layer, module and size of each parameter. If stages train different
         parameters, those that a snapshot does not cover are NaN.
         """
         return self.series("parameters/inner_products")
 
     def series(self, name: str) -> xr.DataArray:
-        """One variable over all snapshots that hold it.
+        """Return one variable over all snapshots that hold it.
 
         Args:
             name: group and variable, such as `probes/D_A/loss` or `parameters/inner_products`.
 
         Returns:
-            Its own dimensions behind a first one, `snapshot`, which has the coordinates `stage`,
+            Its own dimensions after a first one, `snapshot`, which has the coordinates `stage`,
             `stage_name` and `step`; an attribute that differs between them is another, such as
-            `products_from_step`. It is read when it is looked at, unless the snapshots' axes
-            differ: then it has the labels of all, and NaN where a snapshot lacks one.
+            `products_from_step`. It is read lazily, unless the snapshots' axes differ: then it has
+            the labels of all, and NaN where a snapshot lacks one.
 
         Raises:
             UserError: no snapshot holds it, or a file is damaged.
@@ -167,14 +167,13 @@ class Records:
         return found
 
     def probes(self, name: str) -> xr.Dataset:
-        """What all snapshots say of one probe set, read when it is looked at.
+        """Return all snapshots' variables of one probe set, read lazily.
 
         Example i owns the positions `offsets[i]` to `offsets[i + 1]`; its prompt and target are
         coordinates.
 
         Raises:
-            UserError: there is no such set, it is not the same in all snapshots, or a file is
-                damaged.
+            UserError: there is no such set, it differs between snapshots, or a file is damaged.
         """
         from geomix.snapshots.series import probes
 
@@ -189,14 +188,14 @@ class Records:
         """Write all snapshots for programs that do not read HDF5.
 
         Args:
-            folder: a new one; it is there once all of it is written.
+            folder: a new one, which appears once all of it is written.
             format: `parquet`, one tidy table a kind of array, or `numpy`, an `.npz` a snapshot.
 
         Returns:
             The files.
 
         Raises:
-            UserError: the folder is there already, nothing is recorded, or a file is damaged.
+            UserError: the folder exists, nothing is recorded, or a file is damaged.
         """
         from geomix.snapshots.export import Source, export
 
@@ -211,14 +210,14 @@ class Records:
         return SnapshotArrays(place.path)
 
     def _groups(self) -> list[str]:
-        """The groups of the last snapshot; none where nothing is recorded yet."""
+        """Return the groups of the last snapshot; none if nothing is recorded yet."""
         from geomix.snapshots.arrays import groups_of
 
         places = self.snapshots
         return [group for group in groups_of(places[-1].path) if group] if places else []
 
     def _known(self, name: str) -> str:
-        """What there is in the group of a variable, else which groups there are, for a message."""
+        """List the variables of a variable's group, else the existing groups, for a message."""
         from geomix.snapshots.arrays import group_of
 
         group = name.rpartition("/")[0]
@@ -228,7 +227,7 @@ class Records:
         return _listed(f"{group}/{one}" for one, known in found.items() if known.values is None)
 
     def _texts(self, name: str, examples: int) -> dict[str, Any]:
-        """Prompts and targets of a probe set, where they are kept."""
+        """Return prompts and targets of a probe set, if they are stored."""
         if not self.run.probes_file.is_file():
             return {}
         found = read_json(self.run.probes_file).get(name, {})
@@ -243,9 +242,9 @@ class Records:
 
 
 def export_run(run: RunDirectory, folder: Path, form: Format) -> list[Path]:
-    """Export a run; of one with arms, each arm that has records into a folder of its name.
+    """Export a run; of one with arms, each arm with records into a folder of its name.
 
-    The folder is there once all of it is written; killed, the same command makes it again.
+    The folder appears once all of it is written; after a kill, the same command makes it again.
 
     Raises:
         UserError: as in `Records.export`.
@@ -268,7 +267,7 @@ def export_run(run: RunDirectory, folder: Path, form: Format) -> list[Path]:
 
 
 def _listed(names: Iterable[str]) -> str:
-    """What there is, for a message."""
+    """List the existing names, for a message."""
     known = list(names)
     if not known:
         return "nothing is recorded yet"
@@ -276,6 +275,6 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _shown(names: Iterable[str]) -> str:
-    """The names, of many the first and the last."""
+    """Join names; of many, the first and the last."""
     known = list(names)
     return ", ".join(known if len(known) <= _MOST else [*known[: _MOST // 2], "…", known[-1]])

@@ -1,4 +1,4 @@
-"""What a snapshot holds.
+"""Contents of a snapshot.
 
 Shapes: N examples, P positions that predict a target token, Q of them with activations, L layers
 + 1, D features, M parameter tensors, S probe sets, J parts of an update.
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class ModuleRecord:
-    """What one module gives out where activations are kept, F features.
+    """Outputs of one module where activations are stored, F features.
 
     Attributes:
-        activations: `(Q, F)` float32, its output; the features of several dimensions in a row.
+        activations: `(Q, F)` float32, its output; several feature dimensions are flattened.
         gradients: `(Q, F)` float32, gradient of the set's mean loss there, nats per unit.
     """
 
@@ -42,7 +42,7 @@ class SketchRecord:
 
 @dataclass(frozen=True, slots=True)
 class ProbeRecord:
-    """What the model does on one probe set.
+    """The model's results on one probe set.
 
     Attributes:
         loss: `(N,)` float64, mean negative log-likelihood of the example's target tokens, nats.
@@ -50,16 +50,17 @@ class ProbeRecord:
         offsets: `(N + 1,)` int64; example i owns rows `offsets[i]:offsets[i + 1]` of all below.
         positions: `(P,)` int64, index in the example of the token that predicts a target token.
         targets: `(P,)` int64, id of the target token that is predicted there.
-        activations: `(Q, L, D)` float32 residual stream at the first Q of the P positions, those
-            of the examples that keep it; entry 0 is the input of the first layer, entry l the
-            output of layer l, before the final norm. None if none are kept or read.
+        activations: `(Q, L, D)` float32 residual stream at the first Q of the P positions, those of
+            the examples that store it; entry 0 is the input of the first layer, entry l the output
+            of layer l, before the final norm. None if none are stored or read.
         gradients: `(Q, L, D)` float32, gradient of the set's mean loss (in the snapshot's
-            reduction) at the same places, nats per unit of the activation. None like `activations`.
+            reduction) at the same locations, nats per unit of the activation. None like
+            `activations`.
         lens_rank: `(Q, L)` int32, rank of the target token if the model ended after each layer, see
-            `geomix.gradients.logit_lens`; None if not kept.
-        lens_logprob: `(Q, L)` float32, its log-probability then, nats; None if not kept.
+            `geomix.gradients.logit_lens`; None if not stored.
+        lens_logprob: `(Q, L)` float32, its log-probability then, nats; None if not stored.
         modules: outputs of other modules by name.
-        sketches: of every example's gradient; None if not kept or read.
+        sketches: of every example's gradient; None if not stored or read.
     """
 
     loss: NDArray[np.float64]
@@ -80,9 +81,9 @@ class AdamProducts:
     """Inner products in Adam's metric.
 
     Attributes:
-        products: `(M, S, S)` float64, g_aᵀ diag(1 / (√v̂ + ε)) g_b; NaN for a parameter that has no
-            v̂, as it was not trained.
-        stage: index of the stage whose v̂ (bias-corrected) it is.
+        products: `(M, S, S)` float64, g_aᵀ diag(1 / (√v̂ + ε)) g_b; NaN for an untrained parameter,
+            which has no v̂.
+        stage: index of the stage of this v̂ (bias-corrected).
         step: optimiser steps done in that stage then.
         eps: ε.
     """
@@ -94,31 +95,32 @@ class AdamProducts:
 
 
 NODES = ("start", "middle", "end")
-"""Where on the straight line between two snapshots a gradient is taken."""
+"""Nodes on the straight line between two snapshots at which a gradient is computed."""
 
 PAIR_NODES = ("start", "end")
-"""Where on the straight line between every other snapshot."""
+"""Nodes on the straight line between every other snapshot."""
 
 TOTAL = "total"
-"""The whole update; its other parts have the names of `geomix.training.observer.Moment.update`."""
+"""Name of the whole update; its other parts are named as in
+`geomix.training.observer.Moment.update`."""
 
 
 @dataclass(frozen=True, slots=True)
 class PathRecord:
-    """What the loss of each set does on the straight line from the snapshot before.
+    """Change of each set's loss along the straight line from the previous snapshot.
 
     Attributes:
         products: `(M, S, 3, J)` float64, gradient of the set's mean loss at each node, times each
             part of the update; nats.
-        parts: their names: `total` first, then where they are known the sources and `decay`, which
-            sum to the total but for rounding.
-        from_step: of the snapshot before, in the same stage.
+        parts: their names: `total` first, then, if known, the sources and `decay`, which sum to the
+            total up to rounding.
+        from_step: of the previous snapshot, in the same stage.
         to_step: of this one.
-        pair: `(M, S, 2, J)` float64, of the piece that led to the snapshot before and this one
-            taken as one straight line: gradients at its two ends, times the parts of both steps
-            together; nats. What a record of every other snapshot would hold, and what no sum over
-            `products` gives; None where it is not kept.
-        pair_from_step: where that line begins; -1 where there is none.
+        pair: `(M, S, 2, J)` float64, for this segment and the previous one merged into one straight
+            line: gradients at its two ends, times the parts of both steps together; nats. It is
+            what a record of every other snapshot would hold, and no sum over `products` gives it;
+            None if not stored.
+        pair_from_step: start of that line; -1 if there is none.
     """
 
     products: NDArray[np.float64]
@@ -130,38 +132,38 @@ class PathRecord:
 
 
 ORIGIN = ("model", "seed", "precision", "chat_template", "training_sha256")
-"""What tells the model of a snapshot: θ_0's name, the run's seed, the precision of the passes, the
-chat format, and the hash of all keys of the configuration that decide the training."""
+"""Origin of a snapshot's model: θ_0's name, the run's seed, the precision of the passes, the chat
+format, and the hash of all configuration keys that decide the training."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The model at one step, as its probe sets show it.
+    """The model at one step, measured on its probe sets.
 
     Attributes:
         stage: index of the stage, from 0.
         stage_name: its name.
         step: optimiser steps done in the stage.
         steps: optimiser steps of the whole stage.
-        reduction: `token` or `example`, the mean that `gradients` and `inner_products` are of.
+        reduction: `token` or `example`, the mean of `gradients` and `inner_products`.
         sets: names of the probe sets, S of them, in the order of `inner_products`.
         probes: one record a set.
         parameters: names of the parameter tensors covered, M of them; tied ones once.
         sizes: `(M,)` int64, elements of each.
-        parameter_layers: `(M,)` int64, layer from 0; -1 before the layers, `layers` behind them.
+        parameter_layers: `(M,)` int64, layer from 0; -1 before the layers, `layers` after them.
         parameter_modules: module within the layer, M of them.
         inner_products: `(M, S, S)` float64, inner products of the sets' mean-loss gradients.
         layers: decoder layers of the model.
         tied_head: whether the output head shares the embedding's tensor.
         trainable: parameter tensors with `requires_grad`; a snapshot covers them all.
-        unreached: `(M, S)` bool, to which parameters no gradient of the set's loss leads: zero.
-        adam: the inner products in Adam's metric; None where there is none yet, or not asked for.
-        path: from the snapshot before to this one; None if there is none.
-        no_path: why not, for a reader.
-        origin: what it is of, as text or numbers by name (`ORIGIN`).
+        unreached: `(M, S)` bool, parameters that the set's loss does not depend on: gradient zero.
+        adam: the inner products in Adam's metric; None if there is none yet, or not requested.
+        path: from the previous snapshot to this one; None if there is none.
+        no_path: reason why there is none, for a reader.
+        origin: of the model, as text or numbers by name (`ORIGIN`).
         hashes: SHA-256 of each probe set's token ids and labels.
         gradients: of each set, its whole gradient, one parameter tensor after the other as float32;
-            None if not kept, and for one that was read: those are read one by one.
+            None if not stored, and in a snapshot that was read: those are read one by one.
     """
 
     stage: int

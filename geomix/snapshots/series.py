@@ -1,4 +1,4 @@
-"""One variable over the snapshots of a run, read when it is looked at."""
+"""One variable over the snapshots of a run, read lazily."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from geomix.snapshots.index import Place
 from geomix.util.errors import UserError
 
 _OF_THE_SET = ("offsets", "positions", "targets")
-"""What is the same at every snapshot: which tokens of a probe set are looked at."""
+"""Variables that are equal in every snapshot: the measured tokens of a probe set."""
 
 
 Held = list[tuple[Place, dict[str, Described]]]
-"""A group's datasets, of each snapshot that has the group."""
+"""Datasets of a group, for each snapshot that has the group."""
 
 
 def series(places: Sequence[Place], name: str) -> xr.DataArray | None:
-    """One variable of every snapshot that holds it; see `geomix.snapshots.records.Records.series`.
+    """Return one variable of all snapshots with it; see `geomix.snapshots.records.Records.series`.
 
     Args:
         places: the snapshots, in order.
         name: group and variable.
 
     Returns:
-        None where no snapshot holds it.
+        None if no snapshot holds it.
 
     Raises:
         UserError: a file is damaged.
@@ -53,10 +53,10 @@ def series(places: Sequence[Place], name: str) -> xr.DataArray | None:
 
 
 def probes(places: Sequence[Place], name: str) -> xr.Dataset | None:
-    """All that the snapshots say of one probe set; see `geomix.snapshots.records.Records.probes`.
+    """Return all variables of one probe set; see `geomix.snapshots.records.Records.probes`.
 
     Raises:
-        UserError: it is not the same in all snapshots, or a file is damaged.
+        UserError: it differs between snapshots, or a file is damaged.
     """
     group = f"probes/{name}"
     held = _held(places, group)
@@ -82,7 +82,7 @@ def _held(places: Sequence[Place], group: str) -> Held:
 
 
 def _with_attributes(array: xr.DataArray, said: Sequence[dict[str, Any]]) -> xr.DataArray:
-    """Attributes that all snapshots share; the others are coordinates, `<variable>_<attribute>`."""
+    """Keep attributes that all snapshots share; make the others `<variable>_<attribute>`."""
     names = dict.fromkeys(name for attrs in said for name in attrs)
     values = {name: [attrs.get(name) for attrs in said] for name in names}
     shared = {name: found[0] for name, found in values.items() if found == found[:1] * len(found)}
@@ -95,11 +95,11 @@ def _with_attributes(array: xr.DataArray, said: Sequence[dict[str, Any]]) -> xr.
 
 
 Axes = dict[str, NDArray[Any]]
-"""The labels along each dimension."""
+"""Labels along each dimension."""
 
 
 def _axes(group: dict[str, Described], name: str) -> Axes:
-    """The labels along each dimension of a dataset; numbers where the file gives none."""
+    """Return the labels along each dimension of a dataset; numbers if the file has none."""
     one, axes = group[name], {}
     for dim, length in zip(one.dims, one.shape, strict=True):
         values = group[dim].values if dim in group else None
@@ -112,7 +112,7 @@ def _same(one: Axes, other: Axes) -> bool:
 
 
 def _union(labels: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """All labels, in the order in which they are first seen."""
+    """Return all labels, in the order of their first occurrence."""
     found = dict.fromkeys(label for one in labels for label in one.tolist())
     return np.array(list(found), dtype=labels[0].dtype)
 
@@ -133,7 +133,7 @@ def _filled(
     axes: Sequence[Axes],
     union: Axes,
 ) -> xr.Variable:
-    """A variable whose axes differ between the snapshots, read now."""
+    """Read a variable whose axes differ between the snapshots."""
     first = described[0]
     dtype = first.dtype if first.dtype.kind == "f" else np.dtype(np.float64)
     values = np.full((len(places), *(len(labels) for labels in union.values())), np.nan, dtype)
@@ -146,7 +146,7 @@ def _filled(
 
 
 def _labels(held: Held, name: str, union: Axes) -> dict[str, Any]:
-    """Layer, module and size of each parameter, where the variable has such an axis."""
+    """Return layer, module and size of each parameter, if the variable has such an axis."""
     group, _, own = name.rpartition("/")
     found: dict[str, dict[str, Any]] = {}
     left = set(union.get("parameter", ()))

@@ -1,4 +1,4 @@
-"""Retention: the scores of every set, with what is known of every example kept."""
+"""Retention: the scores of every set, with every example's result stored."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ from geomix.util.progress import phase
 
 @dataclass(frozen=True, slots=True)
 class SetResult:
-    """One set's scores.
+    """Scores of one set.
 
     Attributes:
         n: examples scored.
-        scores: by name, in the order of its line; None where it is not measured or has no number.
+        scores: by name, in the order of its line; None if not measured or undefined.
     """
 
     n: int
     scores: Mapping[str, float | None]
 
     def __getitem__(self, name: str) -> float:
-        """The number of a score that is measured."""
+        """Return the number of a measured score."""
         value = self.scores[name]
         assert value is not None
         return value
 
     def facts(self) -> dict[str, Any]:
-        """What the set's line in `metrics.jsonl` holds of it."""
+        """Return the contents of the set's line in `metrics.jsonl`."""
         return {"n": self.n, **self.scores}
 
 
 def row_of(answer: Answer, scores: Sequence[Score]) -> dict[str, Any]:
-    """An example's line: texts, then each default score's column, loss, and what others add.
+    """Return an example's line: texts, then each default score's column, loss, and additions.
 
     Args:
-        answer: what is known of it.
-        scores: that are measured; columns of default ones that are not are None.
+        answer: the example's result.
+        scores: the measured ones; columns of default scores that are not measured are None.
     """
     row: dict[str, Any] = {"prompt": answer.prompt, "target": answer.target}
     row |= {"prediction": answer.prediction, "cut": answer.cut}
@@ -66,13 +66,13 @@ def row_of(answer: Answer, scores: Sequence[Score]) -> dict[str, Any]:
 
 
 def _join(rows: Sequence[dict[str, Any]], found: Sequence[Row]) -> None:
-    """Add columns to the examples' lines; none takes the place of another."""
+    """Add columns to the examples' lines; existing ones stay."""
     for row, more in zip(rows, found, strict=True):
         row |= {key: value for key, value in more.items() if key not in row}
 
 
 def summarise(rows: Sequence[Row], scores: Sequence[Score], reduction: Reduction) -> SetResult:
-    """One set's scores from the lines of its examples, of which there is at least one."""
+    """Return one set's scores from the lines of its examples, of which there is at least one."""
     found: dict[str, float | None] = dict.fromkeys(DEFAULT)
     found |= {one.name: one.of_set(rows, reduction) for one in scores}
     return SetResult(len(rows), found)
@@ -91,16 +91,16 @@ def evaluate(
     exact_only: bool = False,
     workers: Workers = ALONE,
 ) -> dict[str, SetResult]:
-    """Score each set and write what is known of its examples to `file`, one JSON line an example.
+    """Score each set and write its examples' results to `file`, one JSON line an example.
 
     Args:
-        loaded: the model; left in the mode in which it came.
+        loaded: the model; its mode is restored.
         sets: examples by set name.
         reduction: of the reported loss, the one that training minimises.
         batch_size: examples in one pass.
-        file: where the examples' lines go.
+        file: of the examples' lines.
         width: of packed rows, see `geomix.data.batch.collate`.
-        scores: that are measured; None is the default ones.
+        scores: to measure; None is the default ones.
         empty_right: see `geomix.models.score.score`.
         exact_only: whether answers are decoded no further than the exact match needs; scores that
             are not measured within a stage are then left out.
@@ -123,7 +123,7 @@ def evaluate(
                 loaded, part, batch_size, width, empty_right=empty_right, exact_only=exact_only
             )
             rows = [row_of(answer, measured) for answer in answers]
-            asked = Candidates(loaded, examples, batch_size)  # reads nothing that nobody asks for
+            asked = Candidates(loaded, examples, batch_size)  # reads only on request
             for one in (one for one in measured if one.asks):
                 with evaluating(loaded.model):
                     _join(rows, one.ask(asked, which))

@@ -1,4 +1,4 @@
-"""When a run's sets are scored while it trains, and where the scores go."""
+"""Retention measurements of a run's sets during training: their schedule and storage."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from geomix.training.step import row_width
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How well every set of a run is known, at the boundaries of its stages and in between.
+    """Retention of every set of a run, at the boundaries of its stages and in between.
 
     Attributes:
         config: the run.
-        loaded: the model being trained; left as it was found.
-        run: where the verdicts go.
+        loaded: the model being trained; left unchanged.
+        run: the directory of the examples' scores.
         stages: of the run.
         extra: sets that are evaluated besides the stages' own, by name.
         workers: the processes that share the scoring.
@@ -40,11 +40,11 @@ class Retention:
     workers: Workers = ALONE
 
     def begin(self, stage: Stage, *, again: bool = False) -> None:
-        """Keep what the model says before the first step of a stage, where that is asked for.
+        """Store the model's output distributions before the first step of a stage, if configured.
 
         Args:
-            stage: that begins.
-            again: or goes on, so that what was kept must still be there.
+            stage: the stage that starts or resumes.
+            again: whether it resumes, so that the stored file must still exist.
         """
         reference = self._reference(stage)
         if reference is not None and again:
@@ -56,10 +56,10 @@ class Retention:
                     reference.write(self.loaded, self._sets(stage, boundary=True))
 
     def due(self, epoch: int, step: int, *, finished: bool) -> str | None:
-        """The moment, `epoch` or `step`, if retention is measured here within a stage.
+        """Return `epoch` or `step` if retention is measured here within a stage; else None.
 
         Args:
-            epoch: epochs done, once the one under way is.
+            epoch: epochs done, once the present one is.
             step: steps done.
             finished: whether the step was the epoch's last.
         """
@@ -69,7 +69,7 @@ class Retention:
         return "step" if evaluate.steps and step % evaluate.steps == 0 else None
 
     def measure(self, moment: str, stage: Stage, epoch: int, step: int) -> dict[str, SetResult]:
-        """Score every set at a boundary, in between a part of those that were trained so far.
+        """Score every set at a boundary; in between, a part of the sets trained so far.
 
         Args:
             moment: `start`, `end`, or in between `epoch` or `step`.
@@ -78,7 +78,7 @@ class Retention:
             step: optimiser steps done of it.
 
         Raises:
-            UserError: the model has diverged, or what it is compared with is not there.
+            UserError: the model has diverged, or its reference for the KL divergence is missing.
         """
         boundary = moment in ("start", "end")
         sets = self._sets(stage, boundary=boundary)
@@ -108,14 +108,14 @@ class Retention:
     def _divergence(
         self, reference: Reference, name: str, examples: Sequence[TokenisedExample]
     ) -> float:
-        """The first process reads the file and tells the others, which may not see it."""
+        """Compute the divergence in the first process and share it: others may not see the file."""
         with self.workers.unsharded(self.loaded.model):
             main = self.workers.main
             found = reference.divergence(self.loaded, name, examples) if main else 0.0
         return self.workers.total(found)
 
     def _reference(self, stage: Stage) -> Reference | None:
-        """The model that the stage began with, where the run is to be compared with it."""
+        """Return the reference of the stage's initial model, if the KL divergence is measured."""
         evaluate = self.config.evaluate
         if evaluate.kl is None:
             return None
@@ -126,7 +126,7 @@ class Retention:
     def _sampled(
         self, stage: Stage, sets: Mapping[str, Sequence[TokenisedExample]]
     ) -> dict[str, Sequence[TokenisedExample]]:
-        """The first examples of each set; all of one whose exact match may end the stage."""
+        """Return the first examples of each set; all of one whose exact match may end the stage."""
         whole = {stage.plan.name} if stage.config.stop.exact_match is not None else set()
         return {
             name: examples if name in whole else examples[: self.config.evaluate.sample]
@@ -145,6 +145,6 @@ class Retention:
 def lines_of(
     results: Mapping[str, SetResult], moment: str, stage: Stage, epoch: int, step: int
 ) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl` that tell of a measurement."""
+    """Return the lines of `metrics.jsonl` for a measurement."""
     at = {"event": "evaluation", "stage": stage.index, "step": step, "epoch": epoch}
     return [{**at, "moment": moment, "set": name, **r.facts()} for name, r in results.items()]

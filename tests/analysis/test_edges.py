@@ -217,7 +217,7 @@ def test_no_conflict_is_said_in_a_line() -> None:
 
 
 def test_no_sample_speaks_for_a_set_that_was_probed_whole() -> None:
-    """Of such sets the table of angles has the exact cosine."""
+    """The table of angles has the exact cosine for such sets."""
     tables = _tables([])
     numbers = {"cosine": -0.2, "low": -0.3, "high": -0.1, "bound": 0.8, "verdict": "interval"}
     tables["cosines"] = [

@@ -64,7 +64,7 @@ def test_a_run_gives_pdf_png_and_the_numbers(tmp_path: Path) -> None:
 
 
 def test_seeds_are_one_line_with_an_interval_and_other_runs_another(tmp_path: Path) -> None:
-    """Of 40 and 38 the mean is 39 and Student's half width 12.706."""
+    """The mean of 40 and 38 is 39, and Student's half width is 12.706."""
     runs = [make(tmp_path / f"s{seed}", seed) for seed in (0, 2)]
     other = make(tmp_path / "fast", lr=1e-2)
     result = call(*(str(run.path) for run in (*runs, other)))

@@ -1,4 +1,4 @@
-"""A killed `geomix analyze grad-angle` goes on, to the bytes of one that was left alone."""
+"""A killed `geomix analyze grad-angle` resumes, to the same bytes as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Run:
 
 
 class Killed(BaseException):
-    """What a test ends a command with."""
+    """Exception with which a test ends a command."""
 
 
 class Looks:
@@ -87,7 +87,7 @@ class Looks:
         self.done += 1
 
     def of(self, run: Run, asked: Asked, most: int = -1) -> int:
-        """How many are computed by a call."""
+        """Return how many checkpoints a call computes."""
         self.done, self.most = 0, most
         if most < 0:
             grad_angle([run], asked)
@@ -110,7 +110,7 @@ def left(run: Run) -> list[Path]:
 
 
 def results(run: Run) -> dict[str, bytes]:
-    """What an analysis wrote."""
+    """Return the files of an analysis."""
     found = {file.name: file.read_bytes() for file in run.analysis_folder.iterdir()}
     shutil.rmtree(run.analysis_folder)
     return found
@@ -152,7 +152,7 @@ def emptied(content: bytes) -> bytes:
 def test_kills_at_every_point_change_nothing(
     run: Run, looks: Looks, change: dict[str, Any]
 ) -> None:
-    """Where a stage begins may be looked at again, as later points are compared with it."""
+    """The start of a stage may be measured again, as later checkpoints are compared with it."""
     asked = replace(ASKED, **change)
     whole = looks.of(run, asked)
     expected = results(run)

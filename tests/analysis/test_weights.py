@@ -1,4 +1,4 @@
-"""What `geomix analyze grad-angle` computes from weights, against the record and plain autograd."""
+"""Results of `geomix analyze grad-angle` from weights, against the record and plain autograd."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def weights_of(arm: Run, label: str, model: Path) -> dict[str, Tensor]:
 
 
 def gradient(arm: Run, weights: dict[str, Tensor], model: Path, name: str) -> dict[str, Tensor]:
-    """Of a set's mean loss, example by example, unpadded, by transformers alone."""
+    """Return a set's mean-loss gradient, example by example, unpadded, by transformers alone."""
     network = AutoModelForCausalLM.from_pretrained(model)
     network.load_state_dict(weights, strict=False)
     (past,) = (p for p in revisits(arm).values())

@@ -1,4 +1,4 @@
-"""What `geomix show` prints, and the retention table that `geomix train` ends with."""
+"""Output of `geomix show`, and the retention table at the end of `geomix train`."""
 
 from __future__ import annotations
 

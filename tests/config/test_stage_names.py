@@ -1,4 +1,4 @@
-"""How people name a stage."""
+"""Names of stages as users give them."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ EXPECTED = {
     "### user:\nc\n\n### assistant:\n⟦\nd</s>⟧",
     LAST_END: "user:  a\n\nassistant: ⟦b <|im_end|>⟧\nuser: c\nassistant: ⟦\nd<|im_end|>⟧",
 }
-"""What two exchanges look like, loss in ⟦ ⟧: contents as they are, whatever the template strips."""
+"""Two exchanges as written, loss in ⟦ ⟧: contents unchanged, whatever the template strips."""
 
 TRUE = "{{ messages[0].content }}{{ messages[1].content }}"
 
@@ -148,7 +148,7 @@ def test_what_looks_like_a_sentinel_or_jinja_in_a_text_is_text(tokenizer: Any) -
 
 
 def test_literals_of_plain_formats(tokenizer: Any) -> None:
-    """Which differ by exchange in what follows the one before only."""
+    """The literals of exchanges differ only in what follows the previous one."""
     made = chat_format("Q{prompt}A{target}E", tokenizer).literals(3)
     assert made == Literals(("Q", "EQ", "EQ"), ("A", "A", "A"), "</s>")
     tulu = chat_format("tulu", tokenizer).literals(2)

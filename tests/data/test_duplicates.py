@@ -1,4 +1,4 @@
-"""What a user is told of data that stands there twice."""
+"""Messages to a user about repeated data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files as people have them: endings, quotes, packed files, names that are nearly right."""
+"""Files as users have them: suffixes, quotes, packed files, names that are nearly right."""
 
 from __future__ import annotations
 

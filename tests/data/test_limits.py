@@ -1,4 +1,4 @@
-"""How many rows of a file are meant, and what is left."""
+"""Number of a file's rows that are used, and of those left."""
 
 from __future__ import annotations
 

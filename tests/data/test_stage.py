@@ -1,4 +1,4 @@
-"""What a stage trains on: counts, order, the control, the probe sets."""
+"""Training data of a stage: counts, order, the control, the probe sets."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def p_values(drawn: NDArray[np.int64], listed: int) -> tuple[float, float]:
 
 
 def drawn_by_examples(listed: tuple[str, ...], length: int) -> NDArray[np.int64]:
-    """What `words.examples` draws from a list, 500 times as many words as it has."""
+    """Return `words.examples` drawn from a list, 500 times as many words as it has."""
     position = {word: i for i, word in enumerate(listed)}
     made = words.examples(500 * len(listed) // length, length, 7, listed)
     return np.array([[position[word] for word in e.target.split(" ")] for e in made])

@@ -1,4 +1,4 @@
-"""Everything that decides a run's tokens is kept with it, or compared, at every later entry."""
+"""Everything that decides a run's tokens is stored with it, or compared, at every later entry."""
 
 from __future__ import annotations
 

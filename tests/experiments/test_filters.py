@@ -1,4 +1,4 @@
-"""Which examples a run uses: those that fit, those that the base model knows or does not know."""
+"""Examples that a run uses: those that fit, those that the base model knows or does not know."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_too_few_unfamiliar_facts_say_why(knowing: Path, facts: Path) -> None:
 
 
 def test_solved_examples_are_never_asked_for_themselves(loaded: LoadedModel, facts: Path) -> None:
-    """Of a file they are its first rows, whatever `limit` is; of a source its held-out split."""
+    """A file's are its first rows, whatever `limit` is; a source's are from its held-out split."""
     run = config(facts, data={"limit": 5, "familiar": {"facts": "drop", "shots": 3}})
     (plan,) = plan_stages(run, chooser(run, loaded))
     assert keys_of(plan.own) == list(KEYS[3:8])

@@ -1,4 +1,4 @@
-"""What the paper's published code does differently, one thing at a time and all together."""
+"""Deviations of the paper's published code, one at a time and all together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run takes from other runs: finished stages, and numbers of steps."""
+"""Results that a run reuses from other runs: finished stages, and numbers of steps."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ def test_steps_of_what_is_not_there_are_one_line(
 
 
 def dry(text: str, folder: Path) -> dict[str, Any]:
-    """What a dry run of a configuration says, as JSON."""
+    """Return the JSON of a configuration's dry run."""
     file = folder / "dry.yaml"
     file.write_text(text, encoding="utf-8")
     result = CliRunner().invoke(main, ["train", str(file), "--dry-run", "--json"])

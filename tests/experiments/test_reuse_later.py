@@ -1,4 +1,4 @@
-"""What a run took from others is kept: it goes on without them, and takes nothing that misfits."""
+"""Reused results stay with a run: it resumes without the other runs, and rejects misfits."""
 
 from __future__ import annotations
 

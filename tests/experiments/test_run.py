@@ -1,4 +1,4 @@
-"""What can be wrong is found before a folder is made, whichever arm it is in."""
+"""Mistakes are found before a folder is created, whichever arm they are in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every figure is held to, and a table as `geomix analyze grad-angle` gives it."""
+"""Checks for every figure, and a table as `geomix analyze grad-angle` writes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that somebody chose: every figure draws them as they are, or what can be seen of them."""
+"""Names chosen by users: every figure draws them literally, or their visible part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figure of arrows in a plane: what it draws, and what it refuses to draw."""
+"""The figure of arrows in a plane: its drawing, and the rows that it rejects."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_an_angle_that_is_not_defined_is_not_called_zero(angle_table: Table) -> 
 
 
 def stems(axes: Axes) -> dict[str, float]:
-    """Where each norm's stem ends on the axis of its panel, as a share of that axis."""
+    """Return the end of each norm's stem on the axis of its panel, as a share of that axis."""
     lines = {str(line.get_gid()): np.asarray(line.get_xydata()) for line in axes.lines}
     (left, _), (right, _) = lines["scale"]
     return {
@@ -196,7 +196,7 @@ def stems(axes: Axes) -> dict[str, float]:
 
 
 def test_norms_are_seen_on_one_logarithmic_axis_for_all_panels(angle_table: Table) -> None:
-    """Of norms 2, 2 and 5 beside 0.02, 2 and 5 the axis is from 0.01 to 10: three decades."""
+    """The axis for norms 2, 2 and 5 beside 0.02, 2 and 5 is from 0.01 to 10: three decades."""
     rows = planted(angle_table(2, moments=["θ_0"]), KNOWN)
     for row in rows:
         if row["arm"] == "random/none" and row["first"] == "D_A":

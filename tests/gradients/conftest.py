@@ -106,7 +106,7 @@ class Tiny:
         return SetObjective(self.model, batches, self.reduction, self.parameters, count, count)
 
     def logits(self, weights: dict[str, Tensor], example: TokenisedExample) -> Tensor:
-        """Of the tokens that predict targets, one example alone."""
+        """Return the logits of the tokens that predict targets, one example alone."""
         ids = torch.tensor([example.ids])
         out = functional_call(self.model, weights, kwargs={"input_ids": ids, "use_cache": False})
         places = [t - 1 for t, label in enumerate(example.labels) if label != IGNORED]

@@ -79,7 +79,7 @@ def keys(model: type[BaseModel]) -> set[str]:
 
 
 def reader_counts() -> bool:
-    """Whether the program, and no validation or dump, asks for the field."""
+    """Return whether the program reads the field, other than by validation or dump."""
     frame = sys._getframe(2)  # of whoever looked the attribute up
     while frame.f_code.co_filename in CONFIG and frame.f_back:
         frame = frame.f_back  # a property or a method, asked by somebody else

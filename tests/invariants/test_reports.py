@@ -1,4 +1,4 @@
-"""What `geomix train` prints: to people, to scripts, to programs."""
+"""Output of `geomix train`: to people, to scripts, to programs."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def test_the_last_wrong_place_decides(greedy: tuple[bool, ...], expected: float 
 
 
 def test_samples_by_hand() -> None:
-    """Of p = ¼: 1 − (¾)ⁿ ≥ ½ at n = ln ½ / ln ¾; for tiny p it is ln 2 / p."""
+    """With p = ¼, 1 − (¾)ⁿ ≥ ½ at n = ln ½ / ln ¾; for tiny p it is ln 2 / p."""
     assert samples_needed(math.log(4)) == pytest.approx(math.log(0.5) / math.log(0.75))
     assert samples_needed(30.0) == pytest.approx(math.log(2) * math.exp(30), rel=1e-9)
     assert samples_needed(0.0) == samples_needed(math.log(2)) == 1

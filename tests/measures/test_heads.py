@@ -1,4 +1,4 @@
-"""An attention's parameters cut into heads, held against what the attention computes with them."""
+"""An attention's parameters split by head, compared with the attention's own computation."""
 
 from __future__ import annotations
 
@@ -60,8 +60,7 @@ def test_a_size_that_the_heads_do_not_divide_has_none() -> None:
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "neox"])
 def test_silencing_a_head_changes_nothing_but_its_gradient(kind: str) -> None:
-    """Where a head's share of the output projection is zero, so is the gradient of its queries,
-    keys and values, and no other head's is."""
+    """Zeroing a head's share of the output projection zeroes its gradients of q, k and v, only."""
     from transformers import (
         AutoModelForCausalLM,
         GPT2Config,

@@ -91,7 +91,7 @@ def paired(points: Array, gradient: Array) -> list[Array | None]:
 
 
 def coarser(count: int, power: int) -> tuple[Array, Array]:
-    """Of Σ x^power along the curve: the coarser sum, and the trapezoid over every other point."""
+    """Return the coarser sum of Σ x^power along the curve, and every other point's trapezoid."""
     points = curve(np.linspace(0, 1, count + 1))
     nodes, parts = pieces(count)
     found = coarser_trapezoid(

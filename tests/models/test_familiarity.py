@@ -1,4 +1,4 @@
-"""Which facts a model knows, against a decoding of its own, token by token; and the cache."""
+"""Facts that a model knows, against an independent decoding, token by token; and the cache."""
 
 from __future__ import annotations
 

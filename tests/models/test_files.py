@@ -1,4 +1,4 @@
-"""A model's folder says one thing, its configuration what the weights hold, before any is read."""
+"""A model's folder is unambiguous, and its configuration matches the weights, before loading."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def some(count: int, seed: int = 0) -> list[TokenisedExample]:
 
 
 def predicting(logits: Tensor, examples: list[TokenisedExample]) -> Tensor:
-    """Of logits `(n, t, V)` those before a label, example by example, as a `Forward` gives."""
+    """Return logits `(n, t, V)` before a label, example by example, as a `Forward` does."""
     at = [
         (n, i - 1) for n, e in enumerate(examples) for i, x in enumerate(e.labels) if x != IGNORED
     ]

@@ -1,4 +1,4 @@
-"""Packed equals alone, on every family of models; and where it does not, that is found out."""
+"""Packed equals alone, on every family of models; where it does not, that is detected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoding from what a forward pass kept equals decoding from the text, on every family."""
+"""Decoding from stored keys and values equals decoding from the text, on every family."""
 
 from __future__ import annotations
 

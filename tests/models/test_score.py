@@ -1,4 +1,4 @@
-"""Teacher-forced verdicts against greedy decoding, one example at a time and unpadded."""
+"""Teacher-forced scores against greedy decoding, one example at a time and unpadded."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WRONG = {
     "日本": "日本語",
     "one": "two or one",
 }
-"""What is said instead: too little, something else, more than is decoded, the same but a space."""
+"""Wrong answers: too little, something else, more than is decoded, the same but a space."""
 
 
 def teach_answers(loaded: LoadedModel, examples: list[TokenisedExample]) -> None:

@@ -53,7 +53,7 @@ def probabilities(loaded: LoadedModel, examples: list[TokenisedExample]) -> Any:
 def test_the_mean_over_the_answer_positions_of_a_probe(
     loaded: LoadedModel, facts: list[TokenisedExample], tmp_path: Path, width: int | None
 ) -> None:
-    """Of 9 examples in passes of 2, no more than 30 positions; the training mode is left alone."""
+    """It takes 9 examples in passes of 2, at most 30 positions; the training mode is restored."""
     limits = KLConfig(examples=9, positions=30)
     reference = Reference(tmp_path / "start.safetensors", limits, 2, width)
     before = probabilities(loaded, facts[:9])

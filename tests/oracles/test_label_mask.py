@@ -97,7 +97,7 @@ def loss_runs(made: TokenisedExample) -> list[tuple[int, int]]:
 
 
 def decoded(tokenizer: Any, made: TokenisedExample, start: int, stop: int) -> str:
-    """What the tokens from `start` to `stop` add to the text."""
+    """Return the text of the tokens from `start` to `stop`."""
     before = tokenizer.decode(made.ids[:start], clean_up_tokenization_spaces=False)
     whole = tokenizer.decode(made.ids[:stop], clean_up_tokenization_spaces=False)
     assert whole.startswith(before)

@@ -1,4 +1,4 @@
-"""Verdicts on hundreds of answers against greedy decoding, on a model that knows a part of them.
+"""Scores of hundreds of answers against greedy decoding, on a model that knows some of them.
 
 There are 2,000 and more, of which the ordinary tests take every fourth and `make slow` all.
 
@@ -40,7 +40,7 @@ TIE = 1e-4
 
 @dataclass(frozen=True)
 class Decoded:
-    """What greedy decoding gives: its text, and by how little the closest argmax was one."""
+    """Result of greedy decoding: its text, and the margin of the closest argmax."""
 
     text: str
     gap: float
@@ -183,7 +183,7 @@ def certain(
 def test_the_answers_are_of_every_length_right_and_wrong(
     answers: list[TokenisedExample], decoded: list[Decoded], every: int
 ) -> None:
-    """What the comparison rests on: else it could agree on answers of one kind alone."""
+    """The comparison needs this: otherwise it could agree on one kind of answer alone."""
     right = [same_text(d.text, e.text.target) for d, e in zip(decoded, answers, strict=True)]
     assert len(answers) >= 2000 // every
     lengths = {e.target_tokens - 1 for e in answers}

@@ -1,4 +1,4 @@
-"""What a dry run says of padding, memory and disk, against what is there when it is done."""
+"""A dry run's padding, memory and disk, against the finished run."""
 
 from __future__ import annotations
 
@@ -138,8 +138,7 @@ def test_weights_gradients_and_moments_are_those_of_a_real_step(
 
 
 def test_the_logits_are_those_of_the_targets(tiny_model: Path) -> None:
-    """Of P target tokens: logits, log-softmax, and the gradients of both; nothing of other
-    positions."""
+    """Logits, log-softmax, and the gradients of both count at the P target tokens only."""
     shape = shape_of(tiny_model)
     few, many = (memory_of(shape, MicroBatch(8, 64, n), "fp32").logits for n in (10, 110))
     per_target = (many - few) / 100
@@ -391,7 +390,7 @@ def test_the_real_loss_of_a_batch_is_not_changed_by_looking(tiny_model: Path) ->
 
 
 def test_activations_that_are_computed_again_are_not_kept(tiny_model: Path) -> None:
-    """Of each layer its input is left: rows × width × d × 4 bytes."""
+    """Each layer keeps its input: rows × width × d × 4 bytes."""
     train = {"batch_size": 8, "micro_batch_size": 8}
     kept = []
     for again in (False, True):

@@ -1,4 +1,4 @@
-"""A dry run's answer: whether it fits, what would, and what of it is an estimate."""
+"""A dry run's answer: whether it fits, what would, and which parts are estimates."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_other_ways_change_little_first_and_only_what_is_allowed(tiny_model: Pat
 
 
 def test_where_the_recorder_takes_most_it_gives_way_first(tiny_model: Path, place: Path) -> None:
-    """How it trains stays as it is; what each needs is told, and the disk that it takes instead."""
+    """Training stays the same; the answer states each alternative's memory and disk."""
     few = {"probes": 2, "batch_size": 1, "mix": {"source": "random-words", "words": 3}}
     stages = "stages: [{data: {source: kvr, limit: 2}, stop: {epochs: 1}}]\n"
     text = f"model: {tiny_model}\n{stages}record: {json.dumps(few)}\n"

@@ -1,4 +1,4 @@
-"""Per-example gradients as they are to be: each example alone, in a backward pass of its own.
+"""Per-example gradients by definition: each example alone, in its own backward pass.
 
 It knows no rule, no placement and no capture: `param.grad` is read after a plain pass.
 """
@@ -23,11 +23,11 @@ from .architectures import VOCABULARY
 
 CPU = torch.device("cpu")
 Gradients = dict[str, Tensor]
-"""Of each parameter, `(N, *shape)`."""
+"""Gradients `(N, *shape)` by parameter."""
 
 
 def some_examples() -> list[TokenisedExample]:
-    """Of different lengths, one much longer; some with a target of one token.
+    """Return examples of different lengths, one much longer; some with a target of one token.
 
     The padding's token, whose embedding has no gradient in some models, stands among the others.
     """

@@ -60,7 +60,7 @@ _OWN_SIZES = {"gpt2"}
 
 
 def maker(kind: str, extra: dict[str, Any], own: bool = False) -> Callable[[], Any]:
-    """What makes a tiny model of a configuration class of transformers, `extra` in its keys."""
+    """Return the maker of a tiny model from transformers' configuration class and `extra` keys."""
     kept = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
     common = {key: _COMMON[key] for key in kept} if own else _COMMON
 

@@ -1,4 +1,4 @@
-"""What is recorded of each family of models, against plain autograd in float64.
+"""Records of each family of models, against plain autograd in float64.
 
 The oracle runs one unpadded example at a time through the model's own forward pass, takes the
 residual stream from transformers' `output_hidden_states` (but for the last layer's output, which
@@ -31,8 +31,8 @@ from tests.recording.architectures import ARCHITECTURES, Float64
 TOLERANCE = 1e-9
 """Relative to the largest number of an array; float64 sums in another order differ by 1e-14."""
 ZERO = 1e-20
-"""Of the largest product of all: below, one is rounding. A key's bias has no gradient in truth, as
-softmax does not see it."""
+"""Share of the largest product of all, below which one is rounding. A key's bias has no gradient in
+truth, as softmax does not see it."""
 
 
 @dataclass

@@ -150,7 +150,7 @@ def test_the_command_exports_each_arm(run: Run, resolved: Any, tmp_path: Path) -
 
 
 class Killed(BaseException):
-    """What a test ends an export with, so that it cannot tidy up."""
+    """Exception with which a test ends an export, so that it cannot clean up."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What a snapshot keeps besides activations: each against plain autograd, one tensor at a time."""
+"""Contents of a snapshot besides activations: each against plain autograd, tensor by tensor."""
 
 from __future__ import annotations
 

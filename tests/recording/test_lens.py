@@ -75,7 +75,7 @@ def by_name(name: str, model: Any, hidden: Tensor) -> Tensor:
 
 
 def place(logits: Tensor, target: int) -> int:
-    """Where the target stands in a list sorted by falling logit, ties by rising id."""
+    """Return the target's position in a list sorted by falling logit, ties by rising id."""
     order = sorted(range(len(logits)), key=lambda token: (-float(logits[token]), token))
     return order.index(target)
 

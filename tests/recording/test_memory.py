@@ -1,4 +1,4 @@
-"""Recording again and again keeps no memory."""
+"""Repeated recording keeps no memory."""
 
 from __future__ import annotations
 

@@ -290,7 +290,7 @@ def test_a_run_that_goes_on_at_a_snapshot_records_the_same_path(
 
 
 def test_a_later_stage_begins_a_path_of_its_own(tmp_path: Path, gpt2: Make, probes: Probes) -> None:
-    """Where no snapshot is taken, as its weights are those of the stage before's end."""
+    """A segment starts without a snapshot, as its weights are those of the previous stage's end."""
     model = gpt2().eval()
     made = recorder(tmp_path, probes, ["boundaries"])
     made.observe(Moment(model, 0, "kvr", 0, 3, 0, None))

@@ -98,7 +98,7 @@ def test_the_sum_over_examples_is_the_gradient_of_the_set() -> None:
 @in_float64
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma3", "mixtral", "opt"])
 def test_products_sketches_and_gram_matrices(name: str) -> None:
-    """Of the tied embedding too, whose two parts have cross terms."""
+    """The tied embedding is included, whose two parts have cross terms."""
     model, gradients = known(name)
     examples = PerExample(model)
     generator = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""Which example each token belongs to, written down by hand."""
+"""Owner of each token, against lists written by hand."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ NAMES = ["stage0-step000000", "stage0-step000004", "stage1-step000003"]
 
 
 def test_a_snapshot_has_every_number_under_its_name(run: Run, arrays: Arrays) -> None:
-    """Of the second snapshot, which has all that the first has and more, and the third."""
+    """The second snapshot, which has all that the first has and more, and the third are read."""
     for place, tree in [*zip(run.records.snapshots, run.records, strict=True)][1:]:
         count = 0
         groups = dict(tree)

@@ -1,4 +1,4 @@
-"""Which steps are recorded."""
+"""Recorded steps."""
 
 from __future__ import annotations
 

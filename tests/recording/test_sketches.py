@@ -1,4 +1,4 @@
-"""Sketches of single examples' gradients, as the recorder keeps them."""
+"""Sketches of single examples' gradients, as the recorder stores them."""
 
 from __future__ import annotations
 

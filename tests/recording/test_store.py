@@ -463,7 +463,7 @@ except OSError as error:
 
 
 def test_chunks_are_even_so_that_none_is_stored_half_empty(tmp_path: Path) -> None:
-    """Of 1.1 MiB, chunks of 1 MiB would store two."""
+    """With 1.1 MiB, chunks of 1 MiB would store two."""
     values = np.zeros((1100, 256), dtype=np.float32)
     with h5py.File(tmp_path / "even.h5", "w") as file:
         scale(file, "row", np.arange(1100), "rows")

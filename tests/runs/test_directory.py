@@ -1,4 +1,4 @@
-"""A run on disk: who may write it, and how it is found again."""
+"""A run on disk: its locks, and how it is found again."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ HISTORY: list[tuple[int, str, int, int, dict[str, str]]] = [
 
 
 def test_a_run_is_read_in_steps_since_the_base_model(tmp_path: Path) -> None:
-    """Of D_A two facts are scored every time; one stage ended by a rule after its evaluation."""
+    """Two facts of D_A are scored every time; one stage ended by a rule after its evaluation."""
     run = write(tmp_path / "toy", HISTORY)
     one, two = forgetting_of(run)
     assert one == Forgetting("toy", "D_A", 2, [0, 3, 4, 8, 10, 14], [2, 0], [3, 3])

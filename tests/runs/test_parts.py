@@ -1,4 +1,4 @@
-"""Runs that are computed in several environments: said before they go on, and kept with them."""
+"""Runs computed in several environments: reported before they resume, and stored with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same study file on a real SLURM cluster: submitted once, killed, and gone on with.
+"""The same study file on a real SLURM cluster: submitted once, killed, and resumed.
 
 The cluster has one node, this machine, and munged, slurmctld and slurmd of its own.
 """

@@ -1,4 +1,4 @@
-"""A study becomes its members; each is run once and goes on where it was."""
+"""A study becomes its members; each is run once and resumes where it stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is saved comes back bit for bit, and what is not as it was saved is named."""
+"""Saved state is restored bit for bit, and anything that changed since is named."""
 
 from __future__ import annotations
 

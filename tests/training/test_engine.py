@@ -1,4 +1,4 @@
-"""A run's stages: the files, the moments, the checkpoint."""
+"""A run's stages: the files, the training events, the checkpoint."""
 
 from __future__ import annotations
 

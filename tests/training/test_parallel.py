@@ -1,4 +1,4 @@
-"""How work is shared by processes, without any; together they are tested in tests/invariants."""
+"""Division of work among processes, without any; together they are tested in tests/invariants."""
 
 from __future__ import annotations
 

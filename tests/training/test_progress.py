@@ -1,4 +1,4 @@
-"""What is shown while a run trains: one line that fits, and what it says."""
+"""Display during training: one line that fits, and its contents."""
 
 from __future__ import annotations
 

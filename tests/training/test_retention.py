@@ -146,7 +146,7 @@ def relative_entropy(start: Any, now: Any, examples: list[TokenisedExample]) -> 
 
 
 def test_nothing_that_is_measured_changes_the_training(tmp_path: Path, dropout_model: Path) -> None:
-    """Of a model that draws random numbers while it trains."""
+    """The model draws random numbers while it trains."""
     plain, measured = (load_model(str(dropout_model), torch.device("cpu")) for _ in range(2))
     lines = evaluations(tmp_path / "plain", plain, epochs=0)
     evaluations(tmp_path / "measured", measured, steps=1, sample=1, kl={})

@@ -1,4 +1,4 @@
-"""Which checkpoints there are, which is taken, and what is removed."""
+"""Existing checkpoints, the one that is used, and those that are removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stage's model and optimiser: made ready, gone on with, and given back as an ordinary model."""
+"""A stage's model and optimiser: prepared, resumed, and restored to an ordinary model."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_a_stage_leaves_an_ordinary_model_and_the_moments_of_what_trained(
 def ready_logits(
     weights: dict[str, torch.Tensor], loaded: LoadedModel, ids: torch.Tensor
 ) -> torch.Tensor:
-    """What the model says with other weights."""
+    """Return the model's output with other weights."""
     found: torch.Tensor = torch.func.functional_call(loaded.model, weights, (ids,)).logits
     return found
 

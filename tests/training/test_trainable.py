@@ -1,4 +1,4 @@
-"""Which parameters train, and adapters that leave an ordinary model behind."""
+"""Trainable parameters, and adapters that leave an ordinary model behind."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_modules_that_are_not_there_are_one_line(model: Any) -> None:
 
 
 def test_an_adapters_dropout_draws_in_training_alone(loaded: LoadedModel) -> None:
-    """Of a Llama, which has no other dropout."""
+    """The model is a Llama, which has no other dropout."""
     attach(loaded.model, LoraConfig(rank=2, alpha=4.0, dropout=0.5), "here")
     drawn(loaded.model)
     loaded.model.train()

@@ -1,4 +1,4 @@
-"""Nothing is ever half there under its final name."""
+"""No file is ever incomplete under its final name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Links in a foreign run: what they lead to stays as it was, and names stay within the run."""
+"""Links in a foreign run: their targets stay unchanged, and names stay within the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing is silent for more than half a minute: what is told of phases, and when."""
+"""No silence for more than half a minute: progress lines of phases, and their timing."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_training_shows_its_phases_where_it_shows_itself(monkeypatch: pytest.Mon
 
 @pytest.fixture
 def begun(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What began while somebody showed it."""
+    """Phases that began while they were displayed."""
     found: list[str] = []
     begin = Teller.begin
 

@@ -1,4 +1,4 @@
-"""Being asked to end: noted where there is something to save, at once where there is nothing."""
+"""Requests to end: noted if there is something to save, immediate if there is nothing."""
 
 from __future__ import annotations
 

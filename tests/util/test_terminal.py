@@ -1,4 +1,4 @@
-"""Text that comes from files is printed without doing anything to the terminal."""
+"""Text from files is printed without any effect on the terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`geomix analyze forgetting`: how a loss changed, and how far local models of it hold."""
+"""`geomix analyze forgetting`: the change of a loss, and the reach of local models of it."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is to be measured.
+    """Options of the measurement.
 
     Attributes:
         stage: number, from 1, or name; None is the last one.
-        name: the set whose loss is looked at.
-        by: what the path is split by.
+        name: the set whose loss is measured.
+        by: the parameter groups that split the path.
         expansions: local expansions of the finest level; 0 leaves them out.
-        segments: of the path, at most.
+        segments: most segments of the path.
         draws: of the permuted displacement.
-        facts: of each set, at most; None takes all.
+        facts: most examples of each set; None takes all.
         smallest: smallest effect of interest, nats; declared before the runs.
         planned: paired seeds of the plan.
     """
@@ -54,9 +54,9 @@ class Asked:
 class ForgettingAnalysis(Analysis["Forgetting", Asked]):
     """Measure how a stage changed a set's loss, and test local models of the change.
 
-    RUN is a folder of a run; without it the newest under runs/ is taken. It needs the weights at
-    both ends of the stage; the path through the stage needs `record: {weights: true}`. Runs that
-    differ in their seed alone give means with an interval.
+    RUN is a folder of a run; the default is the newest under runs/. It needs the weights at both
+    ends of the stage; the path through the stage needs `record: {weights: true}`. Runs that differ
+    only in their seed give means with an interval.
     """
 
     name = "forgetting"
@@ -71,19 +71,19 @@ class ForgettingAnalysis(Analysis["Forgetting", Asked]):
         return measure(runs, options)
 
     def tables(self, result: Forgetting, options: Asked) -> Mapping[str, Sequence[Row]]:
-        """Orders, reaches, expansions, segments, contrasts and sharpness, one row a seed."""
+        """Return orders, reaches, expansions, segments, contrasts and sharpness, one row a seed."""
         from geomix.analysis.forgetting.tables import tables
 
         return tables(result)
 
     def findings(self, result: Forgetting, options: Asked) -> Sequence[Finding]:
-        """Differences between arms, then each arm's change."""
+        """Return the differences between arms, then each arm's change."""
         from geomix.analysis.forgetting.findings import findings
 
         return list(findings(result, options.smallest, options.planned))
 
     def figures(self, result: Forgetting, options: Asked) -> Iterable[Drawn]:
-        """The loss along the displacement; norm, cosine and length along the path."""
+        """Draw the loss along the displacement, and norm, cosine and length along the path."""
         from geomix.analysis.forgetting.tables import reach_rows, segment_rows
         from geomix.figures import path_factors, reach
 
@@ -94,7 +94,7 @@ class ForgettingAnalysis(Analysis["Forgetting", Asked]):
             yield Drawn("factors", drawn, segments, path_factors.caption(segments))
 
     def stem(self, result: Forgetting, options: Asked, runs: Sequence[RunDirectory]) -> str:
-        """How the files' names begin; like all files they count stages from 0."""
+        """Return the common start of the files' names; like all files they count stages from 0."""
         from geomix.analysis.replicates import together
 
         name = "" if options.name == "D_A" else f"_{options.name}"
@@ -109,7 +109,7 @@ class ForgettingAnalysis(Analysis["Forgetting", Asked]):
         files: Sequence[Path],
         full: bool,
     ) -> list[str]:
-        """How much was forgotten, by which order, and where local models end."""
+        """Return the lines that answer: how much was forgotten, by which order, how far?"""
         from geomix.analysis.forgetting.answer import answer
 
         stem = self.stem(result, options, runs)

@@ -1,4 +1,4 @@
-"""The answer that `geomix analyze forgetting` leads with, in at most 25 lines."""
+"""The answer of `geomix analyze forgetting`, in at most 25 lines."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def answer(
     files: Sequence[Path],
     full: bool,
 ) -> list[str]:
-    """What was asked, the orders and their reach, the contrasts, and where the rest is."""
+    """Return the question, the orders and their reach, the contrasts, and the files."""
     first = result.arms[0].members[0]
     lines = wrapped(
         f"How did {result.title} change the loss of {result.name}, and how far do models hold?"
@@ -63,7 +63,7 @@ def answer(
 
 
 def _orders(result: Forgetting) -> list[str]:
-    """A line an arm: the change, its orders, the Hessian's reach, N*, the null."""
+    """Return a line an arm: the change, its orders, the Hessian's reach, N*, the null."""
     rows = [["", "change", "1st", "2nd", "rest", "Hessian to", "N*", "permuted"]]
     for arm in result.arms[:MOST_ARMS]:
         changes = [member.real.change for member in arm.members]
@@ -89,7 +89,7 @@ def _percent(values: Sequence[float]) -> str:
 
 
 def _reach(arm: Arm) -> str:
-    """The Hessian's reach; of several seeds the smallest and the largest."""
+    """Return the Hessian's reach; for several seeds the smallest and the largest."""
     return _range([member.real.reach("Hessian").text for member in arm.members])
 
 
@@ -111,7 +111,7 @@ def _number(text: str) -> float:
 
 
 def _contrast(result: Forgetting, contrast: Contrast) -> list[str]:
-    """The difference between two arms and its factors, or why there are none."""
+    """Return the difference between two arms and its factors, or why there are none."""
     if not contrast.pairs:
         return []
     mean, half = over_seeds(contrast.differences)
@@ -128,7 +128,7 @@ def _contrast(result: Forgetting, contrast: Contrast) -> list[str]:
 
 
 def less(difference: float) -> str:
-    """`0.184 nats less`, of what a reference forgot beyond an arm."""
+    """Return `0.184 nats less`, for a reference that forgot more than an arm."""
     return f"{abs(difference):.3f} nats {'less' if difference >= 0 else 'more'}"
 
 
@@ -143,7 +143,7 @@ def _shapley(pairs: Sequence[PathPair]) -> str:
 
 
 def _main(contrast: Contrast, pair: PathPair) -> str:
-    """The segment in which the reference forgets most, as exact logarithms of ratios."""
+    """Return the segment in which the reference forgets most, as exact logarithms of ratios."""
     one = next(one for one, _ in contrast.pairs if one.seed == pair.seed)
     assert one.path is not None
     integral = one.path.fine.factors.integral
@@ -159,7 +159,7 @@ def _main(contrast: Contrast, pair: PathPair) -> str:
 
 
 def _sharpness(result: Forgetting) -> list[str]:
-    """How often the relative critical sharpness is defined, and the first tolerance step."""
+    """Return how often the relative critical sharpness is defined, and the first tolerance step."""
     rows = [
         one
         for arm in result.arms

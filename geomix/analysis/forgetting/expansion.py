@@ -1,4 +1,4 @@
-"""The change of a loss along a displacement, its expansion at the start, and how far that holds."""
+"""Change of a loss along a displacement, its expansion at the start, and the expansion's reach."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ MODELS = ("first order", "Hessian", "Gauss–Newton")
 
 
 class Mover(Protocol):
-    """A model that is moved from weights to weights; `geomix.experiments.precise.PreciseArm`."""
+    """Model that moves from weights to weights; `geomix.experiments.precise.PreciseArm`."""
 
     def move_to(
         self, weights: str | Vector, direction: Vector | None = None, t: float = 0.0
     ) -> None:
-        """Take θ + t·x for weights, nothing being written in place."""
+        """Set the weights to θ + t·x; nothing is written in place."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expansion:
-    """A loss along a displacement x from θ, and its expansion at θ. Nats.
+    """Loss along a displacement x from θ, and its expansion at θ. Nats.
 
     Attributes:
         loss: L(θ).
         first: g·x.
         second: ½ xᵀHx.
-        gauss_newton: ½ xᵀGx; nan where it was not asked for.
+        gauss_newton: ½ xᵀGx; nan if not requested.
         length: ‖x‖.
         changes: `(n,)` L(θ + t x) − L(θ) at the points of `GRID`.
     """
@@ -52,26 +52,26 @@ class Expansion:
 
     @property
     def change(self) -> float:
-        """The whole displacement's change: forgetting, where it is a later stage's."""
+        """Change over the whole displacement: forgetting, if it is a later stage's."""
         return float(self.changes[-1])
 
     @property
     def rest(self) -> float:
-        """R₃: what neither first nor second order has."""
+        """Remainder R₃ beyond first and second order."""
         return self.change - self.first - self.second
 
     @property
     def curvature(self) -> float:
-        """κ = xᵀHx / ‖x‖², nats per squared unit of the weights; nan where x is 0."""
+        """Curvature κ = xᵀHx / ‖x‖², nats per squared unit of the weights; nan if x is 0."""
         return 2 * self.second / self.length**2 if self.length else float("nan")
 
     def model(self, name: str) -> Floats:
-        """`(n,)` the change that a local model has at the points of `GRID`."""
+        """Return the change `(n,)` by a local model at the points of `GRID`."""
         seconds = {"first order": 0.0, "Hessian": self.second, "Gauss–Newton": self.gauss_newton}
         return taylor(self.first, 2 * seconds[name])
 
     def reach(self, name: str) -> Reach:
-        """How far a local model holds, in shares of the displacement."""
+        """Return the reach of a local model, in shares of the displacement."""
         return reach(self.model(name), self.changes, floor=FLOOR * self.loss)
 
 
@@ -83,11 +83,11 @@ def expand(
     Costs a gradient, one or two products and a forward pass for each point of `GRID`.
 
     Args:
-        mover: moves the model that the objective is of.
+        mover: moves the objective's model.
         objective: of the whole set.
         start: θ.
         x: the displacement.
-        gauss_newton: whether the Gauss–Newton matrix is wanted too.
+        gauss_newton: whether to include the Gauss–Newton matrix.
     """
     mover.move_to(start)
     loss, gradient = objective.loss_and_gradient()
@@ -106,7 +106,7 @@ def _moved(mover: Mover, objective: Objective, start: Vector, x: Vector, t: floa
 
 
 def permuted(x: Vector, draw: int) -> dict[str, Tensor]:
-    """The displacement with its values permuted within each tensor: its length, no direction.
+    """Permute the displacement's values within each tensor: same length, no direction.
 
     Args:
         x: the displacement.
@@ -123,12 +123,12 @@ def permuted(x: Vector, draw: int) -> dict[str, Tensor]:
 def expansions(
     mover: Mover, objective: Objective, start: Vector, x: Vector, count: int, change: float
 ) -> list[Level]:
-    """Expand at the starts of equal parts of a displacement; every coarser level follows.
+    """Expand at the starts of equal parts of a displacement; all coarser levels follow from these.
 
     Costs a gradient and a product for each.
 
     Args:
-        mover: moves the model that the objective is of.
+        mover: moves the objective's model.
         objective: of the whole set.
         start: θ.
         x: the displacement.

@@ -1,4 +1,4 @@
-"""The findings of `geomix analyze forgetting`: who forgets how much, and less than whom."""
+"""Findings of `geomix analyze forgetting`: each arm's change, and differences between arms."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _ONE = "No verdict: one pair of runs has no interval."
 
 
 def findings(result: Forgetting, smallest: float | None, planned: int | None) -> Iterator[Finding]:
-    """The change of the loss in each arm, then each difference between arms.
+    """Yield each difference between arms, then the change of the loss in each arm.
 
     Args:
-        result: as it was measured.
-        smallest: smallest effect of interest, nats; None where none was declared.
-        planned: paired seeds that the plan asks for; None where there is no plan.
+        result: of the measurement.
+        smallest: smallest effect of interest, nats; None if none was declared.
+        planned: paired seeds that the plan asks for; None if there is no plan.
     """
     for contrast in result.contrasts:
         if contrast.pairs:
@@ -58,7 +58,7 @@ def _interval(values: Sequence[float]) -> tuple[float, float, float]:
 def _judged(
     values: Sequence[float], smallest: float | None, planned: int | None
 ) -> tuple[Verdict, str]:
-    """The verdict, and why there is none."""
+    """Return the verdict, and why there is none."""
     if smallest is None or planned is None:
         return "undetermined", _UNDECLARED
     if len(values) < 2:  # noqa: PLR2004

@@ -1,4 +1,4 @@
-"""Opens arms, pairs their checkpoints, and measures each one."""
+"""Measurement: opens arms, pairs their checkpoints, and measures each one."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from geomix.analysis.forgetting import Asked
 
 FEWEST = 4
-"""Segments below which a path is not followed: its split could not be checked with half of them."""
+"""Fewest segments of a path: with fewer, its split could not be checked against half of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """An arm that is to be measured, before anything is loaded.
+    """An arm to be measured, before anything is loaded.
 
     Attributes:
         arm: its directory.
@@ -62,8 +62,8 @@ def measure(runs: Sequence[RunDirectory], asked: Asked) -> Forgetting:
     """Measure every arm of every run.
 
     Raises:
-        UserError: an option's value does not fit, a checkpoint is not there, or the runs cannot be
-            put together.
+        UserError: an option's value does not fit, a checkpoint is missing, or the runs cannot be
+            combined.
     """
     quiet_libraries()
     if asked.expansions & (asked.expansions - 1):
@@ -114,7 +114,7 @@ def measure(runs: Sequence[RunDirectory], asked: Asked) -> Forgetting:
 
 
 def _stage(asked: str | None, configs: Sequence[RunConfig]) -> int:
-    """Index of the stage: that asked for, or the last one that all arms have."""
+    """Return the index of the stage: the requested one, or the last one that all arms have."""
     shortest = min(len(config.stages) for config in configs)
     if asked is None:
         return shortest - 1
@@ -126,10 +126,10 @@ def _stage(asked: str | None, configs: Sequence[RunConfig]) -> int:
 
 
 def _given(arm: RunDirectory, config: RunConfig, stage: int) -> _Given:
-    """The checkpoints of a stage.
+    """Return the checkpoints of a stage.
 
     Raises:
-        UserError: the stage's start or end is not there.
+        UserError: the stage's start or end is missing.
     """
     points = points_of(arm, config, lambda _: None)
     known = [p for p in points if p.stage == stage and (p.step or not stage)]
@@ -147,7 +147,7 @@ def _given(arm: RunDirectory, config: RunConfig, stage: int) -> _Given:
 
 
 def _paired(given: Sequence[_Given], most: int) -> tuple[list[list[int]], str]:
-    """Which checkpoints of each arm are followed, and how they were paired."""
+    """Return each arm's checkpoints of the path, and how they were paired."""
     if not given:
         return [], ""
     points, apart = paired_points([one.shares for one in given], most)
@@ -171,7 +171,7 @@ def _controls(
 
 
 class _Measured:
-    """One arm, its model open."""
+    """One arm with its model loaded."""
 
     def __init__(
         self, given: _Given, stage: int, asked: Asked, points: Sequence[int] | None
@@ -183,7 +183,7 @@ class _Measured:
         self._x = minus(self._arm.weights(given.names[-1]), self._start)
 
     def member(self) -> tuple[Member, Layout]:
-        """All that is measured, and the parameters that it is of."""
+        """Measure everything; return it with the layout of its parameters."""
         laid = Cut.of(self._arm.loaded.model, self._arm.parameters, heads=False).layout
         real, end = self._expanded()
         null = [self._null(draw) for draw in range(self._asked.draws)]
@@ -232,7 +232,7 @@ class _Measured:
             return follow(self._arm, self._objective, weights, names, steps, advance)
 
     def _sharpness(self) -> list[Sharpness]:
-        """Along the segments 0, 1, 2, 4, … of all that are kept, for the stage's set and this."""
+        """Measure along segments 0, 1, 2, 4, … of those kept, for the stage's set and this one."""
         names, steps = self._given.names, self._given.steps
         own = set_name(self._stage)
         sets = {self._asked.name: self._objective}
@@ -253,7 +253,7 @@ class _Measured:
 
 
 def null_mean(member: Member) -> tuple[float, float]:
-    """Mean change and curvature along the permuted displacement; nan without draws."""
+    """Return mean change and curvature along the permuted displacement; nan without draws."""
     if not member.null:
         return float("nan"), float("nan")
     changes = [one.change for one in member.null]

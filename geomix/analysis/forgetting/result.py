@@ -1,4 +1,4 @@
-"""What `geomix analyze forgetting` measured, run by run and arm by arm."""
+"""Results of `geomix analyze forgetting`, run by run and arm by arm."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Member:
         counted: `100 facts`, or `64 of 100 facts`.
         reduction: of the loss.
         real: along the stage's displacement.
-        end: g(θ_end)·Δθ, nats: first order where the stage ends.
+        end: g(θ_end)·Δθ, nats: first order at the end of the stage.
         null: along the permuted displacement, one a draw.
-        levels: F₁ and F₂ at 1, 2, 4, … expansions; empty where they were not asked for.
-        path: through the kept checkpoints; None where too few are kept.
+        levels: F₁ and F₂ at 1, 2, 4, … expansions; empty if not requested.
+        path: through the kept checkpoints; None if too few are kept.
         names: of the path's checkpoints.
         sharpness: along recorded segments.
     """
@@ -61,25 +61,25 @@ class Arm:
     members: tuple[Member, ...]
 
     def of(self, seed: int) -> Member | None:
-        """The run of a seed."""
+        """Return the run of a seed."""
         return next((member for member in self.members if member.seed == seed), None)
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Theirs."""
+        """Seeds of its runs."""
         return tuple(member.seed for member in self.members)
 
 
 @dataclass(frozen=True, slots=True)
 class PathPair:
-    """Two arms' paths compared, of one seed.
+    """Comparison of two arms' paths, for one seed.
 
     Attributes:
         seed: of both.
         fine: of K segments.
         coarse: of K/2.
         groups: `(g, 3)` Shapley parts by parameter group, nats, of K segments.
-        fails: why it is dropped; "" where both arms pass the quadrature gate.
+        fails: why it is dropped; "" if both arms pass the quadrature gate.
     """
 
     seed: int
@@ -91,12 +91,12 @@ class PathPair:
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """An arm against another: how much less it forgets.
+    """Contrast of an arm with another: how much less it forgets.
 
     Attributes:
         reference: the arm that should forget more.
         arm: the other.
-        judged: whether its verdict may stand: not that of mixed against plain beside a control.
+        judged: whether it may get a verdict: mixed against plain beside a control may not.
     """
 
     reference: Arm
@@ -105,7 +105,7 @@ class Contrast:
 
     @property
     def title(self) -> str:
-        """`plain → control`."""
+        """Title such as `plain → control`."""
         return f"{self.reference.label} → {self.arm.label}"
 
     @property
@@ -116,11 +116,11 @@ class Contrast:
 
     @property
     def differences(self) -> list[float]:
-        """Forgetting of the reference less that of the arm, one a paired seed, nats."""
+        """Forgetting of the reference minus that of the arm, one per paired seed, nats."""
         return [one.real.change - other.real.change for one, other in self.pairs]
 
     def paths(self, index: NDArray[np.int64]) -> list[PathPair]:
-        """The paths compared, of each paired seed where both have one.
+        """Compare the paths of each paired seed for which both have one.
 
         Args:
             index: `(M,)` the group of each parameter tensor.
@@ -153,20 +153,20 @@ def _paths(
 
 @dataclass(frozen=True, slots=True)
 class Forgetting:
-    """The whole result.
+    """Whole result.
 
     Attributes:
         name: the set.
         stage: index, from 0.
         stage_name: its name.
         start, end: labels of the checkpoints between which the loss changed.
-        by: what the parameters are grouped by.
+        by: the grouping of the parameters.
         groups: their names.
         index: `(M,)` the group of each parameter tensor.
         arms: in the runs' order.
-        contrasts: which arms are compared.
+        contrasts: of arms.
         pairing: how the segments of arms were paired.
-        without_path: labels of arms that kept too few checkpoints, with how many segments.
+        without_path: labels of arms that kept too few checkpoints, with their number of segments.
     """
 
     name: str
@@ -184,7 +184,7 @@ class Forgetting:
 
     @property
     def title(self) -> str:
-        """`stage 2 (triples)`."""
+        """Title such as `stage 2 (triples)`."""
         return stage_title(self.stage, self.stage_name)
 
     @property
@@ -194,7 +194,7 @@ class Forgetting:
 
 
 def contrasts_of(arms: Sequence[Arm], controls: Sequence[str]) -> tuple[Contrast, ...]:
-    """Which arms are compared: each with the first one, and through a control where there is one.
+    """Return the contrasts: each arm with the first one, and through a control if there is one.
 
     Args:
         arms: the first one is the reference.

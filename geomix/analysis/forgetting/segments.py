@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """A path in K straight segments, with Simpson's mean gradient ḡ on each.
+    """Path in K straight segments, with Simpson's mean gradient ḡ on each.
 
     Attributes:
         steps: `(K + 1,)` optimiser steps of the stage at the segments' ends.
@@ -42,11 +42,11 @@ class Segments:
 
     @property
     def factors(self) -> Factors:
-        """Of the whole model, `(K,)`."""
+        """Factors of the whole model, `(K,)`."""
         return factors_of(*(v.sum(axis=1) for v in self._sums))
 
     def grouped(self, index: NDArray[np.int64]) -> Factors:
-        """Of groups of parameters, `(K, g)`.
+        """Return the factors of groups of parameters, `(K, g)`.
 
         Args:
             index: `(M,)` the group of each tensor.
@@ -60,17 +60,17 @@ class Segments:
 
     @property
     def measured(self) -> Floats:
-        """`(K,)` measured change of the loss, nats."""
+        """Measured change of the loss `(K,)`, nats."""
         return np.asarray(np.diff(self.losses))
 
     @property
     def errors(self) -> Floats:
-        """`(K,)` |Simpson − measured|, nats."""
+        """Error `(K,)` |Simpson − measured|, nats."""
         return np.asarray(np.abs(self.inner.sum(axis=1) - self.measured))
 
     @property
     def error(self) -> float:
-        """What Simpson's total misses, as a share of the measured change; inf where that is 0."""
+        """Error of Simpson's total, as a share of the measured change; inf if that is 0."""
         change = float(self.losses[-1] - self.losses[0])
         off = abs(float(self.inner.sum()) - change)
         return off / abs(change) if change else float("inf")
@@ -78,7 +78,7 @@ class Segments:
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """A path in K segments and in half as many, for what changes between the two is no finding.
+    """Path in K segments and in half as many; what differs between the two is no finding.
 
     Attributes:
         fine: K segments.
@@ -89,12 +89,12 @@ class Path:
     coarse: Segments
 
     def moved(self, index: NDArray[np.int64]) -> float:
-        """The share of the split by group that sits elsewhere with half the segments."""
+        """Return the share of the split by group that moves with half the segments."""
         fine, coarse = (s.grouped(index).integral.sum(axis=0) for s in (self.fine, self.coarse))
         return moved(fine, coarse)
 
     def fails(self, index: NDArray[np.int64]) -> str:
-        """Why no claim can rest on the quadrature; "" where both checks hold."""
+        """Return why no claim can rest on the quadrature; "" if both checks hold."""
         if not self.fine.error <= MOST_ERROR:
             off = f"{self.fine.error:.2g} of the change"
             return f"Simpson's total is {off} off ({MOST_ERROR:g} at most)"
@@ -105,7 +105,7 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class _Point:
-    """A checkpoint that was visited."""
+    """A visited checkpoint."""
 
     weights: Vector
     loss: float
@@ -120,17 +120,17 @@ def follow(
     steps: Sequence[int],
     advance: Callable[[int], object] = lambda _: None,
 ) -> Path:
-    """Take the gradients along a path.
+    """Compute the gradients along a path.
 
     Costs 2½ gradients a segment; at most five gradients and three copies of the weights are held.
 
     Args:
-        mover: moves the model that the objective is of.
+        mover: moves the objective's model.
         objective: of the whole set.
-        weights: those of a checkpoint, by its name.
+        weights: returns those of a checkpoint, by its name.
         names: K + 1 checkpoints.
         steps: of the stage, at each.
-        advance: is told when a segment is done.
+        advance: called when a segment is done.
     """
 
     def visit(name: str) -> _Point:
@@ -166,7 +166,7 @@ def follow(
 
 
 def _products(start: Vector, middle: Vector, end: Vector, way: dict[str, Tensor]) -> Floats:
-    """`(3, M)` ḡ·d, ‖ḡ‖² and ‖d‖² of each tensor."""
+    """Return `(3, M)` ḡ·d, ‖ḡ‖² and ‖d‖² of each tensor."""
     mean = combine([(1 / 6, start), (4 / 6, middle), (1 / 6, end)])
     found = (dots(mean, way), dots(mean, mean), dots(way, way))
     return np.array([[one.get(name, 0.0) for name in way] for one in found])
@@ -178,5 +178,5 @@ def _segments(steps: Sequence[int], losses: Sequence[float], rows: list[Floats])
 
 
 def spread(count: int) -> list[int]:
-    """Segments that are looked at more closely: 0, 1, 2, 4, 8, …, below a count."""
+    """Return the segments that are measured more closely: 0, 1, 2, 4, 8, …, below a count."""
     return sorted({0, *(2**k for k in range(count.bit_length()))} & set(range(count)))

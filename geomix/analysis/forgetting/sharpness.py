@@ -13,16 +13,16 @@ from geomix.measures.critical_sharpness import Crossing, critical_step, toleranc
 
 @dataclass(frozen=True, slots=True)
 class Sharpness:
-    """How far a set's loss allows to go along a recorded segment d from its start.
+    """Largest steps that a set's loss allows along a recorded segment d from its start.
 
     Attributes:
-        checkpoint: where the segment starts.
+        checkpoint: the segment's start.
         steps: optimiser steps of the segment; `critical` and `tolerance` are multiples of d.
         name: the set.
         loss: at the start, nats.
         slope: g·d, nats.
-        curvature: κ = dᵀHd / ‖d‖²; nan where d is 0.
-        critical: η_c; λ_c = 2/η_c where it is defined.
+        curvature: κ = dᵀHd / ‖d‖²; nan if d is 0.
+        critical: η_c; λ_c = 2/η_c if it is defined.
         tolerance: η_ε.
     """
 
@@ -42,7 +42,7 @@ def sharpness(
     """Measure both along a direction; a gradient, a product and about 12 forward passes.
 
     Args:
-        mover: moves the model that the objective is of.
+        mover: moves the objective's model.
         objective: of the whole set.
         start: θ.
         d: the segment's displacement.
@@ -60,7 +60,7 @@ def sharpness(
 def _along(
     mover: Mover, objective: Objective, start: Vector, d: Vector, loss: float
 ) -> Callable[[float], float]:
-    """The change of the loss at an η; each is computed once."""
+    """Return the change of the loss as a function of η; each is computed once."""
     known: dict[float, float] = {}
 
     def change(eta: float) -> float:

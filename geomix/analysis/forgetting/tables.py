@@ -1,4 +1,4 @@
-"""The tidy tables of `geomix analyze forgetting`; changes in nats, one row a seed."""
+"""Tidy tables of `geomix analyze forgetting`; changes in nats, one row a seed."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from geomix.measures.reach import GRID
 Row = dict[str, Any]
 
 ALL = "all"
-"""The group of all parameters."""
+"""Group of all parameters."""
 
 
 def tables(result: Forgetting) -> Mapping[str, Sequence[Row]]:
-    """Every table by the ending of its file's name; those without rows are left out."""
+    """Return every table by the suffix of its file's name; tables without rows are left out."""
     found = {
         "": order_rows(result),
         "reach": reach_rows(result),
@@ -43,7 +43,7 @@ def _members(result: Forgetting) -> Iterator[tuple[Row, Arm, Member]]:
 
 
 def order_rows(result: Forgetting) -> Iterator[Row]:
-    """The real change, its orders at the start, how far each model holds, and the null."""
+    """Yield the real change, its orders at the start, the reach of each model, and the null."""
     for where, _, member in _members(result):
         real = member.real
         null, null_curvature = null_mean(member)
@@ -75,7 +75,7 @@ def _key(model: str) -> str:
 
 
 def reach_rows(result: Forgetting) -> Iterator[Row]:
-    """The loss along the displacement and what each local model has for it."""
+    """Yield the loss along the displacement, measured and by each local model."""
     for where, _, member in _members(result):
         yield from _curves(where | {"draw": "real"}, member.real, MODELS)
         for draw, one in enumerate(member.null):
@@ -94,7 +94,7 @@ def _curves(where: Row, one: Expansion, models: Sequence[str]) -> Iterator[Row]:
 
 
 def null_rows(result: Forgetting) -> Iterator[Row]:
-    """The displacement with its values permuted within each tensor, beside the real one."""
+    """Yield the permuted displacements' results beside the real one's."""
     for where, _, member in _members(result):
         named = {"real": member.real}
         named |= {f"permuted {draw + 1}": one for draw, one in enumerate(member.null)}
@@ -110,7 +110,7 @@ def null_rows(result: Forgetting) -> Iterator[Row]:
 
 
 def level_rows(result: Forgetting) -> Iterator[Row]:
-    """F₁ and F₂ of every number of expansions."""
+    """Yield F₁ and F₂ of every number of expansions."""
     for where, _, member in _members(result):
         for level in member.levels:
             yield where | {
@@ -124,7 +124,7 @@ def level_rows(result: Forgetting) -> Iterator[Row]:
 
 
 def segment_rows(result: Forgetting) -> Iterator[Row]:
-    """Norm, cosine and length of each segment, for K segments and for half as many."""
+    """Yield norm, cosine and length of each segment, for K segments and for half as many."""
     for where, _, member in _members(result):
         if member.path is None:
             continue
@@ -151,7 +151,7 @@ def _segments(where: Row, path: Segments, fails: str) -> Iterator[Row]:
 
 
 def contrast_rows(result: Forgetting) -> Iterator[Row]:
-    """Factors of a difference between arms: every segment, and their sum by Shapley."""
+    """Yield the factors of differences between arms: every segment, and their sum by Shapley."""
     for contrast in result.contrasts:
         for pair in contrast.paths(result.index):
             where = {"contrast": contrast.title, "seed": pair.seed}
@@ -178,7 +178,7 @@ def _three(values: Any) -> Row:
 
 
 def group_rows(result: Forgetting) -> Iterator[Row]:
-    """Where the change sits, by parameter group; then the same of each difference by factor."""
+    """Yield the change by parameter group; then that of each difference by factor."""
     for where, arm, member in _members(result):
         if member.path is None:
             continue
@@ -201,7 +201,7 @@ def group_rows(result: Forgetting) -> Iterator[Row]:
 
 
 def sharpness_rows(result: Forgetting) -> Iterator[Row]:
-    """Critical step, sharpness, tolerance step and curvature along recorded segments."""
+    """Yield critical step, sharpness, tolerance step and curvature along recorded segments."""
     for where, _, member in _members(result):
         for one in member.sharpness:
             yield where | {

@@ -1,4 +1,4 @@
-"""The scores of every evaluation: how answers agree with their targets, and their loss."""
+"""Scores of every evaluation: agreement of answers with their targets, and their loss."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from geomix.measures.text import matches_any, rouge_l, same_final_number, token_
 
 
 class ExactMatch(Score):
-    """Share of predictions that are the target, after stripping and lower-casing."""
+    """Share of predictions that equal the target, after stripping and lower-casing."""
 
     name = "exact_match"
     heading = "exact %"
@@ -19,7 +19,7 @@ class ExactMatch(Score):
     column = "exact"
 
     def of_example(self, answer: Answer) -> dict[str, Any]:
-        """Whether the answer is right."""
+        """Return whether the answer is right."""
         return {"exact": answer.exact}
 
 
@@ -34,14 +34,14 @@ class Loss(Score):
     within = True
 
     def of_set(self, rows: Sequence[Row], reduction: Reduction) -> float:
-        """Mean over all tokens, or over examples of each one's token mean."""
+        """Average over all tokens, or over examples of each one's token mean."""
         if reduction == "token":
             return float(sum(row["nll"] for row in rows) / sum(row["tokens"] for row in rows))
         return float(sum(row["nll"] / row["tokens"] for row in rows) / len(rows))
 
 
 class AliasMatch(Score):
-    """Share that is any accepted answer; the exact match where only targets are known."""
+    """Share that equals any accepted answer; the exact match if only targets are known."""
 
     name = "alias_match"
     heading = "alias %"
@@ -49,7 +49,7 @@ class AliasMatch(Score):
     column = "alias"
 
     def of_example(self, answer: Answer) -> dict[str, Any]:
-        """Whether the answer is any accepted one."""
+        """Return whether the answer equals any accepted one."""
         accepted = (answer.target, *answer.aliases)
         right = answer.exact or matches_any(answer.prediction or "", accepted)
         return {"alias": right}
@@ -64,7 +64,7 @@ class TokenF1(Score):
     column = "f1"
 
     def of_example(self, answer: Answer) -> dict[str, Any]:
-        """Words in common with the nearest accepted answer, 0 to 1."""
+        """Return the words in common with the nearest accepted answer, 0 to 1."""
         accepted = tuple(dict.fromkeys((answer.target, *answer.aliases)))
         return {"f1": token_f1(answer.prediction or "", accepted)}
 
@@ -78,12 +78,12 @@ class RougeL(Score):
     column = "rouge_l"
 
     def of_example(self, answer: Answer) -> dict[str, Any]:
-        """Longest common subsequence with the target, 0 to 1."""
+        """Return the longest common subsequence with the target, 0 to 1."""
         return {"rouge_l": rouge_l(answer.prediction or "", answer.target)}
 
 
 class FinalNumber(Score):
-    """Share that ends in the target's number, of the targets that hold `#### number` (GSM8K)."""
+    """Share that ends in the target's number, over targets with `#### number` (GSM8K)."""
 
     name = "final_number"
     heading = "number %"
@@ -92,12 +92,12 @@ class FinalNumber(Score):
     lacking = "only targets with '#### number' have one"
 
     def of_example(self, answer: Answer) -> dict[str, Any]:
-        """Whether both end in the same number; None where the target has none."""
+        """Return whether both end in the same number; None if the target has none."""
         return {"final_number": same_final_number(answer.prediction or "", answer.target)}
 
 
 class Cut(Score):
-    """Share of answers that did not end in time, so that only their beginning was scored."""
+    """Share of answers without an end in time, of which only the beginning was scored."""
 
     name = "cut"
     heading = "cut %"
@@ -107,7 +107,7 @@ class Cut(Score):
 
 
 class Divergence(Score):
-    """Mean KL divergence from the model that the stage began with, over answer positions."""
+    """Mean KL divergence from the model that the stage started with, over answer positions."""
 
     name = "kl"
     heading = "KL"
@@ -118,5 +118,5 @@ class Divergence(Score):
     lacking = "evaluate.kl switches it on"
 
     def of_set(self, rows: Sequence[Row], reduction: Reduction) -> float | None:  # noqa: ARG002
-        """None: it is measured on a probe, against kept logits (`geomix.training.retention`)."""
+        """Return None: it is measured on a probe (`geomix.training.retention`)."""
         return None

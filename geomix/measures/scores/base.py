@@ -1,4 +1,4 @@
-"""What a score is: its name, its unit, and how it is made of what an evaluation knows."""
+"""Interface of a score: its name, its unit, and its computation from an evaluation."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Row = Mapping[str, Any]
-"""An example's line: what a file of verdicts holds of it."""
+"""An example's line in a file of example scores."""
 
 Reduction = Literal["token", "example"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What an evaluation knows of one example.
+    """An evaluation's result for one example.
 
     Attributes:
         prompt: the example's prompt.
         target: the example's target.
-        prediction: what greedy decoding gives; None where only the exact match was asked for and
-            the answer was decoded no further than to where it can no longer be one.
-        cut: whether the prediction is only the answer's beginning: no end token came within the
-            target's length and a few tokens more (twice the length where the target ends in a
-            number of its own). All scores are those of that beginning: overlaps of a model that
-            goes on without end are higher than the whole answer's would be.
-        exact: whether the two agree after stripping and lower-casing; never where one is empty.
+        prediction: the greedy continuation; None if only the exact match was requested and decoding
+            stopped because the answer could no longer match.
+        cut: whether the prediction is truncated: no end token came within the target's length and a
+            few tokens more (twice the length if the target ends in a number of its own). All scores
+            are those of the truncated answer: overlaps of a model that never stops are higher than
+            the whole answer's would be.
+        exact: whether the two agree after stripping and lower-casing; never if one is empty.
         nll: summed negative log-likelihood of the target tokens, in nats.
-        tokens: how many target tokens, the end token included.
+        tokens: number of target tokens, including the end token.
         aliases: every accepted answer beside the target.
-        entropy: bits of the answer given its prompt and all of its generator but the seed; None
-            where that is not known (`geomix.data.example.Example`).
+        entropy: bits of the answer given its prompt and all of its generator but the seed; None if
+            unknown (`geomix.data.example.Example`).
         token_nll: negative log-likelihood of each token of the answer given those before it, the
             end token last, in nats; in a conversation, of the last answer.
-        greedy: where the token is the likeliest one, given the true ones before it.
+        greedy: whether each token is the likeliest one, given the true ones before it.
     """
 
     prompt: str
@@ -54,7 +54,7 @@ class Answer:
 
 
 class Asked(Protocol):
-    """A whole set and the model, for a pass of the score's own.
+    """Whole set and model, for a score's own pass.
 
     Attributes:
         examples: the set's, tokenised (`geomix.data.example.TokenisedExample`).
@@ -63,7 +63,7 @@ class Asked(Protocol):
 
     @property
     def examples(self) -> Sequence[Any]:
-        """Of the whole set."""
+        """Examples of the whole set."""
 
     @property
     def loaded(self) -> Any:
@@ -72,7 +72,7 @@ class Asked(Protocol):
     def log_probabilities(
         self, prompts: Sequence[int], answers: Sequence[Sequence[int]]
     ) -> list[NDArray[np.float64]]:
-        """How likely some answers of the set are after one prompt each, in nats.
+        """Return the log-likelihoods of some answers of the set after one prompt each, in nats.
 
         Args:
             prompts: indices of examples, whose prompts are read, each once.
@@ -85,11 +85,11 @@ class Asked(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ScoreCost:
-    """What a score's own pass takes for one set, beside the evaluation's.
+    """Cost of a score's own pass for one set, beside the evaluation's.
 
     Attributes:
-        prompts: that are read.
-        answers: that are scored after them, forward alone.
+        prompts: number of prompts read.
+        answers: number of answers scored after them, in forward passes alone.
     """
 
     prompts: int = 0
@@ -97,18 +97,18 @@ class ScoreCost:
 
 
 class Score:
-    """One number a set. Its first line of documentation is its summary.
+    """Score: one number a set. The first line of its docstring is its summary.
 
     Attributes:
         name: its key in `evaluate.scores` and its column in files.
         heading: of a table's column, at most eight characters.
         axis: of a figure.
-        unit: `percent`, `bits`, `nats`; "" where it has none.
-        larger_is_better: whether a larger number means that more is known.
-        within: whether it is measured within a stage too, not at its boundaries alone. There
+        unit: `percent`, `bits`, `nats`; "" if it has none.
+        larger_is_better: whether a larger number means better knowledge.
+        within: whether it is also measured within a stage, not only at its boundaries. There
             predictions are decoded no further than the exact match needs.
-        column: of an example's line whose mean the score is; "" where it is no mean.
-        brings: names of scores that are read from its columns: they are measured with it.
+        column: of an example's line whose mean the score is; "" if it is not a mean.
+        brings: names of scores computed from its columns: they are measured with it.
         part_of: name of the score that brings it.
         lacking: why a set may have no such score, after "no evaluation of this run has it".
     """
@@ -125,26 +125,26 @@ class Score:
     lacking: ClassVar[str] = ""
 
     def of_example(self, answer: Answer) -> dict[str, Any]:  # noqa: ARG002
-        """Columns that join the example's line; None is a number that it does not have."""
+        """Return columns to add to the example's line; None is an undefined number."""
         return {}
 
     def ask(self, asked: Asked, which: Sequence[int]) -> list[dict[str, Any]]:  # noqa: ARG002
-        """Columns that a further pass over the model gives.
+        """Compute columns in a further pass over the model.
 
         Args:
             asked: the whole set and the model.
-            which: indices of the examples whose columns are wanted; several processes share a set.
+            which: indices of the requested examples; several processes share a set.
 
         Returns:
-            The columns of each of `which`, of what JSON can hold.
+            The columns of each of `which`, as JSON can hold them.
         """
         return [{} for _ in which]
 
     def of_set(self, rows: Sequence[Row], reduction: Reduction) -> float | None:  # noqa: ARG002
-        """The set's number from its examples' lines; None where it has none.
+        """Return the set's number from its examples' lines; None if it has none.
 
         Args:
-            rows: of all examples, at least one, with the columns that `of_example` and `ask` gave.
+            rows: of all examples, at least one, with the columns from `of_example` and `ask`.
             reduction: the mean that training minimises.
 
         Returns:
@@ -157,14 +157,14 @@ class Score:
         return (100.0 * total if self.unit == "percent" else total) / len(known)
 
     def cost(self, examples: Sequence[Any]) -> ScoreCost:  # noqa: ARG002
-        """What `ask` takes for a set of examples (`geomix.data.example.Example`)."""
+        """Return the cost of `ask` for a set of examples (`geomix.data.example.Example`)."""
         return ScoreCost()
 
     @property
     def asks(self) -> bool:
-        """Whether it needs a pass of its own."""
+        """True if it needs a pass of its own."""
         return type(self).ask is not Score.ask
 
     def text(self, value: float) -> str:
-        """A number of it as tables print it."""
+        """Format one of its numbers for tables."""
         return f"{value:.4g}" if self.unit == "nats" else f"{value:.1f}"

@@ -1,4 +1,4 @@
-"""Extraction: how much of an answer must be given, and how often it is sampled.
+"""Extraction: the part of an answer that must be given, and how often it is sampled.
 
 An answer has L tokens y_1 … y_L and the end token e after them; p_t is the probability of each
 given those before it, the true ones. One forward pass gives them.
@@ -25,13 +25,13 @@ SAMPLES = 10**6
 
 
 def strength(greedy: tuple[bool, ...]) -> float | None:
-    """Extraction strength of an answer from where its tokens are the likeliest ones.
+    """Return the extraction strength of an answer, from its likeliest tokens.
 
     Args:
-        greedy: of each token, the end token last; it does not count.
+        greedy: whether each token is the likeliest, the end token last; that one does not count.
 
     Returns:
-        0 to 1; None of an empty answer.
+        0 to 1; None for an empty answer.
     """
     places = [place for place, right in enumerate(greedy[:-1], start=1) if not right]
     length = len(greedy) - 1
@@ -39,14 +39,14 @@ def strength(greedy: tuple[bool, ...]) -> float | None:
 
 
 def samples_needed(nll: float, chance: float = 0.5) -> float:
-    """How many samples hold the answer with a probability: n = ln(1 − chance) / ln(1 − e^−nll).
+    """Return the samples needed for a chance of the answer: n = ln(1 − chance) / ln(1 − e^−nll).
 
     Args:
         nll: negative log-likelihood of the whole answer, in nats.
         chance: below 1.
 
     Returns:
-        At least 1; infinite where that is beyond what a float holds.
+        At least 1; infinite beyond the range of a float.
     """
     p = math.exp(-nll)
     if p >= chance:
@@ -65,7 +65,7 @@ class Extraction(Score):
     brings = ("extraction_tokens", "extraction_half", "extractable")
 
     def of_example(self, answer: Answer) -> dict[str, Any]:
-        """Strength of one answer, its tokens' loss, and what follows from that."""
+        """Return the strength of one answer, its tokens' loss, and derived numbers."""
         tokens = answer.token_nll[:-1]
         above = [nll < math.log(2) for nll in tokens]
         return {
@@ -78,7 +78,7 @@ class Extraction(Score):
 
 
 class HalfTokens(Score):
-    """Mean share of an answer's tokens that are likelier than ½, given the true ones before."""
+    """Mean share of an answer's tokens with a probability above ½, given the true ones before."""
 
     name = "extraction_tokens"
     heading = "p > ½ %"
@@ -89,7 +89,7 @@ class HalfTokens(Score):
 
 
 class Half(Score):
-    """Share of answers all of whose tokens are likelier than ½: greedy decoding says them."""
+    """Share of answers whose tokens all have a probability above ½: greedy decoding yields them."""
 
     name = "extraction_half"
     heading = "all > ½"
@@ -100,7 +100,7 @@ class Half(Score):
 
 
 class Extractable(Score):
-    """Share of answers that a million samples hold with a probability of ½ or more."""
+    """Share of answers that a million samples contain with a probability of ½ or more."""
 
     name = "extractable"
     heading = "10⁶ ≥ ½"
