@@ -55,7 +55,7 @@ class ClaimConfig(Strict):
     claim: Text
     """Claim in a few words, worded so that a positive effect supports it."""
     table: Text
-    """CSV file beside the declaration; `{name}` stands for each value of `each`."""
+    """CSV file beside the declaration; `{name}` stands for each value of `each`, in cells too."""
     column: Text
     """Column of the numbers."""
     where: Cell = Field(default={})
@@ -158,7 +158,7 @@ def judge(folder: Path, config: ClaimsConfig) -> list[Judged]:
             named = dict(zip(each, values, strict=True))
             path = folder / claim.table.format_map(named)
             table = tables.setdefault(path, Table(path, config.replicate))
-            found.append(_judged(claim, config, table, ", ".join(values)))
+            found.append(_judged(claim, config, table, named))
     return found
 
 
@@ -186,8 +186,10 @@ def _placeholders(config: ClaimsConfig, document: Document, path: Path) -> Itera
             yield f"{origin}: {claim.table!r}: braces may hold {names}"
 
 
-def _judged(claim: ClaimConfig, config: ClaimsConfig, table: Table, of: str) -> Judged:
-    effects = list(_effects(claim, table).values())
+def _judged(
+    claim: ClaimConfig, config: ClaimsConfig, table: Table, named: Mapping[str, str]
+) -> Judged:
+    effects, of = list(_effects(claim, table, named).values()), ", ".join(named.values())
     level = claim.level or config.level
     smallest = claim.smallest or config.smallest
     if len(effects) > 1:
@@ -203,15 +205,25 @@ def _judged(claim: ClaimConfig, config: ClaimsConfig, table: Table, of: str) -> 
     return Judged(claim.claim, of, estimate, low, high, unit, count, level, smallest, told)
 
 
-def _effects(claim: ClaimConfig, table: Table) -> dict[str, float]:
-    """Return the effects by seed, for the seeds that all cells have."""
+def _effects(claim: ClaimConfig, table: Table, named: Mapping[str, str]) -> dict[str, float]:
+    """Return the effects by seed, of the seeds that all cells have."""
     cells = [
-        (sign, table.cell({**claim.where, **cell}, claim.column))
+        (sign, table.cell(_filled({**claim.where, **cell}, named), claim.column))
         for sign, several in ((1, claim.plus), (-1, claim.minus))
         for cell in several
     ]
     shared = [seed for seed in cells[0][1] if all(seed in values for _, values in cells)]
     return {seed: math.fsum(sign * values[seed] for sign, values in cells) for seed in shared}
+
+
+def _filled(cell: Cell, named: Mapping[str, str]) -> dict[str, object]:
+    """Return a cell with the values of `each` in place of their names in braces."""
+    filled: dict[str, object] = dict(cell)
+    for name, value in named.items():
+        for column, wanted in filled.items():
+            if isinstance(wanted, str):
+                filled[column] = wanted.replace(f"{{{name}}}", value)
+    return filled
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,19 @@ def test_a_contrast_has_the_interval_of_its_paired_differences(tmp_path: Path) -
     assert overall([one, two]) == [("mixing keeps more", "mixed: supported, negligible")]
 
 
+def test_the_values_of_each_stand_in_cells_too(tmp_path: Path) -> None:
+    folder = declare(tmp_path)
+    rows: list[dict[str, str]] = []
+    for name in ("one", "two"):
+        with (folder / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+            rows += [row | {"d_b": name} for row in csv.DictReader(file)]
+    table(folder / "all.csv", rows)
+    apart = judged(folder)
+    where = {"stage": 2, "d_b": "{d_b}"}
+    declare(tmp_path, claims=[CLAIM | {"table": "all.csv", "where": where}])
+    assert judged(folder) == apart
+
+
 def test_the_opposite_claim_is_refuted(tmp_path: Path) -> None:
     turned = CLAIM | {"plus": CLAIM["minus"], "minus": CLAIM["plus"]}
     one, two = judged(declare(tmp_path, claims=[turned]))
