@@ -8,21 +8,21 @@ HELD_OUT = "held-out"
 """Unseen examples of D_A's template, never trained on: the null that decides."""
 
 SHUFFLED = "shuffled"
-"""D_M with the tokens to predict permuted over all its target positions: the null of D_M."""
+"""D_M with its target tokens permuted over all target positions: the null of D_M."""
 
 UPDATE = "update"
-"""Minus the displacement of a stage: a descent direction, as gradients of losses are compared with
-it. At the end of a stage it is the next one's, at the end of the last one its own."""
+"""Minus the displacement of a stage: a descent direction, comparable to gradients of losses. At a
+stage's end it is the next stage's displacement, at the last stage's end its own."""
 
 
 def shuffled(mixed: str) -> str:
-    """The null of a mixed-in set: `shuffled` of `D_M`, `shuffled-prose` of `D_M-prose`."""
+    """Return the null of a mixed-in set: `shuffled` for `D_M`, `shuffled-prose` for `D_M-prose`."""
     label = mix_label(mixed)
     return SHUFFLED + (f"-{label}" if label else "")
 
 
 def is_shuffled(name: str) -> bool:
-    """Whether a direction is the null of a mixed-in set."""
+    """Return whether a direction is the null of a mixed-in set."""
     return name == SHUFFLED or name.startswith(f"{SHUFFLED}-")
 
 

@@ -104,11 +104,11 @@ class Cut:
 
 
 def groups_of(model: nn.Module, parameters: Mapping[str, nn.Parameter], by: Kind) -> dict[str, str]:
-    """The group of each parameter by its name, in the order in which tables list the groups.
+    """Return each parameter's group by its name, in the order in which tables list the groups.
 
     Args:
         model: a causal LM of transformers.
-        parameters: those that are trained.
+        parameters: the trained parameters.
         by: `layer`, `module`, `layer-module` or `parameter`.
     """
     layout = Cut.of(model, parameters, heads=False).layout

@@ -297,7 +297,7 @@ class MixConfig(SourceConfig):
 
     @model_serializer(mode="wrap")
     def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out a name that is not given: configurations of before stay what they were."""
+        """Omit a name that is not given, so that earlier configurations keep their hash."""
         found: dict[str, Any] = handler(self)
         if self.name is None:
             found.pop("name", None)
@@ -346,7 +346,7 @@ def _mixes(value: Any, info: ValidationInfo) -> Any:
 
 
 def source_name(source: str) -> str:
-    """A source in a word: its own name, a file's without ending, the last part of a path or id."""
+    """Shorten a source to a name: without suffix, and only the last part of a path or id."""
     return without_suffix(source.rstrip("/").rsplit("/", 1)[-1])
 
 
@@ -358,11 +358,11 @@ Mix = Annotated[
     MixConfig | tuple[MixConfig, ...] | None,
     BeforeValidator(_mixes, json_schema_input_type=MixConfig | str | None | list[MixConfig | str]),
 ]
-"""What a stage mixes in; a text is its source. Of several each makes a set of its own."""
+"""Mixed-in examples; a text is their source. Each of several mixes makes a set of its own."""
 
 
 def mixes_of(mix: MixConfig | tuple[MixConfig, ...] | None) -> dict[str, MixConfig]:
-    """Each mix by the name of its set: `D_M`, `D_M-prose`."""
+    """Return each mix by the name of its set: `D_M`, `D_M-prose`."""
     if mix is None or isinstance(mix, MixConfig):
         return {} if mix is None else {mixed_name(mix.name or ""): mix}
     return {mixed_name(_label(one)): one for one in mix}

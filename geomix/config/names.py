@@ -8,8 +8,9 @@ from typing import Literal
 from geomix.util.errors import UserError
 
 Role = Literal["own", "mixed", "replayed", "held-out", "extra"]
-"""What a set is to a run: a stage's own examples; mixed into a stage; of earlier stages, trained on
-again; of the first stage's distribution, trained on nowhere; of `evaluate.sets`."""
+"""Role of a set in a run: a stage's own examples; examples mixed into a stage; examples of earlier
+stages, trained on again; unseen examples of the first stage's distribution; an entry of
+`evaluate.sets`."""
 
 MIXED = "D_M"
 """Name of the mixed-in examples; the stages' own sets are `D_A`, `D_B`, … in order."""
@@ -53,27 +54,27 @@ _MIXED = re.compile(rf"{MIXED}([0-9]*)(?:-(.+))?")
 
 
 def mixed_name(label: str = "", stage: int | None = None) -> str:
-    """`D_M`; of a mix with a name `D_M-prose`; with a stage `D_M2`, `D_M2-prose`.
+    """Return the name of a mixed-in set: `D_M`; `D_M-prose` for a named mix; `D_M2` for a stage.
 
     Args:
-        label: the mix's name, empty for a stage's only one that is not given any.
-        stage: index from 0, where stages mix different examples under one name.
+        label: the mix's name; empty for a stage's only mix without a name.
+        stage: index from 0, if stages mix different examples under one name.
     """
     number = "" if stage is None else str(stage + 1)
     return MIXED + number + (f"-{label}" if label else "")
 
 
 def mix_label(name: str) -> str:
-    """The mix's name in that of a mixed-in set: `prose` of `D_M-prose`; empty where it has none."""
+    """Return a mix's name from its set's: `prose` for `D_M-prose`; empty if it has none."""
     found = _MIXED.fullmatch(name)
     return (found and found[2]) or ""
 
 
 def role_of(name: str) -> Role:
-    """What a set is to a run, by its name; no set of `evaluate.sets` may have one of these names.
+    """Return a set's role by its name; none of `evaluate.sets` may have a name of another role.
 
     Args:
-        name: as `set_name` and `mixed_name` make it, `replay`, `held-out`, or another.
+        name: a name by `set_name` or `mixed_name`, `replay`, `held-out`, or another.
     """
     if _MIXED.fullmatch(name):
         return "mixed"

@@ -120,7 +120,7 @@ class StageConfig(Strict):
 
     @property
     def mixes(self) -> dict[str, MixConfig]:
-        """What it mixes in, by set name: `D_M`, `D_M-prose`."""
+        """The stage's mixes by set name: `D_M`, `D_M-prose`."""
         return mixes_of(self.mix)
 
     @model_serializer(mode="wrap")

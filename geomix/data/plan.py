@@ -28,14 +28,14 @@ MOST_EVERY = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class SourceSet:
-    """The examples of one source in a stage: no micro-batch holds those of two.
+    """Examples of one source in a stage; no micro-batch mixes two sources.
 
     Attributes:
-        examples: as text.
-        source: where they are from, for `data.json`.
+        examples: the examples as text.
+        source: their origin, for `data.json`.
         trained: whether they are trained on; the control leaves the passages of its mix out.
-        dropped: how many of the source's examples were passed over, by reason.
-        role: what they are to the stage.
+        dropped: number of the source's examples that were rejected, by reason.
+        role: their role in the stage.
     """
 
     examples: list[Example]
@@ -52,7 +52,7 @@ class SourceSet:
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
-    """The examples of one stage as text.
+    """Examples of one stage as text.
 
     Attributes:
         name: set name of the stage's own examples.
@@ -76,12 +76,12 @@ class StagePlan:
 
     @property
     def mixed(self) -> list[Example]:
-        """The examples of all mixes; also of those that the control leaves out of every batch."""
+        """The examples of all mixes; also those that the control leaves out of every batch."""
         return [example for part in self.mixes.values() for example in part.examples]
 
     @property
     def mixes(self) -> dict[str, SourceSet]:
-        """What each mix of the stage gives, by set name."""
+        """The examples of each mix by set name."""
         return {name: part for name, part in self.sets.items() if part.role == "mixed"}
 
     @property
@@ -249,27 +249,24 @@ def mixed_sets(
     choose: Choose = use_all,
     without: Collection[str] = (),
 ) -> dict[str, SourceSet]:
-    """The passages of each mix: exactly `ratio` for each of the `own` examples, rounded half up.
+    """Return each mix's passages by set name: `ratio` per `own` example, rounded half up.
 
-    A ratio of 0 is none; one that rounds to none is a mistake. Two stages that mix the same
-    generated source draw different passages, as do two mixes of it in one stage; of a finite or
-    streamed source they draw in another order, so some may be the same. What a mix draws does not
+    A ratio of 0 gives none; one that rounds to none is a mistake. Two stages that mix the same
+    generated source draw different passages, as do two mixes of it in one stage; from a finite or
+    streamed source they draw in another order, so some may be the same. A mix's draw does not
     depend on mixes of other sources beside it.
 
     Args:
         config: the run.
-        key: where the mix is written in it, for messages.
-        mix: what is mixed in.
-        own: how many examples the stage has of its own.
+        key: the mix's key in it, for messages.
+        mix: the mix or mixes.
+        own: number of the stage's own examples.
         stage: index of the stage.
         choose: as in `plan_stages`.
-        without: names of sets that are not wanted.
-
-    Returns:
-        By set name.
+        without: names of sets to leave out.
 
     Raises:
-        UserError: a source cannot give what is asked for.
+        UserError: a source cannot give the requested examples.
     """
     found: dict[str, SourceSet] = {}
     mistakes = Gathered()

@@ -60,7 +60,7 @@ def probe_sets(
 def recorded_mixes(
     config: RunConfig, plans: Sequence[StagePlan], choose: Choose = use_all
 ) -> dict[str, SourceSet]:
-    """The sets of `record.mix` that no stage mixes in, by name."""
+    """Return the sets of `record.mix` that no stage mixes in, by name."""
     if config.record is None:
         return {}
     there = {name for plan in plans for name in plan.mixes}

@@ -15,20 +15,20 @@ from geomix.figures.style import WIDTH, arm_look, new_figure, settle, style
 from geomix.figures.table import TableFigure
 
 _ROW = 0.17
-"""Inches of a line of a panel."""
+"""Height of a panel's line, in inches."""
 
 _LEAST = 1e-3
 """Share of the largest value up to which the axis is linear: less counts as 0."""
 
 _FEWEST = 1e-6
-"""Share of the eigenvalues below which none is drawn."""
+"""Share of the eigenvalues below which a bin is not drawn."""
 
 _WIDEST = 4
-"""Panels beside one another."""
+"""Most panels in a row."""
 
 
 def draw(rows: Sequence[Row]) -> Figure:
-    """A panel a matrix and checkpoint; in it a line an arm, seed and block.
+    """Draw one panel per matrix and checkpoint, with a line per arm, seed and block.
 
     The bar reaches from the smallest to the largest Ritz value, whose residuals are error bars; the
     diamond is κ along the displacement, the cross that of the permuted one. The axis is linear
@@ -61,7 +61,7 @@ def draw(rows: Sequence[Row]) -> Figure:
 
 
 def caption(rows: Sequence[Row]) -> str:
-    """What the figure shows, in sentences."""
+    """Return the caption."""
     refuted = sum(row["semidefinite"] == "refuted" for row in rows)
     return (
         "Both ends of the spectra of Hessians. A bar reaches from the smallest to the largest Ritz "
@@ -73,7 +73,7 @@ def caption(rows: Sequence[Row]) -> str:
 
 
 def draw_density(rows: Sequence[Row]) -> Figure:
-    """A panel a matrix and checkpoint: the share of eigenvalues by size, a line an arm and seed.
+    """Draw the share of eigenvalues by size: one panel per matrix and checkpoint, a line per arm.
 
     Args:
         rows: the table `density` of `geomix analyze curvature`.
@@ -103,7 +103,7 @@ def draw_density(rows: Sequence[Row]) -> Figure:
 
 
 def density_caption(rows: Sequence[Row]) -> str:
-    """What the figure shows, in sentences."""
+    """Return the caption of the densities."""
     return (
         "The share of a Hessian's eigenvalues in intervals of their size, by stochastic Lanczos "
         f"quadrature: means over {rows[0]['starts']} random starts with Student's 95 % interval. "
@@ -152,7 +152,7 @@ def _steps(axes: Axes, rows: Sequence[Row], index: int) -> None:
 
 
 def _power(value: float) -> str:
-    """`−10²`, `0`, `1`."""
+    """Format a power of ten: `−10²`, `0`, `1`."""
     if value == 0:
         return "0"
     power = round(math.log10(abs(value)))
@@ -161,7 +161,7 @@ def _power(value: float) -> str:
 
 
 def _names(lines: Sequence[tuple[Any, ...]]) -> list[str]:
-    """What tells the lines apart: arm, seed, block."""
+    """Return the labels that distinguish the lines: arm, seed, block."""
     kinds = [len({line[k] for line in lines}) > 1 for k in range(3)]
     found = []
     for arm, seed, block in lines:
@@ -172,7 +172,7 @@ def _names(lines: Sequence[tuple[Any, ...]]) -> list[str]:
 
 
 def _formula(matrix: str) -> str:
-    """`H_A` with a subscript; a symmetrised product as it is read."""
+    """Return a matrix's symbol: `H_A` with a subscript, or a symmetrised product as a formula."""
     if not all(part.isalnum() or part in "_½()+ " for part in matrix):
         return plain(matrix)
     parts = matrix.replace("½", r"\frac{1}{2}").split(" ")

@@ -45,7 +45,7 @@ def plain(name: str, most: int = _LONG) -> str:
 
 
 def is_null(name: str) -> bool:
-    """Whether a set is there for others' cosines to be read against."""
+    """Return whether a set is a null: a reference for the cosines of others."""
     return name in NULLS or name.startswith(f"{NULLS[1]}-")
 
 
@@ -62,7 +62,7 @@ def set_symbol(name: str, most: int = _LONG) -> str:
 
 
 def parted(name: str) -> tuple[str, str]:
-    """A mixed-in set or its null without the mix's name, and that name: `D_M`, `prose`."""
+    """Split the mix's name off a mixed-in set's, or its null's: `D_M`, `prose`."""
     if name == NULLS[0] or not (role_of(name) == "mixed" or is_null(name)):
         return name, ""
     base, _, label = name.partition("-")

@@ -30,7 +30,7 @@ _LOOKS: dict[str, tuple[str, Any]] = {
 _ACROSS = 3
 
 _ROOM = 2.0
-"""How far a panel goes up and down, in multiples of the largest measured change."""
+"""Limit of a panel's axis, as a multiple of the largest measured change."""
 
 _LINEAR = 1e-3
 """Below this share of the largest measured change the axis is linear, beyond it logarithmic."""

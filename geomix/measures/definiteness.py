@@ -9,15 +9,16 @@ from geomix.measures.verdict import Verdict
 def semidefinite(
     low: float, high: float, *, residual: float, rounding: float, full: bool
 ) -> Verdict:
-    """Whether a symmetric matrix is positive semidefinite, to within a thousandth of its largest.
+    """Judge whether a symmetric matrix is positive semidefinite, to within 1/1000 of its largest.
 
-    A Ritz value has an eigenvalue within its residual, so one that is negative beyond residual and
-    rounding is a proof. That no negative value was found proves nothing, unless all were computed.
+    A Ritz value has an eigenvalue within its residual, so a value that is negative beyond residual
+    and rounding is a proof. The absence of negative values proves nothing, unless all were
+    computed.
 
     Args:
         low: smallest eigenvalue or Ritz value.
-        high: largest one; what is below a thousandth of it counts as 0.
-        residual: of the smallest, ‖Hy − λ̂y‖; 0 of a full decomposition.
+        high: largest one; values below a thousandth of it count as 0.
+        residual: residual of the smallest, ‖Hy − λ̂y‖; 0 of a full decomposition.
         rounding: error of the products, in the same unit.
         full: whether all eigenvalues were computed.
     """

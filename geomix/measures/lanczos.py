@@ -25,11 +25,11 @@ TOLERANCE = 1e-3
 largest absolute value."""
 
 _LOST = 0.7
-"""Where orthogonalising shortens a vector to less than this, once is not enough (Daniel et al.,
-*Reorthogonalization and stable algorithms*, 1976)."""
+"""Ratio of the lengths after and before orthogonalisation below which it is repeated (Daniel et
+al., *Reorthogonalization and stable algorithms*, 1976)."""
 
 _NOTHING = 1e-12
-"""Share of the largest coefficient below which the recurrence has come to its end."""
+"""Share of the largest coefficient below which the recurrence has reached its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +47,12 @@ class Krylov:
     basis: list[NDArray[Any]]
 
     def ritz(self) -> tuple[Floats, Floats, Floats]:
-        """Ritz values `(m,)`, ascending, their vectors in the basis `(m, m)`, their residuals."""
+        """Return Ritz values `(m,)`, ascending, vectors in the basis `(m, m)`, and residuals."""
         values, vectors = eigh_tridiagonal(np.array(self.diagonal), np.array(self.off[:-1]))
         return values, vectors, self.off[-1] * np.abs(vectors[-1])
 
     def vector(self, coefficients: Floats) -> Floats:
-        """`(P,)` of its coefficients in the basis; of length 1."""
+        """Return the vector `(P,)` with these coefficients in the basis, normalised."""
         found = np.zeros(self.basis[0].shape)
         for coefficient, column in zip(coefficients, self.basis, strict=True):
             found += coefficient * column
@@ -60,12 +60,12 @@ class Krylov:
 
 
 def lanczos(product: Product, start: NDArray[Any], enough: Callable[[Krylov], bool]) -> Krylov:
-    """The recurrence until it is enough, or until nothing of the matrix is outside the basis.
+    """Run the recurrence until it is enough, or until nothing of the matrix is outside the basis.
 
     Args:
-        product: with a symmetric matrix.
+        product: the product with a symmetric matrix.
         start: `(P,)`, not 0; the basis is kept in its dtype, sums are float64.
-        enough: asked after each product.
+        enough: called after each product.
     """
     basis: list[NDArray[Any]] = [start / np.linalg.norm(start.astype(np.float64))]
     found = Krylov([], [], [])
@@ -103,7 +103,7 @@ class End:
 
     Attributes:
         values: the outermost Ritz values, the extreme one first.
-        residuals: for each an eigenvalue lies at most so far away, as the recurrence has it.
+        residuals: each one's distance to the nearest eigenvalue at most, by the recurrence.
         vector: `(P,)`, the unit vector y of the extreme one.
         residual: ‖Hy − λ̂y‖ of the extreme one, from a product of its own.
     """
@@ -125,8 +125,7 @@ class Extremes:
 
     Attributes:
         bottom: the smallest values.
-        top: the largest ones.
-        products: that it took, those of the residuals included.
+        top: the largest ones. products: number of products, including those for the residuals.
         converged: whether both extreme values have residuals within the tolerance.
         full: whether they are the eigenvalues themselves, of a full decomposition.
     """
@@ -151,17 +150,17 @@ def extremes(
     tolerance: float = TOLERANCE,
     most: int = 40,
 ) -> Extremes:
-    """Both ends of a symmetric matrix's spectrum.
+    """Compute both ends of a symmetric matrix's spectrum.
 
-    A matrix that has as few rows as there are products allowed is decomposed in full.
+    A matrix with no more rows than products are allowed is decomposed in full.
 
     Args:
-        product: with the matrix.
-        start: `(P,)`; the same one gives the same numbers.
-        count: values an end.
-        tolerance: residual that ends it, as a share of the largest absolute value; of all `count`
-            values at both ends.
-        most: products at most, of which two are for the residuals.
+        product: the product with the matrix.
+        start: `(P,)`; the same start gives the same numbers.
+        count: number of values at each end.
+        tolerance: residual at which it stops, as a share of the largest absolute value; it applies
+            to all `count` values at both ends.
+        most: most products, of which two are for the residuals.
 
     Raises:
         ValueError: fewer than 3 products.
@@ -204,7 +203,7 @@ def _decomposed(product: Product, size: int, count: int) -> Extremes:
 
 
 def random_start(size: int, seed: int = 0) -> NDArray[np.float32]:
-    """`(P,)` of random signs, the same for the same size and seed."""
+    """Return a vector `(P,)` of random signs, the same for the same size and seed."""
     signs = np.random.default_rng([seed, size]).integers(0, 2, size, dtype=np.int8)
     return 2 * signs.astype(np.float32) - 1
 
@@ -218,8 +217,7 @@ class Quadrature:
     Attributes:
         nodes: for each start `(m,)`.
         weights: for each start `(m,)`; they sum to 1.
-        size: P.
-        products: that it took.
+        size: P. products: number of products.
     """
 
     nodes: list[Floats]
@@ -228,12 +226,12 @@ class Quadrature:
     products: int
 
     def moments(self, power: int) -> Floats:
-        """For each start, `vᵀHᵏv` of its unit vector: unbiased for tr Hᵏ / P."""
+        """Return `vᵀHᵏv` of each start's unit vector: unbiased for tr Hᵏ / P."""
         pairs = zip(self.nodes, self.weights, strict=True)
         return np.array([float(w @ x**power) for x, w in pairs])
 
     def share(self, low: float, high: float) -> Floats:
-        """For each start the share of the eigenvalues from `low` to `high`, `high` excluded."""
+        """Return for each start the share of eigenvalues from `low` to `high`, `high` excluded."""
         pairs = zip(self.nodes, self.weights, strict=True)
         return np.array([float(w[(x >= low) & (x < high)].sum()) for x, w in pairs])
 
@@ -241,14 +239,14 @@ class Quadrature:
 def quadrature(
     product: Product, size: int, *, starts: int = 10, steps: int = 30, seed: int = 0
 ) -> Quadrature:
-    """The spectral density of a symmetric matrix.
+    """Estimate the spectral density of a symmetric matrix.
 
     Args:
-        product: with the matrix.
+        product: the product with the matrix.
         size: P.
-        starts: random vectors; an interval over fewer than 10 is not to be trusted.
+        starts: number of random vectors; an interval over fewer than 10 is unreliable.
         steps: products for each.
-        seed: of the starts.
+        seed: seed of the starts.
     """
     nodes, weights, products = [], [], 0
     for index in range(starts):

@@ -20,8 +20,7 @@ class Trace:
     Attributes:
         estimate: unbiased.
         half_width: of Student's 95 % interval over the starts.
-        starts: random vectors behind the interval.
-        products: that it took.
+        starts: random vectors behind the interval. products: number of products.
     """
 
     estimate: float
@@ -38,17 +37,17 @@ def hutch_plus_plus(
     sketched: int = 10,
     seed: int = 0,
 ) -> Trace:
-    """Hutch++ (Meyer, Musco, Musco and Woodruff, 2021): the trace within a sketched range is exact.
+    """Estimate a trace by Hutch++ (Meyer, Musco, Musco and Woodruff, 2021).
 
-    What is left is estimated by Hutchinson's method from starts of their own, so that the interval
-    over them holds for the sketch at hand.
+    The trace within a sketched range is exact. The rest is estimated by Hutchinson's method from
+    starts of its own, so that the interval over them holds for the sketch at hand.
 
     Args:
-        product: with the symmetric matrix, `(P,)` to `(P,)`.
+        product: the product with the symmetric matrix, `(P,)` to `(P,)`.
         size: P.
-        starts: random vectors of the part that is left, at least 2.
-        sketched: random vectors of the range; each costs two products.
-        seed: of all.
+        starts: number of random vectors for the rest, at least 2.
+        sketched: number of random vectors of the range; each costs two products.
+        seed: seed of all vectors.
     """
     rng = np.random.default_rng([seed, size, 0x545243])
 

@@ -27,8 +27,8 @@ SLACK = 8
 a wrong one needs no end."""
 
 FROM_PAST = 0.5
-"""If at least this fraction of a batch still needs decoding, decode it immediately from the KV
-cache; fewer answers are decoded together with those of other batches, in fewer steps."""
+"""Fraction of a batch, still to be decoded, from which it is decoded immediately from the KV cache;
+fewer answers are decoded together with those of other batches, in fewer steps."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`geomix analyze curvature`: both ends of the Hessians' spectra, and whether they are definite."""
+"""`geomix analyze curvature`: both ends of the Hessians' spectra, and their definiteness."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ Blocks = Literal["whole", "layer"]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is to be measured.
+    """The analysis's options.
 
     Attributes:
         at: checkpoints, `0`, `A`, `A+4`, `B`.
-        sets: whose Hessians; empty for the first two that stages train on.
+        sets: the sets whose Hessians are measured; empty takes the first two that stages train on.
         symmetrised: whether ½(H_A H_B + H_B H_A) of the first two sets is measured, too.
         by: the whole matrix, or its diagonal block of each layer.
         trace: whether traces are estimated.
-        density: whether spectral densities are.
+        density: whether spectral densities are estimated.
         products: most products for the ends of each spectrum.
         facts: most examples of a set.
         differences: whether products are differences of gradients.
@@ -61,7 +61,7 @@ class Asked:
     )
 
     def listed(self) -> Asked:
-        """The same where `--at A,B` is `--at A --at B`."""
+        """Split lists: return `--at A --at B` for `--at A,B`."""
         at = [item.strip() for text in self.at for item in text.split(",")]
         sets = [item.strip() for text in self.sets for item in text.split(",")]
         named = [item.removeprefix("theta_").removeprefix("θ_") for item in at]
@@ -72,8 +72,9 @@ class Asked:
 class CurvatureAnalysis(Analysis["Curvature", Asked]):
     """Measure how curved the losses are at a checkpoint: both ends of their Hessians' spectra.
 
-    RUN is a folder of a run; without it the newest under runs/ is taken. It needs no record, only
-    checkpoints; each set is taken whole. Runs that differ in their seed alone are put together.
+    RUN is a folder of a run;  is taken. It needs no record, only/ is taken. It needs no record,
+    only checkpoints; each set is taken whole. Runs that differ in their seed alone are put
+    together.
     """
 
     name = "curvature"
@@ -86,17 +87,17 @@ class CurvatureAnalysis(Analysis["Curvature", Asked]):
         return measure(runs, options.listed(), say)
 
     def tables(self, result: Curvature, options: Asked) -> Mapping[str, Sequence[Row]]:
-        """The spectra; curvature along displacements; densities where they were asked for."""
+        """Return the spectra, the curvature along displacements, and densities if requested."""
         return result.tables()
 
     def findings(self, result: Curvature, options: Asked) -> Sequence[Finding]:
-        """Whether each matrix is positive semidefinite, arm by arm."""
+        """Judge arm by arm and matrix by matrix: positive semidefinite or not."""
         from geomix.analysis.curvature.answer import findings
 
         return findings(result)
 
     def figures(self, result: Curvature, options: Asked) -> Iterable[Drawn]:
-        """The ends of the spectra, and the densities."""
+        """Draw the ends of the spectra, and the densities."""
         from geomix.figures import curvature
 
         rows = result.tables()[""]
@@ -113,7 +114,7 @@ class CurvatureAnalysis(Analysis["Curvature", Asked]):
         files: Sequence[Path],
         full: bool,
     ) -> list[str]:
-        """How curved are the losses, and are their Hessians definite?"""
+        """Answer how curved the losses are, and whether their Hessians are definite."""
         from geomix.analysis.curvature.answer import answer
 
         return answer(result, self.stem(result, options, runs), runs[0], files)

@@ -17,19 +17,19 @@ _MOST_ROWS = 9
 """Rows of the table; the files have all."""
 
 _MOST_PAIRS = 2
-"""Pairs of arms that are told of."""
+"""Most pairs of arms in the answer."""
 
 Group = tuple[str, str, str, str]
-"""Arm, checkpoint, matrix and block: seeds are put together."""
+"""Arm, checkpoint, matrix and block: seeds are pooled."""
 
 
 def answer(result: Curvature, stem: str, run: RunDirectory, files: Sequence[Path]) -> list[str]:
-    """What was asked, the ends of the spectra, the verdict, and where the rest is.
+    """Return the question, the ends of the spectra, the verdict, and the list of files.
 
     Args:
         result: the curvature.
-        stem: how the names of the files begin.
-        run: in whose folder they lie.
+        stem: beginning of the files' names.
+        run: the run in whose folder they lie.
         files: all that were written.
     """
     spectra = result.spectra
@@ -56,7 +56,7 @@ def answer(result: Curvature, stem: str, run: RunDirectory, files: Sequence[Path
 
 
 def findings(result: Curvature) -> list[Finding]:
-    """Whether each matrix is positive semidefinite; of blocks, the tables say it."""
+    """Judge whether each whole matrix is positive semidefinite; the tables judge the blocks."""
     found = []
     for (arm, checkpoint, matrix, block), seeds in _groups(result.spectra).items():
         if block != WHOLE:
@@ -83,7 +83,7 @@ def _groups(spectra: Iterable[Spectrum]) -> dict[Group, list[Spectrum]]:
 
 
 def _verdict(seeds: Sequence[Spectrum]) -> tuple[Verdict, str]:
-    """One counterexample refutes; the count says how many seeds gave one."""
+    """Combine the seeds: one counterexample refutes, and the text counts the seeds with one."""
     refuted = sum(one.verdict == "refuted" for one in seeds)
     if refuted:
         return "refuted", f"refuted in {refuted} of {len(seeds)} seeds" if len(
@@ -95,7 +95,7 @@ def _verdict(seeds: Sequence[Spectrum]) -> tuple[Verdict, str]:
 
 
 def _table(result: Curvature) -> list[str]:
-    """A row an arm and matrix; of several seeds, means."""
+    """Return the table, one row per arm and matrix: means over seeds."""
     groups = _groups(result.spectra)
     blocks = any(block != WHOLE for *_, block in groups)
     places = len({one.place.checkpoint for one in result.spectra}) > 1

@@ -29,12 +29,12 @@ def measure(runs: Sequence[RunDirectory], asked: Asked, say: Say) -> Curvature:
     """Measure every arm and seed.
 
     Args:
-        runs: opened.
-        asked: with lists taken apart.
-        say: is told what it will cost, once the first product is measured.
+        runs: the opened runs.
+        asked: the options, with lists split.
+        say: receives the expected cost, once the first product is timed.
 
     Raises:
-        UserError: a set or a checkpoint is not there, or the weights cannot be differentiated.
+        UserError: a set or a checkpoint is missing, or the weights cannot be differentiated.
     """
     pairs = [(run, arm) for run in runs for arm in run.arms]
     labels = {arm: label for label, members in replicates(runs, pairs) for arm in members}
@@ -50,7 +50,7 @@ def measure(runs: Sequence[RunDirectory], asked: Asked, say: Say) -> Curvature:
 
 
 class _Measured:
-    """One arm of one seed."""
+    """Measurement of one arm of one seed."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class _Measured:
                 raise UserError(f"--at {name[:40]}: {arm.path} has weights of {there}")
 
     def measure(self, others: Mapping[str, RunDirectory]) -> None:
-        """Every checkpoint that is asked for."""
+        """Measure at every requested checkpoint."""
         for checkpoint in self.asked.at:
             self.arm.move_to(checkpoint)
             place = Place(self.label, self.seed, f"θ_{checkpoint}")
@@ -93,7 +93,7 @@ class _Measured:
 
     @contextmanager
     def _hessians(self) -> Iterator[list[SetHessian]]:
-        """The sets' Hessians at the present weights, graphs kept."""
+        """Provide the sets' Hessians at the present weights, with graphs kept."""
         with ExitStack() as stack:
             found = []
             for name in self.sets:
@@ -110,14 +110,14 @@ class _Measured:
                     hessian.again = by_differences(other, self.arm, tell)
                 else:
                     kept = stack.enter_context(objective.kept())
-                    outer = objective.gauss_newton_product  # asked for too seldom to keep its graph
+                    outer = objective.gauss_newton_product  # called too seldom to keep its graph
                     products = (kept.hessian, other.hessian_product, outer)
                     hessian = SetHessian(name, objective.counted, loss, *products)
                 found.append(hessian)
             yield found
 
     def _displacement(self, checkpoint: str) -> tuple[str, dict[str, Tensor]] | None:
-        """Of the stage that goes on from a checkpoint, or of the last one where none does."""
+        """Return the displacement of the stage after a checkpoint, or of the last stage."""
         there = self.arm.checkpoints
         start = checkpoint.partition("+")[0]
         index = (
@@ -132,7 +132,7 @@ class _Measured:
         return f"θ_{end} − θ_{begin}", way
 
     def _tell(self, hessian: SetHessian, way: tuple[str, Vector] | None) -> None:
-        """Say what the ends of all spectra will cost, from one product."""
+        """Report the expected cost of all spectra's ends, from one timed product."""
         v = way[1] if way else self.arm.here()
         hessian(v)  # builds the graph
         hessian(v)
@@ -163,7 +163,7 @@ class _Measured:
         run: RunDirectory,
         checkpoint: str,
     ) -> None:
-        """Along δ, from this arm's checkpoint to another arm's."""
+        """Measure along δ, from this arm's checkpoint to another arm's."""
         theirs = dict(model_at(run, checkpoint).model.named_parameters())
         here = self.arm.here()
         if any(name not in theirs for name in here):

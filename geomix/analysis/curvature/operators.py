@@ -25,15 +25,15 @@ class SetHessian:
     """The Hessian of a set's loss at the present weights.
 
     Attributes:
-        name: of the set.
-        facts: how many are in the loss.
+        name: the set's name.
+        facts: text with the number of facts in the loss.
         loss: in nats.
-        product: by the kept graph, or by differences of gradients.
+        product: product with the kept graph, or by differences of gradients.
         again: the same product with the examples in other batches.
-        gauss_newton: the Gauss–Newton matrix; None where products are differences.
-        products: so far, by any of them.
-        seconds: of the last product.
-        disagreement: the largest one of two step lengths; nan where products are exact.
+        gauss_newton: product with the Gauss–Newton matrix; None if products are differences.
+        products: number of products so far, of all kinds.
+        seconds: duration of the last product.
+        disagreement: largest difference between two step lengths; nan if products are exact.
     """
 
     name: str
@@ -47,7 +47,7 @@ class SetHessian:
     disagreement: float = np.nan
 
     def __call__(self, v: Vector) -> dict[str, Tensor]:
-        """The Hessian times `v`."""
+        """Multiply `v` by the Hessian."""
         begun = time.perf_counter()
         found = self.product(v)
         self.seconds = time.perf_counter() - begun
@@ -56,7 +56,7 @@ class SetHessian:
 
 
 def by_differences(objective: Objective, arm: PreciseArm, told: Callable[[float], object]) -> Apply:
-    """Products by central differences; `told` hears of the disagreement of each."""
+    """Return products by central differences; `told` receives each one's disagreement."""
 
     def product(v: Vector) -> dict[str, Tensor]:
         found = difference_product(objective, arm, v)
@@ -68,11 +68,11 @@ def by_differences(objective: Objective, arm: PreciseArm, told: Callable[[float]
 
 @dataclass(eq=False)
 class Operator:
-    """A symmetric matrix on a block of the parameters, as scipy or numpy would have it.
+    """A symmetric matrix on a block of the parameters, for use by scipy or numpy.
 
     Attributes:
         symbol: `H_A`.
-        hessians: that it is made of: one, or two whose symmetrised product it is.
+        hessians: one Hessian, or two whose symmetrised product this is.
         like: tensors of the block.
     """
 
@@ -86,7 +86,7 @@ class Operator:
 
     @property
     def size(self) -> int:
-        """Rows of the matrix."""
+        """Number of rows of the matrix."""
         return sum(tensor.numel() for tensor in self.like.values())
 
     @property
@@ -95,15 +95,15 @@ class Operator:
         return 4 if len(self.hessians) > 1 else 1
 
     def __call__(self, x: Floats) -> Floats:
-        """The matrix times `x`, `(P,)`."""
+        """Multiply `x`, `(P,)`, by the matrix."""
         return to_array(self.image(from_array(x, self.like)), self._names)
 
     def image(self, v: Vector) -> dict[str, Tensor]:
-        """The matrix times a vector of the block."""
+        """Multiply a vector of the block by the matrix."""
         return restricted(self._whole(v, again=False), self._names)
 
     def rounding(self, x: Floats) -> float:
-        """Norm of the difference between two products, the examples in other batches."""
+        """Return the norm of the difference between two products, the examples in other batches."""
         v = from_array(x, self.like)
         one, other = (restricted(self._whole(v, again=a), self._names) for a in (False, True))
         return norm(combine([(1.0, one), (-1.0, other)]))
@@ -123,5 +123,5 @@ class Operator:
 
 
 def peak_memory() -> float:
-    """The process's largest resident memory so far, in GiB."""
+    """Return the process's largest resident memory so far, in GiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)

@@ -32,12 +32,12 @@ STARTS, STEPS = 10, 30
 """Random vectors of a density, and products for each."""
 
 EDGES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, TOLERANCE)
-"""Bins of a density end at these shares of the largest absolute value, on both sides of 0."""
+"""Ends of a density's bins, as shares of the largest absolute value, on both sides of 0."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One checkpoint of one arm."""
+    """Measurement at one checkpoint of one arm."""
 
     place: Place
     arm: PreciseArm
@@ -46,7 +46,7 @@ class Point:
     result: Curvature
 
     def measure(self, way: tuple[str, dict[str, Tensor]] | None) -> None:
-        """The spectra, and curvature along the displacement, of every matrix and block."""
+        """Measure every matrix and block: spectra, and curvature along the displacement."""
         here = self.arm.here()
         draws = [_permuted(way[1], draw) for draw in range(DRAWS)] if way else []
         if way is not None:
@@ -128,7 +128,7 @@ class Point:
         way: tuple[str, Vector] | None,
         draws: Sequence[Vector],
     ) -> tuple[float, float]:
-        """κ along the displacement within a block, and the mean of its permutations."""
+        """Return κ along the displacement within a block, and the mean of its permutations."""
         if way is None:
             return np.nan, np.nan
         if block == WHOLE and len(operator.hessians) == 1:  # measured already
@@ -157,7 +157,7 @@ class Point:
 def along(
     place: Place, hessian: SetHessian, name: str, d: Vector, result: Curvature
 ) -> dict[str, Tensor]:
-    """Measure κ along a displacement; the Hessian's image of it."""
+    """Measure κ along a displacement; return the Hessian's image of it."""
     image = hessian(d)
     outer = np.nan
     if hessian.gauss_newton is not None:
@@ -174,7 +174,7 @@ def _kappa(d: Vector, image: Vector) -> float:
 
 
 def _permuted(v: Vector, draw: int) -> dict[str, Tensor]:
-    """The same values elsewhere in each tensor: the same length, no direction."""
+    """Permute the values within each tensor: the same length, no direction."""
     generator = torch.Generator().manual_seed(draw)
     found = {}
     for name, tensor in v.items():
@@ -184,10 +184,10 @@ def _permuted(v: Vector, draw: int) -> dict[str, Tensor]:
 
 
 def _symbol(name: str) -> str:
-    """`H_A` of `D_A`; another set's name stands in brackets."""
+    """Return the symbol: `H_A` for `D_A`; another set's name is in parentheses."""
     return f"H_{name[2:]}" if name.startswith("D_") else f"H({name})"
 
 
 def steps_of(asked: Asked) -> int:
-    """Products of a density's start."""
+    """Return the number of products for each start of a density."""
     return STEPS if asked.products is None else max(3, min(STEPS, asked.products // STARTS))

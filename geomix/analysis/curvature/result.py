@@ -1,4 +1,4 @@
-"""What `geomix analyze curvature` measures, and its tidy tables."""
+"""Measurements of `geomix analyze curvature` and their tidy tables."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 from geomix.measures.verdict import Verdict
 
 WHOLE = "all"
-"""The block of all parameters."""
+"""Name of the block of all parameters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where something is measured.
+    """Location of a measurement.
 
     Attributes:
-        arm: label of its configuration.
-        seed: of the run.
+        arm: label of the arm's configuration.
+        seed: the run's seed.
         checkpoint: `θ_A`.
     """
 
@@ -37,7 +37,7 @@ class Spectrum:
         matrix: `H_A`, or `½(H_A H_B + H_B H_A)`.
         block: of the parameters; `WHOLE` for all.
         parameters: rows of the matrix.
-        facts: how many are in the loss, and of how many.
+        facts: text with the number of facts in the loss, and their total.
         loss: of the set there, in nats; nan for a product of matrices.
         bottom: smallest Ritz values.
         top: largest ones.
@@ -72,7 +72,7 @@ class Spectrum:
     trace_half_width: float = math.nan
 
     def row(self) -> dict[str, Any]:
-        """A row of the main table; further Ritz values have columns of their own."""
+        """Return a row of the main table; further Ritz values have columns of their own."""
         found = {**asdict(self.place), "matrix": self.matrix, "block": self.block}
         found |= {"parameters": self.parameters, "facts": self.facts, "loss": self.loss}
         found |= {"smallest": self.bottom[0], "largest": self.top[0]}
@@ -110,14 +110,14 @@ class Along:
     disagreement: float = math.nan
 
     def row(self) -> dict[str, Any]:
-        """A row of the table of displacements."""
+        """Return a row of the table of displacements."""
         found = asdict(self)
         return {**found.pop("place"), "set": found.pop("name"), **found}
 
 
 @dataclass(frozen=True, slots=True)
 class Turned:
-    """The two Hessians' images of δ = θ_A(another arm) − θ_A: what the paper's third term rests on.
+    """Two Hessians' images of δ = θ_A(another arm) − θ_A, on which the paper's third term rests.
 
     Attributes:
         place: the first arm, its seed and the checkpoint.
@@ -136,7 +136,7 @@ class Turned:
     length: float
 
     def row(self) -> dict[str, Any]:
-        """A row of the table of images."""
+        """Return a row of the table of images."""
         found = asdict(self)
         return {**found.pop("place"), **found}
 
@@ -146,8 +146,7 @@ class Bin:
     """The share of a matrix's eigenvalues in an interval.
 
     Attributes:
-        place: arm, seed and checkpoint.
-        matrix: which.
+        place: arm, seed and checkpoint. matrix: symbol of the matrix.
         low: of the interval.
         high: of the interval.
         share: mean over starts.
@@ -164,22 +163,22 @@ class Bin:
     starts: int
 
     def row(self) -> dict[str, Any]:
-        """A row of the table of densities."""
+        """Return a row of the table of densities."""
         found = asdict(self)
         return {**found.pop("place"), **found}
 
 
 @dataclass(slots=True)
 class Curvature:
-    """All of it.
+    """All measurements of an analysis.
 
     Attributes:
         spectra: arm by arm, checkpoint by checkpoint.
         along: curvature along displacements.
         turned: images of displacements between arms.
-        bins: of densities.
-        budget: what the products cost, as measured.
-        notes: what must be known beside the numbers.
+        bins: bins of densities.
+        budget: measured cost of the products.
+        notes: caveats to report beside the numbers.
     """
 
     spectra: list[Spectrum] = field(default_factory=list)
@@ -190,7 +189,7 @@ class Curvature:
     notes: list[str] = field(default_factory=list)
 
     def tables(self) -> dict[str, list[dict[str, Any]]]:
-        """Tidy tables by the ending of their files' names; those that are empty are left out."""
+        """Return tidy tables by the suffix of their files' names, without those that are empty."""
         parts: dict[str, Sequence[Any]] = {
             "": self.spectra,
             "displacements": self.along,

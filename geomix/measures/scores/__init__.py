@@ -58,7 +58,7 @@ DEFAULT = (
 """The scores of every evaluation, in the order of its line."""
 
 ALWAYS = ("exact_match", "loss")
-"""Those that every evaluation has a number of, also within a stage."""
+"""Scores with a number in every evaluation, also within a stage."""
 
 
 def on_request() -> list[str]:
