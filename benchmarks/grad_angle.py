@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def builtin(folder: Path) -> None:
-    """The demo, then the command."""
+    """Run the demo, then the command."""
     run = folder / "demo"
     _geomix("train", "--quiet", "--out", str(run))
     for options in ([], ["--from", "record"], ["--at", "A,+1,B", "--by", "head"]):
@@ -55,7 +55,7 @@ def builtin(folder: Path) -> None:
 
 
 def billion(folder: Path) -> None:
-    """A random Llama of a billion parameters."""
+    """Build a random Llama of a billion parameters."""
     from geomix.models.load import builtin_folder
 
     model = folder / "billion"

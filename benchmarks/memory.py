@@ -67,7 +67,7 @@ def resident(which: str) -> int:
 
 
 def adapted(model: nn.Module) -> nn.Module:
-    """The model with low-rank adapters, in place."""
+    """Add low-rank adapters to the model, in place."""
     attach(model, LORA, "train.lora.targets")
     return model
 
@@ -75,7 +75,7 @@ def adapted(model: nn.Module) -> nn.Module:
 def trained(
     config: LlamaConfig, rows: int, width: int, targets: int, precision: str, *, lora: bool
 ) -> None:
-    """Two training steps of a random model on two sources."""
+    """Run two training steps of a random model on two sources."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     labels = (IGNORED,) * (width - targets) + (7,) * targets
     example = TokenisedExample(tuple([5] * width), labels, Example("", ""))

@@ -41,7 +41,7 @@ checkpoint: {minutes: null}
 
 
 def trained(folder: Path, name: str, *settings: str) -> tuple[Run, float]:
-    """A run, and its CPU seconds."""
+    """Run a training, and return it with its CPU seconds."""
     file = folder / "path.yaml"
     file.write_text(CONFIG, encoding="utf-8")
     given = [part for setting in settings for part in ("--set", setting)]
@@ -58,7 +58,7 @@ def children() -> float:
 
 
 def passes(folder: Path) -> tuple[int, int]:
-    """Examples that go forward and backward for the record and in training, as a dry run says."""
+    """Return the examples that pass forward and backward, recording and training, by a dry run."""
     command = [sys.executable, "-m", "geomix", "train", str(folder / "path.yaml"), "--dry-run"]
     found = json.loads(subprocess.run([*command, "--json"], check=True, capture_output=True).stdout)
     (arm,) = found["cost"]["arms"].values()
@@ -103,7 +103,7 @@ def main() -> None:
 
 
 def modules(snapshot: Snapshot, values: NDArray[np.float64]) -> str:
-    """The largest sums over the layers, module by module."""
+    """Return the largest sums over the layers, module by module."""
     sums: dict[str, float] = {}
     for name, value in zip(snapshot.parameter_modules, values, strict=True):
         sums[name] = sums.get(name, 0.0) + float(value)

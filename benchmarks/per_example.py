@@ -59,7 +59,7 @@ class Ways:
         self.direction = self.plain()
 
     def batches(self, size: int) -> list[Batch]:
-        """The set."""
+        """Build the set."""
         loaded = self.loaded
         return list(batches_of(self.examples, "token", size, loaded.pad_id, loaded.device))
 
@@ -72,7 +72,7 @@ class Ways:
             return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
 
     def one_by_one(self) -> Tensor:
-        """One forward and backward pass an example: `(N, parameters)`."""
+        """Run one forward and backward pass per example: `(N, parameters)`."""
         model = self.loaded.model
         size = sum(p.numel() for p in model.parameters())
         rows = torch.empty(len(self.single), size, device=self.loaded.device)
@@ -98,7 +98,7 @@ class Ways:
 
 
 def bergson(loaded: LoadedModel, examples: list[TokenisedExample]) -> Callable[[], None] | None:
-    """Its collection of projected per-example gradients, to disk as it does; None without it.
+    """Return bergson's collection of projected gradients per example, to disk; None without it.
 
     It covers the linear maps within the layers: no embedding, norm or head.
     """

@@ -52,7 +52,7 @@ def seconds(work: Callable[[], object]) -> tuple[float, float]:
 
 
 def observed(config: RunConfig, loaded: LoadedModel, folder: Path, **more: Any) -> Recorder:
-    """The run's recorder, with some keys otherwise."""
+    """Build the run's recorder, with some keys replaced."""
     record = config.record
     assert record is not None
     train = config.stages[0].train
@@ -74,7 +74,7 @@ def observed(config: RunConfig, loaded: LoadedModel, folder: Path, **more: Any) 
 
 
 def ratio(name: str, config: RunConfig, loaded: LoadedModel, **more: Any) -> None:
-    """A snapshot against the plain passes, in turn."""
+    """Time a snapshot and the plain passes, in turn."""
     second = {n: torch.rand_like(p) ** 4 for n, p in loaded.model.named_parameters()}
     moments = SecondMoments(0, 1, EPS, lambda: second)
     with tempfile.TemporaryDirectory() as folder:
@@ -117,7 +117,7 @@ def ratio(name: str, config: RunConfig, loaded: LoadedModel, **more: Any) -> Non
 
 
 def share_of_light(loaded: LoadedModel) -> None:
-    """Seconds of all snapshots against seconds of all steps, evaluations left out."""
+    """Compare the seconds of all snapshots with those of all steps, without evaluations."""
     config = RunConfig.model_validate(PAPER)
     record, train = config.record, config.stages[0].train
     assert record is not None

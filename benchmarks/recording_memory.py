@@ -90,7 +90,7 @@ def measure(name: str) -> None:
         model.zero_grad(set_to_none=True)
 
     def snapshots(model: Any, count: int) -> list[int]:
-        """The most memory of each moment, the weights moved on between them."""
+        """Return each checkpoint's peak memory, with the weights changed between them."""
         known = {n: torch.ones(1).expand(p.shape) for n, p in model.named_parameters()}
         moments = SecondMoments(0, 1, 1e-8, lambda: known)
         with tempfile.TemporaryDirectory() as folder:
@@ -133,7 +133,7 @@ def measure(name: str) -> None:
 
 
 def main() -> None:
-    """One process a setting."""
+    """Run one process per setting."""
     if len(sys.argv) > 1:
         measure(sys.argv[1])
         return

@@ -36,7 +36,7 @@ ROUNDS = 5
 
 
 def facts(loaded: LoadedModel) -> list[Example]:
-    """Keys with passages of `NEW_TOKENS` tokens as their values, the prompts of one length."""
+    """Return keys with passages of `NEW_TOKENS` tokens as values, and prompts of one length."""
     passages = [e.target for k in range(29, 33) for e in words.examples(1000, k, k)]
     keys = [e.prompt for e in kvr.examples(len(passages), 0, "train")]
     made = [Example(key, value) for key, value in zip(keys, passages, strict=True)]

@@ -41,14 +41,14 @@ ROUNDS, SECONDS = 5, 4.0
 
 
 def environment(setting: dict[str, str]) -> dict[str, str]:
-    """The variables of this process, those of OpenMP as `setting` has them and no others."""
+    """Return this process's environment, with OpenMP's variables only as in `setting`."""
     plain = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     return {**plain, "TOKENIZERS_PARALLELISM": "false", **setting}
 
 
 @contextmanager
 def busy(number: int) -> Iterator[None]:
-    """So many processes that only count."""
+    """Keep a number of processes busy counting within the block."""
     counting = [sys.executable, "-c", "while True: pass"]
     processes = [subprocess.Popen(counting) for _ in range(number)]
     try:
@@ -120,7 +120,7 @@ class Trainer:
         return float(json.loads(self._process.stdout.readline()))
 
     def train(self, seconds: float) -> float:
-        """Steps a second."""
+        """Return the steps per second."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{seconds}\n")
         self._process.stdin.flush()

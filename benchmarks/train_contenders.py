@@ -100,14 +100,14 @@ class Work:
         return epochs * sum(len(example.ids) for example in self.examples)
 
     def rate(self, step: int) -> float:
-        """The engine's cosine after its warm-up, as a share of the peak."""
+        """Return the engine's cosine schedule after its warm-up, as a share of the peak."""
         warmup = math.ceil(WARMUP * self.steps)
         if step < warmup:
             return (step + 1) / (warmup + 1)
         return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, self.steps - warmup)))
 
     def rows(self) -> Iterator[list[Any]]:
-        """The rows of every step as the engine packs them, each source's for itself."""
+        """Return the rows of every step as the engine packs them, each source separately."""
         from geomix.data.batch import collate, token_weights
 
         for indices in chain.from_iterable(self.epochs[: self.job.timed]):

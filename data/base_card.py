@@ -49,7 +49,7 @@ def _percent(share: float) -> str:
 
 
 def card(report: dict[str, Any]) -> str:
-    """The card as Markdown, every number in it out of `report` (the content of `base.json`)."""
+    """Return the card as Markdown, with all numbers from `report` (the content of `base.json`)."""
     recipe, text, loss, unknown = (report[k] for k in ("recipe", "corpus", "loss", "unknown"))
     versions = report["versions"]
     options = f"--seed {recipe['seed']} --steps {recipe['steps']}"

@@ -102,7 +102,7 @@ def generated_sentences(count: int) -> list[str]:
 
 
 def corpus() -> Corpus:
-    """The plain text, with one document of the documentation in twenty held out, chosen by hash."""
+    """Return the plain text; one documentation text in twenty is held out, chosen by its hash."""
     train: list[str] = []
     held_out: list[str] = []
     for text in documentation():
@@ -114,7 +114,7 @@ def corpus() -> Corpus:
 
 
 def build_tokenizer(texts: tuple[str, ...]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of `VOCABULARY` tokens, split as GPT-2 does, that adds no token of its own.
+    """Train a byte-level BPE of `VOCABULARY` tokens, split as in GPT-2, without tokens of its own.
 
     It also sees the syllables of the generated word list, often enough that they are merged before
     the English pairs that straddle them: a generated word is then about two tokens.

@@ -1,4 +1,4 @@
-"""What the built-in base model can do: copying by length, and the loss of text and facts."""
+"""Measurements of the built-in base model: copying by length, and the loss on text and facts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LENGTHS = (5, 10, 20, 30, 50)
 """Words a passage at which copying is measured."""
 
 PASSAGES = 200
-"""How many unseen passages each number of the card is measured on."""
+"""Number of unseen passages behind each number of the card."""
 
 
 def logits_of(model: LlamaForCausalLM, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -45,7 +45,7 @@ def _batches(
 def exact_match(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, examples: list[Example]
 ) -> float:
-    """The share of examples whose every target token, the end token too, is the argmax."""
+    """Return the share of examples whose target tokens, with the end token, are all the argmax."""
     right = 0
     for batch in _batches(tokenizer, [chat(tokenizer, example) for example in examples]):
         logits, labels = logits_of(model, batch)
@@ -71,7 +71,7 @@ def mean_loss(
 def held_out_windows(
     tokenizer: PreTrainedTokenizerFast, corpus: Corpus, length: int = 128
 ) -> list[Sequence]:
-    """The held-out documents, one after the other, cut into windows of `length` tokens."""
+    """Return the held-out documents, concatenated and cut into windows of `length` tokens."""
     encoded = tokenizer(list(corpus.held_out), verbose=False)["input_ids"]
     tokens = [token for ids in encoded for token in (*ids, tokenizer.eos_token_id)]
     starts = range(0, len(tokens) - length + 1, length)

@@ -1,4 +1,4 @@
-"""What the built-in base model is trained on: batches of each kind of sequence.
+"""Training data of the built-in base model: batches of each kind of sequence.
 
 Every batch is a function of the seed and the step alone, so resuming needs no state of a loader.
 """
@@ -21,10 +21,10 @@ from geomix.data.split import SPLITS
 from geomix.data.tokenise import tokenise
 
 COPY_SHARES = {"tokens": 0.4, "words": 0.4, "English": 0.2}
-"""What the passages to copy are made of."""
+"""Kinds of the passages to copy, with their shares."""
 
 OTHER_SHARES = {"text 128": 0.4, "text 256": 0.2, "completion": 0.2, "keys": 0.1, "facts": 0.1}
-"""What the other half of a step is: running text in windows of so many tokens, or chat."""
+"""Kinds of the other half of a step: running text in windows of so many tokens, or chat."""
 
 HEXADECIMAL = "0123456789abcdef"
 LETTERS_AND_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -32,7 +32,7 @@ LONGEST_COPY = 110
 """Tokens of the longest passage that is copied in training: 50 generated words are about 104."""
 
 RECENT = 20
-"""How many steps back it is judged whether the passages may grow."""
+"""Number of recent steps by which it is judged whether the passages may grow."""
 
 _REPETITIVE = 0.25  # the share of passages of generated words that have few different ones
 _FEWEST_WORDS = 12  # of a document that completions are cut from
@@ -72,26 +72,26 @@ def collate(sequences: list[Sequence], pad: int) -> Batch:
 
 
 def chat(tokenizer: PreTrainedTokenizerFast, example: Example) -> Sequence:
-    """An example exactly as runs of geomix see it."""
+    """Tokenise an example exactly as runs of geomix do."""
     tokens = tokenise(tokenizer, example)
     return Sequence(list(tokens.ids), tokens.target_start)
 
 
 def english_words(documents: tuple[str, ...]) -> tuple[str, ...]:
-    """The distinct lower-case alphabetic words of 2 to 12 letters in the documents, sorted."""
+    """Return the documents' distinct lower-case alphabetic words of 2 to 12 letters, sorted."""
     found = {word for text in documents for word in text.split()}
     plain = (w for w in found if w.isascii() and w.isalpha() and w.islower())
     return tuple(sorted(word for word in plain if len(word) in range(2, 13)))
 
 
 def one_token_words(tokenizer: PreTrainedTokenizerFast) -> tuple[str, ...]:
-    """The words that are one token after a space, at least two lower-case letters, sorted."""
+    """Return words that are one token after a space, of at least two lower-case letters, sorted."""
     tokens = (token[1:] for token in tokenizer.get_vocab() if token.startswith("Ġ"))
     return tuple(sorted(t for t in tokens if len(t) > 1 and t.isalpha() and t.islower()))
 
 
 def memorise(chosen: list[str]) -> Example:
-    """The paper's memorisation example of these words."""
+    """Return the paper's memorisation example of these words."""
     text = " ".join(chosen)
     return Example(prompt=words.PROMPT.format(passage=text), target=text)
 
@@ -128,13 +128,13 @@ class Mixture:
         self._before, self._between = self._frame()
 
     def _frame(self) -> tuple[list[int], list[int]]:
-        """The tokens before the passage and between it and its copy."""
+        """Return the tokens before the passage and between it and its copy."""
         probe = chat(self.tokenizer, memorise(["x"]))
         at = max(i for i in range(probe.start) if probe.ids[i] == probe.ids[probe.start])
         return probe.ids[:at], probe.ids[at + 1 : probe.start]
 
     def copy_tokens(self, rng: np.random.Generator, length: int) -> Sequence:
-        """A passage of `length` uniformly random tokens, out of few or many different ones.
+        """Draw a passage of `length` uniformly random tokens, from few or many different ones.
 
         Few different ones repeat, so that the previous token alone does not say what comes next.
         """
@@ -145,7 +145,7 @@ class Mixture:
         return Sequence([*prompt, *passage, self.tokenizer.eos_token_id], len(prompt))
 
     def copy_words(self, rng: np.random.Generator, count: int) -> Sequence:
-        """A passage of generated words; one in four has few different ones, which repeat."""
+        """Draw a passage of generated words; one in four has few different ones, which repeat."""
         listed = words.word_list()
         if rng.random() < _REPETITIVE:
             size = rng.integers(2, count + 3)
@@ -154,12 +154,12 @@ class Mixture:
         return chat(self.tokenizer, memorise(drawn))
 
     def copy_english(self, rng: np.random.Generator, count: int) -> Sequence:
-        """A passage of random words of the documentation."""
+        """Draw a passage of random words of the documentation."""
         drawn = [self.english[i] for i in rng.integers(len(self.english), size=count)]
         return chat(self.tokenizer, memorise(drawn))
 
     def completion(self, rng: np.random.Generator) -> Sequence:
-        """Some words of a document, and as target as many that follow."""
+        """Draw some words of a document, with as many that follow as target."""
         document = self.documents[rng.integers(len(self.documents))]
         size = int(rng.integers(10, min(len(document), 60) + 1))
         start = int(rng.integers(0, len(document) - size + 1))
@@ -168,7 +168,7 @@ class Mixture:
         return chat(self.tokenizer, Example(prompt=prompt, target=" ".join(part[cut:])))
 
     def key_value(self, rng: np.random.Generator) -> Sequence:
-        """A fresh key and value of eight characters: the format, and nothing to remember."""
+        """Draw a fresh key and value of eight characters: the format, with nothing to remember."""
         letters = (HEXADECIMAL, LETTERS_AND_DIGITS)[int(2 * rng.random())]
         drawn = "".join(letters[i] for i in rng.integers(len(letters), size=16))
         example = Example(prompt=f"The value of key {drawn[:8]} is?", target=drawn[8:])

@@ -29,7 +29,7 @@ from geomix.data.sources import random_words as words
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How the base is trained.
+    """Recipe of the base model's training.
 
     Attributes:
         steps: all steps.
@@ -53,7 +53,7 @@ class Recipe:
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
-    """A Llama of 1.1 million parameters with tied embeddings."""
+    """Build a Llama of 1.1 million parameters with tied embeddings."""
     torch.manual_seed(seed)
     return LlamaForCausalLM(
         LlamaConfig(
@@ -73,7 +73,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM
 
 
 def rate(step: int, recipe: Recipe) -> float:
-    """The learning rate of `step` as a share of the full one: 50 steps up, level, down to 0."""
+    """Return a step's learning rate as a share of the full one: 50 steps up, level, down to 0."""
     falling = max(1, round(recipe.settle * recipe.steps))
     return min(1.0, (step + 1) / 50, (recipe.steps - step) / falling)
 

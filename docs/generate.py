@@ -83,7 +83,7 @@ def _cli() -> Line:
 
 
 def _contexts(context: click.Context) -> Iterator[click.Context]:
-    """The contexts in which click runs the commands below one, with the settings they inherit."""
+    """Yield the contexts in which click runs the commands below one, with inherited settings."""
     command = context.command
     if not isinstance(command, click.Group):
         yield context
@@ -111,7 +111,7 @@ def _command(context: click.Context) -> Line:
 
 
 def _option(names: str, meaning: str) -> tuple[str, str]:
-    """A row; what may be chosen stands behind the meaning, as a table has no | in code."""
+    """Format a row; choices follow the meaning, since a table's code cannot contain |."""
     choices = re.search(r" \[([^\]]*\|[^\]]*)\]$", names)
     if choices is None:
         return f"`{_plain(names)}`", meaning
@@ -218,7 +218,7 @@ _NAMES = {
 
 
 def _kind(shown: Mapping[str, Any]) -> str:
-    """A JSON Schema's type in words."""
+    """Describe a JSON Schema's type in words."""
     if "$ref" in shown:
         return f"mapping ({_words(shown['$ref'].rsplit('/', 1)[1])})"
     if "anyOf" in shown:
@@ -400,7 +400,7 @@ def _dtype(dtype: Any) -> str:
 
 
 def _example() -> Snapshot:
-    """A snapshot that holds everything a snapshot can hold."""
+    """Build a snapshot with everything that a snapshot can hold."""
     n, p, q, layers, width, k, sources = 2, 4, 2, 3, 5, 4, ("total", "D_B", "decay")
     stream = np.zeros((q, layers, width), np.float32)
     probe = ProbeRecord(
@@ -535,12 +535,12 @@ def _plain(text: str) -> str:
 
 
 def _anchor(title: str) -> str:
-    """As GitHub and mkdocs name a heading."""
+    """Return a heading's anchor as GitHub and mkdocs name it."""
     return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
 
 
 def stale() -> list[str]:
-    """The pages on disk that are not what the code says."""
+    """Return the pages on disk that differ from what the code generates."""
     return [
         name
         for name, text in pages().items()

@@ -21,7 +21,7 @@ _LINK = re.compile(r"(\]\()(?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?(\))")
 
 
 def target_of(page: str, link: str) -> str:
-    """The repository's file that a link of a page names; a folder's is its README.md."""
+    """Return the repository's file that a page's link names; for a folder its README.md."""
     found = posixpath.normpath(posixpath.join(posixpath.dirname(page), link))
     return f"{found}/README.md" if (ROOT / found).is_dir() else found
 

@@ -35,7 +35,7 @@ Values = dict[tuple[str, str, str, str, str], dict[int, float]]
 
 
 def verdicts(folder: Path, seconds: Sequence[str]) -> str:
-    """The plan's rule on the effects of `claims.yaml`, then what is reported beside, as text."""
+    """Judge the effects of `claims.yaml` by the plan's rule, and report the rest, as text."""
     judged = {(one.claim[:2], one.of): one for one in judge(folder, load_claims(folder))}
     lines: list[str] = []
     for name in CLAIMS:

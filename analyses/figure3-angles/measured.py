@@ -46,13 +46,13 @@ def measure_all(second: str, runs: Sequence[Run], folder: Path) -> None:
 
 
 def measure_adam(second: str, runs: Sequence[Run], folder: Path) -> None:
-    """The same cosines at θ_A+4 in Adam's metric; arguments as `measure_all` has them."""
+    """Return the same cosines at θ_A+4 in Adam's metric; arguments as in `measure_all`."""
     adam = measure(runs, Asked(at=("+4",), metric="adam"), print)
     _write(folder / f"adam-{second}.csv", second, list(_cosines(adam)))
 
 
 def _cosines(result: GradAngle) -> Iterator[dict[str, Any]]:
-    """The whole model's cosines, a row a seed."""
+    """Return the whole model's cosines, one row per seed."""
     for row in result.rows():
         if row.group != "all" or (row.first, row.second) not in PAIRS:
             continue

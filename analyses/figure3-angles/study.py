@@ -47,7 +47,7 @@ def train(seeds: list[int], jobs: int) -> None:
 
 
 def folder_of(seed: int, second: str) -> Path:
-    """The run of one seed and D_B, an arm each."""
+    """Return the run of one seed and D_B, with all arms."""
     return RUNS / second / f"seed-{seed}"
 
 

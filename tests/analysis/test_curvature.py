@@ -170,7 +170,7 @@ def test_a_run_is_measured_at_its_checkpoints(measured: Curvature, copied: RunDi
 
 
 def test_a_negative_ritz_value_is_a_proof(measured: Curvature) -> None:
-    """Of each refuted matrix: even what residual and rounding leave is below 0."""
+    """Each refuted matrix is below 0 even beyond residual and rounding."""
     for one in measured.spectra:
         bound = one.bottom[0] + one.residuals[0] + one.rounding
         assert (one.verdict == "refuted") == (bound < -1e-3 * one.top[0])
