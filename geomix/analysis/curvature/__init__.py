@@ -72,9 +72,8 @@ class Asked:
 class CurvatureAnalysis(Analysis["Curvature", Asked]):
     """Measure how curved the losses are at a checkpoint: both ends of their Hessians' spectra.
 
-    RUN is a folder of a run;  is taken. It needs no record, only/ is taken. It needs no record,
-    only checkpoints; each set is taken whole. Runs that differ in their seed alone are put
-    together.
+    RUN is a folder of a run; the default is the newest under runs/. It needs no record, only
+    checkpoints; each set is taken whole. Runs that differ only in their seed are put together.
     """
 
     name = "curvature"
