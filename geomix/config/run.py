@@ -187,7 +187,7 @@ def _known_scores(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _listed_scores(schema: dict[str, Any]) -> None:
-    """Let a schema name the scores that there are."""
+    """List the known scores in the schema."""
     schema["items"] = {"type": "string", "enum": on_request()}
 
 

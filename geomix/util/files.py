@@ -63,7 +63,7 @@ def written_folder(path: Path) -> Iterator[Path]:
     """Yield a new folder beside `path` to fill; on success sync its files and rename it to `path`.
 
     Raises:
-        FileExistsError: `path` is there already; a finished folder is never replaced.
+        FileExistsError: `path` exists; a finished folder is never replaced.
     """
     if os.path.lexists(path):  # a dangling link, too
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))

@@ -1,4 +1,4 @@
-"""Scores: what an evaluation says of a set, such as exact match or loss. One file and a line here.
+"""Scores of a set in an evaluation, such as exact match or loss. One file and a line here.
 
 A score (`geomix.measures.scores.base.Score`) is one number a set. It may be made
 
@@ -50,7 +50,7 @@ SCORES: Registry[type[Score]] = Registry(
         "extractable": f"{_HERE}.extraction:Extractable",
     },
 )
-"""Every score by its name, which is its column in files, in the order in which they are listed."""
+"""All scores by name, which is their column in files, in the order in which they are listed."""
 
 DEFAULT = (
     *("exact_match", "loss", "alias_match", "token_f1", "rouge_l", "final_number", "cut", "kl"),
@@ -62,14 +62,14 @@ ALWAYS = ("exact_match", "loss")
 
 
 def on_request() -> list[str]:
-    """Names that `evaluate.scores` may give."""
+    """Return the names that `evaluate.scores` may give."""
     return [name for name in SCORES if name not in DEFAULT]
 
 
 def chosen(names: Iterable[str]) -> list[Score]:
-    """The default scores, then those that are named, each with those that it brings.
+    """Return the default scores, then the named ones, each with those that it brings.
 
-    One that is part of another comes with all of it.
+    A score that is part of another comes with all of it.
     """
     found: dict[str, Score] = {}
     for name in (*DEFAULT, *names):
@@ -79,11 +79,11 @@ def chosen(names: Iterable[str]) -> list[Score]:
 
 
 def told(line: Mapping[str, Any], most: int | None = None) -> dict[str, str]:
-    """What an evaluation's line has beside the default scores, as texts: `{"bits": "18.0"}`.
+    """Return a line's scores beyond the default ones, as texts: `{"bits": "18.0"}`.
 
     Args:
         line: of `metrics.jsonl`.
-        most: how many of those that were asked for, the first ones; None takes all.
+        most: number of requested scores, the first ones; None takes all.
     """
     known = (name for name in line if name in SCORES and name not in DEFAULT)
     asked = {name: one() for name in known if not (one := SCORES[name]).part_of}
@@ -92,7 +92,7 @@ def told(line: Mapping[str, Any], most: int | None = None) -> dict[str, str]:
 
 
 def score_named(name: str) -> Score:
-    """The score of that name.
+    """Return the score of that name.
 
     Raises:
         UserError: there is none, or the package that offers it cannot be imported.

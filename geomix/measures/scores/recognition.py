@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ALL = 256
-"""Most examples of a set all of whose answers are candidates."""
+"""Most examples of a set whose answers are all candidates."""
 
 SAMPLE = 64
 """Candidates beside the own answer in a larger set."""
@@ -34,17 +34,17 @@ SAMPLE = 64
 TOP = 5
 
 TIE = 1e-5
-"""Nats between two answers that count as equally likely: rounding."""
+"""Largest difference, in nats, of answers that count as equally likely: rounding."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A forced choice.
+    """Forced choice among candidates.
 
     Attributes:
         candidates: N, the own answer included.
-        better: b, how many are likelier than that.
-        ties: t, how many others are as likely.
+        better: b, number of likelier candidates.
+        ties: t, number of other candidates that are equally likely.
         bits: log2 N + log2 of the own answer's share of the candidates' probability.
     """
 
@@ -54,17 +54,17 @@ class Choice:
     bits: float
 
     def top(self, k: int) -> float:
-        """Whether the own answer is among the k likeliest, 0 to 1: ties share their places."""
+        """Return whether the own answer is among the k likeliest, 0 to 1; ties are shared."""
         return min(1.0, max(0.0, (k - self.better) / (self.ties + 1)))
 
     @property
     def auc(self) -> float:
-        """P(the own answer beats a random other) + P(tie)/2."""
+        """The AUC, P(the own answer beats a random other) + P(tie)/2."""
         return 1 - (self.better + self.ties / 2) / (self.candidates - 1)
 
 
 def choose(own: float, others: NDArray[np.float64]) -> Choice:
-    """A forced choice between an answer and others.
+    """Evaluate a forced choice between an answer and others.
 
     Args:
         own: ln p of the own answer, in nats.
@@ -108,7 +108,7 @@ def _accepted(example: Any) -> set[str]:
 
 
 def asked_of(example: Any) -> bool:
-    """Whether there is something to recognise: its prompt does not decide the answer."""
+    """Return whether there is something to recognise: the prompt does not determine the answer."""
     return example.entropy is None or bool(example.entropy > 0)
 
 
@@ -123,7 +123,7 @@ class Recognition(Score):
     lacking = "a set needs two answers that its prompts do not say"
 
     def ask(self, asked: Asked, which: Sequence[int]) -> list[dict[str, Any]]:
-        """The choice of each example's prompt."""
+        """Return the choice for each example's prompt."""
         examples = [example.text for example in asked.examples]
         candidates = candidates_of(examples)
         others = {
@@ -137,7 +137,7 @@ class Recognition(Score):
 
     @staticmethod
     def _row(scores: NDArray[np.float64] | None) -> dict[str, Any]:
-        """Columns of an example, whose own answer's score stands first."""
+        """Return the columns of an example, whose own answer's score comes first."""
         columns = ("candidates", "recognised", "top5", "auc", "chance", "choice_bits")
         if scores is None:
             return dict.fromkeys(columns)
@@ -150,7 +150,7 @@ class Recognition(Score):
         return dict(zip(columns, values, strict=True))
 
     def cost(self, examples: Sequence[Any]) -> ScoreCost:
-        """A prompt an example, and all candidates after it."""
+        """Return the cost: a prompt an example, and all candidates after it."""
         asked = sum(map(asked_of, examples))
         return ScoreCost(asked, asked * len(candidates_of(examples)))
 
@@ -176,7 +176,7 @@ class Auc(Score):
 
 
 class Chance(Score):
-    """Recognition of a model that does not look at the prompt: one over the candidates."""
+    """Recognition of a model that ignores the prompt: one over the candidates."""
 
     name = "recognition_chance"
     heading = "chance %"
