@@ -213,6 +213,33 @@ class Analyze:
         given = {"at": tuple(at), "by": by, "metric": metric, "source": source}
         return self._run("grad-angle", runs, {**given, "examples": examples})
 
+    def delta2(
+        self,
+        runs: Runs,
+        *,
+        reference: str | None = None,
+        by: Literal["layer", "module", "parameter"] = "layer",
+        facts: int | None = None,
+        parts: bool = False,
+        draws: int = 0,
+        smallest: float | None = None,
+        planned: int = 10,
+    ) -> Outcome[Any]:
+        """Split the difference in forgetting between arms into the parts of the paper's appendix A.
+
+        Args:
+            runs: one with arms, or several; those that differ in their seeds are one arm.
+            reference: the arm that the others are compared with; None takes `plain`.
+            by: what a row of the table by group stands for.
+            facts: of each set, at most; None takes all.
+            parts: only Δ, its parts and the exact terms.
+            draws: of D_M, for the mean of the cross terms.
+            smallest: smallest effect of interest, nats, declared before the runs.
+            planned: paired seeds that a verdict needs.
+        """
+        given = {"reference": reference, "by": by, "facts": facts, "parts": parts, "draws": draws}
+        return self._run("delta2", runs, given | {"smallest": smallest, "planned": planned})
+
     def forgetting(
         self,
         runs: Runs,

@@ -20,6 +20,7 @@ ANALYSES: Registry[type[Analysis[object, object]]] = Registry(
     {
         "grad-angle": "geomix.analysis.grad_angle:GradAngleAnalysis",
         "forgetting": "geomix.analysis.forgetting:ForgettingAnalysis",
+        "delta2": "geomix.analysis.delta2:Delta2Analysis",
         "forgetting-path": "geomix.analysis.forgetting_path:ForgettingPathAnalysis",
         "curvature": "geomix.analysis.curvature:CurvatureAnalysis",
     },

@@ -102,7 +102,7 @@ def gradients(
     for name, batches in probe_batches(past, loaded).items():
         yield name, _gradient(past, loaded, parameters, batches)
         if role_of(name) == "mixed":
-            yield shuffled(name), _gradient(past, loaded, parameters, _shuffled(batches))
+            yield shuffled(name), _gradient(past, loaded, parameters, with_shuffled_labels(batches))
 
 
 def probe_batches(
@@ -162,7 +162,7 @@ def _gradient(
     return take_gradients(parameters)
 
 
-def _shuffled(batches: Sequence[Batch]) -> list[Batch]:
+def with_shuffled_labels(batches: Sequence[Batch]) -> list[Batch]:
     """Return the same inputs with the target tokens permuted over the set."""
     targets = torch.cat([batch.targets for batch in batches])
     order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(_SEED))

@@ -6,6 +6,7 @@ training sets, with the run's tokens and the loss reduction that training minimi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from geomix.config.names import HELD_OUT, REPLAY, checkpoint_name, letter_of, role_of
 from geomix.config.recording import RecordConfig
 from geomix.config.run import RunConfig
+from geomix.data.chat import ChatFormat
 from geomix.data.example import TokenisedExample
 from geomix.data.tokenise import tokenise_all
 from geomix.experiments.chat_templates import kept_templates
@@ -89,6 +91,11 @@ class PreciseArm:
         points = {_name(point): point for point in past.points(bool)}
         parameters = _trained(config, loaded.model)
         return cls(arm, config, loaded, parameters, past.stages(), past, points)
+
+    @property
+    def chat(self) -> ChatFormat:
+        """The chat format that its examples were tokenised with."""
+        return self._past.chat
 
     @property
     def checkpoints(self) -> tuple[str, ...]:
@@ -169,6 +176,16 @@ class PreciseArm:
             UserError: the arm has no such set.
         """
         examples, stage = self._examples(name, stage)
+        return self.objective_of(examples, stage, facts, batch_size)
+
+    def objective_of(
+        self,
+        examples: Sequence[TokenisedExample],
+        stage: int = 0,
+        facts: int | None = None,
+        batch_size: int | None = None,
+    ) -> SetObjective:
+        """Return the mean loss of any examples, with the reduction of a stage; see `objective`."""
         chosen = examples if facts is None else examples[:facts]
         reduction = self.config.stages[stage].train.loss
         device, pad = self.loaded.device, self.loaded.pad_id
@@ -177,6 +194,10 @@ class PreciseArm:
         model = self.loaded.model
         found = (len(chosen), len(examples))
         return SetObjective(model, batches, reduction, self.parameters, *found)
+
+    def examples(self, name: str, stage: int | None = None) -> list[TokenisedExample]:
+        """Return the examples of a set as tokens; arguments as for `objective`."""
+        return self._examples(name, stage)[0]
 
     def _examples(self, name: str, stage: int | None) -> tuple[list[TokenisedExample], int]:
         asked = self.stages if stage is None else [self.stages[stage]]
@@ -191,7 +212,7 @@ class PreciseArm:
         own = next((s.index for s in self.stages if s.plan.name == name), 0)
         return found, own if stage is None else stage
 
-    def _batch_size(self, examples: list[TokenisedExample]) -> int:
+    def _batch_size(self, examples: Sequence[TokenisedExample]) -> int:
         longest = max(len(example.ids) for example in examples)
         size = sum(p.numel() for p in self.loaded.model.parameters())
         if size <= _SMALL and longest * len(examples) <= _ONE_BATCH:

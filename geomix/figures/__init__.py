@@ -23,12 +23,14 @@ FIGURES: Registry[TableFigure] = Registry(
         "cosine-by-depth": f"{_HERE}.cosine_by_depth:FIGURE",
         "cosine-row": f"{_HERE}.cosine_row:FIGURE",
         "curvature": f"{_HERE}.curvature:FIGURE",
+        "delta-parts": f"{_HERE}.delta_parts:FIGURE",
         "forgetting-path": f"{_HERE}.forgetting_path:FIGURE",
         "layer-module": f"{_HERE}.layer_module:FIGURE",
         "pairwise": f"{_HERE}.pairwise:FIGURE",
         "path-factors": f"{_HERE}.path_factors:FIGURE",
         "plane": f"{_HERE}.plane:FIGURE",
         "reach": f"{_HERE}.reach:FIGURE",
+        "stage2-condition": f"{_HERE}.stage2_condition:FIGURE",
     },
 )
 """Figures drawn from one table, by their name for `geomix figure`."""

@@ -65,8 +65,8 @@ class Rule:
     def lacking(self, pairs: int) -> str:
         """Return why no effect can be judged; empty if one can."""
         if pairs < self.planned:
-            seeds = "seed" if pairs == 1 else "seeds"
-            return f"a verdict needs {self.planned} paired seeds, and there are {pairs} {seeds}"
+            there = "there is 1" if pairs == 1 else f"there are {pairs}"
+            return f"a verdict needs {self.planned} paired seeds, and {there}"
         if self.smallest is None:
             return "a verdict needs a smallest effect of interest: declare it with --smallest"
         return ""

@@ -21,7 +21,7 @@ from geomix.analysis.grad_angle.asked import Asked
 from geomix.analysis.grad_angle.contrasts import contrasts, secant_rows
 from geomix.analysis.grad_angle.measure import measure
 from geomix.analysis.grad_angle.result import GradAngle
-from geomix.analysis.past_checkpoints import _shuffled, probe_batches, revisits
+from geomix.analysis.past_checkpoints import probe_batches, revisits, with_shuffled_labels
 from geomix.api import Run, open_run
 from geomix.cli import main
 from geomix.measures.intervals import t_interval
@@ -209,7 +209,7 @@ def test_shuffled_labels_are_the_same_tokens_elsewhere(run: Run, seen: GradAngle
     past = revisits(run)["plain"]
     loaded = past.moment(past.points(str)[0], past.stages()[0])[0]
     batches = probe_batches(past, loaded)["D_M"]
-    shuffled = _shuffled(batches)
+    shuffled = with_shuffled_labels(batches)
     before, after = (torch.cat([b.targets for b in found]) for found in (batches, shuffled))
     assert not torch.equal(before, after)
     assert torch.equal(before.sort().values, after.sort().values)

@@ -70,7 +70,7 @@ def four(a: Loss, b: Loss, here: Array, other: Array) -> Array:
     return gram(a.gradient(here), b.gradient(here), a.gradient(other), b.gradient(other))
 
 
-def close(value: float | Array, known: float) -> None:
+def close(value: float | Array, known: float | Array) -> None:
     assert value == pytest.approx(known, rel=1e-12, abs=1e-12)
 
 

@@ -1,0 +1,150 @@
+"""`geomix analyze delta2`: by which part another arm forgets less, and what of it theory explains.
+
+Theory and its slips: `docs/explanation/delta.md`. Three levels stay apart: what real displacements
+give, what a local theory says within its reach, and rows about the paper's assumptions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geomix.analysis.base import Analysis, Row, Say
+from geomix.analysis.findings import Drawn, Finding
+from geomix.analysis.options import option, planned, smallest
+from geomix.analysis.parameter_groups import By
+from geomix.measures.verdict import Rule
+from geomix.util.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from geomix.analysis.delta2.result import Delta2
+    from geomix.runs.directory import RunDirectory
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is compared.
+
+    Attributes:
+        reference: the arm that all others are compared with; None takes `plain`.
+        by: what a row of the table by group stands for.
+        facts: take at most so many examples of each set; None takes all.
+        parts: leave out what takes a Hessian, D_M or the checkpoints of stage 2.
+        draws: of D_M, for the mean of the cross terms; 0 leaves them out.
+        smallest: smallest effect of interest, nats, declared before the runs.
+        planned: paired seeds that a verdict needs.
+    """
+
+    reference: str | None = option(
+        None,
+        "The arm that the others are compared with [plain, else the first that mixes nothing in].",
+        metavar="ARM",
+    )
+    by: By = option("layer", "What a row of the table by group stands for.")
+    facts: int | None = option(
+        None,
+        "Take at most so many examples of each set; nothing is exact then [the whole sets].",
+        metavar="N",
+        least=1,
+    )
+    parts: bool = option(
+        False, "Only Δ, its parts and the exact terms: no Hessian, nothing along the steps."
+    )
+    draws: int = option(
+        0, "Also test the cross terms over so many draws of D_M; 20 or more.", least=0
+    )
+    smallest: float | None = smallest("nats")
+    planned: int = planned()
+
+    def __post_init__(self) -> None:
+        """Reject draws that give no mean.
+
+        Raises:
+            UserError: they are asked for.
+        """
+        if self.draws and self.parts:
+            raise UserError("--parts leaves the draws of D_M out; give --draws without it")
+        if self.draws == 1:
+            raise UserError("--draws 1: a mean over draws needs at least 2; 20 are wanted")
+
+    @property
+    def rule(self) -> Rule:
+        """What verdicts go by."""
+        return Rule(self.smallest, self.planned)
+
+
+class Delta2Analysis(Analysis["Delta2", Asked]):
+    """Split the difference in forgetting between arms into the parts of the paper's appendix A.
+
+    RUN is a folder of a run with arms whose weights at the end of both stages are there; without it
+    the newest under runs/ is taken. Runs that differ in their seed alone give means with an
+    interval; those that also share all examples give the floor.
+    """
+
+    name = "delta2"
+    Options = Asked
+
+    def measure(self, runs: Sequence[RunDirectory], options: Asked, say: Say) -> Delta2:
+        """Compare the arms, on the whole training sets."""
+        from geomix.analysis.delta2.arms import arms_of
+        from geomix.analysis.delta2.measure import measure
+
+        arms = arms_of(runs, options.reference)
+        return measure(arms, options.facts, options.draws, options.parts, say)
+
+    def tables(self, result: Delta2, options: Asked) -> Mapping[str, Sequence[Row]]:
+        """One a level; by seed, by group of parameters, along the steps, by draw."""
+        from geomix.analysis.delta2.tables import tables
+
+        return tables(result, options.by)
+
+    def findings(self, result: Delta2, options: Asked) -> Sequence[Finding]:
+        """Δ and its parts of each comparison."""
+        from geomix.analysis.delta2.verdicts import findings
+
+        return list(findings(result, options.rule))
+
+    def figures(self, result: Delta2, options: Asked) -> Iterable[Drawn]:
+        """Δ's parts from arm to arm, and the stage-2 condition along the steps."""
+        from geomix.analysis.delta2.drawn import drawn
+
+        return drawn(result, options.parts)
+
+    def stem(self, result: Delta2, options: Asked, runs: Sequence[RunDirectory]) -> str:
+        """How the files' names begin; the parts alone replace nothing of a whole analysis."""
+        from geomix.analysis.replicates import together
+
+        name = "delta_parts" if options.parts else self.name
+        return name + together([str(run.path) for run in runs])
+
+    def facts(self, result: Delta2, options: Asked) -> dict[str, Any]:
+        """All tables, and what they are of."""
+        found = super().facts(result, options)
+        of = {"D_A": result.counted, "reduction": result.reduction, "schema_version": 1}
+        return found | of | {"reference": result.arms.reference}
+
+    def answer(
+        self,
+        result: Delta2,
+        options: Asked,
+        runs: Sequence[RunDirectory],
+        files: Sequence[Path],
+        full: bool,
+    ) -> list[str]:
+        """Who forgot less, and by which part?"""
+        from geomix.analysis.delta2.answer import answer, short_answer
+
+        stem = self.stem(result, options, runs)
+        if options.parts:
+            return short_answer(result, options.rule, stem, runs[0], files, full)
+        return answer(result, options.rule, stem, runs[0], files, full)
+
+    def report(self, result: Delta2, options: Asked) -> RenderableType:
+        """All numbers, level by level."""
+        from geomix.analysis.delta2.answer import report
+
+        return report(result, options.rule, options.by)
