@@ -230,10 +230,10 @@ class Analyze:
         Args:
             runs: one with arms, or several; those that differ in their seeds are one arm.
             reference: the arm that the others are compared with; None takes `plain`.
-            by: what a row of the table by group stands for.
-            facts: of each set, at most; None takes all.
+            by: grouping of the parameters in the table by group.
+            facts: most examples of each set; None takes all.
             parts: only Δ, its parts and the exact terms.
-            draws: of D_M, for the mean of the cross terms.
+            draws: draws of D_M, for the mean of the cross terms.
             smallest: smallest effect of interest, nats, declared before the runs.
             planned: paired seeds that a verdict needs.
         """

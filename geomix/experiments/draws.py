@@ -1,4 +1,4 @@
-"""Other draws of D_M than the one that a run trained on."""
+"""Draws of D_M other than the one that a run trained on."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from geomix.experiments.precise import PreciseArm
 
 
 def drawn_passages(arm: PreciseArm, mix: Mix, seed: int) -> list[TokenisedExample]:
-    """As many passages as the first stage of an arm would mix in, drawn with another seed.
+    """Draw as many passages as an arm's first stage would mix in, with another seed.
 
     Args:
-        arm: whose tokens, chat format and D_A are meant.
+        arm: the arm, with its tokenizer, chat format and D_A.
         mix: their source, length and ratio, or several of these.
-        seed: of the draw, in place of the source's own.
+        seed: seed of the draw, in place of the source's own.
 
     Raises:
         UserError: the source cannot give as many.

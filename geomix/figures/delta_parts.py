@@ -21,14 +21,14 @@ _NAME = 12
 _ARM = "0.72"
 _LOWER, _HIGHER = COLOURS[0], COLOURS[1]
 _WIDE = 5
-"""Bars from which on a figure takes the page's width."""
+"""Number of bars from which a figure has the page's width."""
 
 
 def draw(rows: Sequence[Row]) -> Figure:
-    """A panel for each chain of arms: grey bars are losses of D_A after stage 2, the others parts.
+    """Draw one panel per chain of arms: losses of D_A after stage 2 as grey bars, and the parts.
 
     A part that lowers the loss from one arm to the next is blue and hatched, one that raises it is
-    orange. Error bars are Student's 95 % intervals over seeds, where there are several.
+    orange. Error bars are Student's 95 % intervals over seeds, if there are several.
 
     Args:
         rows: tidy, in the order of the bars: chain, bar, kind (`arm` or `part`), base and value
@@ -48,7 +48,7 @@ def draw(rows: Sequence[Row]) -> Figure:
 
 
 def caption(rows: Sequence[Row]) -> str:
-    """What the figure shows, in sentences."""
+    """Return the caption."""
     several = any(not math.isnan(row["half_width"]) for row in rows)
     spread = " Bars of error are Student's 95 % intervals over seeds." if several else ""
     return (

@@ -1,4 +1,4 @@
-"""Figure: whether mixing into stage 2 would lower forgetting, along the steps of stage 2."""
+"""Figure: the condition for mixing into stage 2 to lower forgetting, along the steps of stage 2."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ Row = Mapping[str, Any]
 
 _NAME = 14
 _PANELS = 3
-"""Panels of a row."""
+"""Panels in a row."""
 
 _LINEAR = 0.1
-"""Size up to which the vertical axis is linear; beyond, it is logarithmic."""
+"""Absolute value up to which the vertical axis is linear; beyond, it is logarithmic."""
 
 OWN = "D_B"
-"""The threshold: what the stage's own examples do."""
+"""Set whose line is the threshold: the stage's own examples."""
 
 
 def draw(rows: Sequence[Row]) -> Figure:
-    """A panel for each arm: D_B's line is the threshold, above which the condition holds.
+    """Draw one panel per arm: D_B's line is the threshold, above which the condition holds.
 
-    Each point is a set's gradient along g_A, in units of ‖g_B‖. A filled marker stands where the
-    condition holds, an open one where it does not, a half-filled one where it holds by size alone.
+    Each point is a set's gradient along g_A, in units of ‖g_B‖. A marker is filled if the condition
+    holds, open if it does not, and half-filled if it holds by size alone.
 
     Args:
         rows: tidy: arm, checkpoint, set, value, half_width, state (`threshold`, `true`, `by size`,
-            `false`; of several seeds the most frequent).
+            `false`; for several seeds the most frequent).
     """
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     sets = list(dict.fromkeys(row["set"] for row in rows))
@@ -63,7 +63,7 @@ def draw(rows: Sequence[Row]) -> Figure:
 
 
 def caption(rows: Sequence[Row]) -> str:
-    """What the figure shows, in sentences."""
+    """Return the caption."""
     several = any(not math.isnan(row["half_width"]) for row in rows)
     spread = " Bars of error are Student's 95 % intervals over seeds." if several else ""
     return (

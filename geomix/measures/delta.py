@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 DEGENERATE = 0.3
-"""A difference decided by less than this share of its larger part says one thing alone: how far the
+"""Share of the larger part below which a difference is degenerate: it shows only how far the
 reference arm was from convergence."""
 
 _A, _B, _A2, _B2 = range(4)
@@ -32,11 +32,11 @@ _A, _B, _A2, _B2 = range(4)
 
 @dataclass(frozen=True, slots=True)
 class DeltaParts:
-    """Δ and its parts, nats.
+    """The difference Δ and its parts, nats.
 
     Attributes:
         total: Δ.
-        first: Δ₁, of the losses where stage 1 ends.
+        first: Δ₁, from the losses at the end of stage 1.
         second: Δ₂, of first order in the displacements of stage 2.
         third: Δ₃, the rest.
     """
@@ -50,7 +50,7 @@ class DeltaParts:
 def delta_parts(
     start: float, end: float, slope: float, other_start: float, other_end: float, other_slope: float
 ) -> DeltaParts:
-    """Δ = Δ₁ + Δ₂ + Δ₃ between a reference and another arm.
+    """Compute Δ = Δ₁ + Δ₂ + Δ₃ between a reference and another arm.
 
     Δ adds over a chain of arms, and so does each part.
 
@@ -68,7 +68,7 @@ def delta_parts(
 
 @dataclass(frozen=True, slots=True)
 class ExactTerms:
-    """Δ₂/η of one step and the three terms that it is the sum of; each `(...)`, squared nats.
+    """The exact Δ₂/η of one step, and its three terms; each `(...)`, squared nats.
 
     Attributes:
         total: g'_B·g'_A − g_B·g_A.
@@ -84,7 +84,7 @@ class ExactTerms:
 
 
 def exact_terms(inner: Floats) -> ExactTerms:
-    """Δ₂/η from four gradients; no Hessian, nothing left out.
+    """Compute Δ₂/η from four gradients, exactly and without a Hessian.
 
     Args:
         inner: `(..., 4, 4)`.
@@ -98,7 +98,7 @@ def exact_terms(inner: Floats) -> ExactTerms:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """How far the gradients of a set moved from one arm to the other; each `(...)`.
+    """Displacement of a set's gradient from one arm to the other; each `(...)`.
 
     Attributes:
         norm: ‖g_X‖ in the reference.
@@ -114,7 +114,7 @@ class Drift:
 
 
 def drift(inner: Floats) -> tuple[Drift, Drift]:
-    """That of D_A and that of D_B.
+    """Compute the drift of D_A and that of D_B.
 
     Args:
         inner: `(..., 4, 4)`.
@@ -131,10 +131,10 @@ def drift(inner: Floats) -> tuple[Drift, Drift]:
 
 @dataclass(frozen=True, slots=True)
 class NormAngle:
-    """g'_B·g'_A − g_B·g_A as a part of the norms and one of the angle; each `(...)`.
+    """The split of g'_B·g'_A − g_B·g_A into the norms' part and the angle's; each `(...)`.
 
-    The two add up exactly. How much is whose depends on which changes first, so that each part has
-    the range of both orders; where a range contains 0 its part has no sign.
+    The two add up exactly. The split depends on which changes first, so each part has the range of
+    both orders; a part whose range contains 0 has no sign.
 
     Attributes:
         norm: part of the product of norms, mean of both orders.
@@ -170,13 +170,13 @@ def norm_angle_split(inner: Floats) -> NormAngle:
 
 @dataclass(frozen=True, slots=True)
 class Degeneracy:
-    """Whether the terms say more than how far the reference arm was from convergence.
+    """Test of whether the terms show more than the reference arm's distance from convergence.
 
-    g_B·s_A = −g_B·g_A + g_B·g'_A and s_A·s_B = −g_A·s_B + g'_A·s_B. Where the other arm has
-    converged, g'_A ≈ 0 leaves the first part of each alone.
+    g_B·s_A = −g_B·g_A + g_B·g'_A and s_A·s_B = −g_A·s_B + g'_A·s_B. If the other arm has converged,
+    g'_A ≈ 0 leaves the first part of each alone.
 
     Attributes:
-        rho: ‖g'_A‖/‖s_A‖; 0 where the other arm has converged.
+        rho: ‖g'_A‖/‖s_A‖; 0 if the other arm has converged.
         gb_ga: g_B·g_A, the part of the reference.
         gb_ga2: g_B·g'_A, the part that the other arm adds.
         ga_sb: g_A·s_B.
@@ -195,11 +195,11 @@ class Degeneracy:
 
 
 def degeneracy(inner: Floats, share: float = DEGENERATE) -> Degeneracy:
-    """How much of the terms the other arm's g'_A decides.
+    """Test how much of the terms is due to the other arm's g'_A.
 
     Args:
         inner: `(4, 4)`, of whole gradients.
-        share: a part smaller than this share of its partner decides nothing.
+        share: a part smaller than this share of its partner is negligible.
     """
     g, (of_a, _) = _checked(inner), drift(inner)
     ga_sb, ga2_sb = g[_A, _B2] - g[_A, _B], g[_A2, _B2] - g[_A2, _B]
@@ -223,6 +223,6 @@ def _checked(inner: Floats) -> Floats:
 
 
 def _ratio(one: Floats, other: Floats) -> Floats:
-    """The quotient; nan where the divisor is 0."""
+    """Return the quotient; nan if the divisor is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.where(other == 0, np.nan, one / other))

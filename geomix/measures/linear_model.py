@@ -29,7 +29,7 @@ class Products:
 
 @dataclass(frozen=True, slots=True)
 class LinearTerms:
-    """Δ₂/η and its three terms as the linear model has them.
+    """The linear model's Δ₂/η and its three terms.
 
     Attributes:
         total: their sum.
@@ -45,11 +45,11 @@ class LinearTerms:
 
 
 def linear_terms(products: Products, t: float = 1.0) -> LinearTerms:
-    """The terms at θ_A + t δ.
+    """Compute the terms at θ_A + t δ.
 
     Args:
         products: with x = δ.
-        t: share of the way from θ_A to θ'_A.
+        t: share of the segment from θ_A to θ'_A.
     """
     first, second = t * products.gb_hax, t * products.ga_hbx
     third = t * t * products.hax_hbx
@@ -58,7 +58,7 @@ def linear_terms(products: Products, t: float = 1.0) -> LinearTerms:
 
 @dataclass(frozen=True, slots=True)
 class Coefficients:
-    """Coefficients of the printed forms, by the power of η that belongs to each.
+    """Coefficients of the printed forms, by power of η.
 
     Attributes:
         eta: of η in one SGD step's forgetting, −g_A·g_B at θ_A.
@@ -74,14 +74,14 @@ class Coefficients:
 
     @property
     def eta2(self) -> float:
-        """Both cross terms together."""
+        """Sum of both cross terms."""
         return self.eta2_b + self.eta2_a
 
 
 def printed_coefficients(products: Products) -> Coefficients:
-    """The paper's Δ₂ for δ = −η x.
+    """Return the coefficients of the paper's Δ₂ for δ = −η x.
 
     Args:
-        products: with x = g_M(θ_0), as printed, or x = w_M (g_M − g_A)(θ_0), as a mean loss has it.
+        products: with x = g_M(θ_0), as printed, or x = w_M (g_M − g_A)(θ_0), for a mean loss.
     """
     return Coefficients(-products.gb_ga, -products.gb_hax, -products.ga_hbx, products.hax_hbx)

@@ -1,4 +1,4 @@
-"""When mixing into stage 2 lowers forgetting to first order (pure maths).
+"""Condition for mixing into stage 2 to lower forgetting to first order (pure maths).
 
 Source: Chen et al., arXiv 2411.07175, appendix A.2 and A.3. With ∇L(D_B ∪ D_M) = β₁ g_B + β₂ g_M
 one step changes the loss of D_A less than a step on D_B alone iff
@@ -15,16 +15,16 @@ import math
 from dataclasses import dataclass
 
 SMALL = 0.3
-"""‖g_M‖ below this share of ‖g_B‖ can pass by its size alone."""
+"""Share of ‖g_B‖ below which ‖g_M‖ can satisfy the condition by its size alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gradients:
-    """What the condition asks of three gradients at one θ.
+    """Products and norms of three gradients at one θ.
 
     Attributes:
         gb_ga: g_B·g_A.
-        gm_ga: g_M·g_A, or that of what is put in D_M's place.
+        gm_ga: g_M·g_A, or that of the set in D_M's place.
         norm_a: ‖g_A‖.
         norm_b: ‖g_B‖.
         norm_m: ‖g_M‖.
@@ -43,8 +43,8 @@ class Condition:
 
     Attributes:
         margin: β₂ g_M·g_A − (1 − β₁) g_B·g_A; the condition holds above 0.
-        printed_margin: with β₁ and β₂ swapped.
-        cos_b: between g_B and g_A; nan where one is zero.
+        printed_margin: the same with β₁ and β₂ swapped.
+        cos_b: between g_B and g_A; nan if one is zero.
         cos_m: between g_M and g_A.
         by_size: whether it holds although g_M points less along g_A than g_B does, because g_M is
             small: no evidence for the mechanism.
@@ -58,17 +58,17 @@ class Condition:
 
     @property
     def holds(self) -> bool:
-        """Whether mixing in lowers forgetting to first order."""
+        """True if mixing in lowers forgetting to first order."""
         return self.margin > 0
 
     @property
     def printed_holds(self) -> bool:
-        """The same as it is printed."""
+        """True if the condition holds as printed."""
         return self.printed_margin > 0
 
     @property
     def state(self) -> str:
-        """`true`, `by size` or `false`."""
+        """State of the condition: `true`, `by size` or `false`."""
         return ("by size" if self.by_size else "true") if self.holds else "false"
 
 
@@ -76,9 +76,9 @@ def stage2_condition(g: Gradients, own: float = 0.5, mixed: float = 0.5) -> Cond
     """Judge the condition.
 
     Args:
-        g: of D_A, D_B and what is mixed in.
+        g: gradients of D_A, D_B and the mixed-in set.
         own: β₁, the weight of D_B in the mixed loss.
-        mixed: β₂, that of D_M. Only where the two do not sum to one does their size matter.
+        mixed: β₂, that of D_M. Their size matters only if the two do not sum to one.
     """
     cos_b, cos_m = (
         _cosine(product, g.norm_a * norm)

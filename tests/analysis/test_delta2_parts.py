@@ -1,4 +1,4 @@
-"""What `delta2` computes of an arm and of two, on losses whose derivatives are known in float64."""
+"""Quantities of `delta2` for one arm and for two, with derivatives known in float64."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """`geomix analyze delta2`: by which part another arm forgets less, and what of it theory explains.
 
-Theory and its slips: `docs/explanation/delta.md`. Three levels stay apart: what real displacements
-give, what a local theory says within its reach, and rows about the paper's assumptions.
+Theory and its slips: `docs/explanation/delta.md`. Three levels stay apart: measurements of real
+displacements, a local theory within its reach, and rows about the paper's assumptions.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is compared.
+    """Options of the comparison.
 
     Attributes:
         reference: the arm that all others are compared with; None takes `plain`.
-        by: what a row of the table by group stands for.
-        facts: take at most so many examples of each set; None takes all.
-        parts: leave out what takes a Hessian, D_M or the checkpoints of stage 2.
-        draws: of D_M, for the mean of the cross terms; 0 leaves them out.
+        by: grouping of the parameters: one row of the table by group each.
+        facts: most examples of each set; None takes all.
+        parts: leave out all that takes a Hessian, D_M or the checkpoints of stage 2.
+        draws: draws of D_M for the mean of the cross terms; 0 leaves them out.
         smallest: smallest effect of interest, nats, declared before the runs.
         planned: paired seeds that a verdict needs.
     """
@@ -44,7 +44,7 @@ class Asked:
         "The arm that the others are compared with [plain, else the first that mixes nothing in].",
         metavar="ARM",
     )
-    by: By = option("layer", "What a row of the table by group stands for.")
+    by: By = option("layer", "Grouping of the parameters in the table by group.")
     facts: int | None = option(
         None,
         "Take at most so many examples of each set; nothing is exact then [the whole sets].",
@@ -64,7 +64,7 @@ class Asked:
         """Reject draws that give no mean.
 
         Raises:
-            UserError: they are asked for.
+            UserError: they are requested.
         """
         if self.draws and self.parts:
             raise UserError("--parts leaves the draws of D_M out; give --draws without it")
@@ -73,16 +73,16 @@ class Asked:
 
     @property
     def rule(self) -> Rule:
-        """What verdicts go by."""
+        """Rule by which verdicts are given."""
         return Rule(self.smallest, self.planned)
 
 
 class Delta2Analysis(Analysis["Delta2", Asked]):
     """Split the difference in forgetting between arms into the parts of the paper's appendix A.
 
-    RUN is a folder of a run with arms whose weights at the end of both stages are there; without it
-    the newest under runs/ is taken. Runs that differ in their seed alone give means with an
-    interval; those that also share all examples give the floor.
+    RUN is a folder of a run with arms and their weights at the end of both stages; the default is
+    the newest under runs/. Runs that differ only in their seed give means with an interval; those
+    that also share all examples give the floor.
     """
 
     name = "delta2"
@@ -97,32 +97,32 @@ class Delta2Analysis(Analysis["Delta2", Asked]):
         return measure(arms, options.facts, options.draws, options.parts, say)
 
     def tables(self, result: Delta2, options: Asked) -> Mapping[str, Sequence[Row]]:
-        """One a level; by seed, by group of parameters, along the steps, by draw."""
+        """Return one table per level, and tables by seed, parameter group, checkpoint and draw."""
         from geomix.analysis.delta2.tables import tables
 
         return tables(result, options.by)
 
     def findings(self, result: Delta2, options: Asked) -> Sequence[Finding]:
-        """Δ and its parts of each comparison."""
+        """Judge Δ and its parts in each comparison."""
         from geomix.analysis.delta2.verdicts import findings
 
         return list(findings(result, options.rule))
 
     def figures(self, result: Delta2, options: Asked) -> Iterable[Drawn]:
-        """Δ's parts from arm to arm, and the stage-2 condition along the steps."""
+        """Draw Δ's parts from arm to arm, and the stage-2 condition along the steps."""
         from geomix.analysis.delta2.drawn import drawn
 
         return drawn(result, options.parts)
 
     def stem(self, result: Delta2, options: Asked, runs: Sequence[RunDirectory]) -> str:
-        """How the files' names begin; the parts alone replace nothing of a whole analysis."""
+        """Return the stem of the files; the parts alone replace no file of a whole analysis."""
         from geomix.analysis.replicates import together
 
         name = "delta_parts" if options.parts else self.name
         return name + together([str(run.path) for run in runs])
 
     def facts(self, result: Delta2, options: Asked) -> dict[str, Any]:
-        """All tables, and what they are of."""
+        """Return all tables, with D_A's facts, the reduction and the reference."""
         found = super().facts(result, options)
         of = {"D_A": result.counted, "reduction": result.reduction, "schema_version": 1}
         return found | of | {"reference": result.arms.reference}
@@ -135,7 +135,7 @@ class Delta2Analysis(Analysis["Delta2", Asked]):
         files: Sequence[Path],
         full: bool,
     ) -> list[str]:
-        """Who forgot less, and by which part?"""
+        """Answer which arm forgot less, and by which part."""
         from geomix.analysis.delta2.answer import answer, short_answer
 
         stem = self.stem(result, options, runs)
@@ -144,7 +144,7 @@ class Delta2Analysis(Analysis["Delta2", Asked]):
         return answer(result, options.rule, stem, runs[0], files, full)
 
     def report(self, result: Delta2, options: Asked) -> RenderableType:
-        """All numbers, level by level."""
+        """Return all numbers, level by level."""
         from geomix.analysis.delta2.answer import report
 
         return report(result, options.rule, options.by)

@@ -1,4 +1,4 @@
-"""The answer that `geomix analyze delta2` leads with, and the report behind it."""
+"""The answer of `geomix analyze delta2`, and the full report."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from geomix.measures.verdict import Rule
 from geomix.runs.directory import RunDirectory
 
 _MOST = 4
-"""Comparisons that an answer shows."""
+"""Most comparisons in an answer."""
 
 
 def answer(
@@ -41,13 +41,13 @@ def answer(
     files: Sequence[Path],
     full: bool,
 ) -> list[str]:
-    """Who forgot less, by which part, whether that is judged, and what the local theory may say.
+    """Return the answer: who forgot less, by which part, the verdict, and the local theory's reach.
 
     Args:
         result: the comparisons.
         rule: smallest effect and planned seeds.
-        stem: how the names of the files begin.
-        run: in whose folder they lie.
+        stem: beginning of the files' names.
+        run: the run in whose folder they lie.
         files: all that were written.
         full: whether all tables follow.
     """
@@ -70,7 +70,7 @@ def answer(
 def short_answer(
     result: Delta2, rule: Rule, stem: str, run: RunDirectory, files: Sequence[Path], full: bool
 ) -> list[str]:
-    """Δ and its parts alone; arguments as in `answer`."""
+    """Return Δ and its parts alone; arguments as in `answer`."""
     lines = _opening(result, rule, run)
     lines += [] if full else ["The local theory and its reach: the same without --parts."]
     meanings = {"analysis/": "the tables", "figures/": "Δ's parts from arm to arm"}
@@ -78,7 +78,7 @@ def short_answer(
 
 
 def _opening(result: Delta2, rule: Rule, run: RunDirectory) -> list[str]:
-    """What was asked, Δ and its parts, the verdict, and what the arms made of D_B."""
+    """Return the question, Δ and its parts, the verdict, and the arms' losses of D_B."""
     arms = result.arms
     return [
         *wrapped(f"Who forgets less of D_A than {arms.reference}, and by which part?"),
@@ -94,7 +94,7 @@ def _opening(result: Delta2, rule: Rule, run: RunDirectory) -> list[str]:
 
 
 def _headline(result: Delta2) -> list[str]:
-    """Δ and its parts, a comparison a line."""
+    """Return Δ and its parts, one comparison per line."""
     rows = headline(result)
     width = max((len(str(row[0].pair)) for row in rows), default=0)
     lines = [["Δ > 0: forgot less".ljust(width), "Δ", "Δ₁", "Δ₂", "Δ₃", "Δ₂/Δ"]]
@@ -111,7 +111,7 @@ def _headline(result: Delta2) -> list[str]:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of cells as lines; the first column holds the names of two arms."""
+    """Align rows of cells as lines; the first column holds the names of two arms."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     first = min(widths[0], 34)
     short = [[row[0][:first].ljust(first), *row[1:]] for row in rows]
@@ -140,7 +140,7 @@ def _verdict(result: Delta2, rule: Rule) -> Iterator[str]:
 
 
 def report(result: Delta2, rule: Rule, by: By) -> RenderableType:
-    """Findings, notes and the tables of each level."""
+    """Return findings, notes and the tables of each level."""
     parts: list[RenderableType] = list(_verdict(result, rule))
     if rule.smallest is not None:
         parts += [line for finding in findings(result, rule) for line in finding.lines()]

@@ -1,4 +1,4 @@
-"""Which arms are compared with which, seed by seed, and which runs make the floor."""
+"""Pairs of arms to compare, seed by seed, and runs that give the floor."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from geomix.util.errors import UserError
 from geomix.util.reading import as_written, read_json
 
 PLAIN = "plain"
-"""The arm that is the reference where one is called so."""
+"""Name of the arm that is the reference, if there is one."""
 
 _STAGES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two arms that are compared.
+    """Two arms to compare.
 
     Attributes:
-        reference: label of the one.
-        other: of the other; Δ > 0 says that it forgot less.
-        judged: whether a verdict is given: none on an arm that has a control, against the reference
-            alone, because what the control's steps do would count as the mixing's.
+        reference: label of the reference.
+        other: label of the other arm; Δ > 0 means that it forgot less.
+        judged: whether a verdict is given: none for an arm with a control, against the reference
+            alone, because the effect of the control's steps would count as the mixing's.
     """
 
     reference: str
@@ -46,11 +46,11 @@ class Member:
     """An arm of one seed.
 
     Attributes:
-        label: of the arm.
-        seed: of the run.
+        label: the arm's label.
+        seed: the run's seed.
         arm: its directory.
         config: its configuration.
-        data: what `data.json` says of the first two stages.
+        data: content of `data.json` for the first two stages.
     """
 
     label: str
@@ -60,31 +60,31 @@ class Member:
     data: tuple[Mapping[str, Any], Mapping[str, Any]]
 
     def weight(self, stage: int, name: str) -> float:
-        """The weight of a set in the stage's mean loss; 0 where it trains on none."""
+        """Return a set's weight in the stage's mean loss; 0 if the stage does not train on it."""
         with as_written(data_file(self.arm, self.config, stage)):
             sets = self.data[stage]["sets"]
             reduction = self.config.stages[stage].train.loss
             return float(sets[name]["effective_weight"][reduction]) if name in sets else 0.0
 
     def mixed_weight(self, stage: int) -> float:
-        """The weight of all that is mixed in."""
+        """Return the weight of all mixed-in sets."""
         return sum(
             self.weight(stage, name) for name in self._sets(stage) if role_of(name) == "mixed"
         )
 
     def betas(self) -> dict[str, tuple[float, float]]:
-        """β₁ and β₂ of each set mixed or replayed in stage 2; none where it has its own alone."""
+        """Return β₁ and β₂ of each set mixed or replayed in stage 2; empty if there is none."""
         own = self.weight(1, set_name(1))
         others = [n for n in self._sets(1) if role_of(n) in ("mixed", "replayed")]
         weights = {name: self.weight(1, name) for name in others}
         return {name: (own, weight) for name, weight in weights.items() if weight}
 
     def same_data(self, other: Member) -> bool:
-        """Whether both learned the same D_A, then the same D_B."""
+        """Return whether both were trained on the same D_A, then on the same D_B."""
         return all(self._hash(stage) == other._hash(stage) for stage in range(_STAGES))
 
     def same_examples(self, other: Member) -> bool:
-        """Whether all that they trained on is the same, in whatever order."""
+        """Return whether both were trained on the same examples, in any order."""
         return all(self._sets(stage) == other._sets(stage) for stage in range(_STAGES))
 
     def _hash(self, stage: int) -> Any:
@@ -97,14 +97,14 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Arms:
-    """All that is compared.
+    """All arms and comparisons.
 
     Attributes:
         reference: label of the arm that all others are compared with.
-        labels: of all arms, in their order.
-        pairs: the comparisons; of an arm with a control reference → control, control → arm and
+        labels: labels of all arms, in their order.
+        pairs: the comparisons; for an arm with a control: reference → control, control → arm and
             reference → arm.
-        members: by label and seed.
+        members: the arms by label and seed.
     """
 
     reference: str
@@ -114,16 +114,16 @@ class Arms:
 
     @property
     def seeds(self) -> list[int]:
-        """All seeds, in the order in which they are first met."""
+        """All seeds, in order of first occurrence."""
         return list(dict.fromkeys(seed for members in self.members.values() for seed in members))
 
     @property
     def controls(self) -> set[str]:
-        """Labels of the arms that stand between the reference and another."""
+        """Labels of the arms between the reference and another."""
         return {pair.reference for pair in self.pairs} - {self.reference}
 
     def floors(self, label: str) -> list[tuple[int, int]]:
-        """Seeds of which an arm was trained on the same examples in another order."""
+        """Return pairs of seeds that trained an arm on the same examples in another order."""
         members = list(self.members[label].values())
         return [
             (one.seed, other.seed)
@@ -134,15 +134,15 @@ class Arms:
 
 
 def arms_of(runs: Sequence[RunDirectory], reference: str | None) -> Arms:
-    """Put the arms of one or several runs together.
+    """Gather the arms of one or several runs.
 
     Args:
-        runs: opened; what differs in nothing but the seed is one arm.
+        runs: the opened runs; those that differ only in the seed form one arm.
         reference: label of the arm that the others are compared with; None takes `plain`, else the
             first that mixes, replays and applies nothing, else the first.
 
     Raises:
-        UserError: there is nothing to compare, or an arm lacks what a comparison needs.
+        UserError: there is nothing to compare, or an arm lacks data that a comparison needs.
     """
     found = [(run, arm) for run in runs for arm in run.arms]
     check_tokenizers([arm for _, arm in found])
@@ -165,12 +165,12 @@ def arms_of(runs: Sequence[RunDirectory], reference: str | None) -> Arms:
 
 
 def data_file(arm: RunDirectory, config: RunConfig, stage: int) -> Any:
-    """`data.json` of a stage."""
+    """Return the path of a stage's `data.json`."""
     return arm.stage_folder(stage, config.stage_name(stage)) / "data.json"
 
 
 def _member(label: str, arm: RunDirectory) -> Member:
-    """An arm whose weights at θ_A and θ_B are there."""
+    """Return an arm whose weights at θ_A and θ_B exist."""
     (config,) = stored_configs(arm).values()
     if len(config.stages) < _STAGES:
         raise UserError(f"{arm.path}: it has one stage; Δ is of what a second one forgets")
@@ -205,7 +205,7 @@ def _is_plain(config: RunConfig) -> bool:
 
 
 def _pairs(reference: str, configs: Mapping[str, RunConfig]) -> list[Pair]:
-    """Each arm against the reference, by way of its control where it has one."""
+    """Pair each arm with the reference, and with its control if it has one."""
     pairs: dict[tuple[str, str], Pair] = {}
     others = [label for label in configs if label != reference]
     for label in others:
@@ -222,7 +222,7 @@ def _pairs(reference: str, configs: Mapping[str, RunConfig]) -> list[Pair]:
 
 
 def _controls(control: RunConfig, mixed: RunConfig) -> bool:
-    """Whether one is the passage-free control of the other."""
+    """Return whether one arm is the passage-free control of the other."""
     free, own = (
         [mix.passage_free for stage in config.stages for mix in stage.mixes.values()]
         for config in (control, mixed)

@@ -24,17 +24,17 @@ from geomix.measures.reach import GRID, Reach, gradient_reach
 _GA, _GB, _HAD, _HBD = 0, 1, 4, 5
 
 UNKNOWN = 0.05
-"""Below this share of ‖g_A(θ_0)‖, ‖g_M(θ_0)‖ is that of a base model that knows D_M already."""
+"""Share of ‖g_A(θ_0)‖ below which ‖g_M(θ_0)‖ is that of a base model that knows D_M already."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inside:
-    """Both forms of the terms at a point that the linear model reaches.
+    """Both forms of the terms at a point within the linear model's reach.
 
     Attributes:
-        t: share of δ at which they are taken.
-        exact: from gradients at θ_A + t δ.
-        linear: from Hessian-vector products at θ_A.
+        t: share of δ at that point.
+        exact: terms from gradients at θ_A + t δ.
+        linear: terms from Hessian-vector products at θ_A.
     """
 
     t: float
@@ -44,13 +44,13 @@ class Inside:
 
 @dataclass(frozen=True, slots=True)
 class LinearModel:
-    """s_X ≈ t H_X δ, and how far it holds.
+    """The linear model s_X ≈ t H_X δ, and its reach.
 
     Attributes:
-        products: with the measured δ.
-        reach_a: of the model of g_A along δ.
-        reach_b: of that of g_B.
-        inside: the terms within both reaches; None where it fails from the first point on.
+        products: products with the measured δ.
+        reach_a: reach of the model of g_A along δ.
+        reach_b: reach of the model of g_B.
+        inside: the terms within both reaches; None if it fails from the first point on.
     """
 
     products: Products
@@ -60,24 +60,24 @@ class LinearModel:
 
     @property
     def reach(self) -> float:
-        """The smaller of both, in shares of δ; 0 where one fails at once, nan if undetermined."""
+        """The smaller reach, in shares of δ; 0 if one model fails at once, nan if undetermined."""
         both = self.reach_a.t, self.reach_b.t
         return float("nan") if any(np.isnan(both)) else min(both)
 
 
 @dataclass(frozen=True, slots=True)
 class Assumptions:
-    """What the paper assumes of δ and D_M; says nothing about why an arm forgot less.
+    """The paper's assumptions on δ and D_M; they do not explain why an arm forgot less.
 
     Attributes:
         norm_m: ‖g_M(θ_0)‖.
         norm_a: ‖g_A(θ_0)‖.
         cos_m: cosine of δ with −g_M(θ_0).
-        cos_difference: of δ with −(g_M − g_A)(θ_0), which a mean loss has.
-        descends: of the reference's θ_A − θ_0 with −g_A(θ_0).
-        weight: w_M, the weight of D_M in the other arm's stage 1; 0 where it trains on none.
+        cos_difference: cosine of δ with −(g_M − g_A)(θ_0), the form for a mean loss.
+        descends: cosine of the reference's θ_A − θ_0 with −g_A(θ_0).
+        weight: w_M, the weight of D_M in the other arm's stage 1; 0 if it does not train on D_M.
         printed: coefficients of the printed form, δ = −η g_M(θ_0); None without D_M in training.
-        weighted: with δ = −η w_M (g_M − g_A)(θ_0).
+        weighted: those for δ = −η w_M (g_M − g_A)(θ_0).
     """
 
     norm_m: float
@@ -91,7 +91,7 @@ class Assumptions:
 
     @property
     def known(self) -> bool:
-        """Whether the base model knows D_M, so that −η g_M(θ_0) is no step to speak of."""
+        """True if the base model knows D_M, so that −η g_M(θ_0) is a negligible step."""
         return self.norm_m < UNKNOWN * self.norm_a
 
 
@@ -122,12 +122,12 @@ class Comparison:
 
     @property
     def four(self) -> Floats:
-        """`(M, 4, 4)` inner products of the gradients alone."""
+        """The `(M, 4, 4)` inner products of the gradients alone."""
         return self.inner[:, :4, :4]
 
     @property
     def exact(self) -> ExactTerms:
-        """Δ₂/η and its terms, of whole gradients."""
+        """The exact Δ₂/η and its terms, of whole gradients."""
         return exact_terms(self.four.sum(axis=0))
 
 
@@ -145,10 +145,10 @@ def compare(
     Args:
         here: the reference.
         other: the other arm.
-        at: the reference's model; where it is left is not said.
+        at: the reference's model; its final weights are unspecified.
         own: loss of D_A under that model.
         later: loss of D_B.
-        base: gradients at θ_0; None where there is no D_M.
+        base: gradients at θ_0; None if there is no D_M.
         weight: w_M of the other arm's stage 1.
     """
     way = minus(other.theta, here.theta)
@@ -172,7 +172,7 @@ def compare(
 
 
 def from_gradients(here: Ends, other: Ends, base: Base | None = None) -> Comparison:
-    """Compare two trainings without second derivatives, as two of one arm for the floor.
+    """Compare two trainings without second derivatives, such as two of one arm for the floor.
 
     Args:
         here: the reference.
@@ -231,7 +231,7 @@ def _linear(
 def _reach(
     here: Ends, way: Vector, at: Weights, start: Vector, objective: Objective, product: Vector
 ) -> Reach:
-    """How far along δ a gradient changes as the Hessian says; ends where it fails first."""
+    """Measure the reach of the Hessian's prediction along δ; stop at the first failure."""
     errors: list[float] = []
     norms: list[float] = []
     for t in GRID:

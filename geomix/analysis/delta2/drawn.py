@@ -1,4 +1,4 @@
-"""The tables behind the figures: Δ's parts from arm to arm, the condition along the steps."""
+"""Tables behind the figures: Δ's parts from arm to arm, the condition along the steps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from geomix.measures.intervals import over_seeds
 
 
 def drawn(result: Delta2, parts: bool) -> Iterator[Drawn]:
-    """Both figures; of the parts alone the first, which is the main one then."""
+    """Draw both figures; with the parts alone only the first, as the main figure."""
     from geomix.figures import delta_parts, stage2_condition
 
     rows = list(part_rows(result))
@@ -32,7 +32,7 @@ def drawn(result: Delta2, parts: bool) -> Iterator[Drawn]:
 
 
 def part_rows(result: Delta2) -> Iterator[Row]:
-    """The bars of each chain, such as plain → control → mixed, from loss to loss."""
+    """Yield the bars of each chain, such as plain → control → mixed, from loss to loss."""
     found = {row[0].pair: row for row in headline(result)}
     for chain in chains(result.arms, list(found)):
         name = " → ".join([chain[0].reference, *(pair.other for pair in chain)])
@@ -55,7 +55,7 @@ def part_rows(result: Delta2) -> Iterator[Row]:
 
 
 def chains(arms: Arms, known: Iterable[Pair]) -> list[list[Pair]]:
-    """From the reference to each arm, by way of its control where it has one."""
+    """Return chains from the reference to each arm, through its control if it has one."""
     judged = [pair for pair in known if pair.judged]
     found: list[list[Pair]] = []
     by_way = {pair.reference for pair in judged} - {arms.reference}
@@ -80,9 +80,9 @@ def _bar(chain: str, bar: str, kind: str, base: float, value: float, half: float
 
 
 def condition_means(result: Delta2) -> Iterator[Row]:
-    """Mean over seeds of each set's product with g_A, in units of ‖g_A‖‖g_B‖.
+    """Yield means over seeds of each set's product with g_A, in units of ‖g_A‖‖g_B‖.
 
-    What is mixed in is weighed by β₂/(1 − β₁), so that the condition holds above the line of D_B.
+    Mixed-in sets are weighted by β₂/(1 − β₁), so that the condition holds above the line of D_B.
     """
     own = set_name(1)
     for label, by_seed in result.tested.items():

@@ -21,7 +21,7 @@ from geomix.util.errors import UserError
 from geomix.util.progress import phase
 
 FIRST_SEED = 1_000_000
-"""Seed of the first draw: far from those that runs are trained with."""
+"""Seed of the first draw: far from the seeds of training runs."""
 
 
 def cross_terms(
@@ -32,15 +32,15 @@ def cross_terms(
     objectives: tuple[Objective, Objective],
     count: int,
 ) -> CrossTerms:
-    """T of so many draws of D_M, at the reference's θ_A.
+    """Compute T for several draws of D_M, at the reference's θ_A.
 
     Args:
         arm: the reference's model.
-        arms: all arms, which say what D_M is drawn from.
+        arms: all arms, whose configurations give the source of D_M.
         member: the reference of this seed.
-        ends: its θ_A and gradients there.
+        ends: its θ_A and the gradients there.
         objectives: loss of D_A and of D_B under its model.
-        count: draws.
+        count: number of draws.
 
     Raises:
         UserError: no arm has a D_M to draw from, or its source gives the same passages every time.
@@ -75,7 +75,7 @@ def _different(arm: PreciseArm, mix: Mix, count: int) -> Iterator[list[Tokenised
 
 
 def _mix(arms: Arms, member: Member) -> tuple[Mix, float]:
-    """What D_M is drawn from, and its weight in the stage 1 of an arm that trains on it."""
+    """Return the source of D_M, and its weight in stage 1 of an arm that trains on it."""
     same = [found[member.seed] for found in arms.members.values() if member.seed in found]
     mixing = [one for one in same if one.config.stages[0].mix]
     mixing.sort(key=lambda one: -one.mixed_weight(0))

@@ -1,4 +1,4 @@
-"""One arm at both ends of stage 2: losses, gradients at θ_A, and what stage 2 moved."""
+"""One arm at both ends of stage 2: losses, gradients at θ_A, and the displacement."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from geomix.gradients.vectors import Vector, cosine, dots, minus, norm
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ends:
-    """What the comparisons of an arm need. Losses are of whole sets, in nats.
+    """Measurements of an arm for its comparisons. Losses are of whole sets, in nats.
 
     Attributes:
         start: loss of D_A at θ_A.
-        end: at θ_B.
+        end: loss of D_A at θ_B.
         later_start: loss of D_B at θ_A.
-        later_end: at θ_B.
-        slopes: g_A(θ_A)·(θ_B − θ_A), nats, of each parameter tensor by its name.
+        later_end: loss of D_B at θ_B.
+        slopes: g_A(θ_A)·(θ_B − θ_A), nats, by parameter tensor.
         moved: ‖θ_B − θ_A‖.
         theta: θ_A.
         own: g_A(θ_A).
@@ -37,17 +37,17 @@ class Ends:
 
     @property
     def forgetting(self) -> float:
-        """How much stage 2 raised the loss of D_A, nats."""
+        """Increase of the loss of D_A in stage 2, nats."""
         return self.end - self.start
 
     @property
     def slope(self) -> float:
-        """g_A(θ_A)·(θ_B − θ_A), nats."""
+        """The product g_A(θ_A)·(θ_B − θ_A), nats."""
         return sum(self.slopes.values())
 
 
 def ends_of(at: Weights, own: Objective, later: Objective, start: Vector, end: Vector) -> Ends:
-    """Measure an arm; its model is left at θ_B.
+    """Measure an arm; its model ends at θ_B.
 
     Args:
         at: the arm's model.
@@ -76,7 +76,7 @@ def ends_of(at: Weights, own: Objective, later: Objective, start: Vector, end: V
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Base:
-    """Gradients at θ_0, where the paper takes those that it calls the engine.
+    """Gradients at θ_0, which the paper calls the engine.
 
     Attributes:
         own: g_A(θ_0).
@@ -89,12 +89,12 @@ class Base:
     theta: Vector
 
     def descends(self, ends: Ends) -> float:
-        """Cosine between what stage 1 moved and −g_A(θ_0)."""
+        """Return the cosine between the displacement of stage 1 and −g_A(θ_0)."""
         return -cosine(minus(ends.theta, self.theta), self.own)
 
 
 def base_of(at: Weights, own: Objective, mixed: Objective, theta: Vector) -> Base:
-    """Gradients at θ_0; the model is left there.
+    """Measure gradients at θ_0; the model stays there.
 
     Args:
         at: a model.

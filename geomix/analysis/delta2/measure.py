@@ -1,4 +1,4 @@
-"""Opens each arm once, the reference last, and compares it with those that are known by then."""
+"""Measurement of each arm, the reference last, and its comparison with those measured before."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from geomix.gradients.vectors import Vector
 from geomix.util.progress import phase
 
 _MEMORY = 2 << 30
-"""Bytes of θ_A and gradients of all arms up to which they stay in memory."""
+"""Most bytes of all arms' θ_A and gradients to keep in memory."""
 
 _HALF = (0.5, 0.5)
-"""Weights of what is not mixed into stage 2: all that sum to one give the same condition."""
+"""Weights for sets not mixed into stage 2: any that sum to one give the same condition."""
 
 
 @dataclass
 class _Seen:
-    """What was measured so far."""
+    """Measurements so far."""
 
     ends: dict[tuple[str, int], Ends] = field(default_factory=dict)
     bases: dict[tuple[str, int], Base] = field(default_factory=dict)
@@ -51,14 +51,14 @@ def measure(arms: Arms, facts: int | None, draws: int, parts: bool, say: Say) ->
     """Measure every arm and every comparison.
 
     Args:
-        arms: what is compared.
-        facts: take at most so many examples of each set, its first ones.
-        draws: of D_M, for the cross terms; 0 leaves them out.
+        arms: the arms and comparisons.
+        facts: most examples of each set; the first ones are taken.
+        draws: draws of D_M, for the cross terms; 0 leaves them out.
         parts: leave out all but Δ, its parts and the exact terms.
-        say: is told of the arms that are done.
+        say: receives a line per finished arm.
 
     Raises:
-        UserError: a set or a checkpoint cannot be had.
+        UserError: a set or a checkpoint is missing.
     """
     seen = _Seen()
     references = {pair.reference for pair in arms.pairs}
@@ -138,7 +138,7 @@ def _arm(
 
 
 def _base(seen: _Seen, arm: PreciseArm, own: SetObjective, mixed: SetObjective) -> Base:
-    """Gradients at θ_0; arms that begin alike with one D_A and D_M share them."""
+    """Return gradients at θ_0; arms that start alike with one D_A and D_M share them."""
     theta, batches = arm.weights("0"), [*own.batches, *mixed.batches]
     for known, base in seen.engines:
         if _same_batches(known, batches) and _same_weights(base.theta, theta):
@@ -197,7 +197,7 @@ def _row(member: Member, ends: Ends) -> ArmRow:
 
 
 def update_share(member: Member) -> float:
-    """Mean over the steps of stage 1 of the share of D_M in the update; nan without a record."""
+    """Return D_M's mean share of the update over stage 1's steps; nan without a record."""
     shares = []
     for line in member.arm.metrics():
         if line.get("event") == "step" and line.get("stage") == 0:
@@ -214,7 +214,7 @@ def _shelf(arm: PreciseArm, arms: int) -> Keep:
 
 
 def _kept(ends: Ends, keep: Keep) -> Ends:
-    """The same, its vectors where there is room for them."""
+    """Return a copy with its vectors in memory, or on disk if they are too large."""
 
     def put(vector: Vector) -> Vector:
         kept = keep(list(vector.values()))

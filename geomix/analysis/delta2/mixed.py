@@ -1,4 +1,4 @@
-"""D_M of an arm: what its stage mixes in, or what is recorded in its place."""
+"""The D_M of an arm: the sets that its stage mixes in, else recorded ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from geomix.gradients.products import SetObjective
 
 
 def mixed_names(arm: PreciseArm, stage: int) -> list[str]:
-    """Names of the sets that a stage mixes in; else of those that are probe sets.
+    """Return the names of the sets that a stage mixes in; else of the mixed-in probe sets.
 
     Args:
         arm: the arm.
@@ -19,14 +19,14 @@ def mixed_names(arm: PreciseArm, stage: int) -> list[str]:
 
 
 def mixed_objective(arm: PreciseArm, facts: int | None) -> SetObjective | None:
-    """The mean loss of D_M of stage 1; of several mixes that of their union.
+    """Return the mean loss of stage 1's D_M; for several mixes that of their union.
 
     Args:
         arm: the arm.
-        facts: take at most so many examples of each mix.
+        facts: most examples of each mix.
 
     Returns:
-        None where the arm has no D_M.
+        None if the arm has no D_M.
     """
     examples = [one for name in mixed_names(arm, 0) for one in arm.examples(name, 0)[:facts]]
     return arm.objective_of(examples) if examples else None

@@ -17,7 +17,7 @@ class Tested:
 
     Attributes:
         checkpoint: `A`, `A+1`, …, `B`.
-        name: what is mixed in: `D_M`, `replay`, or `held-out`, the null.
+        name: the mixed-in set: `D_M`, `replay`, or `held-out`, the null.
         own: β₁, the weight of D_B.
         mixed: β₂.
         gradients: their products and norms.
@@ -47,7 +47,7 @@ def condition_along(
         checkpoints: names and weights.
         own: loss of D_A.
         later: loss of D_B.
-        others: loss of what is mixed in, by name, with β₁ and β₂.
+        others: loss of each mixed-in set by name, with β₁ and β₂.
         known: g_A and g_B of checkpoints where they are known.
     """
     for checkpoint, theta in checkpoints:
@@ -63,14 +63,16 @@ def condition_along(
 
 @dataclass(frozen=True, slots=True)
 class CrossTerms:
-    """T = −v·g_M(θ_0) with v = H_A g_B + H_B g_A at θ_A: the printed terms of η², by draw of D_M.
+    """Cross terms T = −v·g_M(θ_0), v = H_A g_B + H_B g_A at θ_A, by draw of D_M.
+
+    These are the printed terms of η².
 
     Attributes:
         draws: T of each draw.
-        shuffled: T of the same passages with their target tokens permuted over the draw: what their
-            common prompt and the frequencies of their tokens give by themselves.
+        shuffled: T of the same passages with their target tokens permuted over the draw: the part
+            due to their common prompt and the frequencies of their tokens.
         offset: v·g_A(θ_0), which a mean loss adds to each T.
-        weight: w_M, which it multiplies the sum by; nan where the arms train on no D_M.
+        weight: w_M, by which a mean loss multiplies the sum; nan if the arms train on no D_M.
     """
 
     draws: tuple[float, ...]
@@ -80,7 +82,7 @@ class CrossTerms:
 
 
 def cross_direction(here: Ends, at: Weights, own: Objective, later: Objective) -> Vector:
-    """V = H_A g_B + H_B g_A at θ_A; the model is left there."""
+    """Return v = H_A g_B + H_B g_A at θ_A; the model stays there."""
     at.move_to(here.theta)
     found = [(1.0, own.hessian_product(here.later)), (1.0, later.hessian_product(here.own))]
     return combine(found)

@@ -1,4 +1,4 @@
-"""What `delta2` measured, seed by seed."""
+"""Measurements of `delta2`, seed by seed."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class ArmRow:
     """One arm of one seed; losses of whole sets, in nats.
 
     Attributes:
-        label: of the arm.
-        seed: of the run.
+        label: the arm's label.
+        seed: the run's seed.
         run: its folder.
         start: loss of D_A at θ_A.
-        end: at θ_B.
+        end: loss of D_A at θ_B.
         later_start: loss of D_B at θ_A.
-        later_end: at θ_B.
+        later_end: loss of D_B at θ_B.
         slope: g_A(θ_A)·(θ_B − θ_A), nats.
         moved: ‖θ_B − θ_A‖.
-        update_share: mean share of D_M in the updates of stage 1; nan where it is not recorded.
+        update_share: mean share of D_M in the updates of stage 1; nan if it is not recorded.
     """
 
     label: str
@@ -47,17 +47,17 @@ class Delta2:
     """All comparisons.
 
     Attributes:
-        arms: what was compared.
-        rows: one an arm and seed.
+        arms: the arms and comparisons.
+        rows: one per arm and seed.
         comparisons: by pair and seed.
         floors: two trainings of one arm on the same examples, by label and both seeds, in both
             directions.
-        tested: the stage-2 condition, by label and seed; of no control, whose path adds nothing.
-        draws: claim (a) by seed, at the reference's θ_A; empty where it was not asked for.
-        layout: of the parameters that train.
-        counted: `100 facts`, or `64 of 100 facts` where fewer were taken.
-        reduction: of D_A's mean loss, `example` or `token`.
-        without_path: labels of arms of which no weights within stage 2 are kept.
+        tested: the stage-2 condition, by label and seed, without controls, whose path adds nothing.
+        draws: claim (a) by seed, at the reference's θ_A; empty unless requested.
+        layout: layout of the trained parameters.
+        counted: `100 facts`, or `64 of 100 facts` if fewer were taken.
+        reduction: reduction of D_A's mean loss, `example` or `token`.
+        without_path: labels of arms without kept weights within stage 2.
     """
 
     arms: Arms
@@ -72,16 +72,16 @@ class Delta2:
     without_path: tuple[str, ...]
 
     def floor_of(self, pair: Pair) -> list[Comparison]:
-        """Trainings of either arm on the same examples in another order, compared."""
+        """Return comparisons of trainings of either arm on the same examples in another order."""
         return [
             one for label in (pair.reference, pair.other) for one in self.floors[label].values()
         ]
 
     def row(self, label: str, seed: int) -> ArmRow:
-        """That of an arm and seed."""
+        """Return the row of an arm and seed."""
         return next(row for row in self.rows if (row.label, row.seed) == (label, seed))
 
 
 def whole(comparison: Comparison) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """`(4, 4)` inner products of whole gradients."""
+    """Return the `(4, 4)` inner products of whole gradients."""
     return np.asarray(comparison.four.sum(axis=0))

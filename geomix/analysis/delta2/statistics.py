@@ -1,4 +1,4 @@
-"""Every number of a comparison by its name, level and unit, and what a sign of it may say."""
+"""Statistics of a comparison, by name, level and unit, and the reading of their signs."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Statistic:
     Attributes:
         key: its name in tables.
         unit: `nats`, `1` for shares and cosines.
-        value: of one seed; nan where it is not known.
-        gate: what may forbid to read its sign: `sign`, `third`, `norm`, `angle`, or nothing;
-            `length` where it has none.
+        value: its value for one seed; nan if it is unknown.
+        gate: test that may prevent reading its sign: `sign`, `third`, `norm`, `angle`, or none;
+            `length` if it has no sign.
     """
 
     key: str
@@ -75,7 +75,7 @@ def _reach(which: str) -> Value:
 
 
 def _product(i: int, j: int) -> Value:
-    """Cosine between two of the six vectors; nan without the products."""
+    """Return the cosine between two of the six vectors; nan without the products."""
 
     def value(c: Comparison) -> float:
         if c.inner.shape[-1] <= max(i, j):
@@ -88,18 +88,18 @@ def _product(i: int, j: int) -> Value:
 
 
 def _error(x: int, other: int, product: int) -> Value:
-    """‖s_X − H_X δ‖ / ‖s_X‖ at the whole δ."""
+    """Return ‖s_X − H_X δ‖ / ‖s_X‖ at the whole δ."""
     return lambda c: linear_error(c.inner.sum(axis=0), x, other, product)[0]
 
 
 def linear_error(g: Any, x: int, other: int, product: int) -> tuple[float, float, float, float]:
-    """‖s − Hδ‖/‖s‖ with ‖s‖, ‖Hδ‖ and cos(s, Hδ), from inner products; nan without products.
+    """Return ‖s − Hδ‖/‖s‖ with ‖s‖, ‖Hδ‖ and cos(s, Hδ); nan without products.
 
     Args:
-        g: `(6, 6)`, or `(4, 4)` without them.
+        g: inner products `(6, 6)`, or `(4, 4)` without the products.
         x: index of the reference's gradient.
-        other: of the other arm's.
-        product: of the Hessian-vector product.
+        other: index of the other arm's.
+        product: index of the Hessian-vector product.
     """
     if len(g) <= product:
         return math.nan, math.nan, math.nan, math.nan
@@ -201,16 +201,16 @@ class Estimate:
     """A number over seeds.
 
     Attributes:
-        pair: of arms.
-        key: of the statistic.
+        pair: the arms.
+        key: the statistic's key.
         unit: its unit.
-        mean: over the seeds of which it is known.
-        low: lower end of Student's 95 % interval over seeds; nan of one seed.
+        mean: mean over the seeds for which it is known.
+        low: lower end of Student's 95 % interval over seeds; nan for one seed.
         high: upper end.
-        n: seeds.
-        floor: the largest size that it has between two trainings of one of the arms on the same
+        n: number of seeds.
+        floor: its largest absolute value between two trainings of one of the arms on the same
             examples in another order; nan without such runs.
-        sign: `+`, `−`, or why none is read; "" of a length.
+        sign: `+`, `−`, or the reason why none is read; "" for a length.
     """
 
     pair: Pair
@@ -225,7 +225,7 @@ class Estimate:
 
 
 def estimates(result: Delta2, level: Level) -> Iterator[Estimate]:
-    """All numbers of a level; those that nobody knows are left out."""
+    """Yield all numbers of a level, without those that are unknown."""
     for pair, by_seed in result.comparisons.items():
         for statistic in LEVELS[level]:
             found = estimate(result, pair, statistic, list(by_seed.values()))
@@ -236,7 +236,7 @@ def estimates(result: Delta2, level: Level) -> Iterator[Estimate]:
 def estimate(
     result: Delta2, pair: Pair, statistic: Statistic, comparisons: Sequence[Comparison]
 ) -> Estimate | None:
-    """One number over seeds; None where no seed has it."""
+    """Return one number over seeds; None if no seed has it."""
     known = [v for c in comparisons if not math.isnan(v := statistic.value(c))]
     if not known:
         return None
@@ -250,7 +250,7 @@ def estimate(
 
 
 def _gated(gate: str, comparisons: Sequence[Comparison]) -> str:
-    """Why no sign is read whatever the interval; "" where nothing forbids it."""
+    """Return the reason why no sign is read, whatever the interval; "" if there is none."""
     if gate in ("sign", "third"):
         found = [getattr(degeneracy(whole(c)), gate) for c in comparisons]
         return "none: degenerate" if any(found) else ""
@@ -274,7 +274,7 @@ _REACH = "reach of "
 
 
 def shown(one: Estimate) -> str:
-    """Its mean with half of the interval, as a table shows it."""
+    """Format the mean with half of the interval, for a table."""
     if one.key.startswith(_REACH) and not one.mean:
         return f"< {GRID[0]:g}"
     half = one.high - one.mean

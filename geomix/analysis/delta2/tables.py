@@ -1,4 +1,4 @@
-"""The tidy tables: one a level, and those by seed, by group of parameters and along the steps."""
+"""The tidy tables: one per level, and those by seed, by group of parameters and along the steps."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from geomix.measures.delta import Floats, drift, exact_terms, norm_angle_split
 from geomix.measures.intervals import over_seeds
 
 WHOLE = "all"
-"""The group of all parameters."""
+"""Name of the group of all parameters."""
 
 
 def tables(result: Delta2, by: By) -> Mapping[str, Sequence[Row]]:
-    """All tables by the ending of their names; "" is the headline."""
+    """Return all tables by the suffix of their names; "" is the headline."""
     found: dict[str, list[Row]] = {
         "": list(_level(result, "headline")),
         "local": list(_level(result, "local")),
@@ -51,7 +51,7 @@ def _level(result: Delta2, level: Level) -> Iterator[Row]:
 
 
 def _seeds(result: Delta2) -> Iterator[Row]:
-    """Each number of each seed, and of each pair of trainings that makes the floor."""
+    """Yield each number of each seed, and of each pair of trainings for the floor."""
     compared: list[tuple[str, str, Comparison]] = [
         (str(pair), str(seed), one)
         for pair, by_seed in result.comparisons.items()
@@ -91,7 +91,7 @@ _GROUP = {
 
 
 def group_rows(result: Delta2, by: By) -> Iterator[Row]:
-    """Numbers by group of parameters, the whole model first.
+    """Yield numbers by group of parameters, the whole model first.
 
     Δ₂, Δ₂/η and its three terms add up over groups. The norm part and the angle part are those of
     the group's own gradients and do not.
@@ -110,7 +110,7 @@ def group_rows(result: Delta2, by: By) -> Iterator[Row]:
 
 
 def _by_group(one: Comparison, index: Any) -> dict[str, Floats]:
-    """Each quantity `(1 + g,)`."""
+    """Return each quantity by group, `(1 + g,)`."""
     inner, second = _summed(one.inner, index), _summed(one.second, index)
     exact, split = exact_terms(inner[:, :4, :4]), norm_angle_split(inner[:, :4, :4])
     of_a, of_b = drift(inner[:, :4, :4])
@@ -144,7 +144,7 @@ def _summed(values: Floats, index: Any) -> Floats:
 
 
 def condition_rows(result: Delta2) -> Iterator[Row]:
-    """The stage-2 condition at every checkpoint, of each arm and seed."""
+    """Yield the stage-2 condition at every checkpoint, for each arm and seed."""
     for label, by_seed in result.tested.items():
         for seed, found in by_seed.items():
             for one in found:

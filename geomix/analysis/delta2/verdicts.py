@@ -1,4 +1,4 @@
-"""Verdicts on Δ and its parts, and what must be said beside each level."""
+"""Verdicts on Δ and its parts, and notes to each level."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PARTS = {
 
 
 def headline(result: Delta2) -> list[list[Estimate]]:
-    """Δ and its parts of each comparison that a seed has, in the order of the comparisons."""
+    """Return Δ and its parts for each comparison with a seed, in order."""
     found = []
     for pair, by_seed in result.comparisons.items():
         values = list(by_seed.values())
@@ -36,7 +36,7 @@ def headline(result: Delta2) -> list[list[Estimate]]:
 
 
 def judge(one: Estimate, rule: Rule) -> tuple[Verdict, str]:
-    """The verdict on an effect in nats, and why there is none where there is none."""
+    """Return the verdict on an effect in nats, and the reason if there is none."""
     if not one.pair.judged:
         return "undetermined", "not judged: what its control's steps do would count as the mixing's"
     if lacking := rule.lacking(one.n):
@@ -47,7 +47,7 @@ def judge(one: Estimate, rule: Rule) -> tuple[Verdict, str]:
 
 
 def findings(result: Delta2, rule: Rule) -> Iterator[Finding]:
-    """Δ and its parts of every comparison."""
+    """Yield findings on Δ and its parts for every comparison."""
     for row in headline(result):
         for one in row:
             found, why = judge(one, rule)
@@ -65,7 +65,7 @@ def findings(result: Delta2, rule: Rule) -> Iterator[Finding]:
 
 
 def reach_text(comparisons: Sequence[Comparison]) -> str:
-    """How far along δ the linear model holds: the worst seed of either set."""
+    """Return the linear model's reach along δ: that of the worst seed of either set."""
     reaches = [
         reach
         for one in comparisons
@@ -78,7 +78,7 @@ def reach_text(comparisons: Sequence[Comparison]) -> str:
 
 
 def local_notes(result: Delta2) -> Iterator[str]:
-    """What the one-step theory at θ_A says of each judged comparison, and how far it holds."""
+    """Yield the one-step theory at θ_A for each judged comparison, and its reach."""
     for pair, by_seed in result.comparisons.items():
         found = list(by_seed.values())
         if not pair.judged or not found:
@@ -100,7 +100,7 @@ def local_notes(result: Delta2) -> Iterator[str]:
 
 
 def _reach_note(found: Sequence[Comparison]) -> str:
-    """How far along δ the linear model holds, and both forms of Δ₂/η there."""
+    """Return the linear model's reach along δ, and both forms of Δ₂/η there."""
     length = float(np.mean([one.length for one in found]))
     text = f"The linear model reaches {reach_text(found)} of δ (‖δ‖ = {length:.3g})"
     inside = [one.linear.inside for one in found if one.linear and one.linear.inside]
@@ -112,7 +112,7 @@ def _reach_note(found: Sequence[Comparison]) -> str:
 
 
 def later_note(result: Delta2) -> str:
-    """What each arm made of D_B: one that learned less of it has less to forget by."""
+    """Return each arm's loss of D_B: an arm that learned less of it has less reason to forget."""
     named = []
     for label in result.arms.labels:
         mean, half = over_seeds([row.later_end for row in result.rows if row.label == label])
@@ -121,7 +121,7 @@ def later_note(result: Delta2) -> str:
 
 
 def floor_note(result: Delta2) -> str:
-    """What two trainings that differ in the order of their examples do, or that none are there."""
+    """Describe the effect of the examples' order alone, or report that no such runs exist."""
     found = [one for by_pair in result.floors.values() for one in by_pair.values()]
     if not found:
         return (
@@ -138,7 +138,7 @@ def floor_note(result: Delta2) -> str:
 
 
 def condition_notes(result: Delta2) -> Iterator[str]:
-    """Where along each arm's stage 2 the condition holds: D_M, replay, and the null."""
+    """Yield the checkpoints of each arm's stage 2 with the condition: D_M, replay and the null."""
     for label, by_seed in result.tested.items():
         for name in dict.fromkeys(one.name for found in by_seed.values() for one in found):
             states: dict[str, list[str]] = {}
@@ -154,7 +154,7 @@ def condition_notes(result: Delta2) -> Iterator[str]:
 
 
 def _states(found: Sequence[str]) -> str:
-    """`true`, or over several seeds `3 true, 2 by size`."""
+    """Format states: `true`, or for several seeds `3 true, 2 by size`."""
     if len(found) == 1:
         return found[0]
     counts = {state: found.count(state) for state in ("true", "by size", "false")}
@@ -162,7 +162,7 @@ def _states(found: Sequence[str]) -> str:
 
 
 def draws_notes(result: Delta2) -> Iterator[str]:
-    """Claim (a): the mean of the cross terms over draws, beside what is known of it."""
+    """Yield claim (a): the mean of the cross terms over draws, with its references."""
     for seed, found in result.draws.items():
         count = len(found.draws)
         mean, half = over_seeds(found.draws)
@@ -179,7 +179,7 @@ def draws_notes(result: Delta2) -> Iterator[str]:
 
 
 def assumption_notes(result: Delta2) -> Iterator[str]:
-    """What the rows about assumptions refute, if anything."""
+    """Yield the assumptions that the rows refute."""
     for pair, by_seed in result.comparisons.items():
         known = [one.assumptions for one in by_seed.values() if one.assumptions is not None]
         if not known or not pair.judged:
@@ -207,5 +207,5 @@ def assumption_notes(result: Delta2) -> Iterator[str]:
 
 
 def number(value: float) -> str:
-    """Three digits with a sign."""
+    """Format with three digits and a sign."""
     return f"{value:+.3g}".replace("-", "−")
