@@ -19,6 +19,7 @@ from geomix.data.plan import plan_stages
 from geomix.data.sources import kvr, triples
 from geomix.data.tokenise import tokenise_all
 from geomix.measures.scores import DEFAULT, chosen
+from geomix.measures.scores.association import Association
 from geomix.measures.scores.extraction import strength
 from geomix.measures.scores.recognition import Recognition
 from geomix.models.candidates import Candidates
@@ -176,6 +177,19 @@ def test_recognition_is_asked_at_the_ends_of_stages_alone(
     assert {line["moment"] for line in lines} > {line["moment"] for line in asked}
     known = [line["recognition"] is not None for line in asked]
     assert known == [line["set"] == "D_A" for line in asked], "sums are said by their prompts"
+
+
+def test_association_and_shared_bits_are_the_bits(loaded: LoadedModel, tmp_path: Path) -> None:
+    """From the model's own table, which recognition reads too; parts find what the whole does."""
+    examples = pairs(loaded, 5)
+    names = ("bits", "recognition", "association")
+    found, lines = measured(loaded, examples, tmp_path, *names)
+    assert found["association"] + found["shared_bits"] == pytest.approx(found["bits"], abs=1e-3)
+    for line in lines:
+        assert line["association"] + line["shared_bits"] == pytest.approx(line["bits"], abs=1e-3)
+    parts = [Association().ask(Candidates(loaded, examples, 2), [i]) for i in range(5)]
+    for (row,), line in zip(parts, lines, strict=True):
+        assert row == pytest.approx({name: line[name] for name in row}, abs=1e-3)
 
 
 def decoded(loaded: LoadedModel, ids: tuple[int, ...], count: int) -> list[int]:

@@ -79,26 +79,30 @@ def choose(own: float, others: NDArray[np.float64]) -> Choice:
     return Choice(len(others) + 1, better, ties, float(bits))
 
 
+def drawn_of(examples: Sequence[Any]) -> list[int]:
+    """Indices of a set's examples that others are compared with: all, or the same few always."""
+    if len(examples) <= ALL:
+        return list(range(len(examples)))
+    import numpy as np
+
+    rng = np.random.default_rng([len(examples), 0x5245434F])
+    return sorted(rng.choice(len(examples), SAMPLE, replace=False).tolist())
+
+
 def candidates_of(examples: Sequence[Any]) -> list[int]:
     """Indices of a set's examples whose answers are candidates, each answer once.
 
     Args:
         examples: `geomix.data.example.Example`s.
     """
-    drawn: Sequence[int] = range(len(examples))
-    if len(examples) > ALL:
-        import numpy as np
-
-        rng = np.random.default_rng([len(examples), 0x5245434F])
-        drawn = sorted(rng.choice(len(examples), SAMPLE, replace=False).tolist())
     first: dict[str, int] = {}
-    for index in drawn:
+    for index in drawn_of(examples):
         first.setdefault(normalise(examples[index].target), index)
     return list(first.values())
 
 
 def others_of(examples: Sequence[Any], index: int, candidates: Sequence[int]) -> list[int]:
-    """The candidates that are wrong for one example: no accepted answer is one of its own."""
+    """Those of some examples that share no accepted answer with one."""
     own = _accepted(examples[index])
     return [j for j in candidates if own.isdisjoint(_accepted(examples[j]))]
 
