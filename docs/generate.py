@@ -29,6 +29,8 @@ from geomix.config.training import LoraConfig, StopConfig, TrainConfig
 from geomix.data.sources import SOURCES
 from geomix.data.sources.base import Source
 from geomix.measures.scores import DEFAULT, SCORES
+from geomix.recording.quantities import QUANTITIES
+from geomix.recording.quantities.collected import declared
 from geomix.snapshots.file import SCHEMA, write_snapshot
 from geomix.snapshots.schema import (
     ORIGIN,
@@ -36,9 +38,11 @@ from geomix.snapshots.schema import (
     ModuleRecord,
     PathRecord,
     ProbeRecord,
+    QuantityRecord,
     SketchRecord,
     Snapshot,
 )
+from geomix.snapshots.variables import kept_with
 from geomix.studies.sweep_file import StudyConfig
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
@@ -255,16 +259,6 @@ def _words(name: str) -> str:
 
 # --- snapshots ---
 
-_PRESENT = (
-    (r"path/pair", "`record.pairs: true`"),
-    (r"path", "`record.midpoints: true`"),
-    (r"gradients/", "`record.gradients: true`"),
-    (r"probes/[^/]*/modules", "`record.modules`"),
-    (r"probes/[^/]*/lens_", "`record.lens: true` and `record.activations` above 0"),
-    (r"probes/[^/]*/sketches", "`record.sketches`"),
-    (r"probes/[^/]*/(activations|gradients)", "`record.activations` above 0"),
-    (r"parameters/inner_products_adam", "`record.adam: true`, after Adam's first step"),
-)
 _STANDS_FOR = {"SET": "<set>", "MODULE": "<module>", "PARAMETER": "<parameter>"}
 _ATTRIBUTES = {
     "format": "what kind of file it is",
@@ -360,7 +354,7 @@ def _groups(file: h5py.File) -> Line:
         more = sorted(set(found.attrs) - _OF_EVERY)
         text = _text(found.attrs.get("description", ""))
         text += f"; attributes {', '.join(f'`{m}`' for m in more)}" if more else ""
-        here = next((key for pattern, key in _PRESENT if re.match(pattern, name)), "always")
+        here = re.sub(r"record\.\w+(: true)?", r"`\g<0>`", kept_with(name)) or "always"
         groups.setdefault(title, []).append((f"`{leaf}`", dims, kind, unit, text, here))
 
     file.visititems(visit)
@@ -415,6 +409,13 @@ def _example() -> Snapshot:
         lens_logprob=np.zeros((q, layers), np.float32),
         modules={"MODULE": ModuleRecord(stream[:, 0], stream[:, 0])},
         sketches=SketchRecord(np.zeros((n, 1, k), np.float32), 0),
+        quantities={
+            name: QuantityRecord(
+                declared(kind),
+                {one.name: np.zeros([p] * len(one.dims), one.dtype) for one in kind.variables},
+            )
+            for name, kind in QUANTITIES.items()
+        },
     )
     products = np.zeros((1, 1, 1))
     nodes, ends = np.zeros((1, 1, 3, len(sources))), np.zeros((1, 1, 2, len(sources)))

@@ -23,6 +23,7 @@ from geomix.figures import FIGURES
 from geomix.figures.style import save_drawing, save_figure
 from geomix.figures.table import read_table
 from geomix.measures.scores import SCORES
+from geomix.recording.quantities import QUANTITIES
 from geomix.training.methods import METHODS
 from geomix.util.errors import Interrupted, UserError
 from geomix.util.registry import Registry, offered
@@ -415,6 +416,83 @@ def test_a_score_of_another_package(
     assert again.exit_code == 0, again.output
 
 
+QUANTITY = """
+from geomix.config.quantities import QuantityOptions
+from geomix.recording.quantities.base import Quantity, QuantityCost
+from geomix.snapshots.variables import Variable
+
+
+class Options(QuantityOptions):
+    most: int = 3
+
+
+class Choices(Quantity):
+    \"\"\"The likeliest tokens, and the norm of the gradient.\"\"\"
+
+    Options = Options
+    variables = (
+        Variable("likeliest", ("position", "choice"), "int64", "1", "ids of the likeliest tokens"),
+        Variable("certain", ("example",), "bool", "1", "whether every token is the likeliest"),
+        Variable("norm", ("parameter",), "float64", "nat", "of the set's gradient"),
+    )
+    coordinates = {"choice": "0 is the likeliest"}
+
+    def lengths(self):
+        return {"choice": self.options.most}
+
+    def collect(self, seen):
+        best = seen.logits.topk(self.options.most).indices
+        wrong = best[:, 0] != seen.batch.targets
+        return {"likeliest": best, "certain": seen.batch.per_example(wrong) == 0}
+
+    def finish(self, probe):
+        return {"norm": [0.0 if g is None else float(g.norm()) for g in probe.gradients.values()]}
+
+    @classmethod
+    def cost(cls, options):
+        return QuantityCost(passes=0.5)
+"""
+
+
+def test_a_quantity_of_another_package(
+    install: Install, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(QUANTITY, {"geomix.quantities": "choices = theirs:Choices"})
+    monkeypatch.chdir(tmp_path)
+    record = {"at": ["boundaries"], "probes": 4, "lens": False, "activations": 0}
+    config = {
+        "model": str(tiny_model),
+        "train": {"batch_size": 3},
+        "stages": [{"data": {"source": "kvr", "limit": 5}, "stop": {"epochs": 1}}],
+        "record": {**record, "batch_size": 3, "quantities": [{"name": "choices", "most": 2}]},
+    }
+    Path("theirs.yaml").write_text(json.dumps(config), encoding="utf-8")
+    plan = CliRunner().invoke(main, ["train", "theirs.yaml", "--dry-run", "--json"])
+    disk = json.loads(plan.stdout)["cost"]["arms"][""]["record"]
+    assert disk["passes"] == 24, "2 snapshots of 2 sets of 4, and half as many again"
+    run = geomix.train("theirs.yaml", out="run", say=str)
+    group = "probes/D_A/quantities/choices"
+    likeliest = run.records.series(f"{group}/likeliest")
+    assert likeliest.dims == ("snapshot", "position", "choice")
+    certain = run.records.series(f"{group}/certain")
+    assert certain.values.tolist() == run.records.probes("D_A").exact.values.tolist()
+    norms = run.records.series(f"{group}/norm").sel(snapshot="stage0-step000000")
+    squares = run.records.inner_products.sel(set="D_A", other_set="D_A")[0]
+    assert (norms**2).values == pytest.approx(squares.values)
+    assert norms.parameter.values.tolist() == squares.parameter.values.tolist()
+    held = sum(
+        run.records[place.name][f"probes/{name}/quantities/choices"][one].nbytes
+        for place in run.records.snapshots
+        for name in ("D_A", "held-out")
+        for one in ("likeliest", "certain", "norm")
+    )
+    assert disk["disk"]["quantities"] == held
+    out = run.records.export("tables")
+    assert any("quantities" in file.name for file in out)
+    with pytest.raises(UserError, match=r"no quantity is called 'choicse'; did you mean choices"):
+        geomix.train({**config, "record": {"quantities": "choicse"}}, out="no")
+
+
 FIGURE = """
 from geomix.figures.style import new_figure
 from geomix.figures.table import TableFigure
@@ -484,7 +562,7 @@ def test_geomix_own_entry_wins_over_one_of_the_same_name(install: Install) -> No
 
 
 def test_every_own_entry_can_be_imported() -> None:
-    registries: list[Registry[Any]] = [ANALYSES, FIGURES, METHODS, SCORES, SOURCES]
+    registries: list[Registry[Any]] = [ANALYSES, FIGURES, METHODS, QUANTITIES, SCORES, SOURCES]
     for registry in registries:
         assert len(registry) >= len(registry.own) > 0
         for name, entry in registry.items():

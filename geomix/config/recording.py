@@ -6,9 +6,16 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from geomix.config.data import Count, CountOrNone, Mix, Seed, Strict
+from geomix.config.quantities import Quantities
 
 
 def _scheduled(at: list[str | int]) -> list[str | int]:
@@ -111,8 +118,19 @@ class RecordConfig(Strict):
     """Also record the products with the step between every other snapshot, at its ends: they show
     whether the path splits alike with half the snapshots. The gradients, weights and parts of one
     more step are then held."""
+    quantities: Quantities = ()
+    """Further quantities of the probe sets: a name, a mapping of `name` and its options, or a list
+    of these."""
     scratch: Literal["memory", "disk"] = "memory"
     """Storage of the probe sets' gradients while a snapshot is computed."""
+
+    @model_serializer(mode="wrap")
+    def _without_quantities(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out `quantities` if there are none: older configurations stay what they were."""
+        found: dict[str, Any] = handler(self)
+        if not self.quantities:
+            found.pop("quantities", None)
+        return found
 
     @model_validator(mode="before")
     @classmethod

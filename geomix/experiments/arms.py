@@ -22,6 +22,7 @@ from geomix.experiments.chat_templates import described as described_templates
 from geomix.experiments.prepare import Prepared, Ready, base_of, load_base
 from geomix.models.distributed import ALONE, Workers
 from geomix.models.load import LoadedModel
+from geomix.recording.quantities.collected import check_quantities, quantities_of
 from geomix.recording.recorder import Recorder
 from geomix.recording.weights import WeightsKeeper
 from geomix.runs.directory import RunDirectory
@@ -188,6 +189,7 @@ def recorder_of(
     """Return the recorder of the run's probe sets, and store their texts beside the snapshots."""
     record = config.record
     assert record is not None
+    check_quantities(record.quantities, workers)
     probes = {name: examples[: record.probes] for name, examples in whole.items()}
     tokenised = {
         name: tokenise_all(loaded.tokenizer, examples, chat) for name, examples in probes.items()
@@ -213,6 +215,7 @@ def recorder_of(
         activations=record.activations,
         lens=record.lens,
         modules=record.modules,
+        quantities=quantities_of(record.quantities),
         adam=record.adam,
         sketches=(record.sketches.entries, record.sketches.seed) if record.sketches else None,
         gradients=record.gradients,

@@ -11,6 +11,7 @@ from geomix.data.example import Example
 from geomix.data.plan import planned_steps
 from geomix.planning.estimate import Arm
 from geomix.planning.memory import Size
+from geomix.recording.quantities.collected import quantities_of
 
 _LINE = 210
 """Bytes of a line of `metrics.jsonl`, and of an example score without its texts."""
@@ -79,6 +80,8 @@ def _snapshot(arm: Arm, size: Size, index: int) -> dict[str, int]:
     )
     targets = sum(e.target_tokens for e in examples)
     nodes = 3 * record.midpoints + 2 * record.pairs
+    further = quantities_of(record.quantities).values()
+    datasets += sets * sum(len(one.variables) for one in further)
     return {
         "description": datasets * _DATASET + tensors * 150 + 24 * targets + 20 * len(examples),
         "activations": kept * (size.layers + 1 + modules) * size.features * 4 * 2,
@@ -87,7 +90,20 @@ def _snapshot(arm: Arm, size: Size, index: int) -> dict[str, int]:
         "inner_products": tensors * 8 * sets**2 * (1 + record.adam) + tensors * sets,
         "path": tensors * 8 * sets * nodes * (1 + arm.parts(index)),
         "gradients": sets * size.trainable * 4 * record.gradients,
+        "quantities": sum(one.size(known) for one in further for known in _lengths(arm, size)),
     }
+
+
+def _lengths(arm: Arm, size: Size) -> list[dict[str, int]]:
+    """The lengths of the dimensions of each probe set's group."""
+    return [
+        {
+            "example": len(examples),
+            "position": sum(example.target_tokens for example in examples),
+            "parameter": size.tensors,
+        }
+        for examples in arm.recorded().values()
+    ]
 
 
 def _verdicts(arm: Arm, index: int, steps: int) -> int:

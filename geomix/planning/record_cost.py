@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from geomix.config.schedule import snapshots, steps_to_record
 from geomix.data.plan import planned_steps
 from geomix.planning.disk import disk_of
 from geomix.planning.estimate import Arm
+from geomix.recording.quantities import QUANTITIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +43,14 @@ def record_cost(arm: Arm) -> RecordCost | None:
     count = passes = training = copies = 0
     each = sum(min(len(examples), record.probes) for examples in arm.probes.values())
     kept: dict[str, int] = {}
+    further = sum(QUANTITIES[one.name].cost(one).passes for one in record.quantities)
     for index, (stage, plan) in enumerate(zip(arm.config.stages, arm.plans, strict=True)):
         steps, taken = planned_steps(stage, plan), stage.from_ is not None
         found = snapshots(record.at, index, steps, taken=taken)
         count += found
         begun = 0 in steps_to_record(record.at, index, steps)  # with the gradients of a snapshot
         passes += each * (found + record.midpoints * (found + (-1 if begun else 1)))
+        passes += math.ceil(each * found * further)
         if not taken:
             trained = sum(len(part.examples) for part in plan.sets.values() if part.trained)
             training += round(steps * trained / plan.steps(1, stage.train.batch_size))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -35,6 +36,8 @@ from geomix.models.layers import after_layers, decoder_layers, place_of, tied_he
 from geomix.recording.gather import put_together
 from geomix.recording.path_segments import Gradient, Piece
 from geomix.recording.probe_pass import Rows
+from geomix.recording.quantities.base import ProbeBatch, ProbeSet, Quantity
+from geomix.recording.quantities.collected import Collected
 from geomix.recording.streamed import Streamed, content_hash_of
 from geomix.snapshots.file import file_name, write_snapshot
 from geomix.snapshots.schema import AdamProducts, PathRecord, ProbeRecord, Snapshot
@@ -60,6 +63,7 @@ class Recorder:
             gradients are stored, nearly all of a file; None is all, 0 none.
         lens: whether the logit lens is applied there (`geomix.gradients.logit_lens`).
         modules: patterns of the names of modules whose outputs are also stored there.
+        quantities: further quantities by name (`geomix.recording.quantities`).
         adam: whether the inner products in Adam's metric are stored once there is one.
         sketches: entries and seed of the sketches of single examples' gradients; None for none.
         gradients: whether whole gradients are stored.
@@ -89,6 +93,7 @@ class Recorder:
         activations: int | None = None,
         lens: bool = False,
         modules: Sequence[str] = (),
+        quantities: Mapping[str, Quantity] | None = None,
         adam: bool = True,
         sketches: tuple[int, int] | None = None,
         gradients: bool = False,
@@ -115,6 +120,7 @@ class Recorder:
         self.activations = activations
         self.lens = lens
         self.modules = modules
+        self.quantities = dict(quantities or {})
         self.adam = adam
         self.sketches = sketches
         self.gradients = gradients
@@ -172,8 +178,13 @@ class Recorder:
             watched = sketcher.examples.watched if sketcher else ()
             with CAPTURES[self.capture](model, chosen, watched) as capture:
                 for name, examples in self.probes.items():
-                    probes[name] = self._record(capture, examples, to_logits, sketcher)
-                    gradients.append(self.keep(self._taken(parameters)))
+                    collected = Collected(self.quantities)
+                    found = self._record(capture, examples, to_logits, sketcher, collected)
+                    gradient = self._taken(parameters)
+                    known = dict(zip(parameters, gradient, strict=True))
+                    extra = collected.joined(ProbeSet(examples, model, known), self.workers)
+                    probes[name] = replace(found, quantities=extra)
+                    gradients.append(self.keep(gradient))
         path = ended[1](gradients) if ended else None
         before = ended[0] if ended and self.pairs else None
         ended = None  # releases the weights of its start before those of the next are kept
@@ -286,6 +297,7 @@ class Recorder:
         examples: Sequence[TokenisedExample],
         to_logits: Callable[[Tensor], Tensor] | None,
         sketcher: Sketcher | None,
+        collected: Collected,
     ) -> ProbeRecord:
         """Record one probe set; its gradient is left in the parameters."""
         rows = Rows(self.workers.mine(self.activations), to_logits, sketcher)
@@ -293,6 +305,7 @@ class Recorder:
         for batch, logits in backward_over(forward, self._batches(model, examples)):
             with self.autocast():
                 rows.add(batch, logits, capture)
+                collected.add(ProbeBatch(batch, logits, capture, model))
         with self.workers.unsharded(model), self.autocast():
             found = rows.joined()
         return put_together(found, len(examples), self.workers)

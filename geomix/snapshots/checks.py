@@ -7,6 +7,19 @@ from typing import Any
 import numpy as np
 
 from geomix.snapshots.schema import NODES, PAIR_NODES
+from geomix.snapshots.variables import (
+    ADAM,
+    LENS,
+    MODULE,
+    PAIRS,
+    PARAMETERS,
+    PATH,
+    PROBES,
+    SKETCHES,
+    STREAM,
+    check_block,
+    check_lengths,
+)
 from geomix.util.hdf5 import expect, strings
 
 _STAGES = 26
@@ -21,21 +34,21 @@ def check_shapes(file: Any) -> None:
     parameters = file["parameters"]
     m, sets = len(parameters["parameter"]), strings(parameters["set"])
     s = len(sets)
-    expect(parameters, "f", inner_products=(m, s, s))
-    expect(parameters, "iu", size=(m,), layer=(m,), unreached=(m, s))
+    sizes = {"parameter": m, "set": s, "other_set": s}
+    check_block(parameters, PARAMETERS, sizes)
+    expect(parameters, "O", parameter=(m,), set=(s,), other_set=(s,))
     if "inner_products_adam" in parameters:
-        expect(parameters, "f", inner_products_adam=(m, s, s))
+        check_block(parameters, ADAM, sizes)
     if "path" in file:
-        parts = len(file["path/part"])
-        expect(file["path"], "f", products=(m, s, len(NODES), parts))
+        sizes |= {"node": len(NODES), "pair_node": len(PAIR_NODES)}
+        check_block(file["path"], PATH, sizes)
         if "pairs" in file["path"]:
-            expect(file["path"], "f", pairs=(m, s, len(PAIR_NODES), parts))
-    expect(parameters, "O", parameter=(m,), module=(m,), set=(s,), other_set=(s,))
+            check_block(file["path"], PAIRS, sizes)
     if not all(-1 <= layer <= layers for layer in parameters["layer"][:]):
         raise ValueError(f"a parameter lies outside the {layers} layers")
-    sizes = dict(zip(strings(parameters["parameter"]), parameters["size"][:], strict=True))
+    elements = dict(zip(strings(parameters["parameter"]), parameters["size"][:], strict=True))
     for name in sets if "gradients" in file else ():
-        _check_gradient(file[f"gradients/{name}"], sizes)
+        _check_gradient(file[f"gradients/{name}"], elements)
     for name in sets:
         _check_probes(file[f"probes/{name}"], m, layers)
 
@@ -43,26 +56,26 @@ def check_shapes(file: Any) -> None:
 def _check_probes(group: Any, m: int, layers: int) -> None:
     """Validate the arrays of one probe set; m parameter tensors."""
     n, p = len(group["loss"]), len(group["positions"])
-    expect(group, "f", loss=(n,))
-    expect(group, "iu", exact=(n,), offsets=(n + 1,), positions=(p,), targets=(p,))
+    sizes = {"example": n, "edge": n + 1, "position": p, "parameter": m, "layer": layers + 1}
+    check_block(group, PROBES, sizes)
     bounds = group["offsets"][:]
     if bounds[0] != 0 or bounds[-1] != p or (np.diff(bounds) < 0).any():
         raise ValueError(f"{group.name}: the offsets do not divide its {p} positions")
     if "sketches" in group:
-        expect(group, "f", sketches=(n, m, len(group["entry"])))
+        check_block(group, SKETCHES, sizes)
         int(group["sketches"].attrs["seed"])
     if "activations" in group:
-        kept, _, features = group["activations"].shape
+        kept = len(group["activations"])
         if kept > p:
             raise ValueError(f"{group.name}: {kept} of {p} positions have activations")
-        stream = (kept, layers + 1, features)
-        expect(group, "f", activations=stream, gradients=stream)
+        sizes["kept_position"] = kept
+        check_block(group, STREAM, {**sizes, "feature": group["activations"].shape[2]})
         for module in group.get("modules", {}).values():
-            output = (kept, module["activations"].shape[1])
-            expect(module, "f", activations=output, gradients=output)
+            check_block(module, MODULE, {**sizes, "feature": module["activations"].shape[1]})
         if "lens_rank" in group:
-            expect(group, "iu", lens_rank=(kept, layers + 1))
-            expect(group, "f", lens_logprob=(kept, layers + 1))
+            check_block(group, LENS, sizes)
+    for quantity in group.get("quantities", {}).values():
+        check_lengths(quantity, sizes)
 
 
 def _check_gradient(group: Any, sizes: dict[str, int]) -> None:

@@ -2,7 +2,8 @@
 
 `parameters.parameter-set-other_set.parquet` has a row for each snapshot, parameter, set and other
 set, and a column for each array with those dimensions; an array that a snapshot lacks is null
-there. Tables of `probes` have the column `set`, those of its modules `module` too. Vectors
+there. Tables of `probes` have the column `set`, those of its modules `module` too, those of its
+quantities `quantity`. Vectors
 (`feature`, `entry`) are lists. Whole gradients, and arrays without labels on all axes, are a row
 each in `arrays.parquet`, and `attributes.parquet` has what the files say about themselves.
 """
@@ -59,7 +60,8 @@ def _kind(group: str) -> tuple[str, dict[str, str]]:
     parts = group.split("/", 3)
     if parts[0] != "probes":
         return group.replace("/", "."), {}
-    columns = dict(zip(("set", "module"), parts[1::2], strict=False))
+    inner = "quantity" if "quantities" in parts[2:3] else "module"
+    columns = dict(zip(("set", inner), parts[1::2], strict=False))
     return ".".join(parts[::2]), columns
 
 

@@ -13,7 +13,6 @@ can be watched while it is being recorded.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,17 +35,6 @@ Format = Literal["parquet", "numpy"]
 
 _MOST = 12
 """Most names that a message lists."""
-
-_KEEPS = {
-    r"path(/.*)?": "record.midpoints: true",
-    r"gradients(/.*)?": "record.gradients: true",
-    r"probes/[^/]*/modules(/.*)?": "record.modules",
-    r"probes/[^/]*/lens_(rank|logprob)": "record.lens: true",
-    r"probes/[^/]*/sketches": "record.sketches",
-    r"probes/[^/]*/(activations|gradients)": "record.activations",
-    r"parameters/inner_products_adam": "record.adam: true, after Adam's first step,",
-}
-"""Configuration key that stores a variable, by a pattern of its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +145,12 @@ class Records:
             UserError: no snapshot holds it, or a file is damaged.
         """
         from geomix.snapshots.series import series
+        from geomix.snapshots.variables import kept_with
 
         found = series(self.snapshots, name)
         if found is None:
-            keys = [key for pattern, key in _KEEPS.items() if re.fullmatch(pattern, name)]
-            kept = f"; it is kept with {keys[0]}" if keys else ""
+            key = kept_with(name)
+            kept = f"; it is kept with {key}" if key else ""
             known = self._known(name)
             raise UserError(f"{self.run.path}: no snapshot holds '{name}'{kept}; {known}")
         return found

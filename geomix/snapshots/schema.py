@@ -6,11 +6,14 @@ Shapes: N examples, P positions that predict a target token, Q of them with acti
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from geomix.snapshots.variables import Block
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,21 @@ class SketchRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class QuantityRecord:
+    """What one quantity is on a probe set (`geomix.recording.quantities`).
+
+    Attributes:
+        block: its variables.
+        arrays: their values by name.
+        labels: names along its own dimensions, where they have any.
+    """
+
+    block: Block
+    arrays: Mapping[str, NDArray[Any]]
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class ProbeRecord:
     """The model's results on one probe set.
 
@@ -61,6 +79,7 @@ class ProbeRecord:
         lens_logprob: `(Q, L)` float32, its log-probability then, nats; None if not stored.
         modules: outputs of other modules by name.
         sketches: of every example's gradient; None if not stored or read.
+        quantities: by name; empty in a snapshot that was read: `Records` reads them.
     """
 
     loss: NDArray[np.float64]
@@ -74,6 +93,7 @@ class ProbeRecord:
     lens_logprob: NDArray[np.float32] | None = None
     modules: Mapping[str, ModuleRecord] = field(default_factory=dict)
     sketches: SketchRecord | None = None
+    quantities: Mapping[str, QuantityRecord] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

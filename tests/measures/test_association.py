@@ -42,6 +42,7 @@ def test_bits_are_what_is_associated_and_what_is_shared(spread: float) -> None:
         if abs(a) < 900:
             r, n = 2.0**a, 6
             assert found["association_capped"] == pytest.approx(math.log2(n * r / (r + n - 1)))
+        assert found["association_capped"] is not None
         assert found["association_capped"] <= math.log2(6) + 1e-12
 
 
