@@ -10,14 +10,14 @@ from geomix.config.data import Strict
 
 
 def entries(value: Any, base: type[Strict], registry: str, kind: str) -> Any:
-    """A name, a mapping, or a list of either, as a tuple of validated options.
+    """Validate a name, a mapping, or a list of either, to a tuple of options.
 
     Args:
-        value: as a configuration has it.
-        base: of all options, with a field `name`.
-        registry: `module:attribute`; it is above the configuration, and its entries state their
+        value: the value in a configuration.
+        base: base class of all options, with a field `name`.
+        registry: `module:attribute`; it is in a higher layer, and its entries state their
             `Options`.
-        kind: what an entry is, for messages.
+        kind: word for an entry, for messages.
     """
     if value is None:
         return ()

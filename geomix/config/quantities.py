@@ -30,4 +30,4 @@ Quantities = Annotated[
         json_schema_input_type=str | dict[str, Any] | list[str | dict[str, Any]] | None,
     ),
 ]
-"""Quantities in the order in which they are written."""
+"""Requested quantities, in the order in which they are written."""

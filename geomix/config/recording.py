@@ -126,7 +126,7 @@ class RecordConfig(Strict):
 
     @model_serializer(mode="wrap")
     def _without_quantities(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out `quantities` if there are none: older configurations stay what they were."""
+        """Omit `quantities` if there are none, so that earlier configurations keep their hash."""
         found: dict[str, Any] = handler(self)
         if not self.quantities:
             found.pop("quantities", None)

@@ -95,7 +95,7 @@ def _snapshot(arm: Arm, size: Size, index: int) -> dict[str, int]:
 
 
 def _lengths(arm: Arm, size: Size) -> list[dict[str, int]]:
-    """The lengths of the dimensions of each probe set's group."""
+    """Return the lengths of the dimensions of each probe set's group."""
     return [
         {
             "example": len(examples),

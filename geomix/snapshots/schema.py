@@ -45,12 +45,12 @@ class SketchRecord:
 
 @dataclass(frozen=True, slots=True)
 class QuantityRecord:
-    """What one quantity is on a probe set (`geomix.recording.quantities`).
+    """One quantity of a probe set (`geomix.recording.quantities`).
 
     Attributes:
         block: its variables.
         arrays: their values by name.
-        labels: names along its own dimensions, where they have any.
+        labels: names along its own dimensions, if they have any.
     """
 
     block: Block

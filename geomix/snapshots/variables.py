@@ -1,6 +1,6 @@
-"""The variables of a snapshot: one table, from which groups are written, checked and documented.
+"""Variables of a snapshot: one table, by which groups are written, checked and documented.
 
-A block is what is in a group or not as a whole. Its coordinates are written first, unless the group
+A block is in a group as a whole or not at all. Its coordinates are written first, unless the group
 has them, then its variables, in this order.
 
 Dimensions: `example`, `position` (target tokens), `kept_position` (the first of these), `edge`
@@ -25,11 +25,11 @@ class Variable:
     """An array of a snapshot.
 
     Attributes:
-        name: of the dataset.
+        name: name of the dataset.
         dims: names of its dimensions.
         dtype: `float64`, `float32`, `int64`, `int32`, `bool` or `str`.
-        unit: `nat`, `1` for none, "" of a text.
-        text: what it is.
+        unit: `nat`, `1` for none, "" for a text.
+        text: its description.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Variable:
 
     @property
     def kinds(self) -> str:
-        """NumPy's letters of what a file may hold in its place."""
+        """Kinds of dtype, as NumPy's letters, that a file may have for it."""
         return {"f": "f", "s": "O"}.get(self.dtype[0], "iu")
 
 
@@ -49,7 +49,7 @@ class Block:
     """Variables that a group has together.
 
     Attributes:
-        coordinates: what each dimension's labels are.
+        coordinates: meaning of each dimension's labels.
         variables: in the order in which they are written.
     """
 
@@ -192,7 +192,7 @@ _KEPT = (
 
 
 def kept_with(name: str) -> str:
-    """What the configuration asks for where a variable or group is kept; "" if it always is.
+    """Return the configuration's key with which a variable or group is kept; "" if it always is.
 
     Args:
         name: its path in the file.
@@ -210,15 +210,15 @@ def write_block(
     """Write a block's coordinates, then its variables.
 
     Args:
-        group: of the file.
-        block: what is written.
+        group: group of the file.
+        block: the block to write.
         arrays: the variables' values.
-        labels: of dimensions that have names; others are numbered.
-        attributes: of its last variable.
+        labels: labels of dimensions that have names; others are numbered.
+        attributes: attributes of the last variable.
 
     Returns:
         The datasets that have attributes of their own, open: HDF5 lays out first what is closed
-        first, so who holds them decides the bytes of the file.
+        first, so the holder of these decides the bytes of the file.
     """
     known = labels or {}
     held: dict[str, Any] = {}
@@ -246,17 +246,17 @@ def write_block(
 def _length(
     name: str, variables: Iterable[Variable], arrays: Mapping[str, NDArray[Any] | Sequence[str]]
 ) -> int:
-    """The length of a dimension, by a variable that has it."""
+    """Return the length of a dimension, from a variable that has it."""
     one = next(variable for variable in variables if name in variable.dims)
     return int(np.shape(arrays[one.name])[one.dims.index(name)])
 
 
 def check_block(group: Any, block: Block, sizes: Mapping[str, int]) -> None:
-    """Raise ValueError unless a group's variables have their kinds, and the shapes of its sizes.
+    """Raise ValueError unless a group's variables have their kinds and shapes.
 
     Args:
-        group: of a file.
-        block: that it holds.
+        group: group of a file.
+        block: the block that it should hold.
         sizes: known lengths of dimensions; another one has that of its coordinate.
     """
     for variable in block.variables:
@@ -265,10 +265,10 @@ def check_block(group: Any, block: Block, sizes: Mapping[str, int]) -> None:
 
 
 def check_lengths(group: Any, sizes: Mapping[str, int]) -> None:
-    """Raise ValueError unless each coordinate of a group is as long as its dimension is elsewhere.
+    """Raise ValueError unless each coordinate of a group is as long as its dimension elsewhere.
 
     Args:
-        group: of a file, of variables that this table does not have.
+        group: group of a file, with variables that this table lacks.
         sizes: known lengths of dimensions.
     """
     for name, found in group.items():

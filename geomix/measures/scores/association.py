@@ -1,4 +1,4 @@
-"""Association: how much likelier an answer is after its own prompt than after the set's others.
+"""Association: the excess likelihood of an answer after its own prompt over the set's others.
 
 M_ji = log2 p(y_i | x_j), of whole answers with their end tokens; J are the n − 1 prompts but i's
 own and those for which y_i is accepted too.
@@ -32,11 +32,11 @@ COLUMNS = ("association", "association_capped", "association_geometric", "shared
 def associate(
     own: float, others: NDArray[np.float64], entropy: float | None = None
 ) -> dict[str, float | None]:
-    """Association of one answer: a, a_c, a_g and v, in bits.
+    """Compute the association of one answer: a, a_c, a_g and v, in bits.
 
     Args:
         own: ln p of the answer after its own prompt, in nats.
-        others: after each of J, `(n − 1,)`, at least one.
+        others: ln p after each of J, `(n − 1,)`, at least one.
         entropy: H of the answer, in bits; None gives no v.
     """
     import numpy as np
@@ -64,7 +64,7 @@ class Association(Score):
     lacking = "a set needs two answers that its prompts do not say"
 
     def ask(self, asked: Asked, which: Sequence[int]) -> list[dict[str, Any]]:
-        """Each answer after its own prompt and after those of J; every prompt is read once."""
+        """Score each answer after its own prompt and after those of J; each prompt is read once."""
         examples = [example.text for example in asked.examples]
         drawn = drawn_of(examples)
         wrong = {i: others_of(examples, i, drawn) for i in which if asked_of(examples[i])}
@@ -93,7 +93,7 @@ class Association(Score):
         return associate(known[i, i], scores, entropy)
 
     def cost(self, examples: Sequence[Any]) -> ScoreCost:
-        """All prompts of J, and every answer after them."""
+        """Return the cost: all prompts of J, and every answer after them."""
         asked = sum(map(asked_of, examples))
         drawn = len(drawn_of(examples)) if asked else 0
         return ScoreCost(drawn, asked * drawn)

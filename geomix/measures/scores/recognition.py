@@ -80,7 +80,7 @@ def choose(own: float, others: NDArray[np.float64]) -> Choice:
 
 
 def drawn_of(examples: Sequence[Any]) -> list[int]:
-    """Indices of a set's examples that others are compared with: all, or the same few always."""
+    """Return the indices of the examples to compare others with: all, or a fixed few of many."""
     if len(examples) <= ALL:
         return list(range(len(examples)))
     import numpy as np
@@ -90,7 +90,7 @@ def drawn_of(examples: Sequence[Any]) -> list[int]:
 
 
 def candidates_of(examples: Sequence[Any]) -> list[int]:
-    """Indices of a set's examples whose answers are candidates, each answer once.
+    """Return the indices of a set's examples whose answers are candidates, each answer once.
 
     Args:
         examples: `geomix.data.example.Example`s.
@@ -102,7 +102,7 @@ def candidates_of(examples: Sequence[Any]) -> list[int]:
 
 
 def others_of(examples: Sequence[Any], index: int, candidates: Sequence[int]) -> list[int]:
-    """Those of some examples that share no accepted answer with one."""
+    """Return the examples, among some, that share no accepted answer with a given one."""
     own = _accepted(examples[index])
     return [j for j in candidates if own.isdisjoint(_accepted(examples[j]))]
 

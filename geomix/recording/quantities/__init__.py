@@ -1,4 +1,4 @@
-"""Quantities: what a snapshot holds of its probe sets on request. One file and one line here.
+"""Quantities: optional contents of a snapshot for each probe set. One file and one line here.
 
 A quantity (`geomix.recording.quantities.base.Quantity`) declares its variables once. Writing,
 checks, gathering over processes, the dry run's bytes, `Records` and export follow from that. Its
@@ -22,4 +22,4 @@ QUANTITIES: Registry[type[Quantity]] = Registry(
     "geomix.quantities",
     {"tokens": "geomix.recording.quantities.tokens:Tokens"},
 )
-"""Every quantity by the name that `record.quantities` gives it."""
+"""All quantities by their name in `record.quantities`."""

@@ -1,4 +1,4 @@
-"""What a quantity is: its variables, its options, how it is collected, and its cost.
+"""Interface of a quantity: its variables, its options, its collection, and its cost.
 
 Shapes: N examples and P target tokens of a batch, V the vocabulary.
 """
@@ -20,7 +20,7 @@ from geomix.gradients.capture import Capture
 from geomix.snapshots.variables import Variable
 
 Arrays = Mapping[str, Tensor | NDArray[Any]]
-"""By the variable's name."""
+"""Arrays by the variable's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,10 @@ class ProbeBatch:
     """A batch of a probe set after its backward pass; read-only.
 
     Attributes:
-        batch: of N examples, with P target tokens.
-        logits: that predict those, `(P, V)`, detached.
-        capture: holds the residual stream and its gradient at every layer, `(R, T, D)` each.
-        model: in evaluation mode.
+        batch: the batch, with N examples and P target tokens.
+        logits: the logits that predict those, `(P, V)`, detached.
+        capture: the residual stream and its gradient at every layer, `(R, T, D)` each.
+        model: the model, in evaluation mode.
     """
 
     batch: Batch
@@ -45,10 +45,10 @@ class ProbeSet:
     """A whole probe set after its last batch; read-only.
 
     Attributes:
-        examples: of the set.
-        model: in evaluation mode.
-        gradients: of the set's mean loss, by the parameter's name; None where none leads there.
-            Of sharded parameters, this process's shards.
+        examples: the set's examples.
+        model: the model, in evaluation mode.
+        gradients: gradients of the set's mean loss, by the parameter's name; None if no path leads
+            there. Of sharded parameters, this process's shards.
     """
 
     examples: Sequence[TokenisedExample]
@@ -58,11 +58,11 @@ class ProbeSet:
 
 @dataclass(frozen=True, slots=True)
 class QuantityCost:
-    """What a quantity takes beside the recorder's own pass, for the dry run.
+    """Cost of a quantity beyond the recorder's own pass, for the dry run.
 
     Attributes:
-        passes: more forward and backward passes over a probe set.
-        note: what else to know.
+        passes: further forward and backward passes over a probe set.
+        note: further remarks.
     """
 
     passes: float = 0.0
@@ -70,52 +70,52 @@ class QuantityCost:
 
 
 class Quantity:
-    """A quantity of probe sets. Its first line of documentation is its summary.
+    """A quantity of probe sets. The first line of its docstring is its summary.
 
-    A variable whose first dimension is `example` or `position` is given batch by batch, by
-    `collect`; any other once a set, by `finish`. The dimensions `example`, `position` and
+    A variable whose first dimension is `example` or `position` is returned batch by batch, by
+    `collect`; any other once per set, by `finish`. The dimensions `example`, `position` and
     `parameter` are the file's own; others are declared in `coordinates`.
 
     Attributes:
-        options: as the configuration gives them.
+        options: the options from the configuration.
     """
 
     Options: ClassVar[type[QuantityOptions]] = QuantityOptions
-    """Keys beside `name`, validated with file and line."""
+    """Class of the keys beside `name`, which are validated with file and line."""
 
     variables: ClassVar[tuple[Variable, ...]] = ()
     coordinates: ClassVar[Mapping[str, str]] = {}
-    """What the labels of each of its own dimensions are."""
+    """Meaning of the labels of each of its own dimensions."""
 
     weighted: ClassVar[frozenset[str]] = frozenset()
-    """Variables that grow with an example's weight in the set's mean loss, as gradients do."""
+    """Variables proportional to an example's weight in the set's mean loss, like gradients."""
 
     def __init__(self, options: Any) -> None:
         self.options = options
 
     def lengths(self) -> Mapping[str, int]:
-        """Lengths of its own dimensions, for the dry run."""
+        """Return the lengths of its own dimensions, for the dry run."""
         return {}
 
     def labels(self) -> Mapping[str, Sequence[str]]:
-        """Names along its own dimensions; those without are numbered."""
+        """Return names along its own dimensions; dimensions without names are numbered."""
         return {}
 
     def collect(self, seen: ProbeBatch) -> Arrays:  # noqa: ARG002
-        """Give this batch's rows, `(N, …)` or `(P, …)`, in the batch's order."""
+        """Return this batch's rows, `(N, …)` or `(P, …)`, in the batch's order."""
         return {}
 
     def finish(self, probe: ProbeSet) -> Arrays:  # noqa: ARG002
-        """Give what is of the whole set."""
+        """Return the variables of the whole set."""
         return {}
 
     @classmethod
     def cost(cls, options: Any) -> QuantityCost:  # noqa: ARG003
-        """What it takes."""
+        """Return the cost."""
         return QuantityCost()
 
     def size(self, known: Mapping[str, int]) -> int:
-        """Bytes of its numbers, from the lengths of the file's dimensions."""
+        """Return the bytes of its numbers, from the lengths of the file's dimensions."""
         lengths = {**known, **self.lengths()}
         return sum(
             np.dtype("i1" if one.dtype == "bool" else one.dtype).itemsize

@@ -1,4 +1,4 @@
-"""The quantities of one probe set, made batch by batch and put together over processes."""
+"""The quantities of one probe set, collected batch by batch and gathered over processes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ROWS = ("example", "position")
 
 
 def quantities_of(given: Sequence[QuantityOptions]) -> dict[str, Quantity]:
-    """The quantities that a configuration asks for, by name."""
+    """Build the quantities of a configuration, by name."""
     built: dict[str, Quantity] = {}
     for options in given:
         kind: Any = QUANTITIES[options.name]
@@ -37,17 +37,17 @@ def quantities_of(given: Sequence[QuantityOptions]) -> dict[str, Quantity]:
 
 
 def declared(quantity: Quantity | type[Quantity]) -> Block:
-    """A quantity's variables as the block of a file, with the coordinates that they have."""
+    """Return a quantity's variables as the block of a file, with their coordinates."""
     dims = dict.fromkeys(dim for one in quantity.variables for dim in one.dims)
     known = {**_LABELS, **quantity.coordinates}
     return Block({dim: known.get(dim, dim) for dim in dims}, quantity.variables)
 
 
 def check_quantities(given: Sequence[QuantityOptions], workers: Workers) -> None:
-    """Reject a quantity of whole gradients where those are sharded.
+    """Reject a quantity of whole gradients if those are sharded.
 
     Raises:
-        UserError: names it.
+        UserError: it names the quantity.
     """
     for name, quantity in quantities_of(given).items():
         whole = any(one.dims[0] not in _ROWS for one in quantity.variables)
@@ -60,11 +60,11 @@ def check_quantities(given: Sequence[QuantityOptions], workers: Workers) -> None
 
 @dataclass
 class Collected:
-    """What the quantities found of one set.
+    """The collected quantities of one set.
 
     Attributes:
         quantities: by name.
-        rows: of each quantity and variable, batch by batch.
+        rows: rows of each quantity and variable, batch by batch.
         counts: target tokens of each example, batch by batch.
     """
 
@@ -73,10 +73,10 @@ class Collected:
     counts: list[NDArray[np.int64]] = field(default_factory=list)
 
     def add(self, seen: ProbeBatch) -> None:
-        """Take a batch.
+        """Add a batch.
 
         Raises:
-            UserError: a quantity gives not what it declares.
+            UserError: a quantity returns other arrays than it declares.
         """
         batch = seen.batch
         self.counts.append(torch.bincount(batch.owners.cpu(), minlength=batch.examples).numpy())
@@ -90,11 +90,11 @@ class Collected:
                 self.rows.setdefault((name, key), []).append(array)
 
     def joined(self, probe: ProbeSet, workers: Workers) -> dict[str, QuantityRecord]:
-        """The records of the whole set; in other processes than the first, of its own rows.
+        """Return the records of the whole set; in processes but the first, only of their own rows.
 
         Args:
             probe: the whole set.
-            workers: the processes that had a share of it each.
+            workers: the processes that share it.
         """
         return {
             name: self._record(name, quantity, probe, workers)
@@ -125,15 +125,15 @@ def gathered(
     examples: int,
     workers: Workers,
 ) -> NDArray[Any]:
-    """The rows of all processes in the set's order, in process 0; elsewhere this one's own.
+    """Gather the rows of all processes in the set's order, in process 0; others return their own.
 
     Of W processes, number r has the examples r, r + W and so on (`Workers.share`).
 
     Args:
-        mine: rows of this process, one an example or one a target token.
-        variable: that they are of.
-        counts: target tokens of each example that this process had.
-        examples: of the whole set; what processes have beyond it is left out.
+        mine: rows of this process, one per example or one per target token.
+        variable: the variable.
+        counts: target tokens of each of this process's examples.
+        examples: examples of the whole set; further ones of the processes are dropped.
         workers: the processes.
     """
     if workers.world == 1:
@@ -147,7 +147,7 @@ def gathered(
 
 
 def _checked(name: str, variables: Sequence[Variable], found: Arrays) -> dict[str, NDArray[Any]]:
-    """The arrays as they are declared, on the CPU."""
+    """Validate arrays by their declaration, and move them to the CPU."""
     wanted = [one.name for one in variables]
     if sorted(found) != sorted(wanted):
         _mistaken(name, f"gives {sorted(found)}, declares {sorted(wanted)}")

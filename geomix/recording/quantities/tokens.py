@@ -1,4 +1,4 @@
-"""What the model says at every target token: its loss, and how sure it is."""
+"""The model's prediction of every target token: its loss and its entropy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from geomix.snapshots.variables import Variable
 
 
 class Tokens(Quantity):
-    """Loss of every target token, and the entropy of the model's prediction in its place."""
+    """Loss of every target token, and the entropy of the model's prediction at its position."""
 
     variables = (
         Variable("nll", ("position",), "float32", "nat", "negative log-likelihood of the token"),
@@ -16,7 +16,7 @@ class Tokens(Quantity):
     )
 
     def collect(self, seen: ProbeBatch) -> Arrays:
-        """Both of a batch's target tokens, `(P,)`."""
+        """Return both for a batch's target tokens, `(P,)`."""
         logs = log_probabilities(seen.logits)
         nll = -logs.gather(1, seen.batch.targets[:, None])[:, 0]
         return {"nll": nll, "entropy": -(logs.exp() * logs).nan_to_num().sum(dim=-1)}
