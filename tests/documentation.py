@@ -100,6 +100,8 @@ def commands(page: Path) -> Iterator[Command]:
         for line in block.text.replace("\\\n", " ").splitlines():
             # shlex knows no $'…'
             words = shlex.split(line.replace("$'", "'"), comments=True)
+            if ">" in words:  # what the shell itself takes
+                words = words[: words.index(">")]
             if words:
                 marked = bool(MARK.search(line) or MARK.search(block.before))
                 yield Command(block, tuple(words), marked)

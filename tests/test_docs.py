@@ -23,6 +23,7 @@ from geomix.config.load import load
 from geomix.config.run import RunConfig
 from geomix.data.sources import SOURCES
 from geomix.figures import FIGURES
+from geomix.studies.claims import FILE, load_claims
 from geomix.studies.sweep_file import load_study
 from tests.documentation import (
     DOCS,
@@ -163,9 +164,16 @@ def test_the_site_builds(tmp_path: Path) -> None:
 def test_every_example_configuration_is_valid(block: Block, tmp_path: Path) -> None:
     file = tmp_path / "example.yaml"
     file.write_text(block.text, encoding="utf-8")
-    if "base" in yaml.safe_load(block.text):
+    keys = yaml.safe_load(block.text)
+    if "claims" in keys:
+        assert load_claims(file.rename(tmp_path / FILE).parent).claims
+    elif "base" in keys:
         (tmp_path / "my.yaml").write_text(OWN.replace("MODEL", "builtin"), encoding="utf-8")
-        others = [one for one in EXAMPLES if one.page == block.page and "base:" not in one.text]
+        others = [
+            one
+            for one in EXAMPLES
+            if one.page == block.page and not re.search("^(base|claims):", one.text, re.MULTILINE)
+        ]
         (tmp_path / "stage2.yaml").write_text(others[-1].text if others else "", encoding="utf-8")
         assert load_study(file, sources=tuple(SOURCES)).members
     else:
@@ -365,6 +373,8 @@ def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         study = blocks(DOCS / "how-to" / "sweeps.md", "yaml")[0].text
         short = study.replace("[0, 1, 2]", "[0]").replace("limit: 50", "limit: 8")
         (here / "study.yaml").write_text(short, encoding="utf-8")
+        seeds = blocks(DOCS / "how-to" / "claims.md", "yaml")[1].text
+        (here / "seeds.yaml").write_text(seeds, encoding="utf-8")
         _, stage2, table2 = blocks(DOCS / "tutorials" / "table-2-on-8-gpus.md", "yaml")
         (here / "stage2.yaml").write_text(stage2.text, encoding="utf-8")
         (here / "table2.yaml").write_text(table2.text, encoding="utf-8")
@@ -386,6 +396,9 @@ def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 RUNS = ("show", "export", "figure", "analyze", "record", "config", "data", "sweep")
 """The commands that are run as they stand; `train` is run by the tutorial."""
+
+SAME = {"runs/mine": "runs/s0", "runs/seeds": "runs/demo"}
+"""Folders that pages name → what stands for them."""
 
 PASSAGES = "{source: random-words, ratio: 1, words: 4"
 TINY = (
@@ -422,7 +435,7 @@ def test_commands_run(command: Command, trained: Field) -> None:
     given = command.geomix
     assert given is not None
     words = [run_of(command, trained.path) if word == "RUN" else word for word in given]
-    words = ["runs/s0" if word == "runs/mine" else word for word in words]
+    words = [SAME.get(word, word) for word in words]
     if words == ["analyze", "grad-angle"]:
         words.append("runs/s0")  # not again for the newest run
     if words[:2] == ["data", "overlap"] and "my.yaml" not in words:

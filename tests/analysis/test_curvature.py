@@ -108,7 +108,7 @@ def test_products_are_capped_and_what_was_found_is_told() -> None:
         assert one.residuals[0] > 0
     lines = "\n".join(answer(result, "curvature", RunDirectory(Path("run")), []))
     assert "Not converged: 2 of 2 spectra" in lines
-    assert "H_B: undetermined; no negative eigenvalue was found in 6 products" in lines
+    assert "H_B: undetermined; no negative eigenvalue was proved in 6 products" in lines
     both = at_point({"D_A": matrix, "D_B": matrix}, None, Asked(products=12, symmetrised=True))
     assert both.spectra[-1].products == 12
 

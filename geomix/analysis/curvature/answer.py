@@ -146,7 +146,7 @@ def _sentences(result: Curvature) -> list[str]:
         else:
             most = max(one.products for one in mine)
             found.append(
-                f"{matrix}: undetermined; no negative eigenvalue was found in {most} products."
+                f"{matrix}: undetermined; no negative eigenvalue was proved in {most} products."
             )
     if late := [one for one in spectra if one.state == "not converged"]:
         found.append(
