@@ -542,7 +542,7 @@ def test_an_unknown_name_gets_the_closest_one() -> None:
     assert done.exit_code == 2
     assert done.stderr == (
         "geomix: no analysis is called 'grad-angel'; did you mean grad-angle? "
-        "There are: grad-angle, forgetting-path\n"
+        f"There are: {', '.join(ANALYSES)}\n"
     )
     with pytest.raises(AttributeError):
         geomix.analyze.grad_angel  # noqa: B018
