@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -191,26 +193,80 @@ def test_kept_products_stay_those_of_their_weights(make_tiny: Make) -> None:
         exchange(tiny.parameters, here)
 
 
-def _forgets_the_mean(model: Any, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A LayerNorm whose second derivative is wrong: its statistics are constants."""
-    layer = model.transformer.h[block].ln_2 if block >= 0 else model.transformer.ln_f
+def _norms(model: Any) -> dict[str, Any]:
+    """Every LayerNorm and RMSNorm by its name."""
+    return {n: m for n, m in model.named_modules() if "norm" in type(m).__name__.lower()}
+
+
+def _forgets(norm_: Any) -> Any:
+    """A norm whose first derivatives are right and second ones are not: its scale is a constant."""
+    centred = hasattr(norm_, "bias")
+    eps = norm_.eps if centred else norm_.variance_epsilon
+
+    class Wrong(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            ctx.save_for_backward(x)
+            return scaled_(x)
+
+        @staticmethod
+        def backward(ctx: Any, *given: Tensor) -> Tensor:
+            (x,) = ctx.saved_tensors
+            with torch.enable_grad():
+                leaf = x.detach().requires_grad_()
+                (found,) = torch.autograd.grad(scaled_(leaf), leaf, given[0], create_graph=True)
+            return found  # x itself is not in its graph
+
+    def scaled_(x: Tensor) -> Tensor:
+        x = x - x.mean(-1, keepdim=True) if centred else x
+        return x * (x.square().mean(-1, keepdim=True) + eps).rsqrt()
 
     def forward(x: Tensor) -> Tensor:
-        mean = x.mean(-1, keepdim=True).detach()
-        spread = (x.var(-1, keepdim=True, unbiased=False) + layer.eps).sqrt()
-        found: Tensor = (x - mean) / spread * layer.weight + layer.bias
-        return found
+        found: Tensor = Wrong.apply(x)  # type: ignore[no-untyped-call]
+        return found * norm_.weight + (norm_.bias if centred else 0)
 
-    monkeypatch.setattr(layer, "forward", forward)
+    return forward
 
 
-@pytest.mark.parametrize("block", [0, -1])
+@pytest.mark.parametrize(
+    ("name", "norm_"),
+    [
+        ("gpt2", "transformer.h.0.ln_1"),
+        ("gpt2", "transformer.h.0.ln_2"),
+        ("gpt2", "transformer.ln_f"),
+        ("llama", "model.layers.0.input_layernorm"),
+        ("llama", "model.layers.0.post_attention_layernorm"),
+        ("llama", "model.norm"),
+    ],
+)
 def test_a_planted_error_in_one_norm_is_found(
-    make_tiny: Make, block: int, monkeypatch: pytest.MonkeyPatch
+    make_tiny: Make, name: str, norm_: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tiny = make_tiny("gpt2")
-    dense, v = tiny.hessian, tiny.direction(0)
-    expected = tiny.split(dense @ torch.cat([t.reshape(-1) for t in v.values()]))
-    _forgets_the_mean(tiny.model, block, monkeypatch)
-    with pytest.raises(AssertionError):
-        assert_equal_by_tensor(tiny.objective().hessian_product(v), expected)
+    """The gradient stays right, so that only second derivatives can tell."""
+    with Float64():
+        tiny = make_tiny(name)
+        norms = _norms(tiny.model)
+        assert len(norms) == 3
+        dense, v = tiny.hessian, tiny.direction(0)
+        expected = tiny.split(dense @ torch.cat([t.reshape(-1) for t in v.values()]))
+        gradient = tiny.objective().gradient()
+        monkeypatch.setattr(norms[norm_], "forward", _forgets(norms[norm_]))
+        assert_equal_by_tensor(tiny.objective().gradient(), gradient)
+        with pytest.raises(AssertionError, match=r"weight|bias"):
+            assert_equal_by_tensor(tiny.objective().hessian_product(v), expected)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_single_precision_is_near_double(make_tiny: Make, name: str) -> None:
+    """To 2e-4 of each tensor; a repeated product is the same to the bit."""
+    tiny = make_tiny(name)
+    with Float64():
+        expected = tiny.objective().hessian_product(tiny.direction(0))
+    single = copy.deepcopy(tiny.model).float()
+    rough = replace(tiny, model=single)
+    v = {n: t.float() for n, t in tiny.direction(0).items()}
+    with rough.objective().kept() as products:
+        found, again = products.hessian(v), products.hessian(v)
+    assert all(torch.equal(found[n], again[n]) for n in found)
+    assert all(t.dtype == torch.float32 for t in found.values())
+    assert_equal_by_tensor({n: t.double() for n, t in found.items()}, expected, 2e-4)
