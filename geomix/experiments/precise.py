@@ -18,7 +18,7 @@ from geomix.data.chat import ChatFormat
 from geomix.data.example import TokenisedExample
 from geomix.data.tokenise import tokenise_all
 from geomix.experiments.chat_templates import kept_templates
-from geomix.experiments.checkpoints import Point, Revisit
+from geomix.experiments.checkpoints import Point, Revisit, points_of
 from geomix.experiments.prepare import base_of, load_base, prepared_arms
 from geomix.gradients.products import SetObjective, exchange
 from geomix.gradients.vectors import Vector
@@ -48,6 +48,8 @@ class PreciseArm:
         loaded: the model, differentiable twice.
         parameters: those that train in any stage, by name.
         stages: its stages, with their examples as tokens.
+        past: what its checkpoints are read with.
+        points: its checkpoints by name, in order.
     """
 
     arm: RunDirectory
@@ -55,8 +57,8 @@ class PreciseArm:
     loaded: LoadedModel
     parameters: dict[str, nn.Parameter]
     stages: list[Stage]
-    _past: Revisit
-    _points: dict[str, Point]
+    past: Revisit
+    points: dict[str, Point]
     _held: tuple[str, dict[str, Tensor]] | None = field(default=None)
 
     @classmethod
@@ -88,8 +90,8 @@ class PreciseArm:
             loaded.model.set_attn_implementation(attention)  # type: ignore[operator]
         loaded.model.float().eval()
         past = Revisit(arm, recorded, ready, ready.prepared[""], ready.chats[""])
-        points = {_name(point): point for point in past.points(bool)}
         parameters = _trained(config, loaded.model)
+        points = checkpoints_of(arm)
         return cls(arm, config, loaded, parameters, past.stages(), past, points)
 
     @property
@@ -100,13 +102,13 @@ class PreciseArm:
     @property
     def checkpoints(self) -> tuple[str, ...]:
         """Checkpoints with weights, in order: `0`, `A`, `A+4`, …, `B`."""
-        return tuple(self._points)
+        return tuple(self.points)
 
     @property
     def sets(self) -> tuple[str, ...]:
         """Names of sets for `objective`: `D_A`, `D_B`, …, `D_M`, `replay`, `held-out`."""
         replayed = [REPLAY] if any(REPLAY in stage.tokenised for stage in self.stages) else []
-        probes = self._past.prepared.probes
+        probes = self.past.prepared.probes
         own = [stage.plan.name for stage in self.stages]
         return (
             *own,
@@ -122,12 +124,12 @@ class PreciseArm:
             UserError: there is no such checkpoint, or it is damaged.
         """
         name = name.strip().removeprefix("theta_").removeprefix("θ_")
-        if name not in self._points:
-            there = ", ".join(self._points)
+        if name not in self.points:
+            there = ", ".join(self.points)
             raise UserError(f"{self.arm.path}: no weights of {name[:40]!r}; there are {there}")
         if self._held is None or self._held[0] != name:
             self._held = None
-            found = self._past.weights(self._points[name])
+            found = self.past.weights(self.points[name])
             self._held = name, {n: found[n].to(p) for n, p in self.parameters.items()}
         return dict(self._held[1])
 
@@ -204,11 +206,11 @@ class PreciseArm:
         for one in asked:  # D_M of the first stage that mixes is the probe set D_M
             if name in one.tokenised:
                 return one.tokenised[name], one.index
-        probes = self._past.prepared.probes
+        probes = self.past.prepared.probes
         if name not in probes:
             there = ", ".join(self.sets)
             raise UserError(f"{self.arm.path}: no set {name[:40]!r}; there are {there}")
-        found = tokenise_all(self.loaded.tokenizer, probes[name], self._past.chat)
+        found = tokenise_all(self.loaded.tokenizer, probes[name], self.past.chat)
         own = next((s.index for s in self.stages if s.plan.name == name), 0)
         return found, own if stage is None else stage
 
@@ -217,13 +219,25 @@ class PreciseArm:
         size = sum(p.numel() for p in self.loaded.model.parameters())
         if size <= _SMALL and longest * len(examples) <= _ONE_BATCH:
             return len(examples)
-        record = self._past.config.record
+        record = self.past.config.record
         assert record is not None
         return record.batch_size
 
 
+def checkpoints_of(arm: RunDirectory) -> dict[str, Point]:
+    """Return the checkpoints whose weights are there, by name: `0`, `A`, `A+4`; nothing is loaded.
+
+    Args:
+        arm: has begun, and has no arms of its own.
+
+    Raises:
+        UserError: the steps of a finished stage are not known.
+    """
+    (config,) = stored_configs(arm).values()
+    return {_name(point): point for point in points_of(arm, config, bool)}
+
+
 def _name(point: Point) -> str:
-    """Return the checkpoint's name: `0`, `A`, `A+4`."""
     if point.last:
         return letter_of(point.stage)
     start = checkpoint_name(point.stage).removeprefix("θ_")

@@ -169,6 +169,30 @@ def test_a_run_is_measured_at_its_checkpoints(measured: Curvature, copied: RunDi
     assert turned["mixed"].length == pytest.approx(norm(delta))
 
 
+def test_what_was_computed_is_not_computed_again(
+    copied: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that is ended after the first checkpoint; the next one begins with the second."""
+    asked, made = Asked(at=("A", "B"), products=4, sets=("D_A",), facts=2), list[str]()
+    single = RunDirectory(copied.arms[2].path)
+    whole, first = Point.measure, measure([single], asked, str)
+
+    def watched(point: Point, way: Any) -> None:
+        made.append(point.place.checkpoint)
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        whole(point, way)
+
+    monkeypatch.setattr(Point, "measure", watched)
+    monkeypatch.setattr(CurvatureAnalysis, "save", lambda *_: [])
+    with pytest.raises(KeyboardInterrupt):
+        analyse(CurvatureAnalysis(), [single], asked)
+    result = analyse(CurvatureAnalysis(), [single], asked).result
+    assert made == ["θ_A", "θ_B", "θ_B"]
+    assert str(result.tables()) == str(first.tables())
+    assert not (single.path / "analysis.partial").exists()
+
+
 def test_a_negative_ritz_value_is_a_proof(measured: Curvature) -> None:
     """Each refuted matrix is below 0 even beyond residual and rounding."""
     for one in measured.spectra:
@@ -220,12 +244,13 @@ def test_the_command_answers_first(copied: RunDirectory) -> None:
     asked = ["analyze", "curvature", str(arm.path), "--products", "5", "--facts", "3"]
     done = CliRunner().invoke(main, asked, catch_exceptions=False)
     assert done.exit_code == 0
-    lines = done.output.splitlines()
+    lines = done.stdout.splitlines()
     assert lines[0].startswith("How curved are the losses at θ_A")
     assert len(lines) <= 25
     assert all(len(line) <= 80 for line in lines if str(arm.path) not in line)
-    assert "3 of 6 facts" in done.output
-    assert "at most" in done.output
+    assert "3 of 6 facts" in done.stdout
+    assert "at most" in done.stdout
+    assert "at most" in done.stderr, "said before it begins, too"
     written = json.loads((arm.analysis_folder / "curvature.json").read_text())
     assert len(written["tables"]["curvature"]) == 2
     assert {file.split(".")[0] for file in written["files"]} >= {

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +14,7 @@ from geomix.analysis.options import option
 
 if TYPE_CHECKING:
     from geomix.analysis.curvature.result import Curvature
+    from geomix.analysis.partial_results import Unfinished
     from geomix.runs.directory import RunDirectory
 
 Blocks = Literal["whole", "layer"]
@@ -79,11 +81,24 @@ class CurvatureAnalysis(Analysis["Curvature", Asked]):
     name = "curvature"
     Options = Asked
 
+    def __init__(self) -> None:
+        self._kept: Unfinished | None = None
+
+    @contextmanager
+    def session(self, runs: Sequence[RunDirectory], options: Asked) -> Iterator[None]:
+        """Keep what is computed until all is saved."""
+        from geomix.analysis.partial_results import unfinished
+
+        places = [str(run.path.absolute()) for run in runs]
+        command = {"analysis": self.name, "asked": asdict(options.listed()), "runs": places}
+        with unfinished(runs[0], command) as self._kept:
+            yield
+
     def measure(self, runs: Sequence[RunDirectory], options: Asked, say: Say) -> Curvature:
         """Measure the spectra, and the curvature along displacements, of every arm and seed."""
         from geomix.analysis.curvature.measure import measure
 
-        return measure(runs, options.listed(), say)
+        return measure(runs, options.listed(), say, self._kept)
 
     def tables(self, result: Curvature, options: Asked) -> Mapping[str, Sequence[Row]]:
         """Return the spectra, the curvature along displacements, and densities if requested."""

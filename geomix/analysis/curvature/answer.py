@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from geomix.analysis.answer import aligned, file_map, fitted, names_of, seeds_of, wrapped
+from geomix.analysis.answer import aligned, file_map, fitted, names_of, seeds_of, shortened, wrapped
 from geomix.analysis.curvature.result import WHOLE, Curvature, Spectrum
 from geomix.analysis.findings import Finding
 from geomix.measures.intervals import over_seeds
@@ -15,6 +15,9 @@ from geomix.runs.directory import RunDirectory
 
 _MOST_ROWS = 9
 """Rows of the table; the files have all."""
+
+_NAME = 12
+"""Cells of a name within the table."""
 
 _MOST_PAIRS = 2
 """Most pairs of arms in the answer."""
@@ -42,7 +45,8 @@ def answer(result: Curvature, stem: str, run: RunDirectory, files: Sequence[Path
         dict.fromkeys(f"{s.matrix} of {s.facts}" for s in spectra if "½" not in s.matrix)
     )
     seeds = seeds_of(one.place.seed for one in spectra)
-    lines += [*wrapped(f"{run.name}, {seeds}; {facts}; {result.budget}"), ""]
+    told = filter(None, [f"{run.name}, {seeds}", facts, result.budget])
+    lines += [*wrapped("; ".join(told)), ""]
     lines += [*_table(result), ""]
     lines += [line for sentence in _sentences(result) for line in wrapped(sentence)]
     meanings = {
@@ -95,31 +99,39 @@ def _verdict(seeds: Sequence[Spectrum]) -> tuple[Verdict, str]:
 
 
 def _table(result: Curvature) -> list[str]:
-    """Return the table, one row per arm and matrix: means over seeds."""
+    """Return the table: a row per arm and matrix, means over seeds, no column that all share."""
     groups = _groups(result.spectra)
     blocks = any(block != WHOLE for *_, block in groups)
-    places = len({one.place.checkpoint for one in result.spectra}) > 1
-    head = ["arm", *["at"] * places, "matrix", *["block"] * blocks]
-    rows = [[*head, "loss", "smallest", "largest", "κ", "permuted", "definite"]]
-    for (arm, checkpoint, matrix, block), seeds in [*groups.items()][:_MOST_ROWS]:
-        named = [arm, *[checkpoint] * places, _short(matrix), *[block] * blocks]
-        numbers = [
-            [one.loss for one in seeds],
-            [one.bottom[0] for one in seeds],
-            [one.top[0] for one in seeds],
-            [one.along for one in seeds],
-            [one.permuted for one in seeds],
-        ]
-        values = [_number(sum(column) / len(column)) for column in numbers]
-        word, _ = _verdict(seeds)
-        said = {"refuted": "no", "supported": "yes", "undetermined": "?"}[word]
-        if len(seeds) > 1 and word == "refuted":
-            said += f", {sum(one.verdict == 'refuted' for one in seeds)}/{len(seeds)}"
-        rows.append([*named, *values, said])
+    kinds = [len({key[i] for key in groups}) > 1 for i in range(2)]
+    names = [n for n, several in zip(("arm", "at"), kinds, strict=True) if several]
+    columns = {
+        "loss": [[one.loss for one in seeds] for seeds in groups.values()],
+        "smallest": [[one.bottom[0] for one in seeds] for seeds in groups.values()],
+        "largest": [[one.top[0] for one in seeds] for seeds in groups.values()],
+        "κ": [[one.along for one in seeds] for seeds in groups.values()],
+        "permuted": [[one.permuted for one in seeds] for seeds in groups.values()],
+    }
+    if blocks:  # there is no room for both
+        del columns["loss"], columns["permuted"]
+    rows = [[*names, "matrix", *["block"] * blocks, *columns, "definite"]]
+    for i, ((*place, matrix, block), seeds) in enumerate([*groups.items()][:_MOST_ROWS]):
+        named = [shortened(p, _NAME) for p, several in zip(place, kinds, strict=True) if several]
+        named += [_short(matrix), *[shortened(block, _NAME)] * blocks]
+        means = [sum(column[i]) / len(column[i]) for column in columns.values()]
+        rows.append([*named, *map(_number, means), _said(seeds)])
     lines = aligned(rows)
     if (left := len(groups) - _MOST_ROWS) > 0:
         lines.append(f"… and {left} more rows in the files")
     return lines
+
+
+def _said(seeds: Sequence[Spectrum]) -> str:
+    """`no`, `yes` or `?`; of several seeds how many refute."""
+    word, _ = _verdict(seeds)
+    said = {"refuted": "no", "supported": "yes"}.get(word, "?")
+    if len(seeds) > 1 and word == "refuted":
+        said += f", {sum(one.verdict == 'refuted' for one in seeds)}/{len(seeds)}"
+    return said
 
 
 def _short(matrix: str) -> str:
@@ -127,7 +139,10 @@ def _short(matrix: str) -> str:
 
 
 def _number(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.3g}".replace("-", "−")
+    if math.isnan(value):
+        return "–"
+    large = 1000 <= abs(value) < 1e6  # noqa: PLR2004
+    return (f"{value:.0f}" if large else f"{value:.3g}").replace("-", "−")
 
 
 def _sentences(result: Curvature) -> list[str]:
@@ -138,8 +153,8 @@ def _sentences(result: Curvature) -> list[str]:
         refuted = [one for one in mine if one.verdict == "refuted"]
         if refuted:
             found.append(
-                f"{matrix} is not positive semidefinite: refuted in {len(refuted)} of {len(mine)}, "
-                "by a Ritz value below 0 by more than its residual and rounding."
+                f"{matrix} is not positive semidefinite: refuted in {len(refuted)} of {len(mine)} "
+                "matrices, by a Ritz value below 0 by more than its residual and rounding."
             )
         elif all(one.verdict == "supported" for one in mine):
             found.append(f"{matrix} is positive semidefinite: all eigenvalues were computed.")

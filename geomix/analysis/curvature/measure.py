@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 
 import numpy as np
 from torch import Tensor
@@ -15,29 +16,38 @@ from geomix.analysis.curvature.operators import SetHessian, by_differences, peak
 from geomix.analysis.curvature.point import DRAWS, MOST, STARTS, Point, along, steps_of
 from geomix.analysis.curvature.result import Curvature, Place, Turned
 from geomix.analysis.layout import groups_of
+from geomix.analysis.partial_results import ArmResults, Unfinished, arm_results
 from geomix.analysis.replicates import replicates, seed_of
 from geomix.config.names import letter_of
-from geomix.experiments.past_weights import model_at
-from geomix.experiments.precise import PreciseArm
+from geomix.experiments.past_weights import folder_of, model_at
+from geomix.experiments.precise import PreciseArm, checkpoints_of
 from geomix.gradients.vectors import Vector, cosine, minus, norm
 from geomix.runs.directory import RunDirectory
 from geomix.util.errors import UserError
 from geomix.util.progress import duration, phase
 
 
-def measure(runs: Sequence[RunDirectory], asked: Asked, say: Say) -> Curvature:
+def measure(
+    runs: Sequence[RunDirectory], asked: Asked, say: Say, kept: Unfinished | None = None
+) -> Curvature:
     """Measure every arm and seed.
 
     Args:
         runs: the opened runs.
         asked: the options, with lists split.
-        say: receives the expected cost, once the first product is timed.
+        say: receives the expected cost, once a product is timed.
+        kept: results of an earlier call that was interrupted; receives those of this one.
 
     Raises:
         UserError: a set or a checkpoint is missing, or the weights cannot be differentiated.
     """
     pairs = [(run, arm) for run in runs for arm in run.arms]
     labels = {arm: label for label, members in replicates(runs, pairs) for arm in members}
+    for arm in labels:  # before anything takes long
+        there = checkpoints_of(arm)
+        for name in asked.at:
+            if name not in there:
+                raise UserError(f"--at {name[:40]}: {arm.path} has weights of {', '.join(there)}")
     result = Curvature()
     count = len(labels) * len(asked.at)
     for run in runs:
@@ -45,7 +55,7 @@ def measure(runs: Sequence[RunDirectory], asked: Asked, say: Say) -> Curvature:
             others = [one for one in run.arms if one != arm] if arm == run.arms[0] else []
             with phase(f"{arm.name}: curvature"):
                 one = _Measured(arm, labels[arm], asked, result, say, count)
-                one.measure({labels[other]: other for other in others})
+                one.measure({labels[other]: other for other in others}, kept or Unfinished())
     return result
 
 
@@ -72,24 +82,41 @@ class _Measured:
                 raise UserError(f"--sets {name[:40]}: {arm.path} has {there}")
         if asked.symmetrised and len(self.sets) <= 1:
             raise UserError("--symmetrised: a product of two Hessians needs two --sets")
-        for name in asked.at:
-            if name not in self.arm.checkpoints:
-                there = ", ".join(self.arm.checkpoints)
-                raise UserError(f"--at {name[:40]}: {arm.path} has weights of {there}")
 
-    def measure(self, others: Mapping[str, RunDirectory]) -> None:
-        """Measure at every requested checkpoint."""
+    def measure(self, others: Mapping[str, RunDirectory], kept: Unfinished) -> None:
+        """Measure at every requested checkpoint, unless its results are kept already."""
         for checkpoint in self.asked.at:
-            self.arm.move_to(checkpoint)
-            place = Place(self.label, self.seed, f"θ_{checkpoint}")
-            way = self._displacement(checkpoint)
-            with self._hessians() as hessians:
-                if not self.result.budget:
-                    self._tell(hessians[0], way)
-                Point(place, self.arm, self.asked, hessians, self.result).measure(way)
-                if re.fullmatch("[A-Z]", checkpoint):
-                    for other, run in others.items():
-                        self._between(place, hessians, other, run, checkpoint)
+            ends = others if re.fullmatch("[A-Z]", checkpoint) else {}
+            results, point = self._results(kept, ends, checkpoint), self.arm.points[checkpoint]
+            if (known := results.tables(point)) is None:
+                part = self._measured(checkpoint, ends)
+                results.keep_tables(point, part.to_json())
+            else:
+                part = Curvature.of_json(known)
+            self.result.extend(part)
+
+    def _results(
+        self, kept: Unfinished, others: Mapping[str, RunDirectory], checkpoint: str
+    ) -> ArmResults:
+        """Return what is computed of the arm so far; it depends on the others' weights, too."""
+        settings = {**asdict(self.asked), "at": checkpoint, "label": self.label}
+        settings |= {"others": list(others)}
+        folders = [folder_of(run, checkpoint) for run in others.values()]
+        of = [folder for folder in folders if folder is not None]
+        return arm_results(kept, self.arm.past, settings, of)
+
+    def _measured(self, checkpoint: str, others: Mapping[str, RunDirectory]) -> Curvature:
+        self.arm.move_to(checkpoint)
+        place = Place(self.label, self.seed, f"θ_{checkpoint}")
+        way = self._displacement(checkpoint)
+        part = Curvature()
+        with self._hessians() as hessians:
+            if not self.result.budget:
+                self._tell(hessians[0], way)
+            Point(place, self.arm, self.asked, hessians, part).measure(way)
+            for other, run in others.items():
+                self._between(place, hessians, other, run, checkpoint, part)
+        return part
 
     @contextmanager
     def _hessians(self) -> Iterator[list[SetHessian]]:
@@ -154,6 +181,8 @@ class _Measured:
             f"{self.result.budget}. --products N ends each spectrum after N of them, --facts N "
             "makes each cheaper"
         )
+        with phase(self.result.budget, long=True):  # has a line also where nothing is a terminal
+            pass
 
     def _between(
         self,
@@ -162,6 +191,7 @@ class _Measured:
         other: str,
         run: RunDirectory,
         checkpoint: str,
+        part: Curvature,
     ) -> None:
         """Measure along δ, from this arm's checkpoint to another arm's."""
         theirs = dict(model_at(run, checkpoint).model.named_parameters())
@@ -170,9 +200,9 @@ class _Measured:
             return
         delta = minus({n: theirs[n].detach().to(t) for n, t in here.items()}, here)
         name = f"{place.checkpoint}({other}) − {place.checkpoint}"
-        images = [along(place, h, name, delta, self.result) for h in hessians]
+        images = [along(place, h, name, delta, part) for h in hessians]
         if len(images) > 1:
             first, second = images[:2]
             norms = (norm(first), norm(second), norm(delta))
             turned = Turned(place, other, cosine(first, second), *norms)
-            self.result.turned.append(turned)
+            part.turned.append(turned)

@@ -168,6 +168,9 @@ class Bin:
         return {**found.pop("place"), **found}
 
 
+_PARTS: dict[str, type[Any]] = {"spectra": Spectrum, "along": Along, "turned": Turned, "bins": Bin}
+
+
 @dataclass(slots=True)
 class Curvature:
     """All measurements of an analysis.
@@ -177,8 +180,7 @@ class Curvature:
         along: curvature along displacements.
         turned: images of displacements between arms.
         bins: bins of densities.
-        budget: measured cost of the products.
-        notes: caveats to report beside the numbers.
+        budget: measured cost of the products; "" if none had to be computed.
     """
 
     spectra: list[Spectrum] = field(default_factory=list)
@@ -186,7 +188,26 @@ class Curvature:
     turned: list[Turned] = field(default_factory=list)
     bins: list[Bin] = field(default_factory=list)
     budget: str = ""
-    notes: list[str] = field(default_factory=list)
+
+    def extend(self, other: Curvature) -> None:
+        """Append what another has, but for its budget."""
+        for name in _PARTS:
+            getattr(self, name).extend(getattr(other, name))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every measured number, as JSON can hold it."""
+        return {name: [asdict(one) for one in getattr(self, name)] for name in _PARTS}
+
+    @classmethod
+    def of_json(cls, given: dict[str, Any]) -> Curvature:
+        """Return what `to_json` gave."""
+        found = cls()
+        for name, kind in _PARTS.items():
+            for fields in given[name]:
+                named = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+                one = kind(**{**named, "place": Place(**fields["place"])})
+                getattr(found, name).append(one)
+        return found
 
     def tables(self) -> dict[str, list[dict[str, Any]]]:
         """Return tidy tables by the suffix of their files' names, without those that are empty."""
