@@ -1,4 +1,4 @@
-"""Cost of products with second derivatives relative to a gradient, and of two spectra's ends.
+"""What products with second derivatives cost beside a gradient, and the ends of two spectra.
 
 On the demo's D_A (100 facts, the built-in model): a Hessian product with the graph kept and
 rebuilt, a Gauss–Newton product, and the most memory, each against one gradient, in turn, in one
@@ -26,7 +26,6 @@ from geomix.data.batch import Batch
 from geomix.data.sources import kvr
 from geomix.data.tokenise import tokenise_all
 from geomix.gradients.products import SetObjective
-from geomix.gradients.vectors import to_array
 from geomix.models.forward import batches_of, plain_forward
 from geomix.models.load import load_model, quiet_libraries
 from geomix.models.loss import weighted_loss
@@ -47,13 +46,13 @@ def demo() -> tuple[SetObjective, Batch]:
 
 
 def direction(objective: SetObjective) -> dict[str, Tensor]:
-    """Draw a random vector."""
+    """A random vector."""
     generator = torch.Generator().manual_seed(0)
     return {n: torch.randn(p.shape, generator=generator) for n, p in objective.parameters.items()}
 
 
 class _Wrapped(nn.Module):
-    """The model as other libraries call it: ids in, logits of the target tokens out."""
+    """The model as other libraries call it: an input in, logits of the target tokens out."""
 
     def __init__(self, model: nn.Module, batch: Batch) -> None:
         super().__init__()
@@ -63,60 +62,61 @@ class _Wrapped(nn.Module):
         return plain_forward(self.model)(self.batch)
 
 
+class _Loss(nn.Module):
+    """The batch's mean loss, with what curvlinops asks of a loss."""
+
+    reduction = "sum"
+
+    def __init__(self, batch: Batch) -> None:
+        super().__init__()
+        self.batch = batch
+
+    def forward(self, logits: Tensor, _: Tensor) -> Tensor:
+        return weighted_loss(logits, self.batch)
+
+
+def _curvlinops(objective: SetObjective, batch: Batch, flat: Tensor) -> Callable[[], Tensor]:
+    from curvlinops import HessianLinearOperator
+
+    data = [(torch.zeros(FACTS), torch.zeros(FACTS))]
+    model, loss = _Wrapped(objective.model, batch), _Loss(batch)
+    parameters = list(objective.parameters.values())
+    operator: Any = HessianLinearOperator(model, loss, parameters, data, check_deterministic=False)
+    return lambda: operator @ flat
+
+
+def _eigenthings(objective: SetObjective, batch: Batch, flat: Tensor) -> Callable[[], Tensor]:
+    from hessian_eigenthings import HessianOperator
+
+    def loss(model: nn.Module, one: Batch) -> Tensor:
+        return weighted_loss(plain_forward(model)(one), one)
+
+    operator: Any = HessianOperator(objective.model, [batch], loss)
+    return lambda: operator.matvec(flat)
+
+
+PEERS = {"curvlinops": _curvlinops, "hessian_eigenthings": _eigenthings}
+
+
 def _peers(objective: SetObjective, batch: Batch, v: dict[str, Tensor]) -> dict[str, Any]:
-    """Return each installed peer's product as a function without arguments; report the others."""
-    found: dict[str, Callable[[], Any]] = {}
-    weights = batch.weights.float()
-
-    def loss(logits: Tensor, _: Tensor | None = None) -> Tensor:
-        nll = nn.functional.cross_entropy(logits, batch.targets, reduction="none")
-        return (nll * weights).sum()
-
-    wrapped = _Wrapped(objective.model, batch)
-    if importlib.util.find_spec("curvlinops") is None:
-        print("curvlinops is not installed: left out")
-    else:
-        from curvlinops import HessianLinearOperator
-
-        class Loss(nn.Module):
-            reduction = "sum"
-
-            def forward(self, logits: Tensor, _: Tensor) -> Tensor:
-                return loss(logits)
-
-        data = [(torch.zeros(FACTS), torch.zeros(FACTS))]
+    """A product of each installed peer, as a function without arguments; a line for the others."""
+    found = {}
+    flat = torch.cat([t.reshape(-1) for t in v.values()])
+    for name, peer in PEERS.items():
+        if importlib.util.find_spec(name) is None:
+            print(f"{name} is not installed: left out")
+            continue
         try:
-            parameters = dict(wrapped.named_parameters())
-            try:
-                operator: Any = HessianLinearOperator(
-                    wrapped, Loss(), parameters, data, check_deterministic=False
-                )
-            except (TypeError, AttributeError, ValueError):  # versions before 3 take a list
-                listed = list(parameters.values())
-                operator = HessianLinearOperator(
-                    wrapped, Loss(), listed, data, check_deterministic=False
-                )
-            flat = torch.cat([t.reshape(-1) for t in v.values()])
-            found["curvlinops"] = lambda: operator @ flat
+            way = peer(objective, batch, flat)
+            way()
+            found[name] = way
         except Exception as error:  # a peer that cannot do it is no failure of ours
-            print(f"curvlinops cannot do it: {str(error)[:120]}")
-    if importlib.util.find_spec("hessian_eigenthings") is None:
-        print("hessian-eigenthings is not installed: left out")
-    else:
-        try:
-            from hessian_eigenthings.operator import HVPOperator
-
-            ids = [(batch.ids, batch.targets)]
-            hvp: Any = HVPOperator(wrapped, ids, lambda out, _: loss(out), use_gpu=False)
-            flat = torch.cat([t.reshape(-1) for t in v.values()])
-            found["hessian-eigenthings"] = lambda: hvp.apply(flat)
-        except Exception as error:
-            print(f"hessian-eigenthings cannot do it: {str(error)[:120]}")
+            print(f"{name} cannot do it: {' '.join(str(error).split())[:120]}")
     return found
 
 
 def ratios(rounds: int) -> None:
-    """Time each way in turn, as multiples of one gradient's seconds."""
+    """Seconds of each way in turn, as multiples of one gradient."""
     objective, batch = demo()
     v = direction(objective)
     exact = objective.hessian_product(v)
@@ -149,13 +149,10 @@ def ratios(rounds: int) -> None:
         ratio = statistics.median(seconds) / plain_time
         goal = f"   (at most {goals[name]})" if name in goals else ""
         print(f"  {name:24} {statistics.median(seconds):7.3f} s   {ratio:5.2f}{goal}")
+    ours = torch.cat([t.reshape(-1) for t in exact.values()])
     for name, way in peers.items():
-        theirs = to_array(exact) * 0
-        found = way()
-        theirs[:] = torch.as_tensor(found).reshape(-1).detach().double().numpy()
-        ours = to_array(exact)
-        apart = float(((theirs - ours) ** 2).sum() ** 0.5 / (ours**2).sum() ** 0.5)
-        print(f"  {name}: its product is {apart:.2%} from ours")
+        apart = float((way().detach().reshape(-1) - ours).norm() / ours.norm())
+        print(f"  {name}: its product is {apart:.1e} of the norm from ours")
 
 
 _PEAK = """
@@ -185,7 +182,7 @@ print(resident("VmHWM") - before)
 
 
 def memory() -> None:
-    """Print each way's peak memory beyond the loaded model, measured in a process of its own."""
+    """The most memory of a process beyond the loaded model, each way in a process of its own."""
     found = {}
     for what in ("gradient", "kept", "rebuilt"):
         command = [sys.executable, "-c", _PEAK, what]

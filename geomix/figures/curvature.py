@@ -136,14 +136,15 @@ def _panel(
 
 
 def _steps(axes: Axes, rows: Sequence[Row], index: int) -> None:
-    colour, marker, dashes = arm_look(index)
+    colour, marker, _ = arm_look(index)
     largest = max(max(abs(r["low"]), abs(r["high"])) for r in rows) or 1.0
     middles = [(r["low"] + r["high"]) / 2 for r in rows]
     shares = np.array([r["share"] if r["share"] > _FEWEST else math.nan for r in rows])
     halves = np.minimum([r["half_width"] for r in rows], shares * 0.999)
     axes.set_xscale("symlog", linthresh=_LEAST * largest, linscale=0.4)
     axes.set_yscale("log")
-    look: Any = {"color": colour, "marker": marker, "ms": 2.6, "ls": dashes, "lw": 0.8}
+    axes.set_ylim(_FEWEST / 3, 2)
+    look: Any = {"color": colour, "marker": marker, "ms": 2.6, "ls": "none"}
     axes.errorbar(middles, shares, halves, elinewidth=0.6, **look)
     reach = 10 ** math.ceil(math.log10(largest))
     ticks = [-reach, -reach / 100, 0, reach / 100, reach]

@@ -77,11 +77,11 @@ class SetObjective:
 
     def hessian_product(self, v: Vector) -> dict[str, Tensor]:
         """Return the Hessian times `v`; the graph is rebuilt for each batch."""
-        return self._summed(lambda batch: _Graph(self, batch).hessian(v))
+        return self._summed(lambda batch: _Graph(self, batch).hessian(v, keep=False))
 
     def gauss_newton_product(self, v: Vector) -> dict[str, Tensor]:
         """Return the Gauss–Newton matrix times `v`; the graph is rebuilt for each batch."""
-        return self._summed(lambda batch: _Graph(self, batch).gauss_newton(v))
+        return self._summed(lambda batch: _Graph(self, batch).gauss_newton(v, keep=False))
 
     @contextmanager
     def kept(self) -> Iterator[KeptProducts]:
@@ -163,7 +163,10 @@ def exchange(parameters: Mapping[str, nn.Parameter], weights: Vector) -> None:
 
 
 class _Graph:
-    """Graph of one batch at the present weights; derivatives are added when requested."""
+    """Graph of one batch at the present weights; derivatives are added when requested.
+
+    A product that does not keep it frees it on the way, which takes less memory; it is the last.
+    """
 
     def __init__(self, objective: SetObjective, batch: Batch) -> None:
         self._names = list(objective.parameters)
@@ -174,15 +177,15 @@ class _Graph:
         self._gradients: list[Tensor] = []
         self._outer: tuple[Tensor, list[Tensor]] | None = None
 
-    def hessian(self, v: Vector) -> list[Tensor]:
+    def hessian(self, v: Vector, *, keep: bool = True) -> list[Tensor]:
         if not self._gradients:
             with torch.enable_grad():
                 self._gradients = _grad(
                     [_loss(self._logits, self._batch)], self._tensors, create_graph=True
                 )
-        return _grad(self._gradients, self._tensors, self._of(v))
+        return _grad(self._gradients, self._tensors, self._of(v), keep=keep)
 
-    def gauss_newton(self, v: Vector) -> list[Tensor]:
+    def gauss_newton(self, v: Vector, *, keep: bool = True) -> list[Tensor]:
         """Return Jᵀ B J v, where J v is the derivative of u ↦ Jᵀ u, which is linear in u."""
         if self._outer is None:
             with torch.enable_grad():
@@ -190,11 +193,11 @@ class _Graph:
                 pulled = _grad([self._logits], self._tensors, [u], create_graph=True)
             self._outer = u, pulled
         u, pulled = self._outer
-        (pushed,) = _grad(pulled, [u], self._of(v))
+        (pushed,) = _grad(pulled, [u], self._of(v), keep=keep)
         p = self._logits.detach().softmax(dim=-1)
         curved = p * (pushed - (p * pushed).sum(dim=-1, keepdim=True))
         weights = self._batch.weights.to(p.dtype)
-        return _grad([self._logits], self._tensors, [curved * weights[:, None]])
+        return _grad([self._logits], self._tensors, [curved * weights[:, None]], keep=keep)
 
     def _of(self, v: Vector) -> list[Tensor]:
         return [

@@ -207,7 +207,8 @@ def _forgets(norm_: Any) -> Any:
         @staticmethod
         def forward(ctx: Any, x: Tensor) -> Tensor:
             ctx.save_for_backward(x)
-            return scaled_(x)
+            found: Tensor = scaled_(x)
+            return found
 
         @staticmethod
         def backward(ctx: Any, *given: Tensor) -> Tensor:
@@ -215,15 +216,17 @@ def _forgets(norm_: Any) -> Any:
             with torch.enable_grad():
                 leaf = x.detach().requires_grad_()
                 (found,) = torch.autograd.grad(scaled_(leaf), leaf, given[0], create_graph=True)
-            return found  # x itself is not in its graph
+            constant: Tensor = found  # x itself is not in its graph
+            return constant
 
     def scaled_(x: Tensor) -> Tensor:
         x = x - x.mean(-1, keepdim=True) if centred else x
-        return x * (x.square().mean(-1, keepdim=True) + eps).rsqrt()
+        found: Tensor = x * (x.square().mean(-1, keepdim=True) + eps).rsqrt()
+        return found
 
     def forward(x: Tensor) -> Tensor:
         found: Tensor = Wrong.apply(x)  # type: ignore[no-untyped-call]
-        return found * norm_.weight + (norm_.bias if centred else 0)
+        return torch.addcmul(norm_.bias if centred else torch.zeros(()), found, norm_.weight)
 
     return forward
 
