@@ -97,7 +97,7 @@ class PreciseArm:
     @property
     def chat(self) -> ChatFormat:
         """The chat format that its examples were tokenised with."""
-        return self._past.chat
+        return self.past.chat
 
     @property
     def checkpoints(self) -> tuple[str, ...]:
