@@ -1,4 +1,4 @@
-"""What products with second derivatives cost beside a gradient, and the ends of two spectra.
+"""Cost of products with second derivatives relative to a gradient, and of two spectra's ends.
 
 On the demo's D_A (100 facts, the built-in model): a Hessian product with the graph kept and
 rebuilt, a Gauss–Newton product, and the most memory, each against one gradient, in turn, in one
@@ -46,7 +46,7 @@ def demo() -> tuple[SetObjective, Batch]:
 
 
 def direction(objective: SetObjective) -> dict[str, Tensor]:
-    """A random vector."""
+    """Draw a random vector."""
     generator = torch.Generator().manual_seed(0)
     return {n: torch.randn(p.shape, generator=generator) for n, p in objective.parameters.items()}
 
@@ -99,7 +99,7 @@ PEERS = {"curvlinops": _curvlinops, "hessian_eigenthings": _eigenthings}
 
 
 def _peers(objective: SetObjective, batch: Batch, v: dict[str, Tensor]) -> dict[str, Any]:
-    """A product of each installed peer, as a function without arguments; a line for the others."""
+    """Return each installed peer's product as a function without arguments; report the others."""
     found = {}
     flat = torch.cat([t.reshape(-1) for t in v.values()])
     for name, peer in PEERS.items():
@@ -116,7 +116,7 @@ def _peers(objective: SetObjective, batch: Batch, v: dict[str, Tensor]) -> dict[
 
 
 def ratios(rounds: int) -> None:
-    """Seconds of each way in turn, as multiples of one gradient."""
+    """Time each way in turn, as multiples of one gradient's seconds."""
     objective, batch = demo()
     v = direction(objective)
     exact = objective.hessian_product(v)
@@ -182,7 +182,7 @@ print(resident("VmHWM") - before)
 
 
 def memory() -> None:
-    """The most memory of a process beyond the loaded model, each way in a process of its own."""
+    """Print each way's peak memory beyond the loaded model, measured in a process of its own."""
     found = {}
     for what in ("gradient", "kept", "rebuilt"):
         command = [sys.executable, "-c", _PEAK, what]
@@ -197,7 +197,7 @@ def memory() -> None:
 
 
 def ends(folder: Path | None) -> None:
-    """CPU seconds of both ends of H_A and H_B at θ_A of a run's first arm."""
+    """Measure the CPU seconds of both ends of H_A and H_B at θ_A of a run's first arm."""
     if folder is None:
         print("both ends of H_A and H_B: give --run a finished run of the demo")
         return

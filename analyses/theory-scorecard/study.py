@@ -28,7 +28,7 @@ SECOND: dict[str, dict[str, Any]] = {
     "triples": {"source": "triples", "limit": 30},
     "arithmetic": {"source": "arithmetic", "limit": 30},
 }
-"""What D_B is."""
+"""Examples of D_B."""
 
 WORDS = {"source": "random-words", "ratio": 2, "words": 20}
 LONG = WORDS | {"words": 60}
@@ -60,7 +60,7 @@ TABLES = {
 
 
 def folder_of(seed: int, second: str) -> Path:
-    """The run of one seed and D_B, an arm each."""
+    """Return the run of one seed and D_B, with all arms."""
     return RUNS / second / f"seed-{seed}"
 
 
@@ -131,7 +131,7 @@ def collect() -> None:
 
 
 def _factors(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The whole path's parts of each contrast in nats, a row a factor."""
+    """Yield the whole path's parts of each contrast in nats, one row per factor."""
     for row in rows:
         if row["segment"] == "sum" and row["form"] == "Shapley, nats":
             at = {key: row[key] for key in ("d_b", "seed", "contrast", "partition", "fails")}
@@ -140,12 +140,12 @@ def _factors(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _without(row: dict[str, str]) -> dict[str, str]:
-    """A row without what names the machine's folders."""
+    """Return a row without the keys that name the machine's folders."""
     return {key: value for key, value in row.items() if key not in ("seed", "run", "d_b")}
 
 
 def _ends(done: Sequence[tuple[int, str]]) -> Iterator[dict[str, Any]]:
-    """Scores at the end of each stage, a row a seed, arm and set."""
+    """Yield scores at the end of each stage, one row per seed, arm and set."""
     for seed, second in done:
         for row in open_run(folder_of(seed, second)).retention().to_dict("records"):
             if row["checkpoint"] != "θ_0" and row["set"] in ("D_A", "D_B"):

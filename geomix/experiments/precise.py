@@ -225,7 +225,7 @@ class PreciseArm:
 
 
 def checkpoints_of(arm: RunDirectory) -> dict[str, Point]:
-    """Return the checkpoints whose weights are there, by name: `0`, `A`, `A+4`; nothing is loaded.
+    """Return the names of the checkpoints with weights: `0`, `A`, `A+4`; nothing is loaded.
 
     Args:
         arm: has begun, and has no arms of its own.

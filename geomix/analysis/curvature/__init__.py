@@ -86,7 +86,7 @@ class CurvatureAnalysis(Analysis["Curvature", Asked]):
 
     @contextmanager
     def session(self, runs: Sequence[RunDirectory], options: Asked) -> Iterator[None]:
-        """Keep what is computed until all is saved."""
+        """Keep partial results until everything is saved."""
         from geomix.analysis.partial_results import unfinished
 
         places = [str(run.path.absolute()) for run in runs]

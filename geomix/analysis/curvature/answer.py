@@ -17,7 +17,7 @@ _MOST_ROWS = 9
 """Rows of the table; the files have all."""
 
 _NAME = 12
-"""Cells of a name within the table."""
+"""Width of a name in the table, in characters."""
 
 _MOST_PAIRS = 2
 """Most pairs of arms in the answer."""
@@ -126,7 +126,7 @@ def _table(result: Curvature) -> list[str]:
 
 
 def _said(seeds: Sequence[Spectrum]) -> str:
-    """`no`, `yes` or `?`; of several seeds how many refute."""
+    """Return `no`, `yes` or `?`; for several seeds the number that refute."""
     word, _ = _verdict(seeds)
     said = {"refuted": "no", "supported": "yes"}.get(word, "?")
     if len(seeds) > 1 and word == "refuted":

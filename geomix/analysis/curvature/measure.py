@@ -98,7 +98,7 @@ class _Measured:
     def _results(
         self, kept: Unfinished, others: Mapping[str, RunDirectory], checkpoint: str
     ) -> ArmResults:
-        """Return what is computed of the arm so far; it depends on the others' weights, too."""
+        """Return the arm's partial results; they depend on the others' weights, too."""
         settings = {**asdict(self.asked), "at": checkpoint, "label": self.label}
         settings |= {"others": list(others)}
         folders = [folder_of(run, checkpoint) for run in others.values()]

@@ -190,7 +190,7 @@ class Curvature:
     budget: str = ""
 
     def extend(self, other: Curvature) -> None:
-        """Append what another has, but for its budget."""
+        """Append another result's measurements, without its budget."""
         for name in _PARTS:
             getattr(self, name).extend(getattr(other, name))
 
@@ -200,7 +200,7 @@ class Curvature:
 
     @classmethod
     def of_json(cls, given: dict[str, Any]) -> Curvature:
-        """Return what `to_json` gave."""
+        """Restore a result from `to_json`."""
         found = cls()
         for name, kind in _PARTS.items():
             for fields in given[name]:
