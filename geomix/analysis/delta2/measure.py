@@ -176,7 +176,7 @@ def _conditions(
         if name in arm.sets
     }
     points = [name for name in arm.checkpoints if name.split("+")[0] == "A"] + ["B"]
-    weighted = ((name, arm.weights(name)) for name in points)
+    weighted = ((name, ends.theta if name == "A" else arm.weights(name)) for name in points)
     known = {"A": (ends.own, ends.later)}
     return tuple(condition_along(arm, weighted, *objectives, others, known)) if others else ()
 
