@@ -252,7 +252,7 @@ class Analyze:
         draws: int = 3,
         facts: int | None = None,
         smallest: float | None = None,
-        planned: int | None = None,
+        planned: int = 10,
     ) -> Outcome[Any]:
         """Measure how a stage changed a set's loss, and test local models of the change.
 
@@ -266,7 +266,7 @@ class Analyze:
             draws: of the permuted displacement.
             facts: of each set, at most; None takes all.
             smallest: smallest effect of interest, nats, declared before the runs.
-            planned: paired seeds that the plan asks for.
+            planned: paired seeds that a verdict needs.
         """
         asked = None if stage is None else str(stage)
         given = {"stage": asked, "name": name, "by": by, "expansions": expansions}

@@ -241,6 +241,5 @@ def test_the_answer_fits_a_terminal_and_its_files_are_there(run: geomix.Run, don
 def test_what_cannot_be_measured_is_one_line(run: geomix.Run) -> None:
     path = str(run.path)
     assert "give 0 or a power of two" in refused(path, "--expansions", "12")
-    assert "--smallest -1: give nats above 0" in refused(path, "--smallest", "-1")
     assert "no set 'D_Z'; there are D_A, D_B" in refused(path, "--set", "D_Z")
     assert "--stage 7: no such stage" in refused(path, "--stage", "7")

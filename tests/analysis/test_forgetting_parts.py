@@ -15,6 +15,7 @@ from geomix.analysis.forgetting.segments import follow, spread
 from geomix.analysis.forgetting.sharpness import sharpness
 from geomix.measures.expansions import needed
 from geomix.measures.reach import GRID
+from geomix.measures.verdict import Rule
 from tests.analysis.polynomials import Polynomial, vector
 
 COUPLED = [[1.0, 0.8], [0.8, 1.0]]
@@ -164,9 +165,9 @@ def test_a_verdict_needs_what_was_declared_and_never_judges_mixed_against_plain_
         arm("control", 0.7, 0.8, 0.93),
     )
     made = result(*arms, controls=("control",))
-    undeclared = list(findings(made, None, None))
+    undeclared = list(findings(made, Rule()))
     assert {one.verdict for one in undeclared} == {"undetermined"}
-    declared = {one.claim: one for one in findings(made, 0.05, 3)}
+    declared = {one.claim: one for one in findings(made, Rule(0.05, 3))}
     assert declared["control forgets less of D_A than plain"].verdict == "supported"
     assert declared["mixed forgets less of D_A than control"].verdict == "supported"
     alone = declared["mixed forgets less of D_A than plain"]
@@ -174,11 +175,11 @@ def test_a_verdict_needs_what_was_declared_and_never_judges_mixed_against_plain_
     assert alone.estimate == pytest.approx(0.5967, abs=1e-3)
     assert "control's steps" in alone.sentence
     assert declared["plain: stage 2 (triples) forgets D_A"].verdict == "supported"
-    few = {one.claim: one for one in findings(made, 0.05, 10)}
+    few = {one.claim: one for one in findings(made, Rule(0.05, 10))}
     assert few["control forgets less of D_A than plain"].verdict == "undetermined"
 
 
 def test_one_seed_has_no_interval_and_no_verdict() -> None:
-    (found, *_) = findings(result(arm("plain", 1.0), arm("mixed", 0.4)), 0.05, 2)
+    (found, *_) = findings(result(arm("plain", 1.0), arm("mixed", 0.4)), Rule(0.05, 2))
     assert np.isnan(found.low)
     assert found.verdict == "undetermined"

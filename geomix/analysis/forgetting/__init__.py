@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from geomix.analysis.base import Analysis, Row, Say
 from geomix.analysis.findings import Drawn, Finding
-from geomix.analysis.options import option
+from geomix.analysis.options import option, planned, smallest
 from geomix.analysis.parameter_groups import By
-from geomix.util.errors import UserError
+from geomix.measures.verdict import Rule
 
 if TYPE_CHECKING:
     from geomix.analysis.forgetting.result import Forgetting
@@ -31,7 +31,7 @@ class Asked:
         draws: of the permuted displacement.
         facts: most examples of each set; None takes all.
         smallest: smallest effect of interest, nats; declared before the runs.
-        planned: paired seeds of the plan.
+        planned: paired seeds that a verdict needs.
     """
 
     stage: str | None = option(
@@ -45,10 +45,8 @@ class Asked:
     segments: int = option(32, "Segments of the path at most.", least=1)
     draws: int = option(3, "Draws of the permuted displacement, the null.", least=0)
     facts: int | None = option(None, "Facts of each set at most [all].", least=1)
-    smallest: float | None = option(
-        None, "Smallest effect of interest in nats, declared before the runs.", metavar="NATS"
-    )
-    planned: int | None = option(None, "Paired seeds that the plan asks for.", least=2)
+    smallest: float | None = smallest("nats")
+    planned: int = planned()
 
 
 class ForgettingAnalysis(Analysis["Forgetting", Asked]):
@@ -66,8 +64,6 @@ class ForgettingAnalysis(Analysis["Forgetting", Asked]):
         """Measure every arm of every run."""
         from geomix.analysis.forgetting.measure import measure
 
-        if options.smallest is not None and not options.smallest > 0:
-            raise UserError(f"--smallest {options.smallest:g}: give nats above 0")
         return measure(runs, options)
 
     def tables(self, result: Forgetting, options: Asked) -> Mapping[str, Sequence[Row]]:
@@ -80,7 +76,7 @@ class ForgettingAnalysis(Analysis["Forgetting", Asked]):
         """Return the differences between arms, then each arm's change."""
         from geomix.analysis.forgetting.findings import findings
 
-        return list(findings(result, options.smallest, options.planned))
+        return list(findings(result, Rule(options.smallest, options.planned)))
 
     def figures(self, result: Forgetting, options: Asked) -> Iterable[Drawn]:
         """Draw the loss along the displacement, and norm, cosine and length along the path."""

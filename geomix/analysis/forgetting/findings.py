@@ -9,27 +9,24 @@ import numpy as np
 from geomix.analysis.findings import Finding
 from geomix.analysis.forgetting.result import Contrast, Forgetting
 from geomix.measures.intervals import over_seeds
-from geomix.measures.verdict import Verdict, verdict
+from geomix.measures.verdict import Rule, Verdict
 
-_UNDECLARED = "No verdict: it needs --smallest and --planned, declared before the runs."
 _ALONE = "No verdict: beside a control, the control's steps would count as the mixing's."
-_ONE = "No verdict: one pair of runs has no interval."
 
 
-def findings(result: Forgetting, smallest: float | None, planned: int | None) -> Iterator[Finding]:
+def findings(result: Forgetting, rule: Rule) -> Iterator[Finding]:
     """Yield each difference between arms, then the change of the loss in each arm.
 
     Args:
         result: of the measurement.
-        smallest: smallest effect of interest, nats; None if none was declared.
-        planned: paired seeds that the plan asks for; None if there is no plan.
+        rule: what was declared before the runs; its smallest effect is in nats.
     """
     for contrast in result.contrasts:
         if contrast.pairs:
-            yield _difference(result, contrast, smallest, planned)
+            yield _difference(result, contrast, rule)
     for arm in result.arms:
         values = [member.real.change for member in arm.members]
-        told = _judged(values, smallest, planned)
+        told = _judged(values, rule)
         shares = [m.real.first / m.real.change for m in arm.members if m.real.change]
         first = f"{100 * float(np.mean(shares)):.0f} %" if shares else "no part"
         sentence = f"First order at {result.start} has {first} of it. {told[1]}"
@@ -37,11 +34,9 @@ def findings(result: Forgetting, smallest: float | None, planned: int | None) ->
         yield Finding(claim, *_interval(values), "nats", len(values), told[0], sentence.strip())
 
 
-def _difference(
-    result: Forgetting, contrast: Contrast, smallest: float | None, planned: int | None
-) -> Finding:
+def _difference(result: Forgetting, contrast: Contrast, rule: Rule) -> Finding:
     values = contrast.differences
-    told = _judged(values, smallest, planned) if contrast.judged else ("undetermined", _ALONE)
+    told = _judged(values, rule) if contrast.judged else ("undetermined", _ALONE)
     one, other = contrast.reference.label, contrast.arm.label
     claim = f"{other} forgets less of {result.name} than {one}"
     mean = float(np.mean(values))
@@ -55,17 +50,9 @@ def _interval(values: Sequence[float]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def _judged(
-    values: Sequence[float], smallest: float | None, planned: int | None
-) -> tuple[Verdict, str]:
+def _judged(values: Sequence[float], rule: Rule) -> tuple[Verdict, str]:
     """Return the verdict, and why there is none."""
-    if smallest is None or planned is None:
-        return "undetermined", _UNDECLARED
-    if len(values) < 2:  # noqa: PLR2004
-        return "undetermined", _ONE
     _, low, high = _interval(values)
-    if not low <= high:
-        return "undetermined", "No verdict: a loss is no number."
-    told = verdict(low, high, smallest=smallest, pairs=len(values), planned=planned)
-    short = f"The plan asks for {planned} seeds." if len(values) < planned else ""
-    return told, short
+    lacking = rule.lacking(len(values))
+    said = f"No verdict: {lacking}." if lacking else ""
+    return rule.judge(low, high, len(values)), said
