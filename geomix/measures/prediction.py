@@ -1,0 +1,157 @@
+"""How well a number predicts another over runs: ranks, signs, their uncertainty (pure maths)."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest, rankdata
+
+Floats = NDArray[np.float64]
+
+DRAWS = 2000
+"""Of a bootstrap."""
+
+
+def spearman(x: Sequence[float] | Floats, y: Sequence[float] | Floats) -> float:
+    """Rank correlation ρ (Spearman 1904), ties by their mean rank; nan where either is constant.
+
+    Args:
+        x: `(n,)` finite.
+        y: `(n,)` finite.
+
+    Raises:
+        ValueError: the lengths differ.
+    """
+    one, other = (np.asarray(v, dtype=np.float64) for v in (x, y))
+    if one.shape != other.shape:
+        raise ValueError(f"{len(one)} and {len(other)} numbers cannot be paired")
+    if len(one) < 2:  # noqa: PLR2004
+        return float("nan")
+    ranks = [rankdata(v) - (len(v) + 1) / 2 for v in (one, other)]
+    size = float(np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum()))
+    return float(ranks[0] @ ranks[1]) / size if size else float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class RankCorrelation:
+    """A rank correlation over runs.
+
+    Attributes:
+        rho: of all runs.
+        low: lower end of its interval; nan with fewer than three seeds.
+        high: upper end.
+        within: mean over arms of the rank correlation within each; nan where no arm has three.
+        n: runs.
+        seeds: that they come from.
+    """
+
+    rho: float
+    low: float
+    high: float
+    within: float
+    n: int
+    seeds: int
+
+
+def rank_correlation(
+    x: Sequence[float],
+    y: Sequence[float],
+    seeds: Sequence[Hashable],
+    arms: Sequence[Hashable],
+    level: float = 0.95,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> RankCorrelation:
+    """Spearman's ρ over runs, with a percentile interval from seeds, then runs within a seed.
+
+    The runs of a seed share their base and data, so seeds are drawn first, with replacement, and
+    then as many runs of each. With fewer than 20 seeds such an interval is too narrow.
+
+    Args:
+        x: `(n,)` the predictor.
+        y: `(n,)` what it predicts.
+        seeds: `(n,)` the seed of each run.
+        arms: `(n,)` the arm of each run.
+        level: of the interval.
+        draws: of the bootstrap.
+        seed: of its random numbers.
+
+    Raises:
+        ValueError: the lengths differ.
+    """
+    if not len(x) == len(y) == len(seeds) == len(arms):
+        raise ValueError("a predictor, an outcome, a seed and an arm belong to each run")
+    known = np.isfinite(x) & np.isfinite(y)
+    one, other = (np.asarray(v, dtype=np.float64)[known] for v in (x, y))
+    of = [s for s, keep in zip(seeds, known, strict=True) if keep]
+    kinds = [a for a, keep in zip(arms, known, strict=True) if keep]
+    members = [np.flatnonzero([s == value for s in of]) for value in dict.fromkeys(of)]
+    low = high = float("nan")
+    if len(members) > 2:  # noqa: PLR2004
+        found = _bootstrap(one, other, members, draws, np.random.default_rng(seed))
+        if np.isfinite(found).any():
+            low, high = np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2]).tolist()
+    return RankCorrelation(
+        spearman(one, other), low, high, _within(one, other, kinds), len(one), len(members)
+    )
+
+
+def _bootstrap(
+    x: Floats, y: Floats, members: list[NDArray[np.int64]], draws: int, random: np.random.Generator
+) -> Floats:
+    found = np.empty(draws)
+    for draw in range(draws):
+        chosen = random.integers(len(members), size=len(members))
+        runs = np.concatenate([random.choice(members[k], size=len(members[k])) for k in chosen])
+        found[draw] = spearman(x[runs], y[runs])
+    return found
+
+
+def _within(x: Floats, y: Floats, arms: Sequence[Hashable]) -> float:
+    """Mean over arms of at least three runs; those where it is undefined are left out."""
+    groups = [np.flatnonzero([a == arm for a in arms]) for arm in dict.fromkeys(arms)]
+    found = [spearman(x[g], y[g]) for g in groups if len(g) > 2]  # noqa: PLR2004
+    found = [value for value in found if np.isfinite(value)]
+    return float(np.mean(found)) if found else float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How often two signs agree.
+
+    Attributes:
+        agree: runs in which they do.
+        n: runs that were counted.
+        share: of them; nan of none.
+        low: lower end of the exact interval of the share (Clopper and Pearson 1934).
+        high: upper end.
+        p: two-sided, of the exact binomial test against one half.
+    """
+
+    agree: int
+    n: int
+    share: float
+    low: float
+    high: float
+    p: float
+
+
+def sign_agreement(pairs: Sequence[tuple[float, float]], level: float = 0.95) -> Agreement:
+    """Count agreeing signs; a pair in which either is 0 or no number is left out.
+
+    Args:
+        pairs: a predicted and a measured number for each run.
+        level: of the interval.
+    """
+    signs = [np.sign(a) * np.sign(b) for a, b in pairs]
+    counted = [s for s in signs if np.isfinite(s) and s]
+    n, agree = len(counted), sum(s > 0 for s in counted)
+    if not n:
+        return Agreement(0, 0, *[float("nan")] * 4)
+    test = binomtest(int(agree), n)
+    interval = test.proportion_ci(level)
+    ends = (float(interval.low), float(interval.high))
+    return Agreement(int(agree), n, agree / n, *ends, float(test.pvalue))
