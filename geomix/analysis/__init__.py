@@ -23,6 +23,7 @@ ANALYSES: Registry[type[Analysis[object, object]]] = Registry(
         "delta2": "geomix.analysis.delta2:Delta2Analysis",
         "forgetting-path": "geomix.analysis.forgetting_path:ForgettingPathAnalysis",
         "curvature": "geomix.analysis.curvature:CurvatureAnalysis",
+        "theory": "geomix.analysis.theory:TheoryAnalysis",
     },
 )
 """Every analysis by the name that `geomix analyze` gives it."""
