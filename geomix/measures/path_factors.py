@@ -61,6 +61,24 @@ def factors_of(inner: Floats, gradients: Floats, displacements: Floats) -> Facto
     return Factors(norm, cosine, length)
 
 
+def merged(factors: Factors, bounds: Sequence[int]) -> Factors:
+    """Put successive segments together: changes and lengths add up, norms are weighed by length.
+
+    The product stays exact: the cosine is that of the sum of the changes with the other two.
+
+    Args:
+        factors: of K segments, `(K, ...)`.
+        bounds: points from 0 to K at which the parts begin and end, ascending.
+    """
+    starts = list(bounds[:-1])
+    inner = np.add.reduceat(factors.integral, starts, axis=0)
+    length = np.add.reduceat(factors.length, starts, axis=0)
+    weighed = np.add.reduceat(factors.norm * factors.length, starts, axis=0)
+    norm = np.divide(weighed, length, out=np.zeros_like(weighed), where=length > 0)
+    cosine = np.divide(inner, weighed, out=np.zeros_like(inner), where=weighed > 0)
+    return Factors(norm, cosine, length)
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """Difference between the changes of two paths, segment by segment: reference against arm.

@@ -132,29 +132,71 @@ def arm(label: str, *changes: float) -> Arm:
     return Arm(label, tuple(member(seed, change) for seed, change in enumerate(changes)))
 
 
-def result(*arms: Arm, controls: tuple[str, ...] = ()) -> Forgetting:
-    contrasts = contrasts_of(arms, controls)
+def result(*arms: Arm, controls: dict[str, str] | None = None) -> Forgetting:
+    contrasts = contrasts_of(arms, controls or {})
     names = ("D_A", 1, "triples", "θ_A", "θ_B")
-    return Forgetting(*names, "layer", ("all",), np.array([0]), arms, contrasts, "", ())
+    return Forgetting(*names, "layer", ("all",), np.array([0]), arms, contrasts, ())
 
 
 def test_a_control_stands_between_plain_and_mixed() -> None:
     plain, mixed, control = arm("plain", 1.0), arm("mixed", 0.4), arm("control", 0.7)
-    found = contrasts_of([plain, mixed, control], ["control"])
+    found = contrasts_of([plain, mixed, control], {"mixed": "control"})
     assert [(c.title, c.judged) for c in found] == [
         ("plain → control", True),
         ("control → mixed", True),
         ("plain → mixed", False),
     ]
-    assert [c.title for c in contrasts_of([plain, mixed], [])] == ["plain → mixed"]
+    assert [c.title for c in contrasts_of([plain, mixed], {})] == ["plain → mixed"]
     one, two, both = (c.differences[0] for c in found)
     assert one + two == pytest.approx(both)
+
+
+def test_every_arm_has_its_own_control_and_replay_has_none() -> None:
+    names = ("plain", "words", "free words", "prose", "free prose", "replay")
+    controls = {"words": "free words", "prose": "free prose"}
+    found = contrasts_of([arm(name, 1.0) for name in names], controls)
+    assert [(c.title, c.judged) for c in found] == [
+        ("plain → free words", True),
+        ("plain → free prose", True),
+        ("free words → words", True),
+        ("plain → words", False),
+        ("free prose → prose", True),
+        ("plain → prose", False),
+        ("plain → replay", True),
+    ]
+
+
+def test_paths_of_unlike_steps_are_paired_by_share() -> None:
+    """One walks in 4 steps, one in 8: two segments of the second stand for one of the first."""
+    loss = Polynomial(COUPLED)
+    walked = []
+    for count in (4, 8):
+        points = {str(k): vector(k / count, (k / count) ** 2) for k in range(count + 1)}
+        steps = list(range(count + 1))
+        walked.append(follow(loss, loss, points.__getitem__, list(points), steps))
+    arms = [
+        Arm(name, (replace(member(0, 1.0), path=path),))
+        for name, path in zip(("plain", "longer"), walked, strict=True)
+    ]
+    (contrast,) = contrasts_of(arms, {})
+    (pair,) = contrast.paths(EACH)
+    assert pair.pairing == "by equal share of the stage"
+    assert pair.fine.shapley.shape == (4, 3)
+    assert pair.coarse.shapley.shape == (2, 3)
+    assert pair.fine.parts.sum() == pytest.approx(0, abs=1e-12)  # both end where they end
+    assert pair.groups.sum() == pytest.approx(0, abs=1e-12)
+    lengths = walked[1].fine.factors.length
+    longer = np.log(walked[0].fine.factors.length[0] / (lengths[0] + lengths[1]))
+    assert pair.fine.logs[0, 2] == pytest.approx(longer)
+    (own,) = contrasts_of([arms[0], Arm("twin", arms[0].members)], {})[0].paths(EACH)
+    assert own.pairing == "by equal step"
+    assert not own.fine.shapley.any()
 
 
 def test_seeds_are_paired() -> None:
     plain = Arm("plain", (member(3, 1.0), member(5, 2.0)))
     mixed = Arm("mixed", (member(5, 0.5), member(7, 0.1)))
-    (found,) = contrasts_of([plain, mixed], [])
+    (found,) = contrasts_of([plain, mixed], {})
     assert found.differences == [1.5]
 
 
@@ -164,7 +206,7 @@ def test_a_verdict_needs_what_was_declared_and_never_judges_mixed_against_plain_
         arm("mixed", 0.41, 0.5, 0.6),
         arm("control", 0.7, 0.8, 0.93),
     )
-    made = result(*arms, controls=("control",))
+    made = result(*arms, controls={"mixed": "control"})
     undeclared = list(findings(made, Rule()))
     assert {one.verdict for one in undeclared} == {"undetermined"}
     declared = {one.claim: one for one in findings(made, Rule(0.05, 3))}

@@ -115,12 +115,12 @@ def test_every_claim_gets_the_verdict_that_its_numbers_have(run: Run) -> None:
     assert told["plain: first order at the start has most of the forgetting"] == "refuted"
     assert told["plain: forgetting is more than a permuted displacement's"] == "supported"
     assert told["control → mixed: Δ > 0"] == "supported"
-    assert told["control → mixed: Δ₁ ≈ 0"] == "negligible"
+    assert told["control → mixed: Δ₁ > 0"] == "negligible"
     assert told["control → mixed: (e) along the path the angle, not the norm"] == "refuted"
     assert told["control → mixed: (e) one step from θ_A the angle, not the norm"] == "refuted"
     assert told["control → mixed: δ is a step along −g_M(θ_0)"] == "negligible"
     assert told["plain: (c) H_A at θ_A is PSD"] == "refuted"
-    assert told["a longer reach of the Hessian's model goes with more forgetting"] == "supported"
+    assert told["a shorter reach of the Hessian's model goes with more forgetting"] == "supported"
     assert told["a larger curvature along the displacement goes with more forgetting"] == "refuted"
 
 
@@ -191,12 +191,14 @@ def test_draws_of_d_m_are_freed_of_what_their_prompt_does(run: Run) -> None:
         for k in range(20)
     ]
     write(run, "delta2", {"seeds": delta(), "draws": rows})
-    found = scored(run)["(a) cross terms have mean 0 over draws of D_M"]
+    found = scored(run)["(a) cross terms have a mean above 0 over draws of D_M"]
     assert found.measured == pytest.approx(0.05)
     assert found.null == "interval over draws excludes 0 in 2 of 2 seeds"
     assert found.verdict == "undetermined"
     write(run, "delta2", {"seeds": delta(), "draws": rows[:4]})
-    assert "20 are wanted" in scored(run)["(a) cross terms have mean 0 over draws of D_M"].why
+    assert (
+        "20 are wanted" in scored(run)["(a) cross terms have a mean above 0 over draws of D_M"].why
+    )
 
 
 def test_runs_that_were_analysed_one_by_one_are_put_together(

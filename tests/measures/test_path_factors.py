@@ -15,6 +15,7 @@ from geomix.measures.path_factors import (
     Floats,
     compare,
     factors_of,
+    merged,
     paired_points,
     signs_agree,
 )
@@ -88,6 +89,20 @@ def test_a_vanishing_gradient_has_no_angle_and_changes_nothing() -> None:
     found = factors_of(np.zeros(2), np.array([0.0, 1.0]), np.array([1.0, 0.0]))
     assert found.cosine.tolist() == [0.0, 0.0]
     assert found.integral.tolist() == [0.0, 0.0]
+
+
+def test_segments_put_together_keep_their_changes_and_lengths() -> None:
+    whole = drawn(0)
+    found = merged(whole, [0, 1, 4, 6])
+    for k, (first, last) in enumerate([(0, 1), (1, 4), (4, 6)]):
+        part = slice(first, last)
+        assert found.integral[k] == pytest.approx(whole.integral[part].sum())
+        assert found.length[k] == pytest.approx(whole.length[part].sum())
+        mean = np.average(whole.norm[part], weights=whole.length[part])
+        assert found.norm[k] == pytest.approx(mean)
+    np.testing.assert_allclose(merged(whole, range(7)).stacked, whole.stacked)
+    none = Factors(np.zeros(2), np.zeros(2), np.zeros(2))
+    assert merged(none, [0, 2]).stacked.tolist() == [[0.0, 0.0, 0.0]]
 
 
 def simpson(points: list[Floats], hessian: Floats) -> Factors:

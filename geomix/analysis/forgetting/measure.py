@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -77,8 +78,7 @@ def measure(runs: Sequence[RunDirectory], asked: Asked) -> Forgetting:
     given = {arm: _given(arm, configs[arm], stage) for _, arm in found}
     groups = replicates(runs, found)
     with_path = [arm for arm in given if len(given[arm].names) > FEWEST]
-    picked, pairing = _paired([given[arm] for arm in with_path], asked.segments)
-    points = dict(zip(with_path, picked, strict=True))
+    points = {arm: paired_points([given[arm].shares], asked.segments)[0][0] for arm in with_path}
     layout: Layout | None = None
     arms = []
     for label, members in groups:
@@ -104,7 +104,6 @@ def measure(runs: Sequence[RunDirectory], asked: Asked) -> Forgetting:
         index=index,
         arms=tuple(arms),
         contrasts=contrasts_of(arms, _controls(groups, configs)),
-        pairing=pairing,
         without_path=tuple(
             f"{label} ({len(given[members[0]].names) - 1})"
             for label, members in groups
@@ -146,28 +145,32 @@ def _given(arm: RunDirectory, config: RunConfig, stage: int) -> _Given:
     return _Given(arm, config, (start, *names), (0, *steps))
 
 
-def _paired(given: Sequence[_Given], most: int) -> tuple[list[list[int]], str]:
-    """Return each arm's checkpoints of the path, and how they were paired."""
-    if not given:
-        return [], ""
-    points, apart = paired_points([one.shares for one in given], most)
-    equal = len({one.steps[-1] for one in given}) == 1
-    if apart:
-        return (
-            points,
-            f"by nearest share of the stage's steps, up to {100 * float(apart):.2g} % off",
-        )
-    return points, "by equal step" if equal else "by equal share of the stage's steps"
-
-
 def _controls(
     groups: Sequence[tuple[str, Sequence[RunDirectory]]], configs: dict[RunDirectory, RunConfig]
-) -> list[str]:
-    return [
-        label
-        for label, members in groups
-        if any(m.passage_free for s in configs[members[0]].stages for m in s.mixes.values())
-    ]
+) -> dict[str, str]:
+    """Return the passage-free control of each arm that has one, by label."""
+    known = {label: configs[members[0]] for label, members in groups}
+    return {
+        label: control
+        for label, config in known.items()
+        for control, other in known.items()
+        if _is_free(other) and not _is_free(config) and _unfree(other) == _unfree(config)
+    }
+
+
+def _is_free(config: RunConfig) -> bool:
+    return any(mix.passage_free for stage in config.stages for mix in stage.mixes.values())
+
+
+def _unfree(config: RunConfig) -> str:
+    """Return what a control and its arm share."""
+    known = config.model_dump(mode="json", exclude={"name", "seed"})
+    for stage in known["stages"]:
+        found = stage.get("mix") or []
+        for mix in found if isinstance(found, list) else [found]:
+            mix["passage_free"] = False
+        stage["from"] = bool(stage.pop("from_", None) or stage.get("from"))
+    return json.dumps(known, sort_keys=True)
 
 
 class _Measured:

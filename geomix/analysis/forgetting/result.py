@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geomix.analysis.forgetting.expansion import Expansion
-from geomix.analysis.forgetting.segments import Path
+from geomix.analysis.forgetting.segments import Path, Segments
 from geomix.analysis.forgetting.sharpness import Sharpness
 from geomix.analysis.parameter_groups import By
 from geomix.config.stage_names import stage_title
 from geomix.measures.expansions import Level
-from geomix.measures.path_factors import Comparison, compare
+from geomix.measures.path_factors import Comparison, compare, merged, paired_points
+from geomix.measures.shapley import shapley_of_product
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class PathPair:
         fine: of K segments.
         coarse: of K/2.
         groups: `(g, 3)` Shapley parts by parameter group, nats, of K segments.
+        pairing: how the segments of the two were paired.
         fails: why it is dropped; "" if both arms pass the quadrature gate.
     """
 
@@ -86,6 +88,7 @@ class PathPair:
     fine: Comparison
     coarse: Comparison
     groups: NDArray[np.float64]
+    pairing: str
     fails: str
 
 
@@ -140,15 +143,39 @@ def _paths(
     fails = [
         f"{label}: {why}" for label, p in ((name, one), (other, two)) if (why := p.fails(index))
     ]
-    fine, coarse = (
-        compare(a.factors, b.factors, a.errors, b.errors)
-        for a, b in ((one.fine, two.fine), (one.coarse, two.coarse))
+    fine, pairing = _compared(one.fine, two.fine)
+    coarse, _ = _compared(one.coarse, two.coarse)
+    return PathPair(
+        seed, fine, coarse, _groups(one.fine, two.fine, index), pairing, "; ".join(fails)
     )
-    groups = [
-        compare(a, b, np.zeros_like(a.norm), np.zeros_like(b.norm)).shapley.sum(axis=0)
-        for a, b in [(one.fine.grouped(index), two.fine.grouped(index))]
+
+
+def _compared(reference: Segments, arm: Segments) -> tuple[Comparison, str]:
+    """Compare two paths whose segments are put together where their steps are unlike."""
+    bounds, said = _bounds(reference, arm)
+    one, two = (merged(s.factors, b) for s, b in zip((reference, arm), bounds, strict=True))
+    errors = [
+        np.abs(f.integral - np.add.reduceat(s.measured, b[:-1]))
+        for f, s, b in zip((one, two), (reference, arm), bounds, strict=True)
     ]
-    return PathPair(seed, fine, coarse, groups[0], "; ".join(fails))
+    return compare(one, two, errors[0], errors[1]), said
+
+
+def _groups(reference: Segments, arm: Segments, index: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return Shapley parts by parameter group, `(g, 3)`."""
+    bounds, _ = _bounds(reference, arm)
+    one, two = (merged(s.grouped(index), b) for s, b in zip((reference, arm), bounds, strict=True))
+    parts: NDArray[np.float64] = shapley_of_product(two.stacked, one.stacked).sum(axis=0)
+    return parts
+
+
+def _bounds(reference: Segments, arm: Segments) -> tuple[list[list[int]], str]:
+    """Return the points of both paths that belong together, and how they were found."""
+    bounds, apart = paired_points([reference.shares, arm.shares], len(reference.steps))
+    if apart:
+        return bounds, f"by nearest share of the stage, up to {100 * float(apart):.2g} % off"
+    same = reference.steps == arm.steps
+    return bounds, "by equal step" if same else "by equal share of the stage"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +192,6 @@ class Forgetting:
         index: `(M,)` the group of each parameter tensor.
         arms: in the runs' order.
         contrasts: of arms.
-        pairing: how the segments of arms were paired.
         without_path: labels of arms that kept too few checkpoints, with their number of segments.
     """
 
@@ -179,7 +205,6 @@ class Forgetting:
     index: NDArray[np.int64]
     arms: tuple[Arm, ...]
     contrasts: tuple[Contrast, ...]
-    pairing: str
     without_path: tuple[str, ...]
 
     @property
@@ -193,22 +218,20 @@ class Forgetting:
         return sorted({seed for arm in self.arms for seed in arm.seeds})
 
 
-def contrasts_of(arms: Sequence[Arm], controls: Sequence[str]) -> tuple[Contrast, ...]:
-    """Return the contrasts: each arm with the first one, and through a control if there is one.
+def contrasts_of(arms: Sequence[Arm], controls: Mapping[str, str]) -> tuple[Contrast, ...]:
+    """Return the contrasts: each arm with the first one, and through its control if it has one.
 
     Args:
         arms: the first one is the reference.
-        controls: labels of arms that train a mix's batches without its passages.
+        controls: for each arm that mixes, the arm with its batches without the passages.
     """
-    first, later = arms[0], list(arms[1:])
-    control = next((arm for arm in later if arm.label in controls), None)
-    found: list[Contrast] = []
-    if control is not None:
-        found.append(Contrast(first, control, judged=True))
-    for arm in later:
-        if arm is control:
-            continue
-        if control is not None:
+    first, known = arms[0], {arm.label: arm for arm in arms}
+    used = dict.fromkeys(controls[arm.label] for arm in arms if arm.label in controls)
+    found = [Contrast(first, known[label], judged=True) for label in used if label != first.label]
+    for arm in arms[1:]:
+        control = known.get(controls.get(arm.label, ""))
+        if control is not None and control is not first:
             found.append(Contrast(control, arm, judged=True))
-        found.append(Contrast(first, arm, judged=control is None))
+        if arm.label not in used:
+            found.append(Contrast(first, arm, judged=control is None or control is first))
     return tuple(found)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,11 @@ class Segments:
     inner: Floats
     gradients: Floats
     displacements: Floats
+
+    @property
+    def shares(self) -> list[Fraction]:
+        """The steps as shares of the stage's."""
+        return [Fraction(step, self.steps[-1]) for step in self.steps]
 
     @property
     def factors(self) -> Factors:

@@ -154,7 +154,7 @@ def contrast_rows(result: Forgetting) -> Iterator[Row]:
     """Yield the factors of differences between arms: every segment, and their sum by Shapley."""
     for contrast in result.contrasts:
         for pair in contrast.paths(result.index):
-            where = {"contrast": contrast.title, "seed": pair.seed}
+            where = {"contrast": contrast.title, "seed": pair.seed, "paired": pair.pairing}
             yield from _pair(where, pair)
 
 

@@ -76,7 +76,7 @@ def parts(written: Written, rules: Rules) -> Iterator[Score]:
             beside = f"Δ {total:+.3g}; {floor_of(written, key)}".strip("; ")
             yield from _kept(
                 scored(
-                    f"{pair}: {key} {prediction}",
+                    f"{pair}: {key} > 0",
                     values[key],
                     rules,
                     "delta2",
@@ -171,7 +171,7 @@ def draws(written: Written, rules: Rules) -> Iterator[Score]:
     few = f"{least} draws a seed; {_FEW_DRAWS} are wanted" if least < _FEW_DRAWS else ""
     yield from _kept(
         scored(
-            "(a) cross terms have mean 0 over draws of D_M",
+            "(a) cross terms have a mean above 0 over draws of D_M",
             means,
             rules,
             "delta2/draws",

@@ -13,7 +13,7 @@ from geomix.config.names import MIXED
 from geomix.measures.prediction import rank_correlation, sign_agreement
 
 _PREDICTORS = (
-    ("reach_hessian_length", "a longer reach of the Hessian's model", -1),
+    ("reach_hessian_length", "a shorter reach of the Hessian's model", -1),
     ("curvature", "a larger curvature along the displacement", 1),
     ("length", "a longer displacement", 1),
     ("first", "a larger first-order term at the start", 1),
