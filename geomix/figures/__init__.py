@@ -30,11 +30,8 @@ FIGURES: Registry[TableFigure] = Registry(
         "path-factors": f"{_HERE}.path_factors:FIGURE",
         "plane": f"{_HERE}.plane:FIGURE",
         "reach": f"{_HERE}.reach:FIGURE",
-<<<<<<< HEAD
-        "stage2-condition": f"{_HERE}.stage2_condition:FIGURE",
-=======
         "scorecard": f"{_HERE}.scorecard:FIGURE",
->>>>>>> 1f3c054 (geomix analyze theory: the scorecard, one row a claim)
+        "stage2-condition": f"{_HERE}.stage2_condition:FIGURE",
     },
 )
 """Figures drawn from one table, by their name for `geomix figure`."""
