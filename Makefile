@@ -62,6 +62,7 @@ bench: $(READY)  ## speed and cost, as ratios in one run
 	$(BIN)/python benchmarks/recording_growth.py
 	$(BIN)/python benchmarks/recording_memory.py
 	$(BIN)/python benchmarks/grad_angle.py
+	$(BIN)/python benchmarks/curvature.py
 
 notebooks: $(READY)  ## execute the notebooks of the documentation again
 	$(BIN)/python docs/execute.py
