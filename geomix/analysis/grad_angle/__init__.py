@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class GradAngleAnalysis(Analysis["Measured", Asked]):
-    """Cosines between the gradients of D_A, D_B, D_M and a held-out set, and with the update.
+    """Measure cosines between gradients of D_A, D_B, D_M, a held-out set, and the update.
 
-    RUN is a run's folder; without it the newest under runs/ is taken. Runs that differ in their
-    seed alone give means with an interval.
+    RUN is a run's folder; the default is the newest under runs/. Runs that differ only in their
+    seed give means with an interval.
     """
 
     name = "grad_angle"
@@ -38,7 +38,7 @@ class GradAngleAnalysis(Analysis["Measured", Asked]):
 
     @contextmanager
     def session(self, runs: Sequence[RunDirectory], options: Asked) -> Iterator[None]:
-        """Keep partial results until all is saved."""
+        """Keep partial results until everything is saved."""
         from geomix.analysis.partial_results import unfinished
 
         places = [str(run.path.absolute()) for run in runs]
@@ -47,7 +47,7 @@ class GradAngleAnalysis(Analysis["Measured", Asked]):
             yield
 
     def measure(self, runs: Sequence[RunDirectory], options: Asked, say: Say) -> Measured:
-        """Measure the angles by arm, and those of single examples, which are of the first run."""
+        """Measure the angles by arm, and those of single examples of the first run."""
         from geomix.analysis.grad_angle.examples import single_examples
         from geomix.analysis.grad_angle.measure import measured
         from geomix.analysis.partial_results import Unfinished
@@ -57,7 +57,7 @@ class GradAngleAnalysis(Analysis["Measured", Asked]):
         return result, single_examples(pasts, runs[0].arms, asked, say, kept)
 
     def tables(self, result: Measured, options: Asked) -> Mapping[str, Sequence[Row]]:
-        """The angles; of single examples, the pairs that conflict most."""
+        """Return the angles, and the pairs of single examples that conflict most."""
         angles, examples = result
         conflicts = [row for tables in examples.values() for row in tables["conflicts"]]
         return {"": [asdict(row) for row in angles.rows()], "conflicts": conflicts}
@@ -75,7 +75,7 @@ class GradAngleAnalysis(Analysis["Measured", Asked]):
         return figures(*result)
 
     def facts(self, result: Measured, options: Asked) -> dict[str, Any]:
-        """The whole table."""
+        """Return the whole table."""
         from geomix.analysis.grad_angle.examples import without_pairs
         from geomix.analysis.grad_angle.files import to_json
         from geomix.analysis.grad_angle.notes import notes
@@ -105,14 +105,14 @@ class GradAngleAnalysis(Analysis["Measured", Asked]):
         return answer(result[0], runs[0], files)
 
     def report(self, result: Measured, options: Asked) -> RenderableType:
-        """All tables and notes."""
+        """Return all tables and notes."""
         from geomix.analysis.grad_angle.outputs import report
 
         return report(*result)
 
 
 def _measured(asked: Asked) -> dict[str, Any]:
-    """Options that change what is measured, and not only how it is judged."""
+    """Return the options that affect the measurement, and not only its judgement."""
     return {k: v for k, v in asdict(_split(asked)).items() if k not in ("smallest", "planned")}
 
 

@@ -36,7 +36,7 @@ _FEW = 20
 """Examples of a held-out set below which it is a weak null."""
 
 _WIDE = "±>1"
-"""Half of an interval that says nothing."""
+"""Marker of an interval that is uninformative."""
 
 _DOWN = {
     "euclidean": "a small step down D_B's gradient",
@@ -46,11 +46,11 @@ _DOWN = {
 
 
 def answer(result: GradAngle, run: RunDirectory, files: Sequence[Path]) -> list[str]:
-    """What was asked, the cosines, the verdict and where the rest is, in at most 25 lines.
+    """Return the question, the cosines, the verdict and the files, in at most 25 lines.
 
     Args:
         result: the angles.
-        run: in whose folder the files lie.
+        run: whose folder holds the files.
         files: all that were written.
     """
     label = decisive(result)
@@ -92,7 +92,7 @@ def _asked(result: GradAngle, label: str) -> list[str]:
 
 
 def _table(result: GradAngle, label: str) -> Iterator[list[str]]:
-    """A header and a row an arm: both cosines, the null, the first arm, and how long g_A is."""
+    """Yield a header and a row an arm: both cosines, the null, the first arm, and |g_A|."""
     base = result.arms[0]
     begun = label != _START and any(_START in arm.labels for arm in result.arms)
     several = len(result.arms) > 1
@@ -120,7 +120,7 @@ def _cosine(arm: ArmAngles, label: str, name: str) -> str:
 
 
 def _number(mean: float, half: float) -> str:
-    """A cosine with half of its interval, in eleven cells."""
+    """Format a cosine with half of its interval, in eleven cells."""
     if half > 1:
         return signed(mean) + _WIDE
     return signed(mean) + ("" if np.isnan(half) else f"±{half:.3f}".replace("±0.", "±."))
@@ -137,7 +137,7 @@ def _share(arm: ArmAngles, label: str) -> str:
 
 
 def _wide(result: GradAngle, table: Sequence[Sequence[str]]) -> list[str]:
-    """Why an interval is wider than all that a cosine can be, where one is."""
+    """Explain intervals that are wider than the range of a cosine, if there are any."""
     n = max(len(arm.seeds) for arm in result.arms)
     wide = any(_WIDE in cell for row in table for cell in row)
     why = f"{_WIDE}: a 95 % interval wider than any cosine; {n} seeds say little of their spread."
@@ -150,7 +150,7 @@ def _more(result: GradAngle) -> list[str]:
 
 
 def _verdicts(result: GradAngle, label: str) -> Iterator[str]:
-    """What may be said, arms of which the same is said together."""
+    """Yield the verdicts; arms with the same one are grouped."""
     base, others = result.arms[0], [arm.arm for arm in result.arms[1:]]
     counts = {arm.arm: len(arm.seeds) for arm in result.arms}
     rule, n = result.rule, max(counts.values())
@@ -208,7 +208,7 @@ def _meaning(result: GradAngle) -> list[str]:
 
 
 def _caveats(result: GradAngle) -> Iterator[str]:
-    """What limits these numbers; the notes have it all."""
+    """Yield the limits of these numbers; the notes have all of them."""
     found = []
     if HELD_OUT not in result.directions:
         found.append(
@@ -229,7 +229,7 @@ def _caveats(result: GradAngle) -> Iterator[str]:
 
 
 def _meanings(result: GradAngle) -> tuple[str, dict[str, str]]:
-    """The stem of the files, and what those with each ending hold."""
+    """Return the stem of the files, and the contents by suffix."""
     depth = "depth" if result.by == "parameter" else result.by
     return result.stem, {
         "analysis/.txt": "all tables and notes, as --full prints",

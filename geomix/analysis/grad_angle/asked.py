@@ -1,4 +1,4 @@
-"""What `geomix analyze grad-angle` is asked for."""
+"""Options of `geomix analyze grad-angle`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from geomix.analysis.parameter_groups import Kind
 MetricName = Literal["euclidean", "adam"]
 
 From = Literal["auto", "record", "weights"]
-"""`auto` takes the weights where they are kept, which say more, from the end of stage 1 on, and the
-record elsewhere."""
+"""Source of the angles: `auto` uses weights where they are kept, from the end of stage 1 on, since
+they allow more, and the record elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,5 +54,5 @@ class Asked:
 
     @property
     def needs_weights(self) -> bool:
-        """Whether no record holds it."""
+        """True if no record can provide the result."""
         return self.by == "head" or self.metric == "adam" or self.source == "weights"

@@ -21,19 +21,19 @@ COMPARED = (("D_A", "D_B"), ("D_A", UPDATE))
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """One arm against the first, at one moment, over the seeds that both have.
+    """One arm against the first, at one checkpoint, over the seeds that both have.
 
     Attributes:
         arm, against: the two.
-        moment: label.
-        first, second: whose cosine.
-        difference: of the cosines, mean over seeds; positive where `arm` has the smaller angle.
+        moment: label of the checkpoint.
+        first, second: the two directions of the cosine.
+        difference: of the cosines, mean over seeds; positive if `arm` has the smaller angle.
         half_width: half of its 95 % interval (Student's t); nan below two seeds.
-        beyond_null: the difference less that of the held-out set's cosine; nan without one.
+        beyond_null: the difference minus that of the held-out set's cosine; nan without one.
         beyond_half_width: half of its interval.
         n: paired seeds.
-        verdict: by the rule on "the angle is smaller in `arm`"; where the difference beyond the
-            held-out set's is not above 0 too, `supported` becomes `undetermined`.
+        verdict: by the rule on "the angle is smaller in `arm`"; if the difference beyond the
+            held-out set's is not also above 0, `supported` becomes `undetermined`.
     """
 
     arm: str
@@ -80,7 +80,7 @@ def _judged(rule: Rule, n: int, one: tuple[float, float], beyond: tuple[float, f
 def _paired(
     arm: ArmAngles, base: ArmAngles, seeds: list[int], label: str, first: str, second: str
 ) -> Floats:
-    """Differences of a cosine, one a seed."""
+    """Return the differences of a cosine, one a seed."""
     one, other = arm.cosine(label, first, second), base.cosine(label, first, second)
     mine = [arm.seeds.index(seed) for seed in seeds]
     theirs = [base.seeds.index(seed) for seed in seeds]
@@ -88,10 +88,10 @@ def _paired(
 
 
 def secant_rows(result: GradAngle) -> Iterator[dict[str, Any]]:
-    """The tidy table of the secants: every arm, moment that has one, group and set.
+    """Yield the tidy table of the secants: every arm, checkpoint that has one, group and set.
 
     `secant` is (g(θ) − g(θ_start))·(θ − θ_start) and `first_order` g(θ_start)·(θ − θ_start), both
-    in nats, means over seeds; `cosine` that of the gradient's change with the way.
+    in nats, means over seeds; `cosine` that of the gradient's change with the displacement.
     """
     names, index = grouped(result.layout, result.by)
     for arm in result.arms:

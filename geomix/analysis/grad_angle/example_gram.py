@@ -1,7 +1,7 @@
-"""The geometry of single examples at one moment of an arm, computed anew from its weights.
+"""Geometry of single examples at one checkpoint of an arm, computed from its weights.
 
-The record holds inner products of whole sets; which fact of D_A conflicts with which example of D_B
-needs the gradient of every example, at weights that are still there
+The record holds inner products of whole sets; finding which fact of D_A conflicts with which
+example of D_B needs the gradient of every example, at a checkpoint's weights
 (`geomix.experiments.checkpoints`).
 """
 
@@ -29,15 +29,15 @@ from geomix.training.step import autocast
 from geomix.util.errors import UserError
 
 WHOLE = "all"
-"""The group of all parameters: the whole model."""
+"""Group of all parameters: the whole model."""
 
 _MOST_BYTES = 1 << 31
-"""Of all groups' Gram matrices together."""
+"""Most bytes of all groups' Gram matrices together."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExampleGeometry:
-    """The Gram matrices of single examples' gradients at one moment of one arm.
+    """Gram matrices of single examples' gradients at one checkpoint of one arm.
 
     An example's gradient is that of its share of its set's mean loss: the sum over a set's rows and
     columns is the set's inner product.
@@ -47,14 +47,14 @@ class ExampleGeometry:
         seed: its seed.
         moment: `θ_0`, `θ_A`, `θ_A+4`, …
         reduction: of the mean loss, `token` or `example`.
-        by: what the parameters are grouped by.
+        by: the grouping of the parameters.
         groups: g names: the whole model, then from the embedding to the head.
         sizes: `(g,)` parameters in each.
         sets: probe sets, length s.
         owners: `(N,)`, the set of each example.
         gram: `(g, N, N)` float64, nats² per squared unit of the parameters.
         texts: of the N examples.
-        probes: for each set, how many examples are looked at, and of how many.
+        probes: for each set, the number of examples measured, and its size.
     """
 
     arm: str
@@ -72,10 +72,10 @@ class ExampleGeometry:
 
     @property
     def sampled(self) -> tuple[float, ...]:
-        """Share of each set that is looked at: 1 is the whole set, whose gradient is exact.
+        """Share of each set that is measured: 1 is the whole set, whose gradient is exact.
 
-        The held-out set is a sample of its template however much of it is looked at: nothing is
-        trained on it, so that no gradient of it alone is meant.
+        The held-out set is always a sample of its template, however many examples are measured:
+        nothing is trained on it, so its own gradient is not the target.
         """
         return tuple(
             0.0 if name == HELD_OUT else n / of
@@ -88,19 +88,19 @@ def example_geometry(
 ) -> ExampleGeometry:
     """Compute the Gram matrices of the probe sets' first examples, by group of parameters.
 
-    In the recorder's order, tokens, reduction and precision. A larger set is represented by its
+    Order, tokens, reduction and precision are the recorder's. A larger set is represented by its
     first examples, as in the record.
 
     Args:
         past: the arm.
-        point: the moment.
-        stage: the stage of the point.
-        by: how the parameters are grouped.
-        most: examples of each set at most.
+        point: the checkpoint.
+        stage: the stage of the checkpoint.
+        by: the grouping of the parameters.
+        most: largest number of examples of each set.
 
     Raises:
         UserError: the arm has no probe sets, the matrices would be too large, the checkpoint cannot
-            be used, or a parameter's gradient cannot be had by example.
+            be used, or a parameter's gradient cannot be computed by example.
     """
     whole, train = past.prepared.probes, past.config.stages[0].train
     if past.config.record is None or not whole:

@@ -1,7 +1,7 @@
-"""The geometry of single examples as tidy tables, one function a table.
+"""Geometry of single examples as tidy tables, one function a table.
 
-Every row names its arm, moment and group. A cosine whose reliability bound is under 0.5 is
-`undetermined`; one between whole sets is `exact`; else its interval over examples stands beside it.
+Every row names its arm, checkpoint and group. A cosine whose reliability bound is under 0.5 is
+`undetermined`; one between whole sets is `exact`; all others have an interval over examples.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
 def cosine_rows(found: ExampleGeometry) -> Rows:
-    """Every group and pair of sets: the cosine, what it is worth, and whether it can be read.
+    """Yield for every group and pair of sets the cosine, its reliability, and its verdict.
 
-    `measured` is the cosine between the examples that were looked at, `cosine` the estimate for the
-    sets (`geomix.measures.sampling_error.set_cosine`), with its 95 % interval over examples.
+    `measured` is the cosine between the measured examples, `cosine` the estimate for the sets
+    (`geomix.measures.sampling_error.set_cosine`), with its 95 % interval over examples.
     """
     inner = set_products(found.gram, found.owners)
     reliable = reliability(found.gram, found.owners, found.sampled)
@@ -77,7 +77,7 @@ def cosine_rows(found: ExampleGeometry) -> Rows:
 
 
 def quantile_rows(found: ExampleGeometry) -> Rows:
-    """Every group and pair of sets, a set with itself included: how its pairs' cosines lie."""
+    """Yield quantiles of cosines of pairs, for every group and two sets, which may be the same."""
     table = example_cosines(found.gram)
     for i, j in combinations_with_replacement(range(len(found.sets)), 2):
         values = pair_values(table, found.owners, i, j)
@@ -96,7 +96,7 @@ def quantile_rows(found: ExampleGeometry) -> Rows:
 
 
 def rank_rows(found: ExampleGeometry) -> Rows:
-    """Every group and set: how many directions its examples' gradients fill, and one's weight."""
+    """Yield for every group and set the rank of its examples' gradients, and the largest share."""
     for s, name in enumerate(found.sets):
         at = members(found.owners, s)
         blocks = found.gram[:, at[:, None], at]
@@ -118,7 +118,7 @@ def rank_rows(found: ExampleGeometry) -> Rows:
 
 
 def angle_rows(found: ExampleGeometry) -> Rows:
-    """Every group and pair of sets: the angles between the directions of 90 % of their gradients.
+    """Yield for every group and two sets the angles between directions of 90 % of their gradients.
 
     The null that decides is the pair's with the held-out set; `random_…` is that of uniformly
     random subspaces of these dimensions in a space of `parameters`.
@@ -148,13 +148,13 @@ def angle_rows(found: ExampleGeometry) -> Rows:
 def conflict_rows(
     found: ExampleGeometry, first: str, second: str, most: int, group: int = 0
 ) -> Rows:
-    """The pairs of examples whose gradients conflict most, with their texts, worst first.
+    """Yield the pairs of examples whose gradients conflict most, with their texts, worst first.
 
     Args:
-        found: what was computed.
-        first: set of the pair's one example, such as D_A.
-        second: of its other, such as D_B.
-        most: pairs at most.
+        found: the Gram matrices.
+        first: set of the pair's first example, such as D_A.
+        second: set of its second, such as D_B.
+        most: largest number of pairs.
         group: index of the group of parameters; 0 is the whole model.
     """
     i, j = found.sets.index(first), found.sets.index(second)
@@ -173,10 +173,10 @@ def conflict_rows(
 
 
 def fact_rows(found: ExampleGeometry, first: str, second: str, group: int = 0) -> Rows:
-    """Every example of one set by its gradient's conflict with another set's, worst first.
+    """Rank every example of one set by its gradient's conflict with another set's, worst first.
 
     Args:
-        found: what was computed.
+        found: the Gram matrices.
         first: the examples' set, such as D_A; their inner products sum to the sets'.
         second: the other, such as D_B.
         group: index of the group of parameters; 0 is the whole model.
@@ -197,10 +197,10 @@ def fact_rows(found: ExampleGeometry, first: str, second: str, group: int = 0) -
 
 
 def pairwise_rows(found: ExampleGeometry, first: str, second: str, group: int = 0) -> Rows:
-    """The cosine of every pair of examples, each pair once, ordered by set, then by conflict.
+    """Yield the cosine of every pair of examples, each pair once, ordered by set, then by conflict.
 
     Args:
-        found: what was computed.
+        found: the Gram matrices.
         first: the set whose conflict is with `second`; every other's is with `first`.
         second: see above.
         group: index of the group of parameters; 0 is the whole model.
@@ -222,7 +222,7 @@ def _groups(found: ExampleGeometry) -> Iterator[dict[str, Any]]:
 
 
 def _number(found: ExampleGeometry, place: int) -> int:
-    """Index of an example in its own set."""
+    """Return the index of an example in its own set."""
     return int(place - members(found.owners, int(found.owners[place]))[0])
 
 

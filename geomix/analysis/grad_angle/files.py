@@ -1,4 +1,4 @@
-"""The files that a table of angles is kept in."""
+"""Files of the table of angles."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def save(
     """Write the result as `grad_angle.h5` (arrays) and `grad_angle.json` (the tidy tables).
 
     Args:
-        result: how it is grouped, its metric and several runs show in the names.
-        notes: what must be said of the numbers.
+        result: its grouping, metric and number of runs are part of the names.
+        notes: on the numbers.
         folder: the run's analysis folder.
         examples: as in `to_json`.
     """
@@ -93,7 +93,7 @@ def save(
 
 
 def _write_arm(group: h5py.Group, arm: ArmAngles, result: GradAngle) -> None:
-    """One group an arm, with labelled axes: `xarray.open_dataset(path, group=arm)` shows them."""
+    """Write a group per arm with labelled axes; `xarray.open_dataset(path, group=arm)` reads it."""
     inner = result.grouped_inner(arm)
     cosine = cosines(inner)
     scale(group, "run", arm.runs, "folder of the run")

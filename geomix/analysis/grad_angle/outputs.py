@@ -1,4 +1,4 @@
-"""The files of `geomix analyze grad-angle`: arrays, tables, report and figures."""
+"""Files of `geomix analyze grad-angle`: arrays, tables, report and figures."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ _COLUMNS = [
     *("arm", "seed", "moment", "group", "rank", "inner_product", "cosine", "share_of_sets"),
     *(f"{which}_{what}" for which in ("first", "second") for what in _PAIR),
 ]
-"""Of the list of conflicts, also where it is empty."""
+"""Columns of the list of conflicts, even if it is empty."""
 
 
 @during(lambda *_: "drawing the figures")
 def save_all(
     run: RunDirectory, result: GradAngle, examples: dict[str, Tables], say: Say
 ) -> list[Path]:
-    """Save everything in a run's folders; its files."""
+    """Save everything in a run's folders; return the files."""
     folder, drawn = run.analysis_folder, run.figure_folder
     with run.saving(say):
         files = save(result, notes(result), folder, without_pairs(examples))
@@ -54,13 +54,13 @@ def save_all(
         for ending, figure, rows, said in figures(result, examples):
             files += save_figure(figure, rows, drawn, result.stem + ending, said)
         for file in _all_files(run, result.stem):
-            if file not in files:  # of a call before, which asked for more
+            if file not in files:  # of an earlier call with more output
                 file.unlink(missing_ok=True)
     return files
 
 
 def _all_files(run: RunDirectory, stem: str) -> list[Path]:
-    """Those that not every call writes, by their whole names: what is beside them is the user's."""
+    """Return the full names of files that only some calls write; others are the user's."""
     endings = ["_along", "_row", "_pairs", *(f"_pairs_{arm.name}" for arm in run.arms)]
     names = [
         f"{stem}{ending}.{form}" for ending in endings for form in ("pdf", "png", "csv", "txt")
@@ -70,13 +70,13 @@ def _all_files(run: RunDirectory, stem: str) -> list[Path]:
 
 
 def figures(result: GradAngle, examples: dict[str, Tables]) -> Iterator[Drawn]:
-    """Every figure of the angles and of the single examples."""
+    """Draw every figure of the angles and of the single examples."""
     yield from _figures(result)
     yield from _example_figures(examples)
 
 
 def _figures(result: GradAngle) -> Iterator[Drawn]:
-    """What the table of angles is drawn as."""
+    """Draw the table of angles."""
     rows = [_flat(asdict(row)) for row in result.rows()]
     moments = figure_moments([arm.moments for arm in result.arms])
     yield Drawn("", by_depth.draw(rows, moments), rows, by_depth.caption(rows))
@@ -115,7 +115,7 @@ def _early(result: GradAngle, moments: Sequence[str]) -> list[str]:
 def _wide(
     rows: Sequence[dict[str, Any]], retention: Sequence[dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
-    """Both tables behind the figure in one: a row has the columns of the other empty."""
+    """Yield both tables behind the figure in one: each row leaves the other's columns empty."""
     columns = dict.fromkeys([*rows[0], *retention[0]], "")
     for row in (*rows, *retention):
         yield {**columns, **row}
@@ -133,7 +133,7 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _conflicts(path: Path, examples: dict[str, Tables]) -> Path:
-    """The ranked list of conflicts, with the texts."""
+    """Write the ranked list of conflicts, with the texts."""
     rows = [row for tables in examples.values() for row in tables["conflicts"]]
     with written_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
@@ -143,13 +143,13 @@ def _conflicts(path: Path, examples: dict[str, Tables]) -> Path:
 
 
 def report(result: GradAngle, examples: dict[str, Tables]) -> RenderableType:
-    """All tables and notes."""
+    """Return all tables and notes."""
     whole = {Path(arm.runs[0]).name: arm.whole_sets for arm in result.arms}
     return Group(render(result), render_examples(examples, whole))
 
 
 def _printed(path: Path, printed: RenderableType) -> Path:
-    """What `--full` prints, as a text file of 80 columns."""
+    """Write the output of `--full` as a text file of 80 columns."""
     with written_file(path) as partial, partial.open("w", encoding="utf-8") as file:
         Console(file=file, width=WIDTH).print(printed)
     return path

@@ -1,4 +1,4 @@
-"""What one arm shows: its record where that holds enough, else the weights that are kept."""
+"""Data of one arm: its record if that suffices, else its kept weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NEEDED = ("D_A", "D_B")
 """Probe sets without which there is no angle to speak of."""
 
 _LONGEST = 120
-"""Characters of all moments that are asked for: a file's name has 255 bytes."""
+"""Most characters of all requested checkpoints: a file's name has 255 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ class Seen:
 
     Attributes:
         run: its own.
-        looks: what is asked for, by label, in the order of training.
-        sources: where every moment that there is comes from, by label.
+        looks: the requested measurements, by label, in the order of training.
+        sources: the source of every existing checkpoint, by label.
     """
 
     run: RunDirectory
@@ -44,11 +44,11 @@ class Seen:
 
 
 def check_asked(asked: Asked) -> None:
-    """Refuse what cannot be, before anything is loaded.
+    """Reject impossible options before anything is loaded.
 
     Raises:
-        UserError: a moment is none, there are more than a file's name can hold, or a record is to
-            give what none holds.
+        UserError: an item is no checkpoint, there are more than a file's name can hold, or a record
+            is requested to give what none holds.
     """
     chosen(asked.at)
     if len("_".join(asked.at)) > _LONGEST:
@@ -63,7 +63,7 @@ def check_asked(asked: Asked) -> None:
 
 @during(lambda run, _: f"reading {run.path}")
 def known_moments(run: RunDirectory, asked: Asked) -> list[TrainingMoment]:
-    """The moments of a run's arms that are recorded or whose weights are kept; nothing is loaded.
+    """Return the checkpoints of a run's arms that are recorded or have weights; nothing is loaded.
 
     Raises:
         UserError: a file is damaged.
@@ -79,21 +79,21 @@ def known_moments(run: RunDirectory, asked: Asked) -> list[TrainingMoment]:
         for name, config in configs.items():
             if arm_of(run, name) in arms:
                 found += moments_of(arm_of(run, name), config)
-    except UserError:  # `pasts_of` says what is wrong, where the record alone will not do
+    except UserError:  # `pasts_of` reports it, if the record alone does not suffice
         pass
     return sorted(set(found), key=lambda moment: (moment.stage, moment.step))
 
 
 def pasts_of(run: RunDirectory, asked: Asked, remarks: list[str]) -> dict[Path, Revisit]:
-    """The arms of a run whose weights can be looked at, by folder.
+    """Return the arms of a run with usable weights, by folder.
 
     Args:
         run: with or without arms.
-        asked: what is to be measured.
-        remarks: is told why they cannot, where the record will do.
+        asked: the options.
+        remarks: receives why they are unusable, if the record suffices.
 
     Raises:
-        UserError: they are needed, and the data or a model is not what it was.
+        UserError: they are needed, and the data or a model has changed.
     """
     from geomix.analysis.past_checkpoints import revisits
     from geomix.models.load import quiet_libraries
@@ -113,7 +113,7 @@ def pasts_of(run: RunDirectory, asked: Asked, remarks: list[str]) -> dict[Path, 
 
 
 def _keeps_weights(arm: RunDirectory) -> bool:
-    """Whether a stage has ended, or weights within one were kept."""
+    """Return whether a stage has ended, or weights within one were kept."""
     return any(arm.path.glob("stages/*/checkpoints/final")) or any(
         arm.path.glob("stages/*/weights/*")
     )
@@ -127,19 +127,19 @@ def seen_of(
     layout: Layout | None = None,
     kept: Unfinished | None = None,
 ) -> Seen:
-    """What an arm shows at the moments that are asked for.
+    """Return an arm's measurements at the requested checkpoints.
 
     Args:
-        arm: that has begun.
-        pasts: the arms of its run whose weights can be looked at, by folder.
-        asked: what is to be measured.
-        say: is told of what takes a while.
-        layout: of the parameters of what it is compared with, where there is anything yet.
-        kept: what the same command computed before it was killed.
+        arm: that has started.
+        pasts: the arms of its run with usable weights, by folder.
+        asked: the options.
+        say: receives progress lines.
+        layout: of the parameters to compare with, if there are any yet.
+        kept: results of the same command before it was killed.
 
     Raises:
-        UserError: a file is damaged, or its parameters are not those of its first moment or of
-            what it is compared with.
+        UserError: a file is damaged, or its parameters differ from those of its first checkpoint or
+            of the runs that it is compared with.
     """
     is_asked = chosen(asked.at)
     found: dict[str, Look] = {}
@@ -165,7 +165,7 @@ def _from_weights(
     there: dict[TrainingMoment, str],
     kept: Unfinished,
 ) -> Iterable[Look]:
-    """Looks at what is asked for and kept; all that is kept goes into `there`."""
+    """Measure requested checkpoints from kept weights; add all with weights to `there`."""
     if arm.path not in pasts:
         return
     from geomix.analysis.from_weights import looks
@@ -182,7 +182,7 @@ def _from_weights(
     is_asked = chosen(asked.at)
 
     def wanted(moment: TrainingMoment) -> bool:
-        """Where a record says enough of stage 1, it is not computed again unasked."""
+        """Return whether to compute; if a record suffices for stage 1, only on request."""
         later = moment.stage > 0 or moment.end
         return is_asked(moment) and (later or not recorded or bool(asked.at))
 
@@ -220,7 +220,7 @@ def _recorded(arm: RunDirectory) -> Iterable[Look]:
 def _check_layout(
     arm: RunDirectory, look: Look, before: Iterable[Look], compared: Layout | None
 ) -> None:
-    """Refuse other parameters at once: what is behind the first such look takes long to compute."""
+    """Reject other parameters at once: later measurements take long to compute."""
     first = next(iter(before), None)
     if first is not None and not same_parameters(look.layout, first.layout):
         raise UserError(_other_parameters(arm.path, look, first))
