@@ -23,7 +23,7 @@ _LOOKS = {
 """Colour and marker of each verdict."""
 
 _ROW = 0.23
-"""Inches of a row."""
+"""Height of a row, in inches."""
 
 _LONGEST = 62
 
@@ -33,7 +33,7 @@ def draw(rows: Sequence[Row]) -> Figure:
 
     Args:
         rows: tidy: claim, measured, low, high, unit, n, verdict. Each row is scaled by its own
-            largest number, which stands beside it: rows of unlike units cannot be compared.
+            largest number, which is printed beside it, since rows have different units.
     """
     known = [row for row in rows if np.isfinite(row["measured"])]
     with style():
@@ -88,7 +88,7 @@ def _legend(figure: Figure, rows: Sequence[Row]) -> None:
 
 
 def caption(rows: Sequence[Row]) -> str:
-    """What is seen."""
+    """Return the caption."""
     left = sum(not np.isfinite(row["measured"]) for row in rows)
     text = (
         "The theory's claims: the measured effect with its 95 % interval over seeds, in the "

@@ -1,4 +1,4 @@
-"""How well a number predicts another over runs: ranks, signs, their uncertainty (pure maths)."""
+"""Prediction of one number by another over runs: ranks, signs and uncertainty (pure maths)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from scipy.stats import binomtest, rankdata
 Floats = NDArray[np.float64]
 
 DRAWS = 2000
-"""Of a bootstrap."""
+"""Draws of a bootstrap."""
 
 
 def spearman(x: Sequence[float] | Floats, y: Sequence[float] | Floats) -> float:
-    """Rank correlation ρ (Spearman 1904), ties by their mean rank; nan where either is constant.
+    """Return the rank correlation ρ (Spearman 1904), ties at their mean rank; nan for a constant.
 
     Args:
         x: `(n,)` finite.
@@ -40,12 +40,12 @@ class RankCorrelation:
     """A rank correlation over runs.
 
     Attributes:
-        rho: of all runs.
+        rho: over all runs.
         low: lower end of its interval; nan with fewer than three seeds.
         high: upper end.
-        within: mean over arms of the rank correlation within each; nan where no arm has three.
-        n: runs.
-        seeds: that they come from.
+        within: mean over arms of the rank correlation within each; nan if no arm has three runs.
+        n: number of runs.
+        seeds: number of their seeds.
     """
 
     rho: float
@@ -65,19 +65,19 @@ def rank_correlation(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> RankCorrelation:
-    """Spearman's ρ over runs, with a percentile interval from seeds, then runs within a seed.
+    """Compute Spearman's ρ over runs, with a percentile interval from a two-level bootstrap.
 
     The runs of a seed share their base and data, so seeds are drawn first, with replacement, and
     then as many runs of each. With fewer than 20 seeds such an interval is too narrow.
 
     Args:
         x: `(n,)` the predictor.
-        y: `(n,)` what it predicts.
+        y: `(n,)` the outcome.
         seeds: `(n,)` the seed of each run.
         arms: `(n,)` the arm of each run.
-        level: of the interval.
-        draws: of the bootstrap.
-        seed: of its random numbers.
+        level: level of the interval.
+        draws: draws of the bootstrap.
+        seed: seed of its random numbers.
 
     Raises:
         ValueError: the lengths differ.
@@ -111,7 +111,7 @@ def _bootstrap(
 
 
 def _within(x: Floats, y: Floats, arms: Sequence[Hashable]) -> float:
-    """Mean over arms of at least three runs; those where it is undefined are left out."""
+    """Return the mean over arms of at least three runs, without those where it is undefined."""
     groups = [np.flatnonzero([a == arm for a in arms]) for arm in dict.fromkeys(arms)]
     found = [spearman(x[g], y[g]) for g in groups if len(g) > 2]  # noqa: PLR2004
     found = [value for value in found if np.isfinite(value)]
@@ -120,15 +120,15 @@ def _within(x: Floats, y: Floats, arms: Sequence[Hashable]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How often two signs agree.
+    """Agreement of two signs over runs.
 
     Attributes:
-        agree: runs in which they do.
-        n: runs that were counted.
-        share: of them; nan of none.
+        agree: number of runs in which they agree.
+        n: number of runs counted.
+        share: share of agreement; nan without runs.
         low: lower end of the exact interval of the share (Clopper and Pearson 1934).
         high: upper end.
-        p: two-sided, of the exact binomial test against one half.
+        p: two-sided p of the exact binomial test against one half.
     """
 
     agree: int
@@ -140,11 +140,11 @@ class Agreement:
 
 
 def sign_agreement(pairs: Sequence[tuple[float, float]], level: float = 0.95) -> Agreement:
-    """Count agreeing signs; a pair in which either is 0 or no number is left out.
+    """Count agreeing signs; a pair with a 0 or without a number is left out.
 
     Args:
         pairs: a predicted and a measured number for each run.
-        level: of the interval.
+        level: level of the interval.
     """
     signs = [np.sign(a) * np.sign(b) for a, b in pairs]
     counted = [s for s in signs if np.isfinite(s) and s]

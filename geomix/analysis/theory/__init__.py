@@ -1,4 +1,4 @@
-"""`geomix analyze theory`: the scorecard of the paper's theory, one row a claim."""
+"""`geomix analyze theory`: the scorecard of the paper's theory, one row per claim."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was declared before the runs.
+    """Effects declared before the runs.
 
     Attributes:
         smallest: smallest effect of interest, nats.
@@ -40,15 +40,15 @@ class Asked:
 class TheoryAnalysis(Analysis["list[Score]", Asked]):
     """Score the claims of the paper's theory: prediction, measurement, interval, verdict.
 
-    RUN is a folder of a run of which `forgetting`, `delta2` or `curvature` was analysed; give the
-    same runs here, or runs that were analysed one by one. Nothing is computed anew.
+    RUN is a folder of a run with an analysis `forgetting`, `delta2` or `curvature`; give the same
+    runs here, or runs that were analysed one by one. Nothing is measured again.
     """
 
     name = "theory"
     Options = Asked
 
     def measure(self, runs: Sequence[RunDirectory], options: Asked, say: Say) -> list[Score]:
-        """Compute every claim from what the other analyses wrote."""
+        """Compute every claim from the files of the other analyses."""
         from geomix.analysis.theory.claims import scorecard
         from geomix.analysis.theory.scores import Rules
         from geomix.analysis.theory.sources import read
@@ -58,11 +58,11 @@ class TheoryAnalysis(Analysis["list[Score]", Asked]):
         return scorecard(read(runs), Rules(nats, share))
 
     def tables(self, result: list[Score], options: Asked) -> Mapping[str, Sequence[Row]]:
-        """One row a claim."""
+        """Return one row per claim."""
         return {"": [asdict(score) for score in result]}
 
     def findings(self, result: list[Score], options: Asked) -> Sequence[Finding]:
-        """The claims that were measured."""
+        """Return the claims that were measured."""
         return [
             Finding(
                 claim=score.claim,
@@ -79,7 +79,7 @@ class TheoryAnalysis(Analysis["list[Score]", Asked]):
         ]
 
     def figures(self, result: list[Score], options: Asked) -> Iterable[Drawn]:
-        """Every claim's effect with its interval."""
+        """Draw every claim's effect with its interval."""
         from geomix.figures import scorecard
 
         rows = [asdict(score) for score in result]
@@ -93,7 +93,7 @@ class TheoryAnalysis(Analysis["list[Score]", Asked]):
         files: Sequence[Path],
         full: bool,
     ) -> list[str]:
-        """Which claims hold?"""
+        """Answer which claims hold."""
         from geomix.analysis.theory.answer import answer
 
         return answer(result, self.stem(result, options, runs), runs[0], files, full)

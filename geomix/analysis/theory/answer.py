@@ -1,4 +1,4 @@
-"""The answer that `geomix analyze theory` leads with: the claims that were decided, then others."""
+"""The answer of `geomix analyze theory`: the decided claims first, then the others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ORDER: tuple[Verdict, ...] = ("supported", "refuted", "negligible", "undetermin
 def answer(
     result: Sequence[Score], stem: str, run: RunDirectory, files: Sequence[Path], full: bool
 ) -> list[str]:
-    """A line a claim, decided ones first; then why the others are open, and where the rest is."""
+    """Return a line per claim, decided ones first; then why others are open, and the files."""
     measured = sorted((s for s in result if s.n), key=lambda score: _ORDER.index(score.verdict))
     counts = Counter(score.verdict for score in measured)
     said = ", ".join(f"{counts[name]} {name}" for name in _ORDER if counts[name])
@@ -34,7 +34,7 @@ def answer(
 
 
 def _line(score: Score) -> str:
-    """`supported     +0.18 [+0.1, +0.26]  control → mixed: Δ > 0`."""
+    """Format a claim: `supported     +0.18 [+0.1, +0.26]  control → mixed: Δ > 0`."""
     known = not (math.isnan(score.low) or math.isnan(score.high))
     interval = f" [{score.low:+.2g}, {score.high:+.2g}]" if known else ""
     number = f"{score.measured:+.2g}{interval}".replace("-", "−")
@@ -42,7 +42,7 @@ def _line(score: Score) -> str:
 
 
 def _open(result: Sequence[Score]) -> list[str]:
-    """The most frequent reason why rows are undetermined, and what was not measured."""
+    """Return the most frequent reasons for undetermined rows, and the missing analyses."""
     lines: list[str] = []
     reasons = Counter(s.why for s in result if s.n and s.verdict == "undetermined" and s.why)
     for why, count in reasons.most_common(2):

@@ -28,7 +28,7 @@ _FEW_DRAWS = 20
 
 
 def scorecard(written: Written, rules: Rules) -> list[Score]:
-    """Every claim, in the order of the theory; what was not measured says so."""
+    """Return every claim, in the order of the theory; also those that were not measured."""
     makers = (orders, parts, third_term, direction, angle, draws, definite, condition, predictors)
     found = [score for make in makers for score in make(written, rules)]
     return found + list(elsewhere(written))
@@ -39,7 +39,7 @@ def _kept(*scores: Score | None) -> Iterator[Score]:
 
 
 def orders(written: Written, rules: Rules) -> Iterator[Score]:
-    """Is forgetting first order at θ_A, and is it more than moving at all?"""
+    """Judge whether forgetting is first order at θ_A, and more than the displacement alone."""
     for arm, rows in by(written.rows("forgetting"), "arm"):
         first, change = column(rows, "first"), column(rows, "change")
         second = column(rows, "second")
@@ -68,7 +68,7 @@ def orders(written: Written, rules: Rules) -> Iterator[Score]:
 
 
 def parts(written: Written, rules: Rules) -> Iterator[Score]:
-    """Δ₁ ≈ 0, Δ₂ > 0, and what neither has."""
+    """Judge Δ₁ ≈ 0, Δ₂ > 0 and Δ₃ ≈ 0."""
     for pair, gate in pairs(written):
         values = {key: seeds_of(written, pair, key) for key in ("Δ", "Δ₁", "Δ₂", "Δ₃")}
         total = float(np.mean(values["Δ"])) if len(values["Δ"]) else float("nan")
@@ -88,7 +88,7 @@ def parts(written: Written, rules: Rules) -> Iterator[Score]:
 
 
 def third_term(written: Written, rules: Rules) -> Iterator[Score]:
-    """Claim (b), unless it only says how far one arm was from convergence."""
+    """Judge claim (b), unless it shows only how far one arm was from convergence."""
     for pair, gate in pairs(written):
         third, cross = (seeds_of(written, pair, key) for key in ("s_A·s_B", "g_A·s_B"))
         other = seeds_of(written, pair, "g'_A·s_B")
@@ -110,7 +110,7 @@ def third_term(written: Written, rules: Rules) -> Iterator[Score]:
 
 
 def direction(written: Written, rules: Rules) -> Iterator[Score]:
-    """δ is a step along −g_M(θ_0); for the pairs of trainings that differ in their order, too."""
+    """Judge whether δ is a step along −g_M(θ_0), also between trainings in another order."""
     for pair, gate in pairs(written):
         key = "cos(δ, −g_M(θ_0))"
         known, base = (seeds_of(written, pair, k) for k in ("‖g_M(θ_0)‖", "‖g_A(θ_0)‖"))
@@ -131,7 +131,7 @@ def direction(written: Written, rules: Rules) -> Iterator[Score]:
 
 
 def angle(written: Written, rules: Rules) -> Iterator[Score]:
-    """Claim (e): the angle changes, not the norms; along the path and one step from θ_A."""
+    """Judge claim (e): the angle changes, not the norms; along the path and one step from θ_A."""
     for title, rows in by(
         written.rows("forgetting", "contrasts", partition="K", segment="sum"), "contrast"
     ):
@@ -157,7 +157,7 @@ def angle(written: Written, rules: Rules) -> Iterator[Score]:
 
 
 def draws(written: Written, rules: Rules) -> Iterator[Score]:
-    """Claim (a): the cross terms have mean 0 over draws of D_M; the prompt's mean taken off."""
+    """Judge claim (a): the cross terms have mean 0 over draws of D_M, minus the prompt's mean."""
     found = by(written.rows("delta2", "draws"), "seed")
     means, apart, least = [], 0, 0
     for _, rows in found:
@@ -184,7 +184,7 @@ def draws(written: Written, rules: Rules) -> Iterator[Score]:
 
 
 def definite(written: Written, _: Rules) -> Iterator[Score]:
-    """(c) H_A and H_B, (d) their symmetrised product: positive semidefinite, seed by seed."""
+    """Judge (c) H_A and H_B, (d) their symmetrised product: positive semidefinite, by seed."""
     rows = [row for row in written.rows("curvature") if row.get("block") == "all"]
     keys = ("arm", "checkpoint", "matrix")
     rows.sort(key=lambda row: [str(row[key]) for key in keys])
@@ -215,7 +215,7 @@ def definite(written: Written, _: Rules) -> Iterator[Score]:
 
 
 def elsewhere(written: Written) -> Iterator[Score]:
-    """Claims that need what these runs do not have."""
+    """Yield claims that need data which these runs lack."""
     for analysis in written.missing:
         why = f"not measured: geomix analyze {analysis} of these runs is missing"
         yield unmeasured(f"claims that need {analysis}", "", why, analysis)

@@ -12,18 +12,18 @@ from geomix.analysis.theory.sources import Row, Written, number
 Floats = NDArray[np.float64]
 
 ALONE = "beside a control, the control's steps would count as the mixing's"
-"""Why mixed is not judged against plain."""
+"""Reason why mixed is not judged against plain."""
 
 
 def pairs(written: Written) -> Iterator[tuple[str, str]]:
-    """The comparisons of delta2, and why one is not judged."""
+    """Yield the comparisons of delta2, each with the reason if it is not judged."""
     known = titles(written, "delta2")
     for title in known:
         yield title, ALONE if through(title, known) else ""
 
 
 def titles(written: Written, analysis: str) -> list[str]:
-    """Titles of the comparisons of an analysis."""
+    """Return the titles of an analysis's comparisons."""
     table, key = {"delta2": ("seeds", "comparison"), "forgetting": ("contrasts", "contrast")}[
         analysis
     ]
@@ -32,20 +32,20 @@ def titles(written: Written, analysis: str) -> list[str]:
 
 
 def through(title: str, known: Sequence[str]) -> bool:
-    """Whether two other comparisons lead from the first arm to a control and on to the second."""
+    """Return whether two other comparisons lead through a control from one arm to the other."""
     first, _, last = title.partition(" → ")
     ends = [other.partition(" → ")[::2] for other in known]
     return any((first, by) in ends and (by, last) in ends for _, by in ends)
 
 
 def seeds_of(written: Written, comparison: str, quantity: str) -> Floats:
-    """A number of a comparison, one a seed."""
+    """Return a number of a comparison, one per seed."""
     rows = written.rows("delta2", "seeds", comparison=comparison, quantity=quantity)
     return column(rows, "value")
 
 
 def floor_of(written: Written, quantity: str) -> str:
-    """The range of the same number between trainings that differ in their order alone."""
+    """Describe the range of the same number between trainings that differ only in their order."""
     rows = [
         row
         for row in written.rows("delta2", "seeds", quantity=quantity)
@@ -56,12 +56,12 @@ def floor_of(written: Written, quantity: str) -> str:
 
 
 def column(rows: Sequence[Row], key: str) -> Floats:
-    """`(rows,)` a column; nan where a number is missing."""
+    """Return a column, `(rows,)`; nan if a number is missing."""
     return np.array([number(row, key) for row in rows], dtype=np.float64)
 
 
 def by(rows: Sequence[Row], key: str) -> list[tuple[str, list[Row]]]:
-    """Rows by the value of a column, in the order in which it is first met."""
+    """Group rows by the value of a column, in order of first occurrence."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         found.setdefault(str(row[key]), []).append(row)

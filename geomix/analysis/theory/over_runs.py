@@ -1,4 +1,4 @@
-"""Claims over runs: what predicts who forgets, and whether the stage-2 condition does."""
+"""Claims over runs: predictors of forgetting, and the stage-2 condition as one of them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _PREDICTORS = (
     ("first", "a larger first-order term at the start", 1),
     ("second", "a larger second-order term at the start", 1),
 )
-"""Columns of `forgetting`, what each stands for, and the sign that goes with more forgetting."""
+"""Columns of `forgetting`, their meaning, and the sign that goes with more forgetting."""
 
 
 def condition(written: Written, rules: Rules) -> Iterator[Score]:
-    """Does the stage-2 condition's sign agree with who forgets less, run by run?"""
+    """Judge, run by run, whether the stage-2 condition's sign agrees with less forgetting."""
     rows = [row for row in written.rows("delta2", "condition") if row.get("in_place") == MIXED]
     if not rows:
         return
@@ -58,7 +58,7 @@ def condition(written: Written, rules: Rules) -> Iterator[Score]:
 
 
 def predictors(written: Written, rules: Rules) -> Iterator[Score]:
-    """Which number predicts, over runs, who forgets? Spearman's ρ in the expected direction."""
+    """Judge which numbers predict forgetting over runs: Spearman's ρ in the expected direction."""
     rows = written.rows("forgetting")
     seeds, arms = [row["seed"] for row in rows], [row["arm"] for row in rows]
     change = column(rows, "change").tolist()
@@ -94,7 +94,7 @@ def _runs(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
 
 
 def _first_of(rows: Sequence[Row]) -> dict[tuple[str, str], tuple[float, bool]]:
-    """Margin at the first checkpoint of each run, and whether it passes by size."""
+    """Return the margin at each run's first checkpoint, and whether it passes by size."""
     return {
         run: (number(mine[0], "margin"), mine[0]["state"] == "by size")
         for run, mine in _runs(rows).items()
@@ -102,7 +102,7 @@ def _first_of(rows: Sequence[Row]) -> dict[tuple[str, str], tuple[float, bool]]:
 
 
 def _middle_of(rows: Sequence[Row]) -> dict[tuple[str, str], tuple[float, bool]]:
-    """Whether more checkpoints of a run have a positive margin than not; by size if most are."""
+    """Return the sum of the margin's signs over each run's checkpoints; by size if most are."""
     return {
         run: (
             float(np.sum(np.sign(column(mine, "margin")))),
@@ -113,7 +113,7 @@ def _middle_of(rows: Sequence[Row]) -> dict[tuple[str, str], tuple[float, bool]]
 
 
 def _measured(written: Written, arm: str, seed: str) -> list[Row]:
-    """Δ of a seed from the arm's control, else from the reference, to the arm."""
+    """Return Δ of a seed from the arm's control, else from the reference, to the arm."""
     known = titles(written, "delta2")
     to_arm = [title for title in known if title.endswith(f" → {arm}")]
     chosen = [title for title in to_arm if not through(title, known)]

@@ -1,4 +1,4 @@
-"""One row of the scorecard, and how numbers of seeds become one."""
+"""Rows of the scorecard, and the aggregation of numbers over seeds."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ SHARE = "1"
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A claim of the theory beside what was measured.
+    """A claim of the theory, with its measurement.
 
     Attributes:
-        claim: what is claimed, so that a positive effect supports it unless `prediction` says else.
-        prediction: what the theory expects of the effect: `> 0`, `≈ 0`.
-        measured: the effect, mean over seeds; nan where it was not measured.
+        claim: the claim; a positive effect supports it unless `prediction` says otherwise.
+        prediction: the effect that the theory expects: `> 0`, `≈ 0`.
+        measured: the effect, mean over seeds; nan if it was not measured.
         low: lower end of its 95 % interval.
         high: upper end.
-        unit: of the effect.
-        null: what it stands beside.
-        n: paired seeds, or runs that were counted.
-        verdict: by the one rule.
-        why: what decides, or why nothing does.
+        unit: unit of the effect.
+        null: reference of the effect.
+        n: number of paired seeds, or of runs.
+        verdict: the verdict by the one rule.
+        why: reason for the verdict, or for its absence.
         source: the analysis and table that it was computed from.
     """
 
@@ -48,7 +48,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What was declared before the runs, for each unit that a verdict is given in.
+    """Rules declared before the runs, for each unit with verdicts.
 
     Attributes:
         nats: for changes of a loss.
@@ -59,7 +59,7 @@ class Rules:
     share: Rule
 
     def of(self, unit: str) -> Rule:
-        """The rule of a unit; one of another unit has no smallest effect."""
+        """Return the rule of a unit; that of another unit has no smallest effect."""
         known: Mapping[str, Rule] = {NATS: self.nats, SHARE: self.share}
         return known.get(unit, Rule(None, self.nats.planned))
 
@@ -75,20 +75,20 @@ def scored(
     null: str = "",
     gate: str = "",
 ) -> Score | None:
-    """The row of an effect that each seed has.
+    """Judge an effect from its values by seed.
 
     Args:
-        claim: what is claimed.
-        values: one a paired seed; those that are no number are left out.
-        rules: what was declared.
-        source: where the values are from.
-        unit: of the values.
-        prediction: what the theory expects.
-        null: what the effect stands beside.
-        gate: why no verdict may be given whatever the interval; "" where nothing forbids it.
+        claim: the claim.
+        values: one per paired seed; those that are no number are left out.
+        rules: the declared rules.
+        source: origin of the values.
+        unit: unit of the values.
+        prediction: the effect that the theory expects.
+        null: reference of the effect.
+        gate: reason why no verdict may be given, whatever the interval; "" if there is none.
 
     Returns:
-        None where no seed has the effect.
+        None if no seed has the effect.
     """
     known = [float(value) for value in values if np.isfinite(value)]
     if not known:
@@ -102,6 +102,6 @@ def scored(
 
 
 def unmeasured(claim: str, prediction: str, why: str, source: str) -> Score:
-    """The row of a claim that nothing measured."""
+    """Return the row of a claim that was not measured."""
     nothing = (float("nan"),) * 3
     return Score(claim, prediction, *nothing, "", "", 0, "undetermined", why, source)

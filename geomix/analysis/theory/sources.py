@@ -1,4 +1,4 @@
-"""What `forgetting`, `delta2` and `curvature` wrote of the runs: the scorecard computes on it."""
+"""Files of `forgetting`, `delta2` and `curvature`, from which the scorecard is computed."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from geomix.util.reading import all_of, expect, read_json
 Row = Mapping[str, Any]
 
 NAMES = {"forgetting": r"forgetting_stage(\d+)", "delta2": "delta2", "curvature": "curvature"}
-"""Analyses that are read, and how the names of their files begin."""
+"""Analyses to read, and patterns of their files' names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Tables of the analyses, by analysis and ending of the table's name ("" is the main one).
+    """Tables of the analyses, by analysis and suffix of the table's name ("" is the main one).
 
     Attributes:
-        tables: rows, one a seed or finer.
-        missing: analyses of which nothing is there.
+        tables: rows, one per seed or finer.
+        missing: analyses without files.
     """
 
     tables: Mapping[tuple[str, str], Sequence[Row]]
     missing: tuple[str, ...]
 
     def rows(self, analysis: str, ending: str = "", **where: object) -> list[Row]:
-        """Rows of a table that have all these values."""
+        """Return the rows of a table that have all these values."""
         found = self.tables.get((analysis, ending), ())
         return [row for row in found if all(row.get(k) == v for k, v in where.items())]
 
 
 def read(runs: Sequence[RunDirectory]) -> Written:
-    """Read what an analysis wrote of all runs together, else of each run by itself.
+    """Read an analysis of all runs together, else of each run alone.
 
     Raises:
-        UserError: no analysis wrote anything, one did of some runs alone, or a file is damaged.
+        UserError: there is no analysis, one exists for some runs only, or a file is damaged.
     """
     tables: dict[tuple[str, str], list[Row]] = {}
     missing = []
@@ -74,7 +74,7 @@ def _files(runs: Sequence[RunDirectory], analysis: str, begins: str) -> list[Pat
 
 
 def _file(run: RunDirectory, begins: str, ending: str) -> Path | None:
-    """The JSON of an analysis; of several stages the last one's."""
+    """Return the JSON file of an analysis; of several stages the last one's."""
     pattern = re.compile(begins + re.escape(ending) + r"\.json")
     found = [file for file in run.analysis_folder.glob("*.json") if pattern.fullmatch(file.name)]
     return max(found, key=lambda file: (len(file.name), file.name), default=None)
@@ -92,6 +92,6 @@ def _tables(file: Path, analysis: str) -> dict[str, list[Row]]:
 
 
 def number(row: Row, key: str) -> float:
-    """A number of a row; nan where it is missing, as JSON has no nan."""
+    """Return a number of a row; nan if it is missing, since JSON has no nan."""
     value = row.get(key)
     return float(value) if isinstance(value, int | float) else float("nan")
