@@ -194,6 +194,7 @@ class Analyze:
         self,
         runs: Runs,
         *,
+        sets: Sequence[str] = ("D_A", "D_B"),
         at: Sequence[str] = (),
         by: Literal["layer", "module", "layer-module", "head", "parameter"] = "layer",
         metric: Literal["euclidean", "adam"] = "euclidean",
@@ -204,6 +205,7 @@ class Analyze:
 
         Args:
             runs: one, or several that differ in their seeds.
+            sets: the two that are compared: whose loss is in question, and what may raise it.
             at: only these checkpoints: `"0"`, `"A"`, `"A+4"`, `"+4"`.
             by: the parameter groups, one for each row of the table.
             metric: of the inner products.
@@ -211,6 +213,7 @@ class Analyze:
             examples: number per set whose single gradients are compared where weights are kept.
         """
         given = {"at": tuple(at), "by": by, "metric": metric, "source": source}
+        given["sets"] = (sets,) if isinstance(sets, str) else tuple(sets)
         return self._run("grad-angle", runs, {**given, "examples": examples})
 
     def delta2(

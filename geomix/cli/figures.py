@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -42,13 +44,17 @@ def figure() -> None:
 def _redrawing(name: str) -> click.Command:
     """Build the command that redraws a figure from its table."""
 
-    def run(table: Path, out: Path | None) -> None:
+    def run(table: Path, out: Path | None, sets: str | None = None) -> None:
         from geomix.figures.style import save_drawing
         from geomix.figures.table import read_table
 
         known = FIGURES[name]
         rows = read_table(table, known.columns)
-        for file in save_drawing(known.draw(rows), out or Path(table.stem)):
+        if sets is None or known.draw_pair is None:
+            drawn = known.draw(rows)
+        else:
+            drawn = known.draw_pair(rows, _pair(sets, rows))
+        for file in save_drawing(drawn, out or Path(table.stem)):
             echo(file)
 
     path = click.Path(path_type=Path)
@@ -57,6 +63,9 @@ def _redrawing(name: str) -> click.Command:
         click.Argument(["table"], metavar="TABLE.csv", type=path),
         click.Option(["--out"], type=path, help=text),
     ]
+    if FIGURES[name].draw_pair is not None:
+        chosen = "The two sets that are compared [D_A,D_B]."
+        parameters.append(click.Option(["--sets"], metavar="SET,SET", help=chosen))
     told = "Draw it again from the CSV that lies beside it, or from a table of your own."
     return click.Command(
         name,
@@ -64,6 +73,21 @@ def _redrawing(name: str) -> click.Command:
         params=parameters,
         help=f"{FIGURES[name].summary}\n\n{told} Columns: {', '.join(FIGURES[name].columns)}.",
     )
+
+
+def _pair(sets: str, rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """Two sets of a table of pairs.
+
+    Raises:
+        UserError: they are not two, or the table has no row on one.
+    """
+    names = [name.strip() for name in sets.split(",")]
+    if len(set(names)) != 2 or len(names) != 2:  # noqa: PLR2004
+        raise UserError(f"--sets {sets[:60]}: give two different sets, such as --sets D_A,D_C")
+    there = list(dict.fromkeys(str(row[key]) for row in rows for key in ("first", "second")))
+    if absent := [name for name in names if name not in there]:
+        raise UserError(f"--sets: the table has no {absent[0]}; there are: {', '.join(there)}")
+    return names[0], names[1]
 
 
 @figure.command()

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from geomix.cli.show_history import history_parts, read_history
 from geomix.cli.show_stages import stage_table
-from geomix.config.names import place_of_set
+from geomix.config.names import place_of_set, set_name
 from geomix.measures.scores import score_named
 from geomix.runs.directory import RunDirectory
 from geomix.runs.retention import RetentionRow, asked_scores, retention_rows
@@ -24,7 +24,7 @@ from geomix.util.errors import UserError
 from geomix.util.reading import as_written
 
 _HALF = 50
-"""Percent of D_A that must be known before its forgetting is meaningful."""
+"""Percent of a stage's facts that must be known before their forgetting is meaningful."""
 
 _WIDTH = 80
 """Width of the retention table, in characters."""
@@ -74,19 +74,22 @@ def _fitting(rows: Sequence[RetentionRow], columns: Sequence[str]) -> list[list[
 
 
 def not_learnt(run: RunDirectory) -> list[str]:
-    """Return a line if the first of several stages ended with less than half of its facts known."""
-    if len(run.resolved()["config"]["stages"]) == 1:
-        return []
-    known = {
-        row.arm: row.exact_match
-        for row in retention_rows(run)
-        if (row.set, row.moment) == ("D_A", "after stage 1") and row.exact_match < _HALF
-    }
-    if not known:
-        return []
-    named = f" in {', '.join(known)}" * (run.arms != [run])
-    exact = f"{min(known.values()):.0f} % exact" + ", the least" * (len(known) > 1)
-    return [f"D_A was not learnt{named} ({exact}): train longer before reading its forgetting"]
+    """Return a line per stage but the last that ended with less than half of its facts known."""
+    rows = retention_rows(run)
+    lines = []
+    for stage in range(len(run.resolved()["config"]["stages"]) - 1):
+        own, after = set_name(stage), f"after stage {stage + 1}"
+        known = {
+            row.arm: row.exact_match
+            for row in rows
+            if (row.set, row.moment) == (own, after) and row.exact_match < _HALF
+        }
+        if known:
+            named = f" in {', '.join(known)}" * (run.arms != [run])
+            exact = f"{min(known.values()):.0f} % exact" + ", the least" * (len(known) > 1)
+            advice = "train longer before reading its forgetting"
+            lines.append(f"{own} was not learnt{named} ({exact}): {advice}")
+    return lines
 
 
 def _retention(

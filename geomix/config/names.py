@@ -41,6 +41,13 @@ def set_name(stage: int) -> str:
     return f"D_{letter_of(stage)}"
 
 
+def stage_of_set(name: str) -> int | None:
+    """Index, from 0, of the stage whose own set it is; None of any other set."""
+    letter = name.removeprefix("D_")
+    known = name.startswith("D_") and len(letter) == 1 and letter in LETTERS
+    return LETTERS.index(letter) if known else None
+
+
 def checkpoint_name(stages: int) -> str:
     """Return the name of the model between stages: `θ_0` before the first one ends, then `θ_A`, ….
 

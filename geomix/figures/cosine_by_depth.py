@@ -24,8 +24,10 @@ from geomix.figures.labels import (
     moment_symbol,
     of_seeds,
     ordered,
+    parted,
     short_group,
     spread,
+    stacked,
     unlike,
     why_blank,
 )
@@ -64,12 +66,11 @@ _DECADES = 2
 _LEAST = 0.25
 """Least half-range of the cosines' axis, so that noise is not magnified."""
 
-_FOCUS = "D_A"
-_WIDE = 7
-"""Number of adjacent panels above which titles are smaller."""
+_WIDE, _MANY_PANELS = 7, 8
+"""Numbers of adjacent panels above which titles are smaller, and have several lines."""
 
 
-def draw(rows: Sequence[Row], moments: Sequence[str]) -> Figure:
+def draw(rows: Sequence[Row], moments: Sequence[str], focus: str = "D_A") -> Figure:
     """Draw a row per checkpoint: left the cosine of D_A with each other set, right the norms.
 
     One line an arm, through the layers; embedding, final norm and head are separate markers, and so
@@ -82,15 +83,17 @@ def draw(rows: Sequence[Row], moments: Sequence[str]) -> Figure:
         rows: the tidy table of `geomix analyze grad-angle`, of one metric; its CSV has the same
             columns.
         moments: labels of the checkpoints to draw, in order.
+        focus: the set in D_A's place.
     """
     unlike(rows, "arm", "moment", "group", "first", "second")
-    table = Table(rows)
-    columns = [(name, "cosine") for name in table.sets if name != _FOCUS]
+    table = Table(rows, focus)
+    columns = [(name, "cosine") for name in table.sets if name != focus]
     gap = len(columns)
     columns += [(name, "norm") for name in table.sets if name != UPDATE and not is_null(name)]
     axis = Depth(table, _POINTS / len(columns))
     with style():
-        figure = new_figure(0.35 + _ROW * len(moments) + axis.height)
+        high = len(columns) > _MANY_PANELS or any(parted(name)[1] for name, _ in columns)
+        figure = new_figure(0.35 + 0.2 * high + _ROW * len(moments) + axis.height)
         ratios = [1.0] * len(columns)
         ratios.insert(gap, 0.1)
         grid = figure.add_gridspec(len(moments), len(ratios), width_ratios=ratios)
@@ -110,8 +113,9 @@ def draw(rows: Sequence[Row], moments: Sequence[str]) -> Figure:
             line[0].set_ylabel(moment_symbol(moment), rotation=0, ha="right", va="center", size=9)
             panels.append(line)
         for axes, (name, measure) in zip(panels[0], columns, strict=True):
-            one, other = direction_symbol(_FOCUS), direction_symbol(name)
+            one, other = direction_symbol(focus), direction_symbol(name)
             title = f"cos({one}, {other})" if measure == "cosine" else f"|{other}|"
+            title = stacked(title) if high else title
             axes.set_title(title, size=8 if len(columns) <= _WIDE else 6.5)
         finish_cosines([axes for line in panels for axes in line[:gap]])
         _finish_norms([axes for line in panels for axes in line[gap:]])
@@ -123,13 +127,14 @@ def draw(rows: Sequence[Row], moments: Sequence[str]) -> Figure:
     return figure
 
 
-def caption(rows: Sequence[Row]) -> str:
+def caption(rows: Sequence[Row], focus: str = "D_A") -> str:
     """Describe the figure in sentences."""
+    null = "the null of" if focus == "D_A" else "D_A's"
     return (
         "Cosines (left) and norms (right) of the sets' gradients by depth. Rows are moments of "
-        "training: θ_A is the end of stage 1, θ_A+k is k steps later. Columns are pairs of D_A "
-        "with another set, held-out being the null of unseen examples, then norms; an arm is a "
-        f"line through the layers, and marks beside it are other groups and the whole model. "
+        "training: θ_A is the end of stage 1, θ_A+k is k steps later. Columns are pairs of "
+        f"{focus} with another set, held-out being {null} unseen examples, then norms; an arm "
+        f"is a line through the layers, and marks beside it are other groups and the whole model. "
         f"{MARKS} {of_seeds(rows)}"
     )
 
@@ -250,7 +255,7 @@ class Depth:
 class Table:
     """Tidy table, indexed by its keys, in the order of the first rows."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    def __init__(self, rows: Sequence[Row], focus: str = "D_A") -> None:
         self.arms = list(dict.fromkeys(row["arm"] for row in rows))
         self.places: dict[str, str] = {row["group"]: row["place"] for row in rows}
         self._values: dict[tuple[str, ...], float] = {}
@@ -261,8 +266,8 @@ class Table:
             found |= {first, second}
             self._values[*at, first, "norm"] = row["norm_first"]
             self._values[*at, second, "norm"] = row["norm_second"]
-            if _FOCUS in (first, second):
-                other = second if first == _FOCUS else first
+            if focus in (first, second):
+                other = second if first == focus else first
                 self._values[*at, other, "cosine"] = row["cosine"]
                 self._values[*at, other, "half_width"] = spread(row)
                 self._values[*at, other, "unclear"] = is_undetermined(row)
@@ -316,4 +321,5 @@ FIGURE = TableFigure(
     "Cosines and norms of gradients by depth.",
     ("arm", "moment", "group", "first", "second", "cosine"),
     lambda rows: draw(rows, moments_of(rows)),
+    lambda rows, pair: draw(rows, moments_of(rows), pair[0]),
 )

@@ -39,23 +39,27 @@ _POINTS = 190.0
 """Total width of the panels, in points."""
 
 
-def draw(rows: Sequence[Row], moments: Sequence[str], other: str = "D_B") -> Figure:
-    """Draw a panel per checkpoint: D_A's cosine with another set by layer, a line an arm.
+def draw(
+    rows: Sequence[Row], moments: Sequence[str], pair: tuple[str, str] = ("D_A", "D_B")
+) -> Figure:
+    """Draw a panel per checkpoint: one set's cosine with another by layer, a line an arm.
 
     The grey line behind each arm's, with the same dashes, is the cosine with the held-out set, if
-    the rows have it: the null. Below a panel are the norms of D_A's whole gradient in each arm,
-    with the arms' names in the margin: if a norm is nearly zero, the cosine is hardly informative.
+    the rows have it: the null. Below a panel are the norms of the first set's whole gradient in
+    each arm, with the arms' names in the margin: if a norm is nearly zero, the cosine is hardly
+    informative.
 
     Args:
         rows: the tidy table of `geomix analyze grad-angle`, of one metric.
         moments: labels of the checkpoints to draw; more than three do not fit.
-        other: set whose gradient is compared with D_A's, or `update`.
+        pair: the set in question, and the one that it is compared with, or `update`.
     """
-    pairs = ({"D_A", other}, {"D_A", NULLS[0]})
+    focus, other = pair
+    pairs = ({focus, other}, {focus, NULLS[0]})
     rows = [row for row in rows if {row["first"], row["second"]} in pairs]
     rows = [row for row in rows if row["moment"] in moments]
     unlike(rows, "arm", "moment", "group", "first", "second")
-    table = Table(rows)
+    table = Table(rows, focus)
     axis = Depth(table, _POINTS / len(moments))
     with style():
         figure = new_figure(0.55 + _HEIGHT + axis.height + 0.1 + 0.1 * len(table.arms), COLUMN)
@@ -68,32 +72,34 @@ def draw(rows: Sequence[Row], moments: Sequence[str], other: str = "D_B") -> Fig
             null |= other != NULLS[0] and axis.draw_null(axes, moment)
             axis.name(axes)
             axes.set_title(moment_symbol(moment))
-            axes.set_xlabel(_norms(table, moment), **_SMALL)
+            axes.set_xlabel(_norms(table, moment, focus), **_SMALL)
         finish_cosines(panels)
-        one, two = direction_symbol("D_A"), direction_symbol(other)
+        one, two = direction_symbol(focus), direction_symbol(other)
         panels[0].set_ylabel(f"cos({one}, {two})")
-        told = [row for row in rows if {row["first"], row["second"]} == {"D_A", other}]
+        told = [row for row in rows if {row["first"], row["second"]} == {focus, other}]
         name_arms(figure, table.arms, marks_of(told, null=null))
         _name_norms(panels[0], table.arms)
         settle(figure)
     return figure
 
 
-def caption(rows: Sequence[Row]) -> str:
+def caption(rows: Sequence[Row], pair: tuple[str, str] = ("D_A", "D_B")) -> str:
     """Describe the figure in sentences."""
+    one, other = pair
+    nulls = [row for row in rows if NULLS[0] in (row["first"], row["second"])]
+    null = " Grey, in the arm's dashes, is the cosine with held-out examples, the null."
     return (
-        "Cosine of D_A's gradient with D_B's by depth, one panel a moment of training and one line "
-        "an arm. Grey, in the arm's dashes, is the cosine with held-out examples, the null. Below "
-        f"stands the norm of D_A's gradient over the whole model in each arm. {MARKS} "
-        f"{of_seeds(rows)}"
+        f"Cosine of {one}'s gradient with {other}'s by depth, one panel a moment of training and "
+        f"one line an arm.{null if nulls else ''} Below stands the norm of {one}'s gradient over "
+        f"the whole model in each arm. {MARKS} {of_seeds(rows)}"
     )
 
 
-def _norms(table: Table, moment: str) -> str:
-    """Return the norm of D_A's whole gradient in every arm, one a line."""
-    found = [table.value(arm, moment, WHOLE, "D_A", "norm") for arm in table.arms]
+def _norms(table: Table, moment: str, focus: str) -> str:
+    """Return the norm of a set's whole gradient in every arm, one a line."""
+    found = [table.value(arm, moment, WHOLE, focus, "norm") for arm in table.arms]
     lines = ["–" if math.isnan(norm) else f"{norm:.2g}" for norm in found]
-    return "\n".join([f"|{direction_symbol('D_A')}|", *lines])
+    return "\n".join([f"|{direction_symbol(focus)}|", *lines])
 
 
 def _name_norms(axes: Axes, arms: Sequence[str]) -> None:
@@ -107,4 +113,5 @@ FIGURE = TableFigure(
     "One pair's cosine by depth, in a row for a column of a paper.",
     ("arm", "moment", "group", "first", "second", "cosine"),
     lambda rows: draw(rows, moments_of(rows)[:3]),
+    lambda rows, pair: draw(rows, moments_of(rows)[:3], pair),
 )

@@ -90,6 +90,11 @@ def direction_symbol(name: str) -> str:
     return rf"$g_{{\mathrm{{{index}}}}}$"
 
 
+def stacked(title: str) -> str:
+    """Return a title with each direction, and a mix's own name, on a line of its own."""
+    return title.replace(", ", ",\n").replace("$ ", "$\n")
+
+
 def short_group(group: str) -> str:
     """Return a group's label on an axis."""
     if group == WHOLE:
@@ -107,6 +112,12 @@ def ordered(names: set[str]) -> list[str]:
         return 4 if name == UPDATE else 2 if role_of(name) == "mixed" else 0, name
 
     return sorted(names, key=rank)
+
+
+def mixed_in(rows: Sequence[Row]) -> list[str]:
+    """The mixed-in sets of a table of pairs, in order."""
+    found = {str(row[key]) for row in rows for key in ("first", "second")}
+    return ordered({name for name in found if role_of(name) == "mixed"})
 
 
 def of_seeds(rows: Sequence[Row]) -> str:

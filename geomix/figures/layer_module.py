@@ -128,13 +128,15 @@ def draw(
     return figure
 
 
-def caption(rows: Sequence[Row]) -> str:
+def caption(rows: Sequence[Row], pair: tuple[str, str] = ("D_A", "D_B")) -> str:
     """Describe the figure in sentences."""
+    one, other = pair
     return (
-        "Cosine of D_A's gradient with D_B's in each module (across) of each layer (upwards) at "
-        "one moment of training, a panel an arm; bars above and below are groups outside the "
-        "layers. Of several arms the last panel is the second's cosine less the first's, with a "
-        "colour bar of its own. Hatched cells are undetermined, empty ones not defined. "
+        f"Cosine of {one}'s gradient with {other}'s in each module (across) of each layer "
+        "(upwards) at one moment of training, a panel an arm; bars above and below are groups "
+        "outside the layers. Of several arms the last panel is the second's cosine less the "
+        "first's, with a colour bar of its own. Hatched cells are undetermined, empty ones not "
+        "defined. "
         f"{of_seeds(rows)}"
     )
 
@@ -276,4 +278,5 @@ FIGURE = TableFigure(
     "Cosines by layer and module, and the difference of two arms.",
     ("arm", "moment", "group", "first", "second", "cosine"),
     lambda rows: draw(rows, moments_of(rows)[-1], difference=_first_two(rows)),
+    lambda rows, pair: draw(rows, moments_of(rows)[-1], pair, _first_two(rows)),
 )

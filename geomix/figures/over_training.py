@@ -12,14 +12,18 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from geomix.figures.labels import (
     MARKS,
+    NULLS,
     UPDATE,
     WHOLE,
     Row,
     angle,
     direction_symbol,
+    mixed_in,
     of_seeds,
+    parted,
     set_symbol,
     spread,
+    stacked,
     unlike,
 )
 from geomix.figures.lines import marks_of, name_arms, say_blank
@@ -38,6 +42,7 @@ Measure = Literal["angle", "cosine"]
 
 FOCUS = "D_A"
 OTHERS = ("D_B", "D_M", "held-out", UPDATE)
+"""Directions to draw in a table whose mixes have no names of their own."""
 
 _ROW = 0.92
 """Height of a row of panels, in inches."""
@@ -52,8 +57,9 @@ def draw(
     measure: Measure = "angle",
     *,
     log: bool = False,
-    others: Sequence[str] = OTHERS,
+    others: Sequence[str] | None = None,
     group: str = WHOLE,
+    pair: tuple[str, str] = (FOCUS, OTHERS[0]),
 ) -> Figure:
     """Draw a column per stage: the angle of D_A with each other direction; last, its exact match.
 
@@ -65,17 +71,24 @@ def draw(
         retention: tidy: arm, stage, step, set, exact_match (%), half_width, n.
         measure: `angle` in degrees, or `cosine`.
         log: whether steps are drawn on a logarithmic scale (linear between 0 and 1).
-        others: the directions to draw, among those in the table.
+        others: the directions to draw, among those in the table; None takes the second of the pair,
+            all mixed-in sets, the held-out set if D_A is of the pair, and the update.
         group: of parameters.
+        pair: the set in D_A's place, and the one that it is compared with.
     """
-    pairs = {frozenset((FOCUS, other)): other for other in others}
+    focus, second = pair
+    if others is None:
+        null = NULLS[:1] if FOCUS in pair else ()
+        known = (second, *mixed_in(rows), *null, UPDATE)
+        others = [other for other in dict.fromkeys(known) if other != focus]
+    pairs = {frozenset((focus, other)): other for other in others}
     rows = [
         row
         for row in rows
         if row["group"] == group and frozenset((row["first"], row["second"])) in pairs
     ]
     unlike(rows, "arm", "stage", "step", "first", "second")
-    retention = [row for row in retention if row["set"] == FOCUS]
+    retention = [row for row in retention if row["set"] == focus]
     unlike(retention, "arm", "stage", "step")
     ends = [row for row in rows if "+" not in row["moment"] and row["step"]]
     rows, retention = begun(rows, ends), begun(retention, retention)
@@ -98,10 +111,10 @@ def draw(
             for axes, stage in zip(line, stages, strict=True):
                 if not any(row["stage"] == stage for row in columns[other]):
                     say_blank(axes, "not recorded")
-            _finish_angles(line, other, measure)
+            _finish_angles(line, (focus, other), measure)
         draw_row(grid[-1], stages, arms, retention, percent)
         finish_percent(grid[-1][0], highest(retention, percent))
-        grid[-1][0].set_ylabel(f"exact match\non {set_symbol(FOCUS)} (%)")
+        grid[-1][0].set_ylabel(f"exact match\non {set_symbol(focus)} (%)")
         for axes, stage in zip(grid[0], stages, strict=True):
             axes.set_title(stage_title(stage, names.get(stage, "")))
         for line_of_stage, stage in zip(grid.T, stages, strict=True):
@@ -113,13 +126,13 @@ def draw(
     return figure
 
 
-def caption(rows: Sequence[Row]) -> str:
+def caption(rows: Sequence[Row], focus: str = FOCUS) -> str:
     """Describe the figure in sentences."""
     return (
-        "Angles or cosines of D_A's gradient with other directions along training, above the exact "
-        "match on D_A. Columns are stages, each from where the one before ended; one line an arm, "
-        f"with a band where there are intervals. Two points alone are joined by dots. {MARKS} "
-        f"{of_seeds(rows)}"
+        f"Angles or cosines of {focus}'s gradient with other directions along training, above the "
+        f"exact match on {focus}. Columns are stages, each from where the one before ended; one "
+        "line an arm, with a band where there are intervals. Two points alone are joined by dots. "
+        f"{MARKS} {of_seeds(rows)}"
     )
 
 
@@ -140,8 +153,8 @@ _ENDS: Mapping[Measure, Callable[[Row], tuple[float, float, float]]] = {
 }
 
 
-def _finish_angles(line: Sequence[Axes], other: str, measure: Measure) -> None:
-    one, two = direction_symbol(FOCUS), direction_symbol(other)
+def _finish_angles(line: Sequence[Axes], pair: tuple[str, str], measure: Measure) -> None:
+    one, two = map(direction_symbol, pair)
     corner = line[0]
     for axes in line:
         axes.axhline(90 if measure == "angle" else 0, color="0.6", lw=0.6, zorder=0)
@@ -149,10 +162,15 @@ def _finish_angles(line: Sequence[Axes], other: str, measure: Measure) -> None:
     short = max(0.0, _LEAST[measure] - (high - low)) / 2
     corner.set_ylim(low - short, high + short)
     if measure == "angle":
-        corner.set_ylabel(f"∠({one}, {two})")
+        corner.set_ylabel(_named(f"∠({one}, {two})", pair))
         corner.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 3, 5, 10]))
         corner.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}°"))
     else:
-        corner.set_ylabel(f"cos({one}, {two})")
+        corner.set_ylabel(_named(f"cos({one}, {two})", pair))
         corner.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         corner.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}".replace("-", "−")))
+
+
+def _named(label: str, pair: tuple[str, str]) -> str:
+    """Return a row's label, in several lines if a mix's own name makes it too long for one."""
+    return stacked(label) if any(parted(name)[1] for name in pair) else label

@@ -67,15 +67,16 @@ def draw(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def caption(rows: Sequence[Row]) -> str:
+def caption(rows: Sequence[Row], pair: tuple[str, str] = ("D_A", "D_B")) -> str:
     """Describe the figure in sentences."""
     pairs = {(row["set"], row["example"]) for row in rows}
+    one, other = pair
     return (
         "Cosine between the gradients of every two examples at one moment of one arm; lines part "
         f"the sets, with their numbers of examples above (n = {len(pairs)} in all). In each set "
-        "those come first whose gradients oppose the other set of the first pair most: D_A's "
-        "against D_B, all others' against D_A. Colours go by the signed root of the cosine; the "
-        "diagonal is left white."
+        f"those come first whose gradients oppose the other set of the first pair most: {one}'s "
+        f"against {other}, all others' against {one}. Colours go by the signed root of the cosine; "
+        "the diagonal is left white."
     )
 
 

@@ -23,8 +23,10 @@ from geomix.figures.labels import (
     direction_symbol,
     half_width,
     is_undetermined,
+    mixed_in,
     moment_symbol,
     of_seeds,
+    parted,
     plain,
     unlike,
 )
@@ -32,15 +34,11 @@ from geomix.figures.style import COLOURS, COLUMN, WIDTH, new_figure, settle, sty
 from geomix.figures.table import TableFigure, moments_of
 from geomix.measures.plane import Plane, in_plane
 
-DIRECTIONS = ("D_A", "D_B", "D_M", UPDATE)
-"""Directions to draw; the first two span the plane."""
+PAIR = ("D_A", "D_B")
+"""Directions that span the plane."""
 
-_LOOK = {
-    "D_A": COLOURS[0],
-    "D_B": COLOURS[1],
-    "D_M": COLOURS[2],
-    UPDATE: COLOURS[6],
-}
+_GRADIENTS = 3
+"""Most norms that fit below the arrows without more room."""
 
 _FEW = 3
 """Most adjacent panels that fit in one column of a page."""
@@ -59,8 +57,8 @@ _HEAD, _LINE = 0.62, 0.12
 
 _FAINT = 0.4
 
-_STRIP = 0.72
-"""Height of the strip of norms below the arrows, in arrow lengths."""
+_STRIP, _STEM = 0.72, 0.13
+"""Height of the strip of norms below the arrows, and of each norm, in arrow lengths."""
 
 _MOVED = 0.12
 """Angle (radians) beyond which a name is tied to its arrow by a line."""
@@ -69,7 +67,7 @@ _MOVED = 0.12
 def draw(
     rows: Sequence[Row],
     moments: Sequence[str],
-    directions: Sequence[str] = DIRECTIONS,
+    directions: Sequence[str] | None = None,
     group: str = WHOLE,
 ) -> Figure:
     """Draw a panel per arm and checkpoint: the directions in the plane of the first two.
@@ -83,9 +81,11 @@ def draw(
     Args:
         rows: the tidy table of `geomix analyze grad-angle`, of one metric.
         moments: labels of the checkpoints to draw, in order.
-        directions: the directions to draw, among those in the table.
+        directions: the directions to draw, among those in the table; None takes D_A, D_B, all
+            mixed-in sets, and the update.
         group: of parameters.
     """
+    directions = (*PAIR, *mixed_in(rows), UPDATE) if directions is None else directions
     wanted = set(directions)
     rows = [
         row for row in rows if row["group"] == group and {row["first"], row["second"]} <= wanted
@@ -98,12 +98,16 @@ def draw(
     width = COLUMN if len(grid[0]) <= _FEW else WIDTH
     with style():
         side = min((width - 0.3) / len(grid[0]), 2.0)
-        tall = side * (1 + _STRIP / (2 * _REACH))
+        strip = _strip_height(directions)
+        tall = side * (1 + strip / (2 * _REACH))
         figure = new_figure(_HEAD + len(grid) * tall, width)
         panels = figure.subplots(len(grid), len(grid[0]), squeeze=False)
         cells = [_Cell(rows, arm, moment, directions) for arm, moment in chain(*grid)]
         decades = _decades([value for cell in cells for value in cell.gradients().values()])
-        told = [_panel(axes, cell, decades) for axes, cell in zip(panels.flat, cells, strict=True)]
+        told = [
+            _panel(axes, cell, decades, strip)
+            for axes, cell in zip(panels.flat, cells, strict=True)
+        ]
         lines = [max(axes.get_xlabel().count("\n") + 1 for axes in line) for line in panels]
         figure.set_figheight(_HEAD + len(grid) * tall + _LINE * sum(lines))
         size = 8 if len(grid[0]) <= _FEW + 1 else 6.5
@@ -124,14 +128,21 @@ def draw(
     return figure
 
 
-def caption(rows: Sequence[Row]) -> str:
+def _strip_height(directions: Sequence[str]) -> float:
+    """Return the height of the strip of norms, in arrow lengths."""
+    gradients = sum(name != UPDATE for name in directions)
+    return _STRIP + _STEM * max(0, gradients - _GRADIENTS)
+
+
+def caption(rows: Sequence[Row], pair: tuple[str, str] = PAIR) -> str:
     """Describe the figure in sentences."""
+    one, other = pair
     return (
-        "Gradients as arrows in the plane of D_A's (to the right) and D_B's. Rows are moments and "
-        "columns arms; of one arm each panel is a moment. Arrows are lengthened to 1; the thick "
-        "part and its percentage are the share that lies in the plane. Below are the norms on one "
-        "logarithmic axis, then the angle between the first two with its interval; what is dashed "
-        f"is undetermined. {of_seeds(rows)}"
+        f"Gradients as arrows in the plane of {one}'s (to the right) and {other}'s. Rows are "
+        "moments and columns arms; of one arm each panel is a moment. Arrows are lengthened to 1; "
+        "the thick part and its percentage are the share that lies in the plane. Below are the "
+        "norms on one logarithmic axis, then the angle between the first two with its interval; "
+        f"what is dashed is undetermined. {of_seeds(rows)}"
     )
 
 
@@ -154,10 +165,11 @@ class _Cell:
         self.norms |= {row["second"]: row["norm_second"] for row in here}
         self.names = [name for name in directions if name in self.norms]
         self.base = [name for name in directions[:2] if name in self.norms]
+        self.colours = {name: _colour(i, name) for i, name in enumerate(directions)}
 
     def plane(self) -> Plane | None:
         """Return the plane; None if one of the first two directions is not in the table."""
-        if len(self.base) < len(DIRECTIONS[:2]):
+        if len(self.base) < len(PAIR):
             return None
         cosine = np.full((len(self.names), len(self.names)), np.nan)
         for i, one in enumerate(self.names):
@@ -180,9 +192,16 @@ class _Cell:
         )
 
 
-def _panel(axes: Axes, cell: _Cell, decades: tuple[int, int]) -> bool:
+def _colour(index: int, name: str) -> str:
+    """Return a direction's colour: by its index, black for the update, grey for further ones."""
+    if name == UPDATE:
+        return COLOURS[-1]
+    return COLOURS[index] if index < len(COLOURS) - 1 else "0.3"
+
+
+def _panel(axes: Axes, cell: _Cell, decades: tuple[int, int], strip: float) -> bool:
     """Draw a panel; return whether anything in it is undetermined."""
-    bottom = -_REACH - _STRIP
+    bottom = -_REACH - strip
     axes.set(xlim=(-_REACH, _REACH), ylim=(bottom, _REACH), aspect="equal", xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     plane = cell.plane()
@@ -198,11 +217,11 @@ def _panel(axes: Axes, cell: _Cell, decades: tuple[int, int]) -> bool:
     for i in shown:
         name, share = cell.names[i], float(plane.shares[i])
         faint = cell.undetermined(name)
-        _arrow(axes, name, towards[i], share, faint)
+        colour = cell.colours[name]
+        _arrow(axes, name, towards[i], share, faint, colour)
         text = direction_symbol(name) + ("" if name in cell.base else f"\n{100 * share:.0f} %")
         x, y = _TIP * math.cos(named[i]), _TIP * math.sin(named[i])
         look: dict[str, Any] = {"ha": "center", "va": "center", "size": 6.5, "linespacing": 0.95}
-        colour = _LOOK.get(name, "0.3")
         axes.text(x, y, text, color=colour, gid=f"name {name}", **look)
         if abs(math.remainder(named[i] - towards[i], 2 * math.pi)) > _MOVED:
             # Around the circle, short of all names, so that it crosses none.
@@ -215,7 +234,7 @@ def _panel(axes: Axes, cell: _Cell, decades: tuple[int, int]) -> bool:
         dashed = "--" if cell.base[1] in unclear else "-"
         swept = math.degrees(towards[1])
         axes.add_patch(Arc((0, 0), 0.56, 0.56, theta1=0, theta2=swept, lw=0.7, ls=dashed, ec="0.3"))
-    _strip(axes, cell.gradients(), decades)
+    _strip(axes, cell, decades)
     axes.set_xlabel("\n".join(_caption(cell, plane)), size=6.5, linespacing=1.3, labelpad=1)
     return bool(unclear)
 
@@ -227,11 +246,12 @@ def _decades(norms: Sequence[float]) -> tuple[int, int]:
     return (low, high) if high > low else (low - 1, low + 1)
 
 
-def _strip(axes: Axes, norms: dict[str, float], decades: tuple[int, int]) -> None:
-    """Draw norms as stems along a logarithmic axis below the arrows."""
+def _strip(axes: Axes, cell: _Cell, decades: tuple[int, int]) -> None:
+    """Norms as stems along a logarithmic axis below the arrows."""
     left, right, top = -1.2, 1.2, -_REACH + 0.1
     low, high = decades
-    floor = top - 0.13 * (len(DIRECTIONS) - 1)
+    norms = cell.gradients()
+    floor = top - _STEM * max(_GRADIENTS, sum(name != UPDATE for name in cell.colours))
     ticks = [left + (right - left) * k / (high - low) for k in range(high - low + 1)]
     axes.plot([left, right], [floor, floor], color="0.6", lw=0.5, gid="scale")
     axes.vlines(ticks, floor - 0.05, floor, color="0.6", lw=0.5)
@@ -239,14 +259,14 @@ def _strip(axes: Axes, norms: dict[str, float], decades: tuple[int, int]) -> Non
         look: dict[str, Any] = {"ha": "center", "va": "top", "size": 5.5, "color": "0.4"}
         axes.text(x, floor - 0.09, rf"$10^{{{power}}}$", **look)
     for row, (name, norm) in enumerate(norms.items()):
-        y = top - 0.13 * row
+        y = top - _STEM * row
         x = left + (right - left) * (math.log10(norm) - low) / (high - low)
-        look = {"color": _LOOK.get(name, "0.3"), "marker": "o", "ms": 2.2, "lw": 0.8}
+        look = {"color": cell.colours[name], "marker": "o", "ms": 2.2, "lw": 0.8}
         axes.plot([left, x], [y, y], markevery=[1], gid=f"norm {name}", **look)
 
 
-def _arrow(axes: Axes, name: str, towards: float, share: float, faint: bool) -> None:
-    look: dict[str, Any] = {"color": _LOOK.get(name, "0.3"), "alpha": _FAINT if faint else 1.0}
+def _arrow(axes: Axes, name: str, towards: float, share: float, faint: bool, colour: str) -> None:
+    look: dict[str, Any] = {"color": colour, "alpha": _FAINT if faint else 1.0}
     tip = math.cos(towards), math.sin(towards)
     thin = {"arrowstyle": "-|>", "lw": 0.7, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 6}
     thin |= {"ls": "--" if faint else "-"}
@@ -295,6 +315,8 @@ def _caption(cell: _Cell, plane: Plane) -> list[str]:
         f"|{symbol}| {_number(cell.norms[name])}"
         for symbol, name in zip(symbols, cell.names, strict=True)
     ]
+    if any(parted(name)[1] for name in cell.names):
+        return lines + sizes
     return lines + ["  ".join(sizes[i : i + 2]) for i in range(0, len(sizes), 2)]
 
 
@@ -331,4 +353,5 @@ FIGURE = TableFigure(
     "Directions in the plane of g_A and g_B.",
     ("arm", "moment", "group", "first", "second", "cosine"),
     lambda rows: draw(rows, moments_of(rows)),
+    lambda rows, pair: draw(rows, moments_of(rows), (*pair, *mixed_in(rows), UPDATE)),
 )

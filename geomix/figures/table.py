@@ -22,11 +22,13 @@ class TableFigure:
         summary: one sentence.
         columns: the required columns.
         draw: from rows to the figure.
+        draw_pair: likewise, of the two sets that are given; None where no pair is to be chosen.
     """
 
     summary: str
     columns: tuple[str, ...]
     draw: Callable[[Sequence[Row]], Figure]
+    draw_pair: Callable[[Sequence[Row], tuple[str, str]], Figure] | None = None
 
 
 def moments_of(rows: Sequence[Row]) -> list[str]:

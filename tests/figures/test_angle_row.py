@@ -70,7 +70,7 @@ def test_the_held_out_null_is_grey_behind_each_arm_and_norms_are_named(angle_tab
 
 
 def test_another_pair_is_drawn_where_it_is_asked_for(angle_table: Table) -> None:
-    figure = draw(angle_table(1, GROUPS), ["θ_A"], other="update")
+    figure = draw(angle_table(1, GROUPS), ["θ_A"], ("D_A", "update"))
     assert figure.axes[0].get_ylabel().endswith(r"$-\Delta\theta$)")
 
 

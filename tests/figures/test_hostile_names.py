@@ -95,7 +95,7 @@ def figures(table: Table, name: str) -> dict[str, Figure]:
     arms = ("none/none", name)
     return {
         "depth": cosine_by_depth.draw(other, MOMENTS),
-        "row": cosine_row.draw(other, MOMENTS, name),
+        "row": cosine_row.draw(other, MOMENTS, ("D_A", name)),
         "plane": plane.draw(other, MOMENTS, ("D_A", "D_B", name)),
         "modules": layer_module.draw(crossed, "θ_A", difference=arms),
         "along": over_training.draw(other, scored(name), "cosine", others=("D_B", name)),

@@ -298,3 +298,28 @@ def test_all_of_an_unreachable_set_of_unknown_size_is_refused(
     monkeypatch.setattr(hub, "_ask_once", unreachable)
     with standing_in(600), pytest.raises(UserError, match=r"no way.* give a limit"):
         examples_of("someone/facts", Request(10**6, 0, every=True))
+
+
+MIXES = """stages:
+  - data: {source: kvr, limit: 8}
+    mix:
+      - {source: random-words, ratio: 1, words: 4}
+      - {source: prose, ratio: 0.5, words: 5, passage_free: true}
+    train: {batch_size: 4}
+"""
+
+
+@pytest.mark.usefixtures("place")
+def test_each_mix_is_counted_by_itself() -> None:
+    """8 facts, 8 passages of words and 4 of prose, which are left out: 5 steps an epoch."""
+    facts = json.loads(dry(MIXES, "--json").stdout)
+    ((stage,),) = facts["arms"].values()
+    assert stage["mixes"] == {
+        "D_M-random-words": {"examples": 8, "trained": True},
+        "D_M-prose": {"examples": 4, "trained": False},
+    }
+    assert (stage["mixed_in"], stage["mixed_in_trained"]) == (12, True)
+    assert stage["steps"] % 5 == 0
+    printed = dry(MIXES).stdout
+    assert "8+(4)" in printed
+    assert "In brackets: left out by the control." in printed

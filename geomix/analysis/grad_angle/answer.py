@@ -1,4 +1,4 @@
-"""The answer that `geomix analyze grad-angle` leads with: do D_A and D_B conflict?"""
+"""The answer that `geomix analyze grad-angle` leads with: do both sets conflict?"""
 
 from __future__ import annotations
 
@@ -17,11 +17,17 @@ from geomix.analysis.answer import (
     shortened,
     wrapped,
 )
-from geomix.analysis.checkpoints import TrainingMoment
 from geomix.analysis.directions import HELD_OUT
 from geomix.analysis.findings import Finding
 from geomix.analysis.grad_angle.contrasts import contrasts
-from geomix.analysis.grad_angle.notes import conflict, number, shares_probed, signed
+from geomix.analysis.grad_angle.notes import (
+    conflict,
+    no_null_of,
+    number,
+    shares_probed,
+    signed,
+)
+from geomix.analysis.grad_angle.pair import gradient, preferred
 from geomix.analysis.grad_angle.result import ArmAngles, GradAngle
 from geomix.config.stage_names import stage_title
 from geomix.measures.cosine import norms
@@ -39,10 +45,11 @@ _WIDE = "±>1"
 """Marker of an interval that is uninformative."""
 
 _DOWN = {
-    "euclidean": "a small step down D_B's gradient",
-    "adam": "a small Adam step on D_B (v̂ fixed, no momentum)",
+    "euclidean": "a small step down {}'s gradient",
+    "adam": "a small Adam step on {} (v̂ fixed, no momentum)",
 }
-"""The step whose first-order effect on D_A's loss has the sign of minus the cosine, by metric."""
+"""The step on the second set whose first-order effect on the first one's loss has the sign of minus
+the cosine, by metric."""
 
 
 def answer(result: GradAngle, run: RunDirectory, files: Sequence[Path]) -> list[str]:
@@ -56,7 +63,8 @@ def answer(result: GradAngle, run: RunDirectory, files: Sequence[Path]) -> list[
     label = decisive(result)
     table = list(_table(result, label))
     parts = [
-        ["Do the gradients of D_A and D_B conflict?", *_asked(result, label), ""],
+        [f"Do the gradients of {' and '.join(result.pair.names)} conflict?"],
+        [*_asked(result, label), ""],
         [*aligned(table), *_more(result), *_wide(result, table), ""],
         [*_verdicts(result, label), *_meaning(result), *_caveats(result)],
     ]
@@ -68,16 +76,12 @@ def answer(result: GradAngle, run: RunDirectory, files: Sequence[Path]) -> list[
 def decisive(result: GradAngle) -> str:
     """The moment that answers: the first recorded step after θ_A, else θ_A, else the first of all.
 
-    Where arms differ, the first one that most of them have.
+    Of sets that meet in a later stage θ_A is the checkpoint with which that one begins. Where arms
+    differ, the first one that most of them have.
     """
     moments = {m.label: m for arm in reversed(result.arms) for m in arm.moments}
     shared = {label: sum(label in arm.labels for arm in result.arms) for label in moments}
-    return min(moments, key=lambda label: (-shared[label], *_preferred(moments[label])))
-
-
-def _preferred(moment: TrainingMoment) -> tuple[int, int, int]:
-    within = moment.stage > 0 and not moment.is_boundary
-    return 0 if within else 1 if moment.label == "θ_A" else 2, moment.stage, moment.step
+    return min(moments, key=lambda label: (-shared[label], *preferred(moments[label], result.pair)))
 
 
 def _asked(result: GradAngle, label: str) -> list[str]:
@@ -96,27 +100,34 @@ def _table(result: GradAngle, label: str) -> Iterator[list[str]]:
     base = result.arms[0]
     begun = label != _START and any(_START in arm.labels for arm in result.arms)
     several = len(result.arms) > 1
-    heads = [("g_A, g_B", f"at {label}")]
-    heads += [("g_A, g_B", f"at {_START}")] * begun + [("held-out,", "g_B")]
+    pair = result.pair
+    both, null = ", ".join(pair.gradients), pair.null
+    heads = [(both, f"at {label}")]
+    heads += [(both, f"at {_START}")] * begun
+    if null is not None:
+        held = [name if name == HELD_OUT else gradient(name) for name in null]
+        heads += [(f"{held[0]},", held[1])]
     heads += [("difference", f"from {shortened(base.arm, 6)}")] * several
-    heads += [("|g_A|, times", f"that at {_START}")] * begun
+    heads += [(f"|{pair.gradients[0]}|, times", f"that at {_START}")] * begun
     yield ["", *(head for head, _ in heads)]
     yield ["", *(head for _, head in heads)]
-    differences = {c.arm: c for c in contrasts(result) if (c.moment, c.second) == (label, "D_B")}
+    here = (label, pair.second)
+    differences = {c.arm: c for c in contrasts(result) if (c.moment, c.second) == here}
     for arm in result.arms[:MOST_ARMS]:
-        cells = [_cosine(arm, label, "D_A")]
-        cells += [_cosine(arm, _START, "D_A")] * begun + [_cosine(arm, label, HELD_OUT)]
+        cells = [_cosine(arm, label, pair.names)]
+        cells += [_cosine(arm, _START, pair.names)] * begun
+        cells += [] if null is None else [_cosine(arm, label, null)]
         if several:
             one = differences.get(arm.arm)
             cells += ["–" if one is None else _number(one.difference, one.half_width)]
-        cells += [_share(arm, label)] * begun
+        cells += [_share(arm, label, pair.first)] * begun
         yield [arm.arm, *cells]
 
 
-def _cosine(arm: ArmAngles, label: str, name: str) -> str:
+def _cosine(arm: ArmAngles, label: str, names: tuple[str, str]) -> str:
     if label not in arm.labels:
         return "–"
-    return _number(*over_seeds(arm.cosine(label, name, "D_B")))
+    return _number(*over_seeds(arm.cosine(label, *names)))
 
 
 def _number(mean: float, half: float) -> str:
@@ -126,11 +137,11 @@ def _number(mean: float, half: float) -> str:
     return signed(mean) + ("" if np.isnan(half) else f"±{half:.3f}".replace("±0.", "±."))
 
 
-def _share(arm: ArmAngles, label: str) -> str:
-    """|g_A| at a moment over |g_A| at θ_0, mean over seeds."""
+def _share(arm: ArmAngles, label: str, name: str) -> str:
+    """|g| of a set at a moment over |g| at θ_0, mean over seeds."""
     if label not in arm.labels or _START not in arm.labels:
         return "–"
-    lengths = norms(arm.inner.sum(axis=2))[:, :, arm.directions.index("D_A")]
+    lengths = norms(arm.inner.sum(axis=2))[:, :, arm.directions.index(name)]
     here, start = (lengths[:, arm.labels.index(one)] for one in (label, _START))
     with np.errstate(divide="ignore", invalid="ignore"):
         return number(float((here / start).mean()))
@@ -166,59 +177,61 @@ def _verdicts(result: GradAngle, label: str) -> Iterator[str]:
         return
     said: dict[str, list[str]] = {}
     for arm in result.arms:
-        said.setdefault(conflict(arm, label, rule)[1], []).append(
+        said.setdefault(conflict(arm, label, rule, result.pair)[1], []).append(
             f"{arm.arm} (n = {counts[arm.arm]})"
         )
     for text, arms in said.items():
         yield from wrapped(f"Verdict, {names_of(arms)}: {text}.")
     turned: dict[str, list[str]] = {}
     for c in contrasts(result):
-        if (c.moment, c.second) == (label, "D_B"):
+        if (c.moment, c.second) == (label, result.pair.second):
             turned.setdefault(c.verdict, []).append(f"{c.arm} (n = {c.n})")
     listed = "; ".join(f"{verdict} in {names_of(arms)}" for verdict, arms in turned.items())
     if listed:
-        yield from wrapped(f"A smaller angle than in {base.arm}, beyond held-out's: {listed}.")
+        beyond = "" if result.pair.null is None else ", beyond held-out's"
+        yield from wrapped(f"A smaller angle than in {base.arm}{beyond}: {listed}.")
 
 
 def findings(result: GradAngle) -> list[Finding]:
-    """Whether the gradients of D_A and D_B conflict at the decisive moment, arm by arm."""
-    label = decisive(result)
+    """Whether the gradients of the pair conflict at the decisive moment, arm by arm."""
+    label, pair = decisive(result), result.pair
     found = []
     for arm in result.arms:
         if label not in arm.labels:
             continue
-        mean, half = over_seeds(arm.cosine(label, "D_A", "D_B"))
-        judged, sentence = conflict(arm, label, result.rule)
-        claim = f"{arm.arm}: −cos(g_A, g_B) > 0 at {label}"
+        mean, half = over_seeds(arm.cosine(label, *pair.names))
+        judged, sentence = conflict(arm, label, result.rule, pair)
+        claim = f"{arm.arm}: −cos({', '.join(pair.gradients)}) > 0 at {label}"
         ends = (-mean - half, -mean + half)
         found.append(Finding(claim, -mean, *ends, "1", len(arm.seeds), judged, f"{sentence}."))
     return found
 
 
 def _meaning(result: GradAngle) -> list[str]:
-    null = (
-        ""
-        if HELD_OUT not in result.directions
-        else (" held-out, unseen facts like D_A's, is what it is read against.")
-    )
+    pair = result.pair
+    there = HELD_OUT in result.directions and pair.null is not None
+    null = " held-out, unseen facts like D_A's, is what it is read against." if there else ""
+    step = _DOWN[result.metric].format(pair.second)
     return wrapped(
-        f"A negative cosine: to first order, {_DOWN[result.metric]} raises D_A's loss; a positive "
-        f"one: it lowers it.{null} Where |g_A| is near 0, the first order says little."
+        f"A negative cosine: to first order, {step} raises {pair.first}'s loss; a positive one: it "
+        f"lowers it.{null} Where |{pair.gradients[0]}| is near 0, the first order says little."
     )
 
 
 def _caveats(result: GradAngle) -> Iterator[str]:
     """Yield the limits of these numbers; the notes have all of them."""
     found = []
-    if HELD_OUT not in result.directions:
+    if result.pair.null is None:
+        found.append(no_null_of(result.pair))
+    elif HELD_OUT not in result.directions:
         found.append(
             "No held-out set was recorded, so there is nothing to read the cosine against."
         )
     held_out = [arm.probes[HELD_OUT][0] for arm in result.arms if HELD_OUT in arm.probes]
-    if held_out and min(held_out) < _FEW:
+    if held_out and min(held_out) < _FEW and result.pair.null is not None:
         n = min(held_out)
         found.append(f"held-out: {n} example{'s' * (n != 1)} only, a weak null.")
-    if parts := shares_probed(result, ("D_A", "D_B")):
+    if parts := shares_probed(result, result.pair.names):
         found.append(f"Probed were {parts}: the noise of a sample pulls a cosine towards 0.")
     found += [f"No snapshots yet: {names_of(result.missing)}."] if result.missing else []
     found += result.remarks
@@ -231,13 +244,14 @@ def _caveats(result: GradAngle) -> Iterator[str]:
 def _meanings(result: GradAngle) -> tuple[str, dict[str, str]]:
     """Return the stem of the files, and the contents by suffix."""
     depth = "depth" if result.by == "parameter" else result.by
+    one, other = result.pair.gradients
     return result.stem, {
         "analysis/.txt": "all tables and notes, as --full prints",
         "analysis/": "all numbers",
         "analysis/_conflicts": "pairs of examples that conflict most",
         "figures/": f"cosines and norms by {depth}",
-        "figures/_row": "cos(g_A, g_B) by layer, for a column",
-        "figures/_plane": "the plane of g_A and g_B",
+        "figures/_row": f"cos({one}, {other}) by layer, for a column",
+        "figures/_plane": f"the plane of {one} and {other}",
         "figures/_layer_module": "layers by modules",
         "figures/_along": "cosines along training",
         "figures/_pairs": "cosines of single examples",

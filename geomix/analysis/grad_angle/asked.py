@@ -20,6 +20,7 @@ class Asked:
     """What is to be measured.
 
     Attributes:
+        sets: the two that are compared: whose loss is in question, and whose training may raise it.
         at: moments, see `geomix.analysis.checkpoints.chosen`; empty for all.
         by: how parameters are grouped.
         metric: of the inner products.
@@ -29,6 +30,11 @@ class Asked:
         planned: paired seeds that a verdict needs.
     """
 
+    sets: tuple[str, ...] = option(
+        ("D_A", "D_B"),
+        "The two sets that are compared: whose loss is in question, and what may raise it.",
+        metavar="SET,SET",
+    )
     at: tuple[str, ...] = option(
         (),
         "Only these moments: 0, A, B, +4 (steps into a later stage), A+4; with commas, or again.",

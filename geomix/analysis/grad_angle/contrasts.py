@@ -8,15 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from geomix.analysis.directions import HELD_OUT, UPDATE
+from geomix.analysis.directions import UPDATE
+from geomix.analysis.grad_angle.pair import null_of
 from geomix.analysis.grad_angle.result import WHOLE, ArmAngles, GradAngle
 from geomix.analysis.parameter_groups import grouped
 from geomix.measures.cosine import Floats
 from geomix.measures.intervals import over_seeds
 from geomix.measures.verdict import Rule, Verdict
-
-COMPARED = (("D_A", "D_B"), ("D_A", UPDATE))
-"""Cosines that the arms are compared by: the angle with D_B, and with the stage's own update."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +48,12 @@ class Contrast:
 
 
 def contrasts(result: GradAngle) -> Iterator[Contrast]:
-    """Every later arm against the first, at each moment within and at the end of a stage."""
+    """Every later arm against the first, at each moment within and at the end of a stage.
+
+    By the pair's angle, and by that of its first set with the stage's update.
+    """
     base = result.arms[0]
+    compared = (result.pair.names, (result.pair.first, UPDATE))
     for arm in result.arms[1:]:
         seeds = [seed for seed in arm.seeds if seed in base.seeds]
         if not seeds:
@@ -59,11 +61,14 @@ def contrasts(result: GradAngle) -> Iterator[Contrast]:
         for label in arm.labels:
             if label not in base.labels or label == "θ_0":
                 continue
-            for first, second in COMPARED:
+            for first, second in compared:
                 values = _paired(arm, base, seeds, label, first, second)
                 if np.isnan(values).all():
                     continue
-                beyond = values - _paired(arm, base, seeds, label, HELD_OUT, second)
+                null_pair = null_of(first, second)
+                none = np.full_like(values, np.nan)
+                same = none if null_pair is None else _paired(arm, base, seeds, label, *null_pair)
+                beyond = values - same
                 mean, half = over_seeds(values)
                 null, null_half = over_seeds(beyond)
                 told = _judged(result.rule, len(seeds), (mean, half), (null, null_half))

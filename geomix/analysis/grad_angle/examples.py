@@ -12,9 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from geomix.analysis.base import Say
-from geomix.analysis.checkpoints import TrainingMoment, chosen
+from geomix.analysis.checkpoints import chosen
 from geomix.analysis.grad_angle.asked import Asked
 from geomix.analysis.grad_angle.notes import number, signed
+from geomix.analysis.grad_angle.pair import Pair, preferred
 from geomix.analysis.partial_results import Unfinished, arm_results
 from geomix.measures.subspace import SHARE
 from geomix.runs.directory import RunDirectory
@@ -32,14 +33,12 @@ MOST_CONFLICTS = 100
 _SHOWN = 5
 """Conflicts that the terminal shows of an arm."""
 
-_FIRST, _SECOND = _PAIR = "D_A", "D_B"
-
 _LONGEST = 28
 """Characters of a text, its end: templates begin alike."""
 
 _OVERLAP = (
     "overlap: mean squared cosine of the principal angles between the directions that hold "
-    f"{100 * SHARE:g} % of each set's squared lengths, 0 to 1; what D_A's is with others is read "
+    f"{100 * SHARE:g} % of each set's squared lengths, 0 to 1; what {{}}'s is with others is read "
     "against held-out's."
 )
 
@@ -54,7 +53,8 @@ def single_examples(
     """Compare the gradients of single examples in each arm whose weights are at hand.
 
     The moment is the first one after θ_A whose weights are kept, of those that are asked for; else
-    θ_A, else the first of all: at θ_A itself the gradients of D_A are nearly zero.
+    θ_A, else the first of all: at θ_A itself the gradients of D_A are nearly zero. Of sets that
+    meet in a later stage θ_A is the checkpoint with which that one begins.
 
     Args:
         pasts: the arms whose weights can be looked at, by folder.
@@ -74,7 +74,7 @@ def single_examples(
         point = None if past is None else _point(past, asked)
         if past is not None and point is not None:
             say(f"{arm.path}: single examples at {_label(past, point)}")
-            settings = {"by": asked.by, "examples": asked.examples}
+            settings = {"by": asked.by, "examples": asked.examples, "sets": asked.sets}
             results = arm_results(kept or Unfinished(), past, settings, [])
             tables = results.tables(point)
             if tables is None:
@@ -91,13 +91,9 @@ def _point(past: Revisit, asked: Asked) -> Point | None:
     is_asked = chosen(asked.at)
     points = {moment_of(past, p): p for p in past.points(unsaid)}
     there = [moment for moment in points if is_asked(moment)]
-    ranked = sorted(there, key=_preferred)
+    pair = Pair.of(asked.sets)
+    ranked = sorted(there, key=lambda moment: preferred(moment, pair))
     return points[ranked[0]] if ranked else None
-
-
-def _preferred(moment: TrainingMoment) -> tuple[int, int, int]:
-    kind = 0 if moment.stage and not moment.is_boundary else 1 if moment.label == "θ_A" else 2
-    return kind, moment.stage, moment.step
 
 
 def _label(past: Revisit, point: Point) -> str:
@@ -114,14 +110,15 @@ def _tables(past: Revisit, point: Point, asked: Asked) -> Tables:
     by = "layer" if asked.by == "head" else asked.by
     stage = past.stages()[point.stage]
     seen = example_geometry(past, point, stage, by, asked.examples)
+    pair = Pair.of(asked.sets).names
     return {
         "cosines": list(rows.cosine_rows(seen)),
         "quantiles": list(rows.quantile_rows(seen)),
         "ranks": list(rows.rank_rows(seen)),
         "principal_angles": list(rows.angle_rows(seen)),
-        "conflicts": list(rows.conflict_rows(seen, _FIRST, _SECOND, MOST_CONFLICTS)),
-        "facts": list(rows.fact_rows(seen, _FIRST, _SECOND)),
-        "pairs": list(rows.pairwise_rows(seen, _FIRST, _SECOND)),
+        "conflicts": list(rows.conflict_rows(seen, *pair, MOST_CONFLICTS)),
+        "facts": list(rows.fact_rows(seen, *pair)),
+        "pairs": list(rows.pairwise_rows(seen, *pair)),
     }
 
 
@@ -139,7 +136,9 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def render(
-    found: Mapping[str, Tables], whole: Mapping[str, Collection[str]] | None = None
+    found: Mapping[str, Tables],
+    whole: Mapping[str, Collection[str]] | None = None,
+    pair: Pair | None = None,
 ) -> RenderableType:
     """For each arm the worst conflicts and how the sets' examples lie, in 80 columns.
 
@@ -147,25 +146,29 @@ def render(
         found: the tables of each arm.
         whole: the sets of each arm whose angles are exact, as nothing of them was left out: no
             sample speaks for these.
+        pair: the sets that are compared; None is D_A and D_B.
     """
+    pair = pair or Pair()
     parts: list[RenderableType] = []
     for arm, tables in found.items():
-        parts += ["", *_conflicts(arm, tables), _sets(tables)]
-        parts += [Text(line) for line in _uncertain(tables, (whole or {}).get(arm, ()))]
-    parts += ["", Text(_OVERLAP)] if found else []
+        parts += ["", *_conflicts(arm, tables, pair), _sets(tables, pair.first)]
+        known = (whole or {}).get(arm, ())
+        parts += [Text(line) for line in _uncertain(tables, known, pair.first)]
+    parts += ["", Text(_OVERLAP.format(pair.first))] if found else []
     return Group(*parts)
 
 
-def _conflicts(arm: str, tables: Tables) -> list[RenderableType]:
+def _conflicts(arm: str, tables: Tables, pair: Pair) -> list[RenderableType]:
     """The title stands above the table, which may be narrower."""
     at, rows = tables["cosines"][0], tables["conflicts"][:_SHOWN]
     where = f"{arm}, seed {at['seed']}, at {at['moment']}: "
     if not rows:
-        return [Text(where + "no example of D_A conflicts with one of D_B", style="bold")]
+        none = f"no example of {pair.first} conflicts with one of {pair.second}"
+        return [Text(where + none, style="bold")]
     title = Text(where + "pairs of examples by inner product, lowest first", style="bold")
     table = Table(box=None, padding=(0, 1))
-    for name in ("product", "cos", "D_A", "D_B"):
-        table.add_column(name, justify="left" if name in _PAIR else "right", no_wrap=True)
+    for name in ("product", "cos", *pair.names):
+        table.add_column(name, justify="left" if name in pair.names else "right", no_wrap=True)
     for row in rows:
         texts = (_text(row[f"{k}_prompt"], row[f"{k}_target"]) for k in ("first", "second"))
         numbers = number(row["inner_product"]), signed(row["cosine"])
@@ -178,18 +181,19 @@ def _text(prompt: str, target: str) -> str:
     return whole if len(whole) <= _LONGEST else "…" + whole[1 - _LONGEST :]
 
 
-def _sets(tables: Tables) -> Table:
-    """How much the examples of each set agree, and what space they and D_A's share."""
+def _sets(tables: Tables, first: str) -> Table:
+    """How much the examples of each set agree, and what space they and the first set's share."""
     table = Table(box=None, padding=(0, 1))
-    names = ["set", "cos within\n5 % to 95 %", "cos with D_A\n5 % to 95 %", "effective\nrank of n"]
-    for name in [*names, "overlap\nwith D_A"]:
+    with_first = f"cos with {first}\n5 % to 95 %"
+    names = ["set", "cos within\n5 % to 95 %", with_first, "effective\nrank of n"]
+    for name in [*names, f"overlap\nwith {first}"]:
         table.add_column(name, justify="left" if name == "set" else "right", no_wrap=True)
     whole = [row for row in tables["quantiles"] if row["group"] == "all"]
     pairs = {frozenset((row["first"], row["second"])): row for row in whole}
     angles = {
-        row["second"]: row
+        _other(row, first): row
         for row in tables["principal_angles"]
-        if row["group"] == "all" and row["first"] == _FIRST
+        if row["group"] == "all" and first in (row["first"], row["second"])
     }
     for row in (row for row in tables["ranks"] if row["group"] == "all"):
         name = row["set"]
@@ -197,7 +201,7 @@ def _sets(tables: Tables) -> Table:
         table.add_row(
             name,
             _spread(pairs[frozenset((name,))]),
-            _spread(pairs[frozenset((_FIRST, name))]) if name != _FIRST else "",
+            _spread(pairs[frozenset((first, name))]) if name != first else "",
             f"{row['effective_rank']:.1f} of {row['n']}",
             f"{other['overlap']:.3f}" if other else "",
         )
@@ -208,15 +212,22 @@ def _spread(row: Mapping[str, Any]) -> str:
     return f"{signed(row['q5'])} to {signed(row['q95'])}"
 
 
-def _uncertain(tables: Tables, whole: Collection[str]) -> list[str]:
+def _other(row: Mapping[str, Any], name: str) -> str:
+    """The set of a row's two that is not the given one."""
+    return str(row["second"] if row["first"] == name else row["first"])
+
+
+def _uncertain(tables: Tables, whole: Collection[str], first: str) -> list[str]:
     """What a subsample that stands for a set leaves open."""
     lines = []
     for row in tables["cosines"]:
-        if row["group"] != "all" or row["verdict"] == "exact" or row["first"] != _FIRST:
+        both = {row["first"], row["second"]}
+        if row["group"] != "all" or row["verdict"] == "exact" or first not in both:
             continue
-        if {row["first"], row["second"]} <= {*whole}:
+        if both <= {*whole}:
             continue
-        what = f"cos(D_A, {row['second']}) of the sets, freed of noise: {signed(row['cosine'])}"
+        names = f"cos({first}, {_other(row, first)})"
+        what = f"{names} of the sets, freed of noise: {signed(row['cosine'])}"
         between = f"{signed(row['low'])} to {signed(row['high'])} over examples"
         told = " undetermined;" if row["verdict"] == "undetermined" else ""
         lines.append(f"{what},{told} {between}; reliability bound {number(row['bound'])}")

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from geomix.analysis.grad_angle.contrasts import contrasts, secant_rows
+from geomix.analysis.grad_angle.pair import Pair
 from geomix.analysis.grad_angle.result import ArmAngles, GradAngle
 from geomix.measures.cosine import cosines, norms
 from geomix.util.files import write_json
@@ -25,6 +26,8 @@ def to_json(
 ) -> dict[str, Any]:
     """The whole result and what must be said of it, as JSON values; nan becomes null.
 
+    `sets` is there where others than D_A and D_B are compared.
+
     Args:
         result: the angles.
         notes: what must be said of them.
@@ -36,6 +39,7 @@ def to_json(
         "runs": list(result.runs),
         "by": result.by,
         "metric": result.metric,
+        **({} if result.pair == Pair() else {"sets": list(result.pair.names)}),
         "groups": list(result.groups),
         "arms": {
             arm.arm: {
@@ -86,6 +90,8 @@ def save(
         file.attrs["runs"] = list(result.runs)
         file.attrs["by"] = result.by
         file.attrs["metric"] = result.metric
+        if result.pair != Pair():
+            file.attrs["sets"] = list(result.pair.names)
         for arm in result.arms:
             _write_arm(file.create_group(arm.arm), arm, result)
     write_json(table, to_json(result, notes, examples))

@@ -13,6 +13,7 @@ from geomix.analysis.base import Say
 from geomix.analysis.checkpoints import TrainingMoment, as_asked, chosen
 from geomix.analysis.directions import rank
 from geomix.analysis.grad_angle.asked import Asked
+from geomix.analysis.grad_angle.pair import Pair
 from geomix.analysis.grad_angle.result import ArmAngles, GradAngle, Secants
 from geomix.analysis.grad_angle.sources import Seen, check_asked, known_moments, pasts_of, seen_of
 from geomix.analysis.measurement import Look
@@ -55,6 +56,7 @@ def measured(
             file cannot be read, or the runs are not of one model.
     """
     check_asked(asked)
+    pair = Pair.of(asked.sets)
     asked = replace(asked, at=as_asked(asked.at))  # files are called by it
     found = [(run, arm) for run in runs for arm in run.arms if arm.resolved_file.is_file()]
     check_tokenizers([arm for _, arm in found])
@@ -91,7 +93,7 @@ def measured(
     names = tuple(str(run.path) for run in runs)
     how = (asked.by, asked.metric)
     rule = Rule(asked.smallest, asked.planned)
-    angles = GradAngle(names, *how, layout, arms, missing, tuple(remarks), asked.at, rule)
+    angles = GradAngle(names, *how, layout, arms, missing, tuple(remarks), asked.at, rule, pair)
     return angles, first
 
 

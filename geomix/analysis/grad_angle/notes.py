@@ -9,6 +9,7 @@ import numpy as np
 
 from geomix.analysis.directions import HELD_OUT, UPDATE, is_shuffled
 from geomix.analysis.grad_angle.contrasts import Contrast, contrasts
+from geomix.analysis.grad_angle.pair import Pair, null_of
 from geomix.analysis.grad_angle.result import ArmAngles, GradAngle
 from geomix.measures.cosine import norms
 from geomix.measures.intervals import over_seeds
@@ -21,6 +22,15 @@ NO_NULL = (
     "nothing to read D_A's cosines against."
 )
 
+
+def no_null_of(pair: Pair) -> str:
+    """Why nothing stands beside the cosine of a pair without D_A."""
+    return (
+        f"Held-out examples are of D_A's distribution: the cosine of {pair.first} and "
+        f"{pair.second} has no null here."
+    )
+
+
 _PLAIN = (1e-3, 1e3)
 """Norms in this range are written without an exponent."""
 
@@ -32,15 +42,18 @@ _WORDS = {"token": "the mean over target tokens", "example": "the mean over exam
 
 def notes(result: GradAngle) -> list[str]:
     """One sentence a line, each true of these runs alone."""
-    lines = [verdict(arm, result.rule) for arm in result.arms]
-    lines.extend(_contrast_lines(list(contrasts(result)), result.rule))
+    pair = result.pair
+    lines = [verdict(arm, result.rule, pair) for arm in result.arms]
+    lines.extend(_contrast_lines(result))
     lines.append(_seeds(result))
-    ratios = [f"{number(ratio)} ({arm.arm})" for arm in result.arms if (ratio := remaining(arm))]
+    left = [(arm.arm, remaining(arm, pair)) for arm in result.arms]
+    ratios = [f"{number(ratio)} ({name})" for name, ratio in left if ratio]
     if ratios:
+        g = pair.gradients[0]
         lines.append(
-            f"|g_A| at θ_A over |g_A| at θ_0: {', '.join(ratios)}; "
-            "the smaller it is, the less a cosine with g_A at θ_A says: look at the steps after "
-            "it, and at the secants."
+            f"|{g}| at {pair.learnt} over |{g}| at θ_0: {', '.join(ratios)}; "
+            f"the smaller it is, the less a cosine with {g} at {pair.learnt} says: look at the "
+            "steps after it, and at the secants."
         )
     lines.extend(_nulls(result))
     kinds = sorted({moment.reduction for arm in result.arms for moment in arm.moments})
@@ -59,19 +72,20 @@ def notes(result: GradAngle) -> list[str]:
     return lines
 
 
-def verdict(arm: ArmAngles, rule: Rule) -> str:
-    """The verdict on a conflict, with cos(g_A, g_B) at θ_0 and at stage 2's first recorded step."""
-    first = next((m for m in arm.moments if m.stage == 1 and not m.is_boundary), None)
+def verdict(arm: ArmAngles, rule: Rule, pair: Pair) -> str:
+    """The verdict on a conflict, with the cosine at θ_0 and at the stage's first recorded step."""
+    stage = f"stage {pair.stage + 1}"
+    first = next((m for m in arm.moments if m.stage == pair.stage and not m.is_boundary), None)
     start = next((m for m in arm.moments if m.label == "θ_0"), None)
     cosines = [
-        (arm.cosine(moment.label, "D_A", "D_B"), f" at {moment.label}{remark}", moment.label)
-        for moment, remark in ((start, ""), (first, ", the first recorded step of stage 2"))
+        (arm.cosine(moment.label, *pair.names), f" at {moment.label}{remark}", moment.label)
+        for moment, remark in ((start, ""), (first, f", the first recorded step of {stage}"))
         if moment
     ]
     if not cosines:
-        return f"Verdict, {arm.arm}: undetermined; neither θ_0 nor a step of stage 2 is known."
+        return f"Verdict, {arm.arm}: undetermined; neither θ_0 nor a step of {stage} is known."
     texts = [with_interval(*over_seeds(values)) + where for values, where, _ in cosines]
-    what = f"the whole model's cos(g_A, g_B) is {' and '.join(texts)}"
+    what = f"the whole model's cos({', '.join(pair.gradients)}) is {' and '.join(texts)}"
     n = len(arm.runs)
     if n == 1:
         return f"Verdict, {arm.arm}: undetermined with one seed; {what}."
@@ -79,56 +93,65 @@ def verdict(arm: ArmAngles, rule: Rule) -> str:
         few = f"{n} seeds ({rule.planned} are needed)"
         return f"Verdict, {arm.arm}: undetermined with {few}; {what}."
     label = cosines[-1][2]
-    return f"Verdict, {arm.arm}: {conflict(arm, label, rule)[1]}; {what} (n = {n})."
+    return f"Verdict, {arm.arm}: {conflict(arm, label, rule, pair)[1]}; {what} (n = {n})."
 
 
-CONFLICT = "the gradients of D_A and D_B conflict"
-"""The claim that is judged: cos(g_A, g_B) < 0, by more than a held-out set's."""
+_CONFLICT = "the gradients of {first} and {second} conflict"
+"""The claim that is judged: their cosine is below 0, by more than a held-out set's."""
 
 _SENTENCES: dict[Verdict, str] = {
-    "supported": f"supported that {CONFLICT}, more than a held-out set's do",
-    "refuted": f"refuted that {CONFLICT} by {{smallest:g}} or more",
+    "supported": f"supported that {_CONFLICT}, more than a held-out set's do",
+    "refuted": f"refuted that {_CONFLICT} by {{smallest:g}} or more",
     "negligible": "negligible: their cosine is within ±{smallest:g}",
-    "undetermined": f"undetermined whether {CONFLICT} more than a held-out set's do",
+    "undetermined": f"undetermined whether {_CONFLICT} more than a held-out set's do",
 }
 
 
-def conflict(arm: ArmAngles, label: str, rule: Rule) -> tuple[Verdict, str]:
-    """The verdict on a conflict of D_A and D_B at a checkpoint, and what it means.
+def conflict(arm: ArmAngles, label: str, rule: Rule, pair: Pair) -> tuple[Verdict, str]:
+    """The verdict on a conflict of a pair of sets at a checkpoint, and what it means.
 
-    The effect is −cos(g_A, g_B). Where it is supported but not beyond that of held-out examples,
-    the verdict is `undetermined`.
+    The effect is minus their cosine. Where it is supported but not beyond that of held-out
+    examples, or there are none to compare it with, the verdict is `undetermined`.
     """
     n = len(arm.seeds)
     if (lacking := rule.lacking(n)) or label not in arm.labels:
         return "undetermined", f"undetermined: {lacking or f'no {label}'}"
-    values = -arm.cosine(label, "D_A", "D_B")
+    values = -arm.cosine(label, *pair.names)
     (mean, half) = over_seeds(values)
-    (null, null_half) = over_seeds(values + arm.cosine(label, HELD_OUT, "D_B"))
+    (null, null_half) = over_seeds(values + arm.null(label, *pair.names))
     told = rule.judge(mean - half, mean + half, n)
     if told == "supported" and not null - null_half > 0:
         told = "undetermined"
     agree = "; they agree" if told == "refuted" and mean + half < 0 else ""
-    return told, _SENTENCES[told].format(smallest=rule.smallest) + agree
+    known = {"smallest": rule.smallest, "first": pair.first, "second": pair.second}
+    return told, _SENTENCES[told].format(**known) + agree
 
 
-def _contrast_lines(found: Sequence[Contrast], rule: Rule) -> Iterator[str]:
-    later = [c for c in found if "+" in c.moment and not c.moment.startswith("θ_0")]
-    within = [c for c in later if c.second == "D_B"]
+def _contrast_lines(result: GradAngle) -> Iterator[str]:
+    found, rule, pair = list(contrasts(result)), result.rule, result.pair
+    moments = [m for arm in result.arms for m in arm.moments]
+    later = {m.label for m in moments if m.stage >= pair.stage and not m.is_boundary}
+    within = [c for c in found if c.second == pair.second and c.moment in later]
     first = {c.arm: c for c in reversed(within)}
-    updates = {c.arm: c for c in found if c.second == UPDATE and c.moment == "θ_A"}
+    updates = {c.arm: c for c in found if c.second == UPDATE and c.moment == pair.start}
     for c in [*first.values(), *updates.values()][:_MOST]:
         if c.n < 2:  # noqa: PLR2004
             continue
-        second = "u" if c.second == UPDATE else "g_B"
+        one, second = pair.gradients[0], "u" if c.second == UPDATE else pair.gradients[1]
         lacking = rule.lacking(c.n)
         few = f"; {lacking}" if lacking else ""
         yield (
-            f"{c.arm} against {c.against} at {c.moment}: cos(g_A, {second}) differs by "
-            f"{with_interval(c.difference, c.half_width)}, beyond the held-out set by "
-            f"{with_interval(c.beyond_null, c.beyond_half_width)} (n = {c.n}{few}): that the angle "
-            f"is smaller is {c.verdict}."
+            f"{c.arm} against {c.against} at {c.moment}: cos({one}, {second}) differs by "
+            f"{with_interval(c.difference, c.half_width)}{_beyond(c)} (n = {c.n}{few}): that the "
+            f"angle is smaller is {c.verdict}."
         )
+
+
+def _beyond(contrast: Contrast) -> str:
+    if null_of(contrast.first, contrast.second) is None:
+        return ", with no held-out set to compare"
+    null = with_interval(contrast.beyond_null, contrast.beyond_half_width)
+    return f", beyond the held-out set by {null}"
 
 
 def _seeds(result: GradAngle) -> str:
@@ -153,6 +176,8 @@ def _nulls(result: GradAngle) -> Iterator[str]:
         )
     else:
         yield NO_NULL
+    if result.pair.null is None:
+        yield no_null_of(result.pair)
     if any(map(is_shuffled, directions)):
         yield "shuffled: D_M with the tokens to predict permuted over the set; the null of D_M."
     if UPDATE in directions:
@@ -178,12 +203,16 @@ def _sources(result: GradAngle) -> str:
     return f"Computed from weights: {weights}; from the record: {', '.join(known.values())}."
 
 
-def remaining(arm: ArmAngles) -> float | None:
-    """|g_A(θ_A)| / |g_A(θ_0)| of the whole model, mean over seeds; None unless both are known."""
-    if "θ_0" not in arm.labels or "θ_A" not in arm.labels:
+def remaining(arm: ArmAngles, pair: Pair | None = None) -> float | None:
+    """|g_A(θ_A)| / |g_A(θ_0)| of the whole model, mean over seeds; None unless both are known.
+
+    Of another pair than D_A and D_B its first set takes D_A's place, after its own stage.
+    """
+    pair = pair or Pair()
+    if pair.learnt is None or not {"θ_0", pair.learnt} <= {*arm.labels}:
         return None
-    lengths = norms(arm.inner.sum(axis=2))[:, :, arm.directions.index("D_A")]
-    at_0, at_a = (lengths[:, arm.labels.index(label)] for label in ("θ_0", "θ_A"))
+    lengths = norms(arm.inner.sum(axis=2))[:, :, arm.directions.index(pair.first)]
+    at_0, at_a = (lengths[:, arm.labels.index(label)] for label in ("θ_0", pair.learnt))
     if not (at_0 > 0).all() or not np.isfinite(at_a).all():
         return None
     return float((at_a / at_0).mean())

@@ -19,6 +19,7 @@ from geomix.analysis.grad_angle.examples import Tables, without_pairs
 from geomix.analysis.grad_angle.examples import render as render_examples
 from geomix.analysis.grad_angle.files import save
 from geomix.analysis.grad_angle.notes import notes
+from geomix.analysis.grad_angle.pair import Pair
 from geomix.analysis.grad_angle.result import GradAngle
 from geomix.analysis.grad_angle.tables import render
 from geomix.analysis.retention import retention_rows
@@ -26,6 +27,7 @@ from geomix.figures import cosine_by_depth as by_depth
 from geomix.figures import cosine_row as angle_row
 from geomix.figures import layer_module, pairwise, plane
 from geomix.figures import over_training as along
+from geomix.figures.labels import mixed_in
 from geomix.figures.style import save_figure
 from geomix.runs.directory import RunDirectory
 from geomix.util.console import Console
@@ -72,43 +74,52 @@ def _all_files(run: RunDirectory, stem: str) -> list[Path]:
 def figures(result: GradAngle, examples: dict[str, Tables]) -> Iterator[Drawn]:
     """Draw every figure of the angles and of the single examples."""
     yield from _figures(result)
-    yield from _example_figures(examples)
+    yield from _example_figures(examples, result.pair)
 
 
 def _figures(result: GradAngle) -> Iterator[Drawn]:
     """Draw the table of angles."""
     rows = [_flat(asdict(row)) for row in result.rows()]
     moments = figure_moments([arm.moments for arm in result.arms])
-    yield Drawn("", by_depth.draw(rows, moments), rows, by_depth.caption(rows))
+    pair = result.pair
+    drawn = by_depth.draw(rows, moments, pair.first)
+    yield Drawn("", drawn, rows, by_depth.caption(rows, pair.first))
     early = _early(result, moments)
     few = list(dict.fromkeys((*early, moments[-1])))
     there = [row for row in rows if row["moment"] in few]
-    pair = [row for row in there if (row["first"], row["second"]) == ("D_A", "D_B")]
-    null = [row for row in there if {row["first"], row["second"]} == {"D_A", HELD_OUT}]
-    if result.by == "layer" and pair:
-        yield Drawn("_row", angle_row.draw(pair + null, few), pair + null, angle_row.caption(pair))
-    shown = ("D_A", "D_B", "D_M", UPDATE)
+    both = [row for row in there if {row["first"], row["second"]} == {*pair.names}]
+    null = [] if pair.null is None else [{pair.first, HELD_OUT}]
+    both += [row for row in there if {row["first"], row["second"]} in null]
+    if result.by == "layer" and both:
+        row = angle_row.draw(both, few, pair.names)
+        yield Drawn("_row", row, both, angle_row.caption(both, pair.names))
     whole = [row for row in rows if row["group"] == "all" and row["moment"] in early]
-    yield Drawn("_plane", plane.draw(whole, early, shown), whole, plane.caption(whole))
+    shown = (*pair.names, *mixed_in(whole), UPDATE)
+    yield Drawn("_plane", plane.draw(whole, early, shown), whole, plane.caption(whole, pair.names))
     cells = [_flat(asdict(row)) for row in result.rows("layer-module")]
     cells = [row for row in cells if row["moment"] == early[-1]]
     names = list(dict.fromkeys(row["arm"] for row in cells))
     difference = (names[0], names[1]) if len(names) > 1 else None
-    drawn = layer_module.draw(cells, early[-1], difference=difference)
-    yield Drawn("_layer_module", drawn, cells, layer_module.caption(cells))
+    drawn = layer_module.draw(cells, early[-1], pair.names, difference)
+    yield Drawn("_layer_module", drawn, cells, layer_module.caption(cells, pair.names))
     runs = [(arm.arm, [RunDirectory(Path(run)) for run in arm.runs]) for arm in result.arms]
-    retention = retention_rows(runs)
+    retention = retention_rows(runs, (pair.first,))
     if retention:
         every = [row for row in rows if row["group"] == "all"]
-        drawn = along.draw(every, retention, "cosine", log=True)
-        yield Drawn("_along", drawn, [*_wide(every, retention)], along.caption(every))
+        drawn = along.draw(every, retention, "cosine", log=True, pair=pair.names)
+        caption = along.caption(every, pair.first)
+        yield Drawn("_along", drawn, [*_wide(every, retention)], caption)
 
 
 def _early(result: GradAngle, moments: Sequence[str]) -> list[str]:
-    """θ_A and the first step after it that all show, where there are any; else the last moment."""
+    """θ_A and the first step after it that all show, where there are any; else the last moment.
+
+    Of sets that meet in a later stage θ_A is the checkpoint with which that one begins.
+    """
+    start = result.pair.start
     shared = [label for label in moments if all(label in arm.labels for arm in result.arms)]
-    found = [label for label in shared if label == "θ_A"]
-    found += [label for label in shared if label.startswith("θ_A+")][:1]
+    found = [label for label in shared if label == start]
+    found += [label for label in shared if label.startswith(f"{start}+")][:1]
     return found or [shared[-1] if shared else moments[-1]]
 
 
@@ -121,11 +132,11 @@ def _wide(
         yield {**columns, **row}
 
 
-def _example_figures(examples: dict[str, Tables]) -> Iterator[Drawn]:
+def _example_figures(examples: dict[str, Tables], pair: Pair) -> Iterator[Drawn]:
     for arm, tables in examples.items():
         ending = f"_pairs_{arm}" if len(examples) > 1 else "_pairs"
         pairs = tables["pairs"]
-        yield Drawn(ending, pairwise.draw(pairs), pairs, pairwise.caption(pairs))
+        yield Drawn(ending, pairwise.draw(pairs), pairs, pairwise.caption(pairs, pair.names))
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
@@ -145,7 +156,7 @@ def _conflicts(path: Path, examples: dict[str, Tables]) -> Path:
 def report(result: GradAngle, examples: dict[str, Tables]) -> RenderableType:
     """Return all tables and notes."""
     whole = {Path(arm.runs[0]).name: arm.whole_sets for arm in result.arms}
-    return Group(render(result), render_examples(examples, whole))
+    return Group(render(result), render_examples(examples, whole, result.pair))
 
 
 def _printed(path: Path, printed: RenderableType) -> Path:

@@ -15,6 +15,7 @@ import numpy as np
 from geomix.analysis.checkpoints import TrainingMoment
 from geomix.analysis.directions import HELD_OUT, rank
 from geomix.analysis.grad_angle.asked import MetricName
+from geomix.analysis.grad_angle.pair import Pair, null_of
 from geomix.analysis.parameter_groups import Kind, Layout, grouped
 from geomix.analysis.replicates import together
 from geomix.measures.cosine import Floats, cosines, group_inner_products, norms
@@ -137,6 +138,11 @@ class ArmAngles:
         i, j = self.directions.index(first), self.directions.index(second)
         return np.asarray(cosines(self.inner[:, m].sum(axis=1))[:, i, j])
 
+    def null(self, label: str, first: str, second: str) -> Floats:
+        """`(n,)`, the cosine that theirs is read against (`pair.null_of`); nan without one."""
+        known = null_of(first, second)
+        return np.full(len(self.runs), np.nan) if known is None else self.cosine(label, *known)
+
 
 @dataclass(frozen=True)
 class GradAngle:
@@ -152,6 +158,7 @@ class GradAngle:
         remarks: what could not be looked at, and why.
         at: the moments that were asked for; empty for all.
         rule: by which effects are judged.
+        pair: the sets that are compared.
     """
 
     runs: tuple[str, ...]
@@ -163,6 +170,7 @@ class GradAngle:
     remarks: tuple[str, ...] = ()
     at: tuple[str, ...] = ()
     rule: Rule = field(default_factory=Rule)
+    pair: Pair = field(default_factory=Pair)
 
     @property
     def run(self) -> str:
@@ -172,7 +180,7 @@ class GradAngle:
     @property
     def stem(self) -> str:
         """Name of the result's files, without an ending."""
-        parts = ["grad_angle"]
+        parts = ["grad_angle", *(self.pair.names if self.pair != Pair() else ())]
         parts += [f"by_{self.by}"] if self.by != "layer" else []
         parts += [self.metric] if self.metric != "euclidean" else []
         parts += [f"at_{'_'.join(item.strip() for item in self.at)}"] if self.at else []

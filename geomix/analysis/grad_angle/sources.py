@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from geomix.analysis.base import Say
 from geomix.analysis.checkpoints import TrainingMoment, chosen
 from geomix.analysis.grad_angle.asked import Asked
+from geomix.analysis.grad_angle.pair import Pair
 from geomix.analysis.measurement import Look
 from geomix.analysis.parameter_groups import Layout, layout_of, same_parameters
 from geomix.analysis.partial_results import Unfinished, arm_results
@@ -20,9 +21,6 @@ from geomix.util.progress import during
 
 if TYPE_CHECKING:
     from geomix.experiments.checkpoints import Revisit
-
-NEEDED = ("D_A", "D_B")
-"""Probe sets without which there is no angle to speak of."""
 
 _LONGEST = 120
 """Most characters of all requested checkpoints: a file's name has 255 bytes."""
@@ -73,7 +71,11 @@ def known_moments(run: RunDirectory, asked: Asked) -> list[TrainingMoment]:
     from geomix.runs.configs import stored_configs
 
     arms = [arm for arm in run.arms if arm.resolved_file.is_file()]
-    found = [] if asked.needs_weights else [look.moment for arm in arms for look in _recorded(arm)]
+    found = (
+        []
+        if asked.needs_weights
+        else [look.moment for arm in arms for look in _recorded(arm, asked.sets)]
+    )
     try:
         configs = {} if asked.source == "record" else stored_configs(run)
         for name, config in configs.items():
@@ -144,7 +146,7 @@ def seen_of(
     is_asked = chosen(asked.at)
     found: dict[str, Look] = {}
     there: dict[TrainingMoment, str] = {}
-    for look in () if asked.needs_weights else _recorded(arm):
+    for look in () if asked.needs_weights else _recorded(arm, asked.sets):
         there[look.moment] = "record"
         if is_asked(look.moment):
             _check_layout(arm, look, found.values(), layout)
@@ -193,7 +195,7 @@ def _from_weights(
         heads = asked.by == "head"
         results = arm_results(kept, past, {"heads": heads, "metric": asked.metric}, of)
         for look in looks(past, wanted, results, heads=heads, metric=metric):
-            _check_sets(str(arm.path), look.sets)
+            _check_sets(str(arm.path), look.sets, asked.sets)
             yield look
     except UserError as error:
         if not recorded:
@@ -201,12 +203,12 @@ def _from_weights(
         raise UserError(f"{error}; --from record takes what the record holds") from None
 
 
-def _recorded(arm: RunDirectory) -> Iterable[Look]:
-    """What the snapshots hold, as looks."""
+def _recorded(arm: RunDirectory, needed: Sequence[str]) -> Iterable[Look]:
+    """What the snapshots hold, as looks; each must have the sets that are needed."""
     first: Look | None = None
     for path in arm.snapshots():
         snapshot = read_snapshot(path, activations=False)
-        _check_sets(str(path), snapshot.sets)
+        _check_sets(str(path), snapshot.sets, needed)
         ends = snapshot.step == snapshot.steps
         moment = TrainingMoment(snapshot.stage, snapshot.step, ends, snapshot.reduction)
         sets = snapshot.sets
@@ -231,14 +233,13 @@ def _check_layout(
         )
 
 
-def _check_sets(where: str, sets: Sequence[str]) -> None:
-    absent = [name for name in NEEDED if name not in sets]
+def _check_sets(where: str, sets: Sequence[str], needed: Sequence[str]) -> None:
+    absent = [name for name in needed if name not in sets]
     if absent:
         has = ", ".join(sets) or "none"
-        raise UserError(
-            f"{where}: no probe set {' and '.join(absent)} (it holds {has}); "
-            "a run of two stages records both"
-        )
+        default = tuple(needed) == Pair().names
+        advice = "a run of two stages records both" if default else "give --sets two of these"
+        raise UserError(f"{where}: no probe set {' and '.join(absent)} (it holds {has}); {advice}")
 
 
 def _other_parameters(where: Path, here: Look, first: Look) -> str:

@@ -13,21 +13,27 @@ from geomix.analysis.checkpoints import key_moments
 from geomix.analysis.directions import HELD_OUT, UPDATE, is_shuffled
 from geomix.analysis.grad_angle.contrasts import secant_rows
 from geomix.analysis.grad_angle.notes import notes, number, signed
+from geomix.analysis.grad_angle.pair import Pair
 from geomix.analysis.grad_angle.result import WHOLE, ArmAngles, GradAngle
+from geomix.config.names import mix_label
 from geomix.measures.cosine import Floats, cosines, norms
 from geomix.measures.intervals import over_seeds
 
 MOST_GROUPS = 40
 """More groups than this are cut to those that carry the largest |g_A·g_B|; the files hold all."""
 
-_FOCUS = "D_A"
+_MOST_COLUMNS = 9
+"""More cosines and norms than this do not fit 80 columns: norms then have a table of their own."""
+
+_LABEL = 7
+"""Most characters of a mix's name in a heading."""
 
 
 def render(result: GradAngle) -> RenderableType:
     """The whole model first, then every arm by group at its key moments, then what must be said."""
-    parts: list[RenderableType] = [_whole_model(result)]
+    parts: list[RenderableType] = [*_whole_model(result)]
     for arm in result.arms:
-        parts += ["", _by_group(result, arm)]
+        parts += ["", *_by_group(result, arm)]
     if (table := _secants(result)) is not None:
         # Above it, not its title: that would be broken at the table's width.
         title = "Secants from the stage's start: (g(θ) − g(θ_start))·(θ − θ_start), nats"
@@ -46,42 +52,41 @@ def _columns(result: GradAngle, arms: Sequence[ArmAngles]) -> list[str]:
     return [name for name in result.directions if name in found and not is_shuffled(name)]
 
 
-def _whole_model(result: GradAngle) -> Table:
+def _whole_model(result: GradAngle) -> list[Table]:
     shown = _columns(result, result.arms)
     seeds = max(len(arm.runs) for arm in result.arms)
     title = "Whole model" + (f", mean of {seeds} seeds" if seeds > 1 else "")
-    table = _table(title, shown, seeds > 1)
+    tables = _Tables(title, result.pair.first, shown, seeds > 1)
     for arm in result.arms:
         if len(result.arms) > 1:
-            table.add_row(Text(arm.arm, style="bold"))
+            tables.heading(arm.arm)
         inner = result.grouped_inner(arm)
         for label in key_moments([arm.moments]):
-            m = arm.labels.index(label)
-            table.add_row(Text(label), *_cells(arm, shown, inner[:, m, 0]))
-    return table
+            tables.add(label, arm, inner[:, arm.labels.index(label), 0])
+    return tables.found
 
 
-def _by_group(result: GradAngle, arm: ArmAngles) -> Table:
+def _by_group(result: GradAngle, arm: ArmAngles) -> list[Table]:
     shown = _columns(result, [arm])
     inner = result.grouped_inner(arm)
-    kept = _largest(arm, inner)
+    kept = _largest(arm, inner, result.pair)
     title = f"{arm.arm}, by {result.by}"
     if len(kept) < len(result.groups) - 1:
-        title += f" ({len(kept)} of {len(result.groups) - 1}: largest |g_A·g_B|; the CSV has all)"
-    table = _table(title, shown, len(arm.runs) > 1)
+        product = "·".join(result.pair.gradients)
+        title += f" ({len(kept)} of {len(result.groups) - 1}: largest |{product}|; the CSV has all)"
+    tables = _Tables(title, result.pair.first, shown, len(arm.runs) > 1)
     for label in key_moments([arm.moments], middle=False):
         m = arm.labels.index(label)
-        table.add_row(Text(f"at {label}", style="bold"))
+        tables.heading(f"at {label}")
         for g in (0, *kept):
             name = result.groups[g].removeprefix("model.").replace(".weight", "")
-            cells = _cells(arm, shown, inner[:, m, g])
-            table.add_row(Text("whole model" if g == 0 else name), *cells)
-    return table
+            tables.add("whole model" if g == 0 else name, arm, inner[:, m, g])
+    return tables.found
 
 
-def _largest(arm: ArmAngles, inner: Floats) -> list[int]:
+def _largest(arm: ArmAngles, inner: Floats, pair: Pair) -> list[int]:
     """Positions of the groups to print, in the model's order, without the whole model."""
-    a, b = arm.directions.index(_FOCUS), arm.directions.index("D_B")
+    a, b = map(arm.directions.index, pair.names)
     weight = np.nan_to_num(np.abs(inner[:, :, 1:, a, b])).max(axis=(0, 1))
     chosen = np.argsort(-weight, kind="stable")[:MOST_GROUPS]
     return sorted(int(g) + 1 for g in chosen)
@@ -93,35 +98,61 @@ def _normed(name: str) -> bool:
 
 
 def _short(name: str) -> str:
+    """`A`, `held`, `u`; of a mix with a name that on a line of its own."""
+    label = mix_label(name)
+    if label:
+        short = label if len(label) <= _LABEL else f"{label[: _LABEL - 1]}…"
+        return f"{name.removesuffix(f'-{label}').removeprefix('D_')}\n{short}"
     return {HELD_OUT: "held", UPDATE: "u"}.get(name, name.removeprefix("D_"))
 
 
-def _table(title: str, shown: Sequence[str], several: bool) -> Table:
-    table = Table(
-        title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0)
-    )
-    table.add_column("", overflow="fold", min_width=8)
-    for name in shown[1:]:
-        header = f"cos\nA·{_short(name)}"
-        table.add_column(header, justify="right", no_wrap=True, min_width=11 if several else 6)
-    for name in shown:
-        if _normed(name):
-            header = f"norm\n|g_{_short(name)}|"
-            table.add_column(header, justify="right", no_wrap=True, min_width=6 if several else 7)
-    return table
+class _Tables:
+    """Cosines with one set and norms side by side, or below each other where they are too many.
 
+    Args:
+        title: of the table.
+        first: the set with which all cosines are.
+        shown: directions, in order.
+        several: whether cosines have an interval over seeds.
+    """
 
-def _cells(arm: ArmAngles, shown: Sequence[str], inner: Floats) -> list[str]:
-    """One row's cosines with D_A and norms, of `(n, d, d)`; blank where this arm lacks one."""
-    at = {name: i for i, name in enumerate(arm.directions)}
-    cosine, norm = cosines(inner)[:, at[_FOCUS]], norms(inner)
-    angles = [_cosine(*over_seeds(cosine[:, at[name]])) if name in at else "" for name in shown[1:]]
-    sizes = [
-        number(float(norm[:, at[name]].mean())) if name in at else ""
-        for name in shown
-        if _normed(name)
-    ]
-    return [*angles, *sizes]
+    def __init__(self, title: str, first: str, shown: Sequence[str], several: bool) -> None:
+        self._first = first
+        self._others = [name for name in shown if name != first]
+        self._normed = [name for name in shown if _normed(name)]
+        apart = len(self._others) + len(self._normed) > _MOST_COLUMNS
+        titles = [f"{title}: cosines", f"{title}: norms"] if apart else [title]
+        look = {"title_justify": "left", "title_style": "bold", "padding": (0, 1, 0, 0)}
+        self.found = [Table(title=one, box=None, **look) for one in titles]  # type: ignore[arg-type]
+        for table in self.found:
+            table.add_column("", overflow="fold", min_width=8)
+        for name in self._others:
+            width = 11 if several else 6
+            self._column(0, f"cos\n{_short(first)}·{_short(name)}", width)
+        for name in self._normed:
+            self._column(-1, f"norm\n|g_{_short(name)}|", 6 if several else 7)
+
+    def _column(self, table: int, header: str, width: int) -> None:
+        self.found[table].add_column(header, justify="right", no_wrap=True, min_width=width)
+
+    def heading(self, text: str) -> None:
+        """A line of its own."""
+        for table in self.found:
+            table.add_row(Text(text, style="bold"))
+
+    def add(self, label: str, arm: ArmAngles, inner: Floats) -> None:
+        """One row, of inner products `(n, d, d)`; blank where this arm lacks one."""
+        at = {name: i for i, name in enumerate(arm.directions)}
+        cosine, norm = cosines(inner)[:, at[self._first]], norms(inner)
+        angles = [
+            _cosine(*over_seeds(cosine[:, at[name]])) if name in at else "" for name in self._others
+        ]
+        sizes = [
+            number(float(norm[:, at[name]].mean())) if name in at else "" for name in self._normed
+        ]
+        rows = [[*angles, *sizes]] if len(self.found) == 1 else [angles, sizes]
+        for table, cells in zip(self.found, rows, strict=True):
+            table.add_row(Text(label), *cells)
 
 
 def _cosine(mean: float, half: float) -> str:
@@ -131,11 +162,13 @@ def _cosine(mean: float, half: float) -> str:
 
 
 def _secants(result: GradAngle) -> Table | None:
-    """The whole model's secants of D_A, at the key moments."""
+    """The whole model's secants of the pair, at the key moments."""
     rows = [row for row in secant_rows(result) if row["group"] == WHOLE]
     if not rows:
         return None
-    names = [name for name in ("D_A", "D_B", HELD_OUT) if any(r["set"] == name for r in rows)]
+    null = () if result.pair.null is None else (HELD_OUT,)
+    wanted = (*result.pair.names, *null)
+    names = [name for name in wanted if any(r["set"] == name for r in rows)]
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("", overflow="fold", min_width=8)
     for name in names:
