@@ -76,7 +76,7 @@ def _redrawing(name: str) -> click.Command:
 
 
 def _pair(sets: str, rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """Two sets of a table of pairs.
+    """Return the two sets of a table of pairs.
 
     Raises:
         UserError: they are not two, or the table has no row on one.

@@ -42,7 +42,7 @@ def set_name(stage: int) -> str:
 
 
 def stage_of_set(name: str) -> int | None:
-    """Index, from 0, of the stage whose own set it is; None of any other set."""
+    """Return the index, from 0, of the stage whose own set it is; None for any other set."""
     letter = name.removeprefix("D_")
     known = name.startswith("D_") and len(letter) == 1 and letter in LETTERS
     return LETTERS.index(letter) if known else None

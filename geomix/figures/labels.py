@@ -115,7 +115,7 @@ def ordered(names: set[str]) -> list[str]:
 
 
 def mixed_in(rows: Sequence[Row]) -> list[str]:
-    """The mixed-in sets of a table of pairs, in order."""
+    """Return the mixed-in sets of a table of pairs, in order."""
     found = {str(row[key]) for row in rows for key in ("first", "second")}
     return ordered({name for name in found if role_of(name) == "mixed"})
 

@@ -247,7 +247,7 @@ def _decades(norms: Sequence[float]) -> tuple[int, int]:
 
 
 def _strip(axes: Axes, cell: _Cell, decades: tuple[int, int]) -> None:
-    """Norms as stems along a logarithmic axis below the arrows."""
+    """Draw norms as stems along a logarithmic axis below the arrows."""
     left, right, top = -1.2, 1.2, -_REACH + 0.1
     low, high = decades
     norms = cell.gradients()

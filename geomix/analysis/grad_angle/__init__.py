@@ -63,13 +63,13 @@ class GradAngleAnalysis(Analysis["Measured", Asked]):
         return {"": [asdict(row) for row in angles.rows()], "conflicts": conflicts}
 
     def findings(self, result: Measured, options: Asked) -> Sequence[Finding]:
-        """Whether the gradients of both sets conflict, arm by arm."""
+        """Judge whether the gradients of both sets conflict, arm by arm."""
         from geomix.analysis.grad_angle.answer import findings
 
         return findings(result[0])
 
     def figures(self, result: Measured, options: Asked) -> Iterable[Drawn]:
-        """By depth, in the plane of both gradients, by module, along training, by example."""
+        """Draw the angles by depth, in the plane of both gradients, by module, along training."""
         from geomix.analysis.grad_angle.outputs import figures
 
         return figures(*result)
@@ -99,7 +99,7 @@ class GradAngleAnalysis(Analysis["Measured", Asked]):
         files: Sequence[Path],
         full: bool,
     ) -> list[str]:
-        """Do both sets conflict?"""
+        """Return the lines that answer: do both sets conflict?"""
         from geomix.analysis.grad_angle.answer import answer
 
         return answer(result[0], runs[0], files)
@@ -117,7 +117,7 @@ def _measured(asked: Asked) -> dict[str, Any]:
 
 
 def _split(asked: Asked) -> Asked:
-    """`--at A,+4` is `--at A --at +4`, and so with `--sets`."""
+    """Split lists: `--at A,+4` is `--at A --at +4`, and likewise `--sets`."""
     at = tuple(item for text in asked.at for item in text.split(","))
     sets = tuple(item.strip() for text in asked.sets for item in text.split(","))
     return replace(asked, at=at, sets=sets)

@@ -1,4 +1,4 @@
-"""The answer that `geomix analyze grad-angle` leads with: do both sets conflict?"""
+"""The answer of `geomix analyze grad-angle`: do both sets conflict?"""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ _DOWN = {
     "euclidean": "a small step down {}'s gradient",
     "adam": "a small Adam step on {} (v̂ fixed, no momentum)",
 }
-"""The step on the second set whose first-order effect on the first one's loss has the sign of minus
-the cosine, by metric."""
+"""Step on the second set whose first-order effect on the first set's loss has the sign of minus the
+cosine, by metric."""
 
 
 def answer(result: GradAngle, run: RunDirectory, files: Sequence[Path]) -> list[str]:
@@ -74,10 +74,10 @@ def answer(result: GradAngle, run: RunDirectory, files: Sequence[Path]) -> list[
 
 
 def decisive(result: GradAngle) -> str:
-    """The moment that answers: the first recorded step after θ_A, else θ_A, else the first of all.
+    """Return the decisive checkpoint: the first recorded step after θ_A, else θ_A, else the first.
 
-    Of sets that meet in a later stage θ_A is the checkpoint with which that one begins. Where arms
-    differ, the first one that most of them have.
+    If the sets meet in a later stage, θ_A is the checkpoint that this stage starts from. If arms
+    differ, it is the first checkpoint that most of them have.
     """
     moments = {m.label: m for arm in reversed(result.arms) for m in arm.moments}
     shared = {label: sum(label in arm.labels for arm in result.arms) for label in moments}
@@ -138,7 +138,7 @@ def _number(mean: float, half: float) -> str:
 
 
 def _share(arm: ArmAngles, label: str, name: str) -> str:
-    """|g| of a set at a moment over |g| at θ_0, mean over seeds."""
+    """Return |g| of a set at a checkpoint over |g| at θ_0, mean over seeds."""
     if label not in arm.labels or _START not in arm.labels:
         return "–"
     lengths = norms(arm.inner.sum(axis=2))[:, :, arm.directions.index(name)]
@@ -193,7 +193,7 @@ def _verdicts(result: GradAngle, label: str) -> Iterator[str]:
 
 
 def findings(result: GradAngle) -> list[Finding]:
-    """Whether the gradients of the pair conflict at the decisive moment, arm by arm."""
+    """Judge whether the gradients of the pair conflict at the decisive checkpoint, by arm."""
     label, pair = decisive(result), result.pair
     found = []
     for arm in result.arms:

@@ -17,16 +17,17 @@ they allow more, and the record elsewhere."""
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is to be measured.
+    """Options of the measurement.
 
     Attributes:
-        sets: the two that are compared: whose loss is in question, and whose training may raise it.
-        at: moments, see `geomix.analysis.checkpoints.chosen`; empty for all.
-        by: how parameters are grouped.
-        metric: of the inner products.
-        source: what it may be taken from.
-        examples: of each set, whose single gradients are compared; 0 for none.
-        smallest: effect of interest, a cosine; None where none was declared.
+        sets: the two sets to compare: the one whose loss is in question, and the one whose training
+            may raise it.
+        at: checkpoints, see `geomix.analysis.checkpoints.chosen`; empty for all.
+        by: grouping of the parameters.
+        metric: metric of the inner products.
+        source: source of the angles.
+        examples: number of examples of each set whose single gradients are compared; 0 for none.
+        smallest: effect of interest, a cosine; None if none was declared.
         planned: paired seeds that a verdict needs.
     """
 

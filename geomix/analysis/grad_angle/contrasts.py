@@ -48,9 +48,9 @@ class Contrast:
 
 
 def contrasts(result: GradAngle) -> Iterator[Contrast]:
-    """Every later arm against the first, at each moment within and at the end of a stage.
+    """Compare every later arm with the first, at each checkpoint but θ_0.
 
-    By the pair's angle, and by that of its first set with the stage's update.
+    The cosines are the pair's, and that of its first set with the stage's update.
     """
     base = result.arms[0]
     compared = (result.pair.names, (result.pair.first, UPDATE))

@@ -1,4 +1,4 @@
-"""Single examples: what `geomix analyze grad-angle` says of them, at one moment of every arm."""
+"""Single examples in `geomix analyze grad-angle`, at one checkpoint of every arm."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ Tables = dict[str, list[dict[str, Any]]]
 """Tidy tables by name: cosines, quantiles, ranks, principal_angles, conflicts, facts, pairs."""
 
 MOST_CONFLICTS = 100
-"""Pairs that the list holds."""
+"""Most pairs in the list."""
 
 _SHOWN = 5
-"""Conflicts that the terminal shows of an arm."""
+"""Conflicts of an arm shown on the terminal."""
 
 _LONGEST = 28
-"""Characters of a text, its end: templates begin alike."""
+"""Most characters of a text; its end is kept, since templates begin alike."""
 
 _OVERLAP = (
     "overlap: mean squared cosine of the principal angles between the directions that hold "
@@ -50,21 +50,21 @@ def single_examples(
     say: Say,
     kept: Unfinished | None = None,
 ) -> dict[str, Tables]:
-    """Compare the gradients of single examples in each arm whose weights are at hand.
+    """Compare the gradients of single examples in each arm whose weights are available.
 
-    The moment is the first one after θ_A whose weights are kept, of those that are asked for; else
-    θ_A, else the first of all: at θ_A itself the gradients of D_A are nearly zero. Of sets that
-    meet in a later stage θ_A is the checkpoint with which that one begins.
+    The checkpoint is the first requested one after θ_A whose weights are kept; else θ_A, else the
+    first of all: at θ_A itself the gradients of D_A are nearly zero. If the sets meet in a later
+    stage, θ_A is the checkpoint that this stage starts from.
 
     Args:
-        pasts: the arms whose weights can be looked at, by folder.
-        arms: of the run, in order.
-        asked: how parameters are grouped, which moments may be taken, and how many examples.
-        say: is told of what takes a while.
-        kept: what the same command computed before it was killed.
+        pasts: the arms with usable weights, by folder.
+        arms: the run's arms, in order.
+        asked: the options: grouping, checkpoints, and number of examples.
+        say: receives progress lines.
+        kept: results of the same command before it was killed.
 
     Returns:
-        The tables by the arm's name; empty where nothing is asked for or can be had.
+        The tables by the arm's name; empty if nothing is requested or available.
     """
     if not asked.examples:
         return {}
@@ -123,7 +123,7 @@ def _tables(past: Revisit, point: Point, asked: Asked) -> Tables:
 
 
 def without_pairs(found: Mapping[str, Tables]) -> dict[str, Tables]:
-    """All but the matrix of pairs, which the figure's CSV holds; nan becomes None."""
+    """Return all tables but the matrix of pairs, which the figure's CSV holds; nan becomes None."""
     return {
         arm: {name: [_plain(r) for r in rows] for name, rows in tables.items() if name != "pairs"}
         for arm, tables in found.items()
@@ -140,13 +140,13 @@ def render(
     whole: Mapping[str, Collection[str]] | None = None,
     pair: Pair | None = None,
 ) -> RenderableType:
-    """For each arm the worst conflicts and how the sets' examples lie, in 80 columns.
+    """Render each arm's worst conflicts and the geometry of its examples, in 80 columns.
 
     Args:
         found: the tables of each arm.
-        whole: the sets of each arm whose angles are exact, as nothing of them was left out: no
-            sample speaks for these.
-        pair: the sets that are compared; None is D_A and D_B.
+        whole: the sets of each arm with exact angles, since every example was used: no uncertainty
+            from a sample is reported for these.
+        pair: the sets to compare; None is D_A and D_B.
     """
     pair = pair or Pair()
     parts: list[RenderableType] = []
@@ -159,7 +159,7 @@ def render(
 
 
 def _conflicts(arm: str, tables: Tables, pair: Pair) -> list[RenderableType]:
-    """The title stands above the table, which may be narrower."""
+    """Render the conflicts, with the title above the table, which may be narrower."""
     at, rows = tables["cosines"][0], tables["conflicts"][:_SHOWN]
     where = f"{arm}, seed {at['seed']}, at {at['moment']}: "
     if not rows:
@@ -182,7 +182,7 @@ def _text(prompt: str, target: str) -> str:
 
 
 def _sets(tables: Tables, first: str) -> Table:
-    """How much the examples of each set agree, and what space they and the first set's share."""
+    """Render the agreement of each set's examples, and the subspace shared with the first set's."""
     table = Table(box=None, padding=(0, 1))
     with_first = f"cos with {first}\n5 % to 95 %"
     names = ["set", "cos within\n5 % to 95 %", with_first, "effective\nrank of n"]
@@ -213,12 +213,12 @@ def _spread(row: Mapping[str, Any]) -> str:
 
 
 def _other(row: Mapping[str, Any], name: str) -> str:
-    """The set of a row's two that is not the given one."""
+    """Return the other set of a row's two."""
     return str(row["second"] if row["first"] == name else row["first"])
 
 
 def _uncertain(tables: Tables, whole: Collection[str], first: str) -> list[str]:
-    """What a subsample that stands for a set leaves open."""
+    """Return lines on the uncertainty from subsamples."""
     lines = []
     for row in tables["cosines"]:
         both = {row["first"], row["second"]}

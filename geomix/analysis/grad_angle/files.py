@@ -24,14 +24,14 @@ SCHEMA_VERSION = 2
 def to_json(
     result: GradAngle, notes: Sequence[str], examples: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The whole result and what must be said of it, as JSON values; nan becomes null.
+    """Return the whole result and its notes as JSON values; nan becomes null.
 
-    `sets` is there where others than D_A and D_B are compared.
+    The key `sets` exists if others than D_A and D_B are compared.
 
     Args:
         result: the angles.
-        notes: what must be said of them.
-        examples: of each arm, the tables of its single examples.
+        notes: notes on them.
+        examples: the tables of each arm's single examples.
     """
     return {
         "analysis": "grad_angle",

@@ -1,4 +1,4 @@
-"""The angles of one or several runs, those that differ in nothing but their seeds together."""
+"""Angles of one or several runs, grouped over seeds."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ if TYPE_CHECKING:
 def measure(
     runs: Sequence[RunDirectory], asked: Asked | None = None, say: Say = lambda _: None
 ) -> GradAngle:
-    """As `measured`, the angles alone."""
+    """Return the angles of `measured` alone."""
     return measured(runs, asked or Asked(), say)[0]
 
 
 def measured(
     runs: Sequence[RunDirectory], asked: Asked, say: Say, kept: Unfinished | None = None
 ) -> tuple[GradAngle, Mapping[Path, Revisit]]:
-    """Measure the angles at every moment that is recorded, or whose weights are kept.
+    """Measure the angles at every checkpoint that is recorded, or whose weights are kept.
 
     Args:
-        runs: with or without arms; what differs in nothing but the seed is one arm.
-        asked: how.
-        say: is told of what takes a while.
-        kept: what the same command computed before it was killed.
+        runs: with or without arms; runs that differ only in the seed form one arm.
+        asked: the options.
+        say: receives progress lines.
+        kept: results of the same command before it was killed.
 
     Returns:
-        The angles, and the arms of the first run whose weights can be looked at, by folder.
+        The angles, and the arms of the first run with usable weights, by folder.
 
     Raises:
         UserError: nothing is recorded and no weights are kept, a needed probe set is missing, a
@@ -57,11 +57,11 @@ def measured(
     """
     check_asked(asked)
     pair = Pair.of(asked.sets)
-    asked = replace(asked, at=as_asked(asked.at))  # files are called by it
+    asked = replace(asked, at=as_asked(asked.at))  # it is part of the files' names
     found = [(run, arm) for run in runs for arm in run.arms if arm.resolved_file.is_file()]
     check_tokenizers([arm for _, arm in found])
-    replicates(runs, found)  # a seed that is given twice shows before anything is computed
-    if asked.at:  # and so does a moment that nobody has
+    replicates(runs, found)  # a seed given twice shows before anything is computed
+    if asked.at:  # and so does a checkpoint that no run has
         known = [moment for run in runs for moment in known_moments(run, asked)]
         _check_there(asked, known, [moment.label for moment in known])
     seen: dict[Path, Seen] = {}
@@ -83,7 +83,7 @@ def measured(
     looks = [look.moment for one in seen.values() for look in one.looks.values()]
     _check_there(asked, looks, [label for one in seen.values() for label in one.sources])
     seen = {path: one for path, one in seen.items() if one.looks}
-    assert layout is not None  # a moment that is asked for is there
+    assert layout is not None  # a requested checkpoint exists
     there = [(run, arm) for run, arm in found if arm.path in seen]
     arms = tuple(
         _together(label, [seen[arm.path] for arm in members], layout)
@@ -98,7 +98,7 @@ def measured(
 
 
 def _check_there(asked: Asked, moments: Sequence[TrainingMoment], known: Sequence[str]) -> None:
-    """Refuse a moment that no arm has, and say what there is."""
+    """Reject a checkpoint that no arm has, and list the existing ones."""
     for item in asked.at:
         if not any(map(chosen([item]), moments)):
             there = ", ".join(dict.fromkeys(known)) or "none"
@@ -114,7 +114,7 @@ def _nothing(run: RunDirectory, asked: Asked) -> str:
 
 
 def _together(label: str, members: Sequence[Seen], layout: Layout) -> ArmAngles:
-    """The seeds of an arm in one array, at the moments and in the directions that all have."""
+    """Stack the seeds of an arm, at the checkpoints and in the directions that all have."""
     first = next(iter(members[0].looks.values()))
     for one in members:
         for look in one.looks.values():
@@ -156,7 +156,7 @@ def _source(members: Sequence[Seen], label: str) -> str:
 
 
 def _inner(look: Look, directions: Sequence[str]) -> Floats:
-    """A moment's inner products in a wider table of directions."""
+    """Place a checkpoint's inner products in a wider table of directions."""
     wide = np.full((len(look.inner), len(directions), len(directions)), np.nan)
     at = [directions.index(name) for name in look.directions]
     wide[np.ix_(range(len(wide)), at, at)] = look.inner

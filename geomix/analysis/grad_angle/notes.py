@@ -1,4 +1,4 @@
-"""What must stand beside a table of angles: how exact, how small, and what is not claimed."""
+"""Notes to a table of angles: exactness, size, and limits of the claims."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NO_NULL = (
 
 
 def no_null_of(pair: Pair) -> str:
-    """Why nothing stands beside the cosine of a pair without D_A."""
+    """Explain the missing null of a pair without D_A."""
     return (
         f"Held-out examples are of D_A's distribution: the cosine of {pair.first} and "
         f"{pair.second} has no null here."
@@ -32,16 +32,16 @@ def no_null_of(pair: Pair) -> str:
 
 
 _PLAIN = (1e-3, 1e3)
-"""Norms in this range are written without an exponent."""
+"""Range of norms that are written without an exponent."""
 
 _MOST = 6
-"""Contrasts that the notes name; the files hold all."""
+"""Most contrasts in the notes; the files hold all."""
 
 _WORDS = {"token": "the mean over target tokens", "example": "the mean over examples"}
 
 
 def notes(result: GradAngle) -> list[str]:
-    """One sentence a line, each true of these runs alone."""
+    """Return notes, one sentence a line, each true of these runs only."""
     pair = result.pair
     lines = [verdict(arm, result.rule, pair) for arm in result.arms]
     lines.extend(_contrast_lines(result))
@@ -73,7 +73,7 @@ def notes(result: GradAngle) -> list[str]:
 
 
 def verdict(arm: ArmAngles, rule: Rule, pair: Pair) -> str:
-    """The verdict on a conflict, with the cosine at θ_0 and at the stage's first recorded step."""
+    """Return the verdict on a conflict, with the cosine at θ_0 and at the stage's first record."""
     stage = f"stage {pair.stage + 1}"
     first = next((m for m in arm.moments if m.stage == pair.stage and not m.is_boundary), None)
     start = next((m for m in arm.moments if m.label == "θ_0"), None)
@@ -97,7 +97,7 @@ def verdict(arm: ArmAngles, rule: Rule, pair: Pair) -> str:
 
 
 _CONFLICT = "the gradients of {first} and {second} conflict"
-"""The claim that is judged: their cosine is below 0, by more than a held-out set's."""
+"""Claim that is judged: their cosine is below 0, by more than a held-out set's."""
 
 _SENTENCES: dict[Verdict, str] = {
     "supported": f"supported that {_CONFLICT}, more than a held-out set's do",
@@ -108,10 +108,10 @@ _SENTENCES: dict[Verdict, str] = {
 
 
 def conflict(arm: ArmAngles, label: str, rule: Rule, pair: Pair) -> tuple[Verdict, str]:
-    """The verdict on a conflict of a pair of sets at a checkpoint, and what it means.
+    """Return the verdict on a conflict of a pair of sets at a checkpoint, and its meaning.
 
-    The effect is minus their cosine. Where it is supported but not beyond that of held-out
-    examples, or there are none to compare it with, the verdict is `undetermined`.
+    The effect is minus their cosine. If it is supported but not beyond that of held-out examples,
+    or there are none to compare it with, the verdict is `undetermined`.
     """
     n = len(arm.seeds)
     if (lacking := rule.lacking(n)) or label not in arm.labels:
@@ -204,9 +204,9 @@ def _sources(result: GradAngle) -> str:
 
 
 def remaining(arm: ArmAngles, pair: Pair | None = None) -> float | None:
-    """|g_A(θ_A)| / |g_A(θ_0)| of the whole model, mean over seeds; None unless both are known.
+    """Return |g_A(θ_A)| / |g_A(θ_0)| of the whole model, mean over seeds; None if unknown.
 
-    Of another pair than D_A and D_B its first set takes D_A's place, after its own stage.
+    For another pair than D_A and D_B, its first set takes D_A's place, after its own stage.
     """
     pair = pair or Pair()
     if pair.learnt is None or not {"θ_0", pair.learnt} <= {*arm.labels}:
@@ -235,7 +235,7 @@ def _probe_text(probes: dict[str, tuple[int, int]]) -> str:
 
 
 def shares_probed(result: GradAngle, names: Sequence[str]) -> str:
-    """`64 of 2,000 of D_A`, of those sets that were not probed whole in an arm; "" if all were."""
+    """Return `64 of 2,000 of D_A` for sets not probed whole in an arm; "" if all were."""
     found: dict[str, None] = {}
     for arm in result.arms:
         for name in names:
@@ -245,24 +245,24 @@ def shares_probed(result: GradAngle, names: Sequence[str]) -> str:
 
 
 def _worth(name: str, n: int, of: int) -> str:
-    """How exact the gradient of a probe set is."""
+    """Return how exact the gradient of a probe set is."""
     if name == HELD_OUT:
         return "a sample of D_A's template"
     return "the whole set: exact" if n == of else "a subsample"
 
 
 def signed(value: float) -> str:
-    """A cosine in six characters."""
+    """Format a cosine in six characters."""
     return "–" if np.isnan(value) else f"{value:+.3f}"
 
 
 def with_interval(value: float, half: float) -> str:
-    """A cosine with half of its interval where there is one."""
+    """Format a cosine with half of its interval, if there is one."""
     return signed(value) + ("" if np.isnan(half) else f" ± {half:.3f}")
 
 
 def number(value: float) -> str:
-    """A norm in at most seven characters; a secant, which has a sign, in eight."""
+    """Format a norm in at most seven characters; a secant, which has a sign, in eight."""
     if not math.isfinite(value):
         return "–"
     low, high = _PLAIN

@@ -112,9 +112,9 @@ def _figures(result: GradAngle) -> Iterator[Drawn]:
 
 
 def _early(result: GradAngle, moments: Sequence[str]) -> list[str]:
-    """θ_A and the first step after it that all show, where there are any; else the last moment.
+    """Return θ_A and the first step after it that all have, if any; else the last checkpoint.
 
-    Of sets that meet in a later stage θ_A is the checkpoint with which that one begins.
+    If the sets meet in a later stage, θ_A is the checkpoint that this stage starts from.
     """
     start = result.pair.start
     shared = [label for label in moments if all(label in arm.labels for arm in result.arms)]

@@ -1,4 +1,4 @@
-"""The two sets that are compared: where they meet, and what their cosine is read against."""
+"""The two sets to compare: the stage in which they meet, and the null of their cosine."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from geomix.config.names import checkpoint_name, set_name, stage_of_set
 from geomix.util.errors import UserError
 
 _LEARNT_FIRST = set_name(0)
-"""The set whose distribution the held-out examples are of."""
+"""The set whose distribution the held-out examples are from."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """The sets whose gradients are asked to conflict or not.
+    """Two sets whose gradients may conflict.
 
     Attributes:
-        first: whose loss is in question.
-        second: whose training may raise it.
+        first: the set whose loss is in question.
+        second: the set whose training may raise it.
     """
 
     first: str = _LEARNT_FIRST
@@ -28,7 +28,7 @@ class Pair:
 
     @classmethod
     def of(cls, names: Sequence[str]) -> Pair:
-        """The pair of two names.
+        """Return the pair of two names.
 
         Raises:
             UserError: they are not two.
@@ -40,46 +40,46 @@ class Pair:
 
     @property
     def names(self) -> tuple[str, str]:
-        """Both."""
+        """Names of both sets."""
         return self.first, self.second
 
     @property
     def stage(self) -> int:
-        """Index of the stage in which both have been met; the second one at least."""
+        """Index of the stage by which both sets have occurred, at least 1: the second stage."""
         return max(1, *(stage_of_set(name) or 0 for name in self.names))
 
     @property
     def start(self) -> str:
-        """Label of the checkpoint with which that stage begins: `θ_A`."""
+        """Label of the checkpoint that this stage starts from: `θ_A`."""
         return checkpoint_name(self.stage)
 
     @property
     def learnt(self) -> str | None:
-        """Label of the checkpoint after the first set's own stage; None where it has none."""
+        """Label of the checkpoint after the first set's own stage; None if it has none."""
         stage = stage_of_set(self.first)
         return None if stage is None else checkpoint_name(stage + 1)
 
     @property
     def null(self) -> tuple[str, str] | None:
-        """What their cosine is read against; see `null_of`."""
+        """The directions whose cosine is the null of theirs; see `null_of`."""
         return null_of(self.first, self.second)
 
     @property
     def gradients(self) -> tuple[str, str]:
-        """How texts write both gradients."""
+        """Symbols of both gradients in texts."""
         return gradient(self.first), gradient(self.second)
 
 
 def preferred(moment: TrainingMoment, pair: Pair) -> tuple[int, int, int]:
-    """Sort key of the moments that answer for a pair, the best first."""
+    """Return a checkpoint's sort key: the most decisive for a pair first."""
     within = moment.stage >= pair.stage and not moment.is_boundary
     return 0 if within else 1 if moment.label == pair.start else 2, moment.stage, moment.step
 
 
 def null_of(first: str, second: str) -> tuple[str, str] | None:
-    """The directions with held-out examples in the place of D_A's; None where D_A is not of them.
+    """Return the directions with held-out examples in D_A's place; None if neither is D_A.
 
-    Held-out examples are of D_A's distribution, so no other set's cosine has them for its null.
+    Held-out examples are from D_A's distribution, so they are no null of another set's cosine.
     """
     if HELD_OUT in (first, second):
         return None
@@ -89,5 +89,5 @@ def null_of(first: str, second: str) -> tuple[str, str] | None:
 
 
 def gradient(name: str) -> str:
-    """A set's gradient in a text: `g_A`, `g_M-prose`."""
+    """Return the symbol of a set's gradient in a text: `g_A`, `g_M-prose`."""
     return f"g_{name.removeprefix('D_')}"

@@ -1,6 +1,6 @@
-"""The angles between gradients, and between gradients and updates, by depth and over training.
+"""Angles between gradients, and between gradients and updates, by depth and over training.
 
-Shapes: n runs of an arm that differ in their seeds, m moments, p parameter tensors or pieces of
+Shapes: n runs of an arm that differ in their seeds, m checkpoints, p parameter tensors or slices of
 them, g groups of these, d directions, S probe sets.
 """
 
@@ -23,28 +23,28 @@ from geomix.measures.intervals import over_seeds
 from geomix.measures.verdict import Rule
 
 WHOLE = "all"
-"""The group of all parameters: the whole model."""
+"""Group of all parameters: the whole model."""
 
 UNDETERMINED = "undetermined"
 
 
 @dataclass(frozen=True, slots=True)
 class AngleRow:
-    """One line of the tidy table: two directions in one group at one moment of one arm.
+    """Row of the tidy table: two directions in one group at one checkpoint of one arm.
 
     Attributes:
         arm, stage, step, moment: where in training; `moment` is `θ_0`, `θ_A`, `θ_A+4`, `θ_B`, …
-        reduction: of the mean loss whose gradients these are.
+        reduction: of the mean loss of these gradients.
         metric: `euclidean`, or `adam`.
-        source: `record` or `weights`, what it was computed from.
+        source: `record` or `weights`, the data of the computation.
         group: `all`, or a layer, module, head or parameter.
-        place: where the group stands in depth: for a parameter its layer, else the group itself.
+        place: the group's position in depth: for a parameter its layer, else the group itself.
         first, second: the directions: probe sets, `shuffled`, `update`.
-        cosine: in [−1, 1], mean over seeds; nan where a direction is zero.
+        cosine: in [−1, 1], mean over seeds; nan if a direction is zero.
         half_width: half of its 95 % interval over seeds (Student's t); nan with one seed.
         n: seeds.
-        told: `undetermined` where there is no cosine, or its interval over seeds holds 0.
-        angle_degrees: in [0, 180], of that cosine; nan where the cosine is.
+        told: `undetermined` if there is no cosine, or its interval over seeds contains 0.
+        angle_degrees: in [0, 180], of that cosine; nan if the cosine is.
         inner_product: mean over seeds, nats² per squared unit of the parameters.
         norm_first, norm_second: likewise, nats per unit of the parameters; an update's in units of
             the parameters.
@@ -75,7 +75,7 @@ class AngleRow:
 
 @dataclass(frozen=True, slots=True)
 class Secants:
-    """Sums over parameters of `geomix.analysis.from_weights.Secant`; nan at moments without one.
+    """Sums over parameters of `geomix.analysis.from_weights.Secant`; nan where there is none.
 
     Attributes:
         here, start, turned: `(n, m, p, S)`.
@@ -90,7 +90,7 @@ class Secants:
 
 @dataclass(frozen=True, slots=True)
 class ArmAngles:
-    """One arm's geometry.
+    """Geometry of one arm.
 
     Attributes:
         arm: its name.
@@ -98,11 +98,11 @@ class ArmAngles:
         seeds: theirs.
         sets: probe sets, S of them.
         directions: the d names; the sets come first.
-        moments: those that all its runs have, in the order of training.
-        sources: for each moment, `record` or `weights`.
-        inner: `(n, m, p, d, d)` inner products; nan where a direction is not known at a moment.
+        moments: the checkpoints that all its runs have, in the order of training.
+        sources: for each checkpoint, `record` or `weights`.
+        inner: `(n, m, p, d, d)` inner products; nan if a direction is unknown at a checkpoint.
         secants: of the sets.
-        probes: for each set, how many examples were probed, and of how many; empty if unknown.
+        probes: for each set, the number of examples probed, and its size; empty if unknown.
     """
 
     arm: str
@@ -118,7 +118,7 @@ class ArmAngles:
 
     @property
     def labels(self) -> list[str]:
-        """What its moments are called."""
+        """Labels of its checkpoints."""
         return [moment.label for moment in self.moments]
 
     @property
@@ -127,10 +127,10 @@ class ArmAngles:
         return [name for name, (n, of) in self.probes.items() if n == of and name != HELD_OUT]
 
     def cosine(self, label: str, first: str, second: str) -> Floats:
-        """`(n,)` of the whole model at one moment, one a seed; nan where there is none.
+        """Return `(n,)` cosines of the whole model at one checkpoint, one a seed; nan if unknown.
 
         Raises:
-            ValueError: there is no such moment.
+            ValueError: there is no such checkpoint.
         """
         m = self.labels.index(label)
         if first not in self.directions or second not in self.directions:
@@ -139,26 +139,26 @@ class ArmAngles:
         return np.asarray(cosines(self.inner[:, m].sum(axis=1))[:, i, j])
 
     def null(self, label: str, first: str, second: str) -> Floats:
-        """`(n,)`, the cosine that theirs is read against (`pair.null_of`); nan without one."""
+        """Return the null of a pair's cosine (`pair.null_of`), `(n,)`; nan without one."""
         known = null_of(first, second)
         return np.full(len(self.runs), np.nan) if known is None else self.cosine(label, *known)
 
 
 @dataclass(frozen=True)
 class GradAngle:
-    """The angles of one or several runs.
+    """Angles of one or several runs.
 
     Attributes:
         runs: folders of the runs.
-        by: what the parameters are grouped by.
-        metric: in which inner products are taken.
-        layout: of the parameters.
-        arms: those that have anything to show.
-        missing: names of the arms that have nothing.
-        remarks: what could not be looked at, and why.
-        at: the moments that were asked for; empty for all.
-        rule: by which effects are judged.
-        pair: the sets that are compared.
+        by: grouping of the parameters.
+        metric: metric of the inner products.
+        layout: layout of the parameters.
+        arms: the arms with results.
+        missing: names of the arms without results.
+        remarks: checkpoints that could not be measured, with reasons.
+        at: the requested checkpoints; empty for all.
+        rule: rule by which effects are judged.
+        pair: the sets to compare.
     """
 
     runs: tuple[str, ...]
@@ -179,7 +179,7 @@ class GradAngle:
 
     @property
     def stem(self) -> str:
-        """Name of the result's files, without an ending."""
+        """Name of the result's files, without a suffix."""
         parts = ["grad_angle", *(self.pair.names if self.pair != Pair() else ())]
         parts += [f"by_{self.by}"] if self.by != "layer" else []
         parts += [self.metric] if self.metric != "euclidean" else []
@@ -193,7 +193,7 @@ class GradAngle:
 
     @cached_property
     def places(self) -> tuple[str, ...]:
-        """For each group, where it stands in depth."""
+        """Position in depth of each group."""
         if self.by != "parameter":
             return self.groups
         layers, at = grouped(self.layout, "layer")
@@ -201,12 +201,12 @@ class GradAngle:
 
     @property
     def directions(self) -> list[str]:
-        """Those that any arm has: D_A, D_B, …, D_M, the nulls, then the update."""
+        """Directions that any arm has: D_A, D_B, …, D_M, the nulls, then the update."""
         found = {name for arm in self.arms for name in arm.directions}
         return sorted(found, key=rank)
 
     def grouped_inner(self, arm: ArmAngles, by: Kind | None = None) -> Floats:
-        """`(n, m, g, d, d)` inner products, the whole model first."""
+        """Return `(n, m, g, d, d)` inner products, the whole model first."""
         _, index = grouped(self.layout, by or self.by)
         each = arm.inner.reshape(-1, *arm.inner.shape[2:])
         sums = [
@@ -216,7 +216,7 @@ class GradAngle:
         return np.stack(sums).reshape(*arm.inner.shape[:2], -1, *arm.inner.shape[3:])
 
     def rows(self, by: Kind | None = None) -> Iterator[AngleRow]:
-        """The tidy table: every arm, moment, group and pair of directions that is known there.
+        """Yield the tidy table: every arm, checkpoint, group and known pair of directions.
 
         Args:
             by: another grouping than the result's own.
@@ -256,7 +256,7 @@ class GradAngle:
 
 
 def told(mean: float, half: float) -> str:
-    """What must be said of a cosine; nothing of one that is exact, as of a single run."""
+    """Return `undetermined` for a cosine of unknown sign; "" for others, as of a single run."""
     if np.isnan(mean) or abs(mean) <= half:
         return UNDETERMINED
     return ""

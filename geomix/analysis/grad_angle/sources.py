@@ -204,7 +204,7 @@ def _from_weights(
 
 
 def _recorded(arm: RunDirectory, needed: Sequence[str]) -> Iterable[Look]:
-    """What the snapshots hold, as looks; each must have the sets that are needed."""
+    """Yield the snapshots' contents as measurements; reject snapshots that lack needed sets."""
     first: Look | None = None
     for path in arm.snapshots():
         snapshot = read_snapshot(path, activations=False)

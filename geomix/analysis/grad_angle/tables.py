@@ -20,17 +20,17 @@ from geomix.measures.cosine import Floats, cosines, norms
 from geomix.measures.intervals import over_seeds
 
 MOST_GROUPS = 40
-"""More groups than this are cut to those that carry the largest |g_A·g_B|; the files hold all."""
+"""Most groups in a table, those with the largest |g_A·g_B|; the files hold all."""
 
 _MOST_COLUMNS = 9
-"""More cosines and norms than this do not fit 80 columns: norms then have a table of their own."""
+"""Most cosines and norms that fit 80 columns: beyond it, norms have a table of their own."""
 
 _LABEL = 7
 """Most characters of a mix's name in a heading."""
 
 
 def render(result: GradAngle) -> RenderableType:
-    """The whole model first, then every arm by group at its key moments, then what must be said."""
+    """Render the whole model first, then every arm by group at its main checkpoints, then notes."""
     parts: list[RenderableType] = [*_whole_model(result)]
     for arm in result.arms:
         parts += ["", *_by_group(result, arm)]
@@ -47,7 +47,7 @@ def render(result: GradAngle) -> RenderableType:
 
 
 def _columns(result: GradAngle, arms: Sequence[ArmAngles]) -> list[str]:
-    """Directions that are shown; that of shuffled labels is the null of D_M, and in the files."""
+    """Return the directions to show; shuffled labels, the null of D_M, are only in the files."""
     found = {name for arm in arms for name in arm.directions}
     return [name for name in result.directions if name in found and not is_shuffled(name)]
 
@@ -85,7 +85,7 @@ def _by_group(result: GradAngle, arm: ArmAngles) -> list[Table]:
 
 
 def _largest(arm: ArmAngles, inner: Floats, pair: Pair) -> list[int]:
-    """Positions of the groups to print, in the model's order, without the whole model."""
+    """Return positions of the groups to print, in the model's order, without the whole model."""
     a, b = map(arm.directions.index, pair.names)
     weight = np.nan_to_num(np.abs(inner[:, :, 1:, a, b])).max(axis=(0, 1))
     chosen = np.argsort(-weight, kind="stable")[:MOST_GROUPS]
@@ -93,12 +93,12 @@ def _largest(arm: ArmAngles, inner: Floats, pair: Pair) -> list[int]:
 
 
 def _normed(name: str) -> bool:
-    """Whether the tables show a direction's length; the files have all."""
+    """Return whether the tables show a direction's norm; the files have all."""
     return name not in (HELD_OUT, UPDATE)
 
 
 def _short(name: str) -> str:
-    """`A`, `held`, `u`; of a mix with a name that on a line of its own."""
+    """Return a heading: `A`, `held`, `u`; a mix's own name is on a second line."""
     label = mix_label(name)
     if label:
         short = label if len(label) <= _LABEL else f"{label[: _LABEL - 1]}…"
@@ -107,11 +107,11 @@ def _short(name: str) -> str:
 
 
 class _Tables:
-    """Cosines with one set and norms side by side, or below each other where they are too many.
+    """Cosines with one set, and norms beside them, or below if there are too many columns.
 
     Args:
-        title: of the table.
-        first: the set with which all cosines are.
+        title: the table's title.
+        first: the set that all cosines are with.
         shown: directions, in order.
         several: whether cosines have an interval over seeds.
     """
@@ -136,12 +136,12 @@ class _Tables:
         self.found[table].add_column(header, justify="right", no_wrap=True, min_width=width)
 
     def heading(self, text: str) -> None:
-        """A line of its own."""
+        """Add a heading on a line of its own."""
         for table in self.found:
             table.add_row(Text(text, style="bold"))
 
     def add(self, label: str, arm: ArmAngles, inner: Floats) -> None:
-        """One row, of inner products `(n, d, d)`; blank where this arm lacks one."""
+        """Add a row, from inner products `(n, d, d)`; blank where this arm lacks one."""
         at = {name: i for i, name in enumerate(arm.directions)}
         cosine, norm = cosines(inner)[:, at[self._first]], norms(inner)
         angles = [
@@ -162,7 +162,7 @@ def _cosine(mean: float, half: float) -> str:
 
 
 def _secants(result: GradAngle) -> Table | None:
-    """The whole model's secants of the pair, at the key moments."""
+    """Render the whole model's secants of the pair, at the main checkpoints."""
     rows = [row for row in secant_rows(result) if row["group"] == WHOLE]
     if not rows:
         return None
