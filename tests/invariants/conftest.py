@@ -128,14 +128,31 @@ class Geomix:
             limit: bytes that a file can have, as on a full disk.
             powerless: without the rights of root, who may write everywhere.
         """
-        request: dict[str, Any] = {"folder": str(self.folder), "arguments": arguments}
-        request |= {"at": at or [], "torn": torn, "after": after, "limit": limit}
-        request["powerless"] = powerless
+        how = {"torn": torn, "after": after, "limit": limit, "powerless": powerless}
+        (done,) = self._ask(arguments, at=at or [], **how)
+        return done
+
+    def together(
+        self, *arguments: str, at: list[tuple[str, int, int]] | None = None, victim: int = 0
+    ) -> list[Done]:
+        """Run a command in two processes, started as a launcher would; how each ended, by rank.
+
+        What becomes of one when the other has gone is its own affair: nothing ends it.
+
+        Args:
+            arguments: of the command line.
+            at: as above, for process 0.
+            victim: the process that is then sent the signal.
+        """
+        return self._ask(arguments, at=at or [], processes=2, victim=victim)
+
+    def _ask(self, arguments: tuple[str, ...], **how: Any) -> list[Done]:
+        request = {"folder": str(self.folder), "arguments": arguments, **how}
         assert self.server.stdin is not None
         assert self.server.stdout is not None
         self.server.stdin.write(json.dumps(request) + "\n")
         self.server.stdin.flush()
-        return Done(**json.loads(self.server.stdout.readline()))
+        return [Done(**answer) for answer in json.loads(self.server.stdout.readline())]
 
     def tree(self, run: str) -> dict[str, str]:
         """Hash of every file of a run that the same run must have again, by its path.

@@ -1,7 +1,8 @@
 """A process that runs the command line again and again, each time in a fork of itself.
 
 The libraries are imported once, so that a run costs only what it does. Requests and answers are
-lines of JSON; see `conftest.Geomix`. A request may have the run meet a signal or a full disk.
+lines of JSON; see `conftest.Geomix`. A request may have the run meet a signal or a full disk, or
+have several processes train together, as a launcher would start them.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import os
 import re
 import resource
 import signal
+import socket
 import sys
 import time
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +31,18 @@ class Meddler:
         at: (pattern, count, signal): before the count-th change whose text the pattern matches.
         torn: (pattern, count, bytes): from there on the kernel kills it in the middle of the first
             file that it makes longer than so many bytes.
+        victim: the process that is signalled; None is this one.
     """
 
     def __init__(
-        self, at: list[tuple[str, int, int]], torn: tuple[str, int, int] | None = None
+        self,
+        at: list[tuple[str, int, int]],
+        torn: tuple[str, int, int] | None,
+        victim: int | None,
     ) -> None:
         self.changes: list[str] = []
-        actions = [(pattern, partial(os.kill, os.getpid(), number)) for pattern, _, number in at]
+        who = victim or os.getpid()
+        actions = [(pattern, partial(os.kill, who, number)) for pattern, _, number in at]
         if torn:
             actions.append((torn[0], partial(tear, torn[2])))
             at = [*at, torn]
@@ -74,16 +82,17 @@ def give_up_capabilities() -> None:
     assert ctypes.CDLL(None).capset(header, (ctypes.c_uint32 * 6)()) == 0
 
 
-def run(request: dict[str, Any], answers: Path) -> None:
+def run(request: dict[str, Any], answers: Path, rank: int, victim: int | None) -> None:
     """The forked process: the command with its output in files; it never returns."""
+    signal.alarm(600)  # nothing here takes that long, unless it hangs
     os.chdir(request["folder"])
     for name, number in (("out", 1), ("err", 2)):
-        os.dup2(os.open(answers / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    if request["limit"] is not None:
+        os.dup2(os.open(answers / f"{name}{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    if request.get("limit") is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["limit"], resource.RLIM_INFINITY))
-    if request["powerless"]:
+    if request.get("powerless"):
         give_up_capabilities()
-    meddler = Meddler(request["at"], request["torn"])
+    meddler = Meddler(request["at"] if rank == 0 else [], request.get("torn"), victim)
     sys.addaudithook(meddler)
     status = 0
     try:
@@ -97,27 +106,44 @@ def run(request: dict[str, Any], answers: Path) -> None:
         stream.flush()
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     changes = json.dumps(meddler.changes)
-    (answers / "changes").write_text(changes, encoding="utf-8")
+    (answers / f"changes{rank}").write_text(changes, encoding="utf-8")
     os._exit(status)
+
+
+def started(request: dict[str, Any], answers: Path) -> dict[int, int]:
+    """Fork what is asked for; the processes by rank. Rank 0 is the last, and knows the others."""
+    processes = request.get("processes", 1)
+    environment = {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": str(processes)}
+    if processes > 1:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            environment["MASTER_PORT"] = str(free.getsockname()[1])
+    pids: dict[int, int] = {}
+    for rank in reversed(range(processes)):
+        (answers / f"changes{rank}").write_text("[]", encoding="utf-8")
+        pids[rank] = os.fork()
+        if pids[rank] == 0:
+            if processes > 1:
+                os.environ |= {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            run(request, answers, rank, pids.get(request.get("victim", 0)))
+    return pids
 
 
 def serve(answers: Path) -> None:
     """Answer every request until there are no more."""
     for line in sys.stdin:
         request = json.loads(line)
-        (answers / "changes").write_text("[]", encoding="utf-8")
-        pid = os.fork()
-        if pid == 0:
-            run(request, answers)
-        if request["after"] is not None:
+        pids = started(request, answers)
+        if request.get("after") is not None:
             time.sleep(request["after"])
-            os.kill(pid, signal.SIGKILL)
-        _, ended = os.waitpid(pid, 0)
-        answer: dict[str, Any] = {"status": os.waitstatus_to_exitcode(ended)}
-        for name in ("out", "err"):
-            answer[name] = (answers / name).read_text(encoding="utf-8")
-        answer["changes"] = json.loads((answers / "changes").read_text(encoding="utf-8"))
-        print(json.dumps(answer), flush=True)
+            os.kill(pids[0], signal.SIGKILL)
+        found = []
+        for rank, pid in sorted(pids.items()):
+            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            texts = {n: (answers / f"{n}{rank}").read_text("utf-8") for n in ("out", "err")}
+            changes = json.loads((answers / f"changes{rank}").read_text("utf-8"))
+            found.append({"status": status, **texts, "changes": changes})
+        print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":
@@ -127,5 +153,7 @@ if __name__ == "__main__":
     from geomix.cli import main
     from geomix.models.load import load_model
 
+    for command in ("cli.progress", "cli.show", "cli.train", "experiments.record_offline"):
+        import_module(f"geomix.{command}")
     load_model(sys.argv[1], torch.device("cpu"))  # whatever that imports
     serve(Path(sys.argv[2]))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import pytest
@@ -29,57 +33,6 @@ arms:
   mixed: {stages.0.mix: *mix}
   control: {stages.0.mix: {source: random-words, ratio: 2, words: 1, passage_free: true}}
 """
-
-
-FORKED_RUNS = """
-import contextlib, os, random, signal, sys, time
-folder, model = sys.argv[1:]
-os.chdir(folder)
-import torch, transformers, nnsight, geomix.experiments.run, geomix.cli.show, geomix.cli.progress
-from geomix.cli import main
-from geomix.models.load import load_model
-load_model(model, torch.device("cpu"))  # whatever that imports
-
-def start(name, kill_at, *more):
-    # Counts what the process does to files under its run, and kills it in the middle of one.
-    pid = os.fork()
-    if pid:
-        return pid
-    events = 0
-    def hook(event, arguments):
-        nonlocal events
-        if event in ("open", "os.rename", "os.mkdir", "os.remove") and name in str(arguments[0]):
-            events += 1
-            if events == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-    sys.addaudithook(hook)
-    arguments = ["train", "run.yaml", "--out", name, "--set", f"model={model}", *more]
-    with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
-        with contextlib.suppress(SystemExit):
-            main(arguments)
-    with open("events", "w") as file:
-        file.write(str(events))
-    os._exit(0)
-
-begun = time.monotonic()
-os.waitpid(start("again", 0), 0)
-seconds = time.monotonic() - begun
-total = int(open("events").read()) - 6  # the last few say that it is done
-os.waitpid(start("unrecorded", 0, "--set", "record=null"), 0)
-os.waitpid(start("seed", 0, "--set", "record=null", "--set", "seed=1"), 0)
-draw = random.Random(0)
-for index in range(4):  # at a file's operation, one in each quarter of the run
-    low, high = 4 + index * (total - 4) // 4, 3 + (index + 1) * (total - 4) // 4
-    os.waitpid(start(f"event-{index}", draw.randint(low, high)), 0)
-for index in range(2):  # at a moment of the clock
-    pid = start(f"clock-{index}", 0)
-    time.sleep(seconds * draw.uniform(0.1, 0.9))
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-"""
-"""A whole run again, some with other settings, and some that are killed.
-
-Forked, so that the libraries are imported once: each kill costs only what the run does."""
 
 
 @dataclass(frozen=True)
@@ -125,20 +78,33 @@ def place(tmp_path: Path, tiny_model: Path) -> Place:
     return make_place(tmp_path, tiny_model)
 
 
+WRITES = r"^write (?!\S+/lock)"
+
+
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, Run]:
-    """Runs by name: one through the installed command, the rest forked off a process."""
-    shared = make_place(tmp_path_factory.mktemp("runs"), tiny_model)
+def runs(geomix: Any, tiny_model: Path) -> dict[str, Run]:
+    """Runs by name: one through the installed command, the rest forked off a process.
+
+    Two are killed before they write a file, early and late, and one at a moment of the clock.
+    """
+    shared = make_place(geomix.folder, tiny_model)
     shared.train("recorded", hash_seed=1)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FORKED_RUNS, str(shared.folder), str(tiny_model)],
-        env=shared.environment(hash_seed=2),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr
+
+    def train(name: str, *settings: str, **how: Any) -> Any:
+        given = [part for key in (f"model={tiny_model}", *settings) for part in ("--set", key)]
+        return geomix("train", "run.yaml", "--out", name, *given, **how)
+
+    begun = time.monotonic()
+    again = train("again")
+    took = time.monotonic() - begun
+    assert again.status == 0, again.err
+    assert train("unrecorded", "record=null").status == 0
+    assert train("seed", "record=null", "seed=1").status == 0
+    total = sum(change.startswith("write") for change in again.changes)
+    for name, count in (("event-early", total // 3), ("event-late", 4 * total // 5)):
+        killed = train(name, at=[(WRITES, count, signal.SIGKILL)])
+        assert killed.status == -signal.SIGKILL
+    train("clock", after=took * random.Random(0).uniform(0.1, 0.9))
     return {path.name: Run(path) for path in sorted(shared.folder.iterdir()) if path.is_dir()}
 
 
@@ -237,21 +203,17 @@ def assert_complete(run: Path) -> int:
 def test_a_kill_at_any_moment_leaves_only_whole_files(runs: dict[str, Run]) -> None:
     whole = assert_complete(runs["again"].path)
     assert runs["again"].status()["state"] == "done"
-    at_events = [run for name, run in runs.items() if name.startswith("event-")]
-    at_moments = [run for name, run in runs.items() if name.startswith("clock-")]
+    at_events = [runs["event-early"], runs["event-late"]]
     left = [assert_complete(run.path) for run in at_events]
-    assert len(left) == 4
-    assert len(set(left)) == 4, "the kills were at different moments"
-    assert max(left) <= whole
-    assert [run.status()["state"] for run in at_events] == ["interrupted"] * 4
-    for run in at_moments:
-        assert_complete(run.path)
-        if run.status_file.exists():
-            assert run.status()["state"] in ("interrupted", "done")
+    assert left[0] < left[1] <= whole, "the kills were at different moments"
+    assert [run.status()["state"] for run in at_events] == ["interrupted"] * 2
+    assert_complete(runs["clock"].path)
+    if runs["clock"].status_file.exists():
+        assert runs["clock"].status()["state"] in ("interrupted", "done")
 
 
 def test_show_says_that_a_killed_run_was_interrupted(runs: dict[str, Run]) -> None:
-    run = runs["event-3"]
+    run = runs["event-late"]
     shown = Place(run.path.parent, run.path).geomix("show", run.name)
     assert shown.returncode == 0, shown.stderr
     assert "interrupted" in shown.stdout.splitlines()[0]
@@ -303,10 +265,10 @@ def test_heavy_libraries_wait_until_they_are_needed(
     assert not heavy & set(modules)
 
 
-def test_a_dry_run_counts_and_makes_nothing(place: Place) -> None:
-    before = place.files()
-    done = place.geomix("train", "run.yaml", "--dry-run", "--set", "model=nobody/model")
-    assert done.returncode == 0, done.stderr
+def test_a_dry_run_counts_and_makes_nothing(desk: Any) -> None:
+    desk.write("run.yaml", CONFIG)
+    done = desk.run(["train", "run.yaml", "--dry-run", "--set", "model=nobody/model"])
+    assert done.exit_code == 0, done.stderr
     counts = done.stdout.split("Cost")[0].splitlines()
     rows = [line.split() for line in counts if "1 kvr" in line or "2 ar" in line]
     assert rows == [
@@ -315,7 +277,7 @@ def test_a_dry_run_counts_and_makes_nothing(place: Place) -> None:
         ["control", "1", "kvr", "D_A", "5", "(10)", "1", "5", "0.01", "3"],
         ["2", "arithmetic", "D_B", "4", "–", "1", "2", "0.01", "2"],
     ]
-    assert place.files() == before
+    assert [path.name for path in desk.folder.iterdir()] == ["run.yaml"]
 
 
 ALONE = "stages: [{data: kvr}]\n"
@@ -335,77 +297,59 @@ BROKEN: dict[str, tuple[str | bytes, list[str], list[str]]] = {
     "seed of 65 bits": (ALONE, ["--set", f"seed={2**65}"], ["seed"]),
     "no data": ("stages: [{data: none.jsonl}]\n", [], ["no such file"]),
     "too few facts": ("stages: [{data: {source: triples, limit: 9999999}}]\n", [], ["triples"]),
-    "too few sums": ("stages: [{data: {source: arithmetic, limit: 9999999}}]\n", [], ["250000"]),
+    "too few sums": (
+        "stages: [{data: {source: arithmetic, limit: 9999999}}]\n",
+        [],
+        ["321 examples found"],
+    ),
     "no mix left": (ALONE, ["--set", "stages.0.mix={source: kvr, ratio: 0.001}"], ["ratio"]),
     "out is a file": (ALONE, ["--out", "run.yaml"], ["a file"]),
     "out is full": (ALONE, ["--out", "full"], ["not empty"]),
 }
 
 
-def one_line_each(done: subprocess.CompletedProcess[str], says: list[str]) -> None:
-    assert done.returncode == 2, done.stdout + done.stderr
-    lines = done.stderr.splitlines()
-    assert len(lines) == len(says), done.stderr
+def one_line_each(status: int, err: str, says: list[str]) -> None:
+    assert status == 2, err
+    lines = err.splitlines()
+    assert len(lines) == len(says), err
     assert all(line.startswith("geomix: ") and len(line) < 500 for line in lines)
     for part in says:
-        assert sum(part in line for line in lines) == 1, done.stderr
+        assert sum(part in line for line in lines) == 1, err
 
 
-COMMANDS = """
-import io, json, os, sys, contextlib
-os.chdir(sys.argv[1])
-import torch, geomix.experiments.run, geomix.cli.show, geomix.cli.progress
-from geomix.cli import main
-done = []
-for arguments in json.loads(sys.argv[2]):
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            status = main(arguments)
-        except SystemExit as ended:
-            status = ended.code
-    done.append((status, out.getvalue(), err.getvalue()))
-print(json.dumps(done))
-"""
-
-
-def test_a_mistake_is_a_clear_line_and_nothing_is_made(place: Place) -> None:
+def test_a_mistake_is_a_clear_line_and_nothing_is_made(
+    desk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All in one process, which must also live through each of them."""
-    (place.folder / "full").mkdir()
-    (place.folder / "full" / "kept").touch()
+    monkeypatch.setattr("geomix.data.sources.arithmetic.MOST", 321)  # sooner made than all
+    desk.write("full/kept", "")
+    desk.write("run.yaml", CONFIG)
     commands = []
-    for index, (name, (text, arguments, _)) in enumerate(BROKEN.items()):
-        folder = place.folder / str(index)
-        folder.mkdir()
-        content = text if isinstance(text, bytes) else text.encode()
-        (folder / "bad.yaml").write_bytes(content)
-        commands.append(["train", f"{index}/bad.yaml", "--set", f"model={place.model}", *arguments])
-        assert name
+    for index, (text, arguments, says) in enumerate(BROKEN.values()):
+        desk.write(f"{index}/bad.yaml", text)
+        model = ["--set", f"model={desk.model}"]
+        commands.append((["train", f"{index}/bad.yaml", *model, *arguments], says))
     models = (".", "full", "nobody/nothing", "run.yaml")
-    commands += [["train", "run.yaml", "--set", f"model={model}"] for model in models]
-    commands += [["show", "none"], ["show", "full"], ["show"], ["analyze", "grad-angle", "none"]]
-    before = place.files()
-    process = subprocess.run(
-        [sys.executable, "-c", COMMANDS, str(place.folder), json.dumps(commands)],
-        env=place.environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert process.returncode == 0, process.stderr
-    expected = [says for _, _, says in BROKEN.values()]
-    expected += [["model"]] * 4 + [["no such folder"], ["not a run"], ["no run here"], ["no such"]]
-    results = json.loads(process.stdout.splitlines()[-1])
-    for command, says, (status, out, err) in zip(commands, expected, results, strict=True):
-        done = subprocess.CompletedProcess(command, status, out, err)
-        one_line_each(done, says)
-    assert place.files() == before
+    commands += [(["train", "run.yaml", "--set", f"model={m}"], ["model"]) for m in models]
+    commands += [
+        (["show", "none"], ["no such folder"]),
+        (["show", "full"], ["not a run"]),
+        (["show"], ["no run here"]),
+        (["analyze", "grad-angle", "none"], ["no such"]),
+    ]
+    before = sorted(desk.folder.rglob("*"))
+    for command, says in commands:
+        done = desk.run(command)
+        one_line_each(done.exit_code, done.stderr, says)
+    assert sorted(desk.folder.rglob("*")) == before
 
 
 def test_a_mistake_at_the_real_command_line(place: Place) -> None:
     before = place.files()
-    one_line_each(place.geomix("train", "none.yaml"), ["none.yaml: no such file"])
+    one = place.geomix("train", "none.yaml")
+    one_line_each(one.returncode, one.stderr, ["none.yaml: no such file"])
     two = place.geomix("train", "run.yaml", "--set", "sed=1", "--set", "train.lr=x")
-    one_line_each(two, ["sed=1: unknown key; did you mean 'seed'?", "train.lr=x: "])
+    one_line_each(
+        two.returncode, two.stderr, ["sed=1: unknown key; did you mean 'seed'?", "train.lr=x: "]
+    )
     assert place.files() == before

@@ -3,7 +3,8 @@
 `make torture` kills it at every step, before every single change that it makes to a file, in the
 middle of every file that it writes, several times in a row and at moments of the clock; and it
 damages every file of a checkpoint in every way. So it does with an export, which the same command
-makes again. The ordinary tests do a dozen of these.
+makes again. The ordinary tests do two dozen of these, several in each run: a kill costs them only
+what has to be done again.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ SHORT = """stages:
     replay: 0.5
     stop: {epochs: 2}
 train: {lr: 1e-2, batch_size: 2}
-record: {at: [boundaries, 1], probes: 2}
+record: {at: [boundaries, 1], probes: 2, activations: 0}
 checkpoint: {steps: 1, keep: 1}
 """
 """2 steps and then 4: everything that a run does to files, and little else."""
@@ -59,6 +60,18 @@ VARIANTS = {
     "pieces": "micro_batch_size: 1, gradient_checkpointing: true",
 }
 """Ways to train that have a state of their own."""
+
+PAIRS = {
+    "adapters, then shares of a part": (
+        VARIANTS["adapters"],
+        f"{VARIANTS['a part']}, {VARIANTS['shares']}",
+    ),
+    "bfloat16, then pieces, in one schedule": (
+        f"{VARIANTS['pure bfloat16']}, {VARIANTS['one schedule']}",
+        f"{VARIANTS['pieces']}, {VARIANTS['one schedule']}",
+    ),
+}
+"""All of them in two runs, by the keys of each stage."""
 
 KILLS = {-signal.SIGKILL, -signal.SIGXFSZ}
 
@@ -142,6 +155,24 @@ class Killed:
             command = self.going_on()
         self.compare(f"{numbers} {[self.changes[n - 1 :][:1] for n in numbers]} {torn} {after}")
 
+    def kill_along(self, points: Sequence[tuple[str, int, int | None]]) -> None:
+        """Kill it at each of the points, one after the other, and compare what it comes to.
+
+        Args:
+            points: pattern of a change, its count since the process began, and the bytes of the
+                next file after which it is killed there; None: before the change.
+        """
+        self.clear()
+        command = self.arguments("killed")
+        for pattern, count, torn in points:
+            at = (pattern, count, signal.SIGKILL if torn is None else torn)
+            done = self.geomix(*command, **({"at": [at]} if torn is None else {"torn": at}))
+            assert done.status in KILLS, (pattern, count, done)
+            self.kills += 1
+            self.tally["kills"] += 1
+            command = self.going_on()
+        self.compare(str(points))
+
     def clear(self) -> None:
         shutil.rmtree(self.geomix.folder / "killed", ignore_errors=True)
 
@@ -173,6 +204,16 @@ TEXTS |= {
 }
 
 
+def of_stages(first: str, second: str) -> str:
+    """`SHORT` with keys of each stage's own."""
+    before, middle, rest = SHORT.split("    stop: ")
+    one, other = (f"    train: {{{keys}}}\n    stop: " for keys in (first, second))
+    return before + one + middle + other + rest
+
+
+TEXTS |= {name: of_stages(*keys) for name, keys in PAIRS.items()}
+
+
 @pytest.fixture(scope="module")
 def alone(geomix: Any, tally: Counter[str]) -> Callable[[str], Killed]:
     """Gives a configuration's run, left alone once; no kill is counted yet."""
@@ -199,50 +240,55 @@ def short(alone: Callable[[str], Killed]) -> Killed:
 
 
 FIRST, SECOND = "stages/0-kvr", "stages/1-arithmetic"
-POINTS: dict[str, Callable[[Killed], list[int]]] = {
-    "in a checkpoint": lambda k: [k.number("step-000002.partial/position")],
-    "before its renaming": lambda k: [k.number(f"rename {k.whole}/{FIRST}/checkpoints/step")],
-    "after its renaming": lambda k: [k.number(f"rename {k.whole}/{FIRST}/checkpoints/step") + 1],
-    "in the removal of an old one": lambda k: [k.number("remove model.safetensors")],
-    "before the stage's end": lambda k: [k.number(f"rename {k.whole}/{FIRST}/checkpoints/final")],
-    "after it": lambda k: [k.number(f"rename {k.whole}/{FIRST}/checkpoints/final") + 1],
-    "between the stages": lambda k: [k.steps()[2]],
-    "in an evaluation": lambda k: [k.number(f"rename {k.whole}/{FIRST}/eval/epoch-001")],
-    "at the end's second set": lambda k: [
-        k.number(f"rename {k.whole}/{SECOND}/eval/epoch-002") + 3
+STEP = "checkpoints/step-00000"
+LINE = r"write killed/metrics\.jsonl"
+KILLED: dict[str, list[tuple[str, int, int | None]]] = {
+    "before": [  # something is done
+        (f"rename killed/{FIRST}/eval/epoch-001", 1, None),
+        (f"rename killed/{FIRST}/{STEP}1.partial ", 1, None),
+        (f"rename killed/{FIRST}/checkpoints/final.partial ", 1, None),
+        (LINE, 3, None),  # the first of the second stage; two are of the end of the first
+        ("write killed/records/snapshots/stage1-step000001", 1, None),
+        (f"rename killed/{SECOND}/{STEP}2.partial/position", 1, None),
+        (f"rename killed/{SECOND}/{STEP}2.partial ", 1, None),
+        (f"rmdir killed/{SECOND}/{STEP}3.partial", 1, None),
+        ("rename killed/status.json", 1, None),
     ],
-    "before a snapshot": lambda k: [k.number("stage1-step000001.h5")],
-    "after a snapshot": lambda k: [k.numbers("stage1-step000001.h5")[-1] + 1],
-    "at the very end": lambda k: [len(k.changes) - 2],
-    "twice in one epoch": lambda k: [k.number(f"{SECOND}/checkpoints/step-000003.partial"), 70],
+    "after": [  # it was done
+        (LINE, 5, None),  # the second step's: the first one's checkpoint is there
+        (f"rename killed/{FIRST}/{STEP}1 ", 1, None),  # the stage's end is there
+        ("remove killed/records/snapshots/stage1-step000001", 2, None),
+        (f"rename killed/{SECOND}/{STEP}1 ", 1, None),
+        (f"mkdir killed/{SECOND}/{STEP}3.partial ", 1, None),
+        (f"mkdir killed/{SECOND}/{STEP}3.partial ", 1, None),  # again in the same epoch
+        (LINE, 4, None),  # of the end's second set
+    ],
+    "within": [  # so many bytes of a file are written
+        (f"mkdir killed/{FIRST}/{STEP}1.partial ", 1, 500),  # its configuration
+        (f"mkdir killed/{FIRST}/checkpoints/final.partial ", 1, 100_000),  # the weights
+        ("remove model.safetensors", 1, None),  # of an old one that is being removed
+        ("write killed/records/snapshots/stage1-step000001", 1, 7),
+        (f"mkdir killed/{SECOND}/{STEP}2.partial ", 1, 172_050),  # the optimiser's state
+        (LINE, 2, 7),
+    ],
 }
 
 
-@pytest.mark.parametrize("point", POINTS)
-def test_a_killed_run_ends_as_if_it_had_not_been(short: Killed, point: str) -> None:
-    numbers = POINTS[point](short)
-    short.kill(*numbers)
-    assert short.kills == len(numbers)
+@pytest.mark.parametrize("moments", KILLED)
+def test_a_killed_run_ends_as_if_it_had_not_been(short: Killed, moments: str) -> None:
+    short.kill_along(KILLED[moments])
     short.nothing_is_lost()
 
 
-@pytest.mark.parametrize("torn", [500, 100_000])
-def test_a_kill_in_the_middle_of_a_file_of_a_checkpoint(short: Killed, torn: int) -> None:
-    """500 bytes of `config.json`, and much of the weights, are written when it comes."""
-    short.kill(short.number("step-000001.partial"), torn=torn)
-    assert short.kills == 1
-    short.nothing_is_lost()
-
-
-def test_a_model_of_the_hub_is_gone_on_with_to_the_bit(alone: Callable[[str], Killed]) -> None:
+def test_what_a_model_of_the_hub_comes_to_is_that_of_a_local_one(
+    alone: Callable[[str], Killed],
+) -> None:
     """A checkpoint is a local folder; what θ_0's place left in its tokenizer must not differ."""
     hub, local = alone("short-hub"), alone("short")
     final = f"{FIRST}/checkpoints/final/"
     kept = [name for name in local.tree if name.startswith(final)]
     assert len(kept) > 5
     assert {name: hub.tree[name] for name in kept} == {name: local.tree[name] for name in kept}
-    hub.kill(hub.steps()[3])
-    hub.nothing_is_lost()
 
 
 def test_the_papers_code_to_the_letter_survives_two_kills(alone: Callable[[str], Killed]) -> None:
@@ -254,12 +300,13 @@ def test_the_papers_code_to_the_letter_survives_two_kills(alone: Callable[[str],
     literal.nothing_is_lost()
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_ways_to_train_survive_a_kill(alone: Callable[[str], Killed], variant: str) -> None:
-    """In the second stage, with a checkpoint within it."""
-    run = alone(variant)
-    run.kill(run.steps()[4])
-    assert run.kills == 1
+@pytest.mark.parametrize("pair", PAIRS)
+def test_ways_to_train_survive_a_kill_in_each_stage(
+    alone: Callable[[str], Killed], pair: str
+) -> None:
+    """Each stage trains in ways of its own, and has a checkpoint within it."""
+    run = alone(pair)
+    run.kill_along([(LINE, 5, None), (LINE, 8, None)])  # of the second and of the third step
     run.nothing_is_lost()
 
 

@@ -1,4 +1,8 @@
-"""Several processes, started as users start them: the same run as one, and no hanging."""
+"""Several processes train the same run as one, and do not hang.
+
+Each launcher starts one of these runs as users start them; the others are forked with what a
+launcher tells its processes, so that the libraries are not imported again.
+"""
 
 from __future__ import annotations
 
@@ -25,29 +29,29 @@ train: {batch_size: 8, micro_batch_size: 3, weight_decay: 0.1}
 stages:
   - data: {source: kvr, limit: 18}
     mix: {source: random-words, ratio: 1, words: 4}
-    stop: {steps: 12}
+    stop: {steps: 6}
     train: {update_shares: true}
   - data: {source: triples, limit: 21}
-    stop: {steps: 7}
+    stop: {steps: 4}
     train: {gradient_checkpointing: true}
 evaluate:
-  epochs: 2
+  epochs: 1
   kl: {examples: 4}
   sets:  # one process has all the wrong answers, and alone has something to decode
     uneven: {source: uneven.jsonl, limit: 8, allow_repeat: true}
-checkpoint: {steps: 5}
+checkpoint: {steps: 3}
 record:
-  at: [boundaries, 3, 7]
-  probes: 11  # which two processes cannot share evenly
+  at: [boundaries, 3]
+  probes: 5  # which two processes cannot share evenly
   activations: 3
-  batch_size: 4
-  modules: ["*.mlp"]
+  batch_size: 2
+  modules: [model.layers.1.mlp]
   gradients: true
   midpoints: true
   pairs: true
   sketches: {entries: 4}
 """
-STEPS = 12 + 7
+STEPS = 6 + 4
 """Of 5 a first epoch whose last batch is half full, and of 3."""
 
 LAUNCHERS = {
@@ -67,16 +71,18 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **told}
 
 
-def start(folder: Path, launcher: str, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", *LAUNCHERS[launcher], "-m", "geomix", "train", *arguments],
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+def start(place: Any, launcher: str, *arguments: str) -> subprocess.Popen[str]:
+    """Start a training as a user does; what it prints goes to the files `out` and `err`."""
+    with (place.folder / "out").open("w") as out, (place.folder / "err").open("w") as err:
+        return subprocess.Popen(
+            [sys.executable, "-m", *LAUNCHERS[launcher], "-m", "geomix", "train", *arguments],
+            cwd=place.folder,
+            env=environment(),
+            stdout=out,
+            stderr=err,
+            text=True,
+            start_new_session=True,
+        )
 
 
 def shared_by(kind: str) -> list[str]:
@@ -85,40 +91,37 @@ def shared_by(kind: str) -> list[str]:
     return ["--set", f"parallel={kind}", *without]
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    return out, err
-
-
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("processes")
-    (folder / "run.yaml").write_text(CONFIG, encoding="utf-8")
+def place(geomix: Any) -> Any:
+    """Where runs are, with their configuration and its data."""
+    (geomix.folder / "run.yaml").write_text(CONFIG, encoding="utf-8")
     copied = "faplix gadem nubram nedul"
     known = ("Memorize the following random-string passage:\n" + copied, copied)
     pairs = [known if i % 2 else (f"Who is {i}?", "nobody knows that") for i in range(8)]
     rows = [{"prompt": prompt, "target": target} for prompt, target in pairs]
     lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (folder / "uneven.jsonl").write_text(lines, encoding="utf-8")
-    return folder
-
-
-def alone(place: Path, *arguments: str) -> None:
-    command = [sys.executable, "-m", "geomix", "train", *arguments]
-    subprocess.run(
-        command, cwd=place, env=environment(), check=True, capture_output=True, timeout=300
-    )
+    (geomix.folder / "uneven.jsonl").write_text(lines, encoding="utf-8")
+    return geomix
 
 
 @pytest.fixture(scope="module")
-def one(place: Path) -> Run:
-    alone(place, "run.yaml", "--out", "one")
-    return Run(place / "one")
+def one(place: Any) -> Run:
+    done = place("train", "run.yaml", "--out", "one")
+    assert done.status == 0, done.err
+    return Run(place.folder / "one")
 
 
 def assert_same(run: Run, one: Run) -> None:
-    """Losses, norms, shares and scores of every line; the weights; what the folder holds."""
+    """What was trained, what was recorded, and what the folder holds."""
+    assert_same_training(run, one)
+    assert files(run) == files(one)
+    assert len(one.snapshots()) == 3 + 2
+    for path in one.snapshots():
+        assert_same_snapshot(run.snapshot_folder / path.name, path)
+
+
+def assert_same_training(run: Run, one: Run) -> None:
+    """Losses, norms, shares and scores of every line; the weights and second moments."""
     lines, expected = list(run.metrics()), list(one.metrics())
     assert len(lines) == len(expected)
     assert sum(line["event"] == "step" for line in lines) == STEPS
@@ -141,10 +144,6 @@ def assert_same(run: Run, one: Run) -> None:
             for key, value in whole.items():
                 assert found[key].shape == value.shape
                 torch.testing.assert_close(found[key], value, rtol=1e-2, atol=2e-4, msg=key)
-    assert files(run) == files(one)
-    assert len(one.snapshots()) == 4 + 2
-    for path in one.snapshots():
-        assert_same_snapshot(run.snapshot_folder / path.name, path)
 
 
 def assert_same_snapshot(found: Path, known: Path) -> None:
@@ -191,55 +190,91 @@ def files(run: Run) -> set[str]:
     return {p.relative_to(run.path).as_posix() for p in run.path.rglob("*") if p.is_file()}
 
 
-@pytest.mark.parametrize(
-    ("launcher", "kind"),
-    [
-        pytest.param("torchrun", "ddp", marks=pytest.mark.slow),  # the dead runs are begun so too
-        ("torchrun", "fsdp"),
-        ("accelerate", "ddp"),
-    ],
-)
-def test_two_processes_are_one(place: Path, one: Run, launcher: str, kind: str) -> None:
-    name = f"two-{launcher}-{kind}"
-    process = start(place, launcher, "run.yaml", "--out", name, *shared_by(kind))
-    out, err = finish(process)
-    assert out.count(f"run → {name}") == 1, "one process speaks"
+def launched(place: Any, launcher: str, name: str, *settings: str) -> Run:
+    """A run of two processes that came to its end."""
+    process = start(place, launcher, "run.yaml", "--out", name, *settings)
+    status = process.wait(timeout=300)
+    err = (place.folder / "err").read_text()
+    assert status == 0, err
+    assert (place.folder / "out").read_text().count(f"run → {name}") == 1, "one process speaks"
     assert "Warning" not in err
-    assert json.loads((place / name / "env.json").read_text())["processes"] == 2
-    assert_same(Run(place / name), one)
+    run = Run(place.folder / name)
+    assert json.loads(run.environment_file.read_text())["processes"] == 2
+    return run
 
 
-@pytest.fixture(params=["ddp", "fsdp"])
-def dead(place: Path, request: pytest.FixtureRequest) -> Path:
-    """A run of two processes of which the second was killed after some steps."""
-    name = f"dead-{request.param}"
-    process = start(place, "torchrun", "run.yaml", "--out", name, *shared_by(request.param))
-    run = Run(place / name)
-    wait_for(lambda: steps(run) > 7)
+def test_two_processes_train_as_one(place: Any, one: Run) -> None:
+    """Nothing is recorded here: the runs below record, and are killed."""
+    settings = (*shared_by("ddp"), "--set", "record=null")
+    assert_same_training(launched(place, "accelerate", "two", *settings), one)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_two_processes_are_one(place: Any, one: Run, launcher: str, kind: str) -> None:
+    run = launched(place, launcher, f"two-{launcher}-{kind}", *shared_by(kind))
+    assert_same(run, one)
+
+
+def test_a_dead_process_ends_the_other_and_one_alone_goes_on(place: Any, one: Run) -> None:
+    """Killed before the line of the last step: the other one finds out by itself."""
+    name = "dead-ddp"
+    lines = [line["event"] for line in one.metrics()]
+    last = [number for number, event in enumerate(lines, 1) if event == "step"][-1]
+    at = [(r"write \S+/metrics\.jsonl", last, signal.SIGKILL)]
+    asked = ["train", "run.yaml", "--out", name, *shared_by("ddp")]
+    first, second = place.together(*asked, at=at, victim=1)
+    assert second.status == -signal.SIGKILL
+    assert second.out == second.err == "", "one process speaks"
+    assert first.status not in (0, -signal.SIGALRM)
+    run = Run(place.folder / name)
+    assert STEPS - 1 <= steps(run) <= STEPS
+    assert run.status()["state"] in ("interrupted", "failed")
+    resumed = place("train", "--resume", name)
+    assert resumed.status == 0, resumed.err
+    assert "goes on in stage 2, triples, after step 3" in resumed.out
+    assert_same(run, one)
+
+
+def test_a_launcher_ends_a_job_with_a_dead_process_and_another_job_goes_on(
+    place: Any, one: Run
+) -> None:
+    name = "dead-fsdp"
+    process = start(place, "torchrun", "run.yaml", "--out", name, *shared_by("fsdp"))
+    run = Run(place.folder / name)
+    wait_for(lambda: steps(run) > 3)
+    assert "Warning" not in (place.folder / "err").read_text()
     os.kill(of_rank(process.pid, 1), signal.SIGKILL)
     began = time.monotonic()
-    process.communicate(timeout=120)
-    assert process.returncode != 0
+    assert process.wait(timeout=120) != 0
     assert time.monotonic() - began < 60, "a dead process ends the job"
     assert steps(run) < STEPS
-    return run.path
+    assert run.status()["state"] in ("interrupted", "failed")
+    first, second = place.together("train", "--resume", name)
+    assert (first.status, second.status) == (0, 0), first.err
+    assert second.out == second.err == "", "one process speaks"
+    assert_same(run, one)
 
 
-def test_a_dead_process_ends_the_job_and_another_number_goes_on(dead: Path, one: Run) -> None:
-    assert Run(dead).status()["state"] in ("interrupted", "failed")
-    if dead.name.endswith("ddp") and not dead.name.endswith("fsdp"):
-        alone(dead.parent, "--resume", dead.name)
-    else:
-        finish(start(dead.parent, "torchrun", "--resume", dead.name))
-    assert_same(Run(dead), one)
+def one_line(lines: list[str], run: Path) -> None:
+    assert sum(line.startswith("geomix: ") for line in lines) == 1
+    assert not run.exists()
 
 
-def test_a_mistake_is_told_once_and_nothing_hangs(place: Path) -> None:
-    process = start(place, "torchrun", "run.yaml", "--out", "bad", "--set", "model=no/such/folder")
-    _, err = process.communicate(timeout=120)
-    assert process.returncode != 0
-    assert sum(line.startswith("geomix: ") for line in err.splitlines()) == 1
-    assert not (place / "bad").exists()
+MISTAKEN = ["run.yaml", "--out", "bad", "--set", "model=no/such/folder"]
+
+
+def test_a_mistake_is_told_once_and_nothing_hangs(place: Any) -> None:
+    ended = place.together("train", *MISTAKEN)
+    assert [done.status for done in ended] == [2, 2]
+    one_line([line for done in ended for line in done.err.splitlines()], place.folder / "bad")
+
+
+@pytest.mark.slow
+def test_a_mistake_is_told_once_under_a_launcher(place: Any) -> None:
+    assert start(place, "torchrun", *MISTAKEN).wait(timeout=120) != 0
+    one_line((place.folder / "err").read_text().splitlines(), place.folder / "bad")
 
 
 def steps(run: Run) -> int:

@@ -1,8 +1,9 @@
 """A recording that is killed leaves whole snapshots only, and every one that it told of.
 
 `make torture-record` kills a training that records and `geomix record` 200 times, at random moments
-of the clock; the ordinary tests do a dozen of these. After each kill the same folder is gone on
-with, until it is done, and then compared with one that was left alone.
+of the clock; the ordinary tests kill each before, within and after the writing of a snapshot, and
+a few times by the clock. After each kill the same folder is gone on with, until it is done, and
+then compared with one that was left alone.
 """
 
 from __future__ import annotations
@@ -24,16 +25,25 @@ from geomix.snapshots.file import file_name, read_snapshot
 from geomix.util.errors import UserError
 
 RUN = """stages:
-  - data: {source: kvr, limit: 6}
-    stop: {epochs: 2}
+  - data: {source: kvr, limit: 4}
+    stop: {steps: 2}
   - data: {source: arithmetic, limit: 6}
-    stop: {steps: 5}
+    stop: {steps: 3}
 train: {lr: 1e-2, batch_size: 3}
-record: {at: ["every:1"], probes: 3, gradients: true, modules: ["*.mlp"]}
-checkpoint: {steps: 2, keep: 9}
+record: {at: ["every:1"], probes: 2}
+checkpoint: {steps: 1, keep: 9}
 evaluate: {epochs: 0}
 """
-"""Four steps and five, each of them recorded; the last checkpoint is not at a stage's end."""
+"""Two steps and three, each of them recorded."""
+
+WRITING: list[dict[str, Any]] = [
+    {"at": [(r"write \S+stage0-step000000\.h5\.partial", 1, signal.SIGKILL)]},
+    {"torn": (r"write \S+stage0-step000002\.h5\.partial", 1, 100)},
+    {"at": [(r"rename \S+stage1-step000001\.h5\.partial", 1, signal.SIGKILL)]},
+    {"torn": (r"write \S+stage1-step000002\.h5\.partial", 1, 20_000)},
+    {"at": [(r"remove \S+stage1-step000002\.h5\.partial", 2, signal.SIGKILL)]},
+]
+"""Before a snapshot is opened, early and late within it, before and after it has its name."""
 
 
 class Tortured:
@@ -72,27 +82,41 @@ class Tortured:
     def torture(self, kills: int, fresh: Callable[[], object], whole: Run) -> None:
         """Kill until there were so many kills, each at a random moment of what is left to do."""
         choose = random.Random(self.name)
-        expected = {path.name: path.read_bytes() for path in whole.snapshots()}
-        fresh()
-        start = time.monotonic()
-        assert self.geomix(*self.again()).status == 0
-        took = time.monotonic() - start
-        self.compare(expected)
+        took = 0.0
         while self.kills < kills:
             fresh()
-            for _ in range(10):
-                done = self.geomix(*self.again(), after=choose.uniform(0.05, took))
-                if done.status != -signal.SIGKILL:
-                    assert done.status == 0, done.err
+            start = time.monotonic()
+            for _ in range(10 if took else 0):
+                if not self.is_killed(after=choose.uniform(0.05, took)):
                     break
-                self.kills += 1
-                self.tally["kills"] += 1
-                self.look(done.out)
-            done = self.geomix(*self.again())
-            if done.status:
-                self.lost(f"cannot go on: {done.err}")
-            else:
-                self.compare(expected)
+            self.finish(contents(whole))
+            took = took or time.monotonic() - start
+
+    def kill_at(
+        self, moments: list[dict[str, Any]], fresh: Callable[[], object], whole: Run
+    ) -> None:
+        """Kill at each of the moments, one after the other, in one run."""
+        fresh()
+        assert all(self.is_killed(**moment) for moment in moments)
+        self.finish(contents(whole))
+
+    def is_killed(self, **how: Any) -> bool:
+        """Begin, or go on; whether it was killed before it came to its end."""
+        done = self.geomix(*self.again(), **how)
+        if done.status not in (-signal.SIGKILL, -signal.SIGXFSZ):
+            assert done.status == 0, done.err
+            return False
+        self.kills += 1
+        self.tally["kills"] += 1
+        self.look(done.out)
+        return True
+
+    def finish(self, expected: dict[str, bytes]) -> None:
+        done = self.geomix(*self.again())
+        if done.status:
+            self.lost(f"cannot go on: {done.err}")
+        else:
+            self.compare(expected)
 
     def look(self, out: str) -> None:
         """What a kill left: whole snapshots, and all that were told of."""
@@ -112,7 +136,7 @@ class Tortured:
             self.lost(f"told of and not there: {sorted(told - names)}")
 
     def compare(self, expected: dict[str, bytes]) -> None:
-        found = {path.name: path.read_bytes() for path in self.run.snapshots()}
+        found = contents(self.run)
         if found != expected:
             names = [n for n in {**expected, **found} if expected.get(n) != found.get(n)]
             self.lost(f"ends otherwise: {names}")
@@ -120,6 +144,11 @@ class Tortured:
     def lost(self, what: str) -> None:
         self.losses.append(what)
         self.tally["losses"] += 1
+
+
+def contents(run: Run) -> dict[str, bytes]:
+    """Every snapshot of a run, as it is on disk, by its name."""
+    return {path.name: path.read_bytes() for path in run.snapshots()}
 
 
 def told_online(run: Run, _: str) -> set[str]:
@@ -145,35 +174,33 @@ def command(geomix: Any) -> list[str]:
     return ["train", "record.yaml", "--quiet", "--set", f"model={geomix.model}", "--out"]
 
 
-def online(geomix: Any, tally: Counter[str], command: list[str], kills: int) -> Tortured:
-    if not (geomix.folder / "whole-online").exists():
+Kind = tuple[Tortured, Callable[[], object], Run]
+
+
+def online(geomix: Any, tally: Counter[str], command: list[str]) -> Kind:
+    whole = Run(geomix.folder / "whole-online")
+    if not whole.path.exists():
         assert geomix(*command, "whole-online").status == 0
+        assert len(whole.snapshots()) == 6
     go_on = ["train", "--resume", "online", "--quiet"]
     tortured = Tortured(geomix, tally, "online", [*command, "online"], go_on, told_online)
-
-    def fresh() -> None:
-        shutil.rmtree(tortured.run.path, ignore_errors=True)
-
-    tortured.torture(kills, fresh, Run(geomix.folder / "whole-online"))
-    return tortured
+    return tortured, lambda: shutil.rmtree(tortured.run.path, ignore_errors=True), whole
 
 
-def afterwards(geomix: Any, tally: Counter[str], command: list[str], kills: int) -> Tortured:
+def afterwards(geomix: Any, tally: Counter[str], command: list[str]) -> Kind:
     """Of a run that was killed at its end, so that it has checkpoints within its last stage."""
     stop = [("1-arithmetic/checkpoints/final", 1, signal.SIGKILL)]
     if not (geomix.folder / "source").exists():
         done = geomix(*command, "source", "--set", "record=null", at=stop)
         assert done.status == -signal.SIGKILL, done.err
-    asked = ["--set", "record.probes=3", "--set", "record.gradients=true"]
-    asked += ["--set", "record.modules=['*.mlp']"]
+    asked = ["--set", "record.probes=2"]
     whole = Run(geomix.folder / "whole-afterwards")
     if not whole.path.exists():
         shutil.copytree(geomix.folder / "source", whole.path)
         done = geomix("record", whole.path.name, *asked)
         assert done.status == 0, done.err
         steps = [path.stem for path in whole.snapshots()]
-        assert steps[:2] == ["stage0-step000000", "stage0-step000004"]
-        assert steps[2:4] == ["stage1-step000002", "stage1-step000004"]
+        assert steps[:4] == [f"stage{s}-step00000{n}" for s, n in ((0, 0), (0, 2), (1, 1), (1, 2))]
     record = ["record", "afterwards", *asked]
     tortured = Tortured(geomix, tally, "afterwards", record, record, told_afterwards)
 
@@ -181,43 +208,24 @@ def afterwards(geomix: Any, tally: Counter[str], command: list[str], kills: int)
         shutil.rmtree(tortured.run.path, ignore_errors=True)
         shutil.copytree(geomix.folder / "source", tortured.run.path)
 
+    return tortured, fresh, whole
+
+
+@pytest.mark.parametrize("way", [online, afterwards])
+def test_a_kill_around_the_writing_of_a_snapshot_leaves_whole_ones(
+    geomix: Any, tally: Counter[str], command: list[str], way: Callable[..., Kind]
+) -> None:
+    tortured, fresh, whole = way(geomix, tally, command)
+    tortured.kill_at(WRITING, fresh, whole)
+    assert not tortured.losses, "\n".join(tortured.losses)
+
+
+@pytest.mark.parametrize("way", [online, afterwards])
+@pytest.mark.parametrize("kills", [2, pytest.param(100, marks=pytest.mark.slow)])
+def test_a_kill_at_any_moment_leaves_whole_snapshots(
+    geomix: Any, tally: Counter[str], command: list[str], way: Callable[..., Kind], kills: int
+) -> None:
+    tortured, fresh, whole = way(geomix, tally, command)
     tortured.torture(kills, fresh, whole)
-    return tortured
-
-
-@pytest.mark.parametrize("way", [online, afterwards])
-def test_a_kill_leaves_whole_snapshots(
-    geomix: Any, tally: Counter[str], command: list[str], way: Callable[..., Tortured]
-) -> None:
-    tortured = way(geomix, tally, command, 6)
-    assert tortured.kills >= 6
+    assert tortured.kills >= kills
     assert not tortured.losses, "\n".join(tortured.losses)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("way", [online, afterwards])
-def test_a_hundred_kills_leave_whole_snapshots(
-    geomix: Any, tally: Counter[str], command: list[str], way: Callable[..., Tortured]
-) -> None:
-    tortured = way(geomix, tally, command, 100)
-    assert tortured.kills >= 100
-    assert not tortured.losses, "\n".join(tortured.losses)
-
-
-@pytest.mark.parametrize("torn", [100, 20_000])
-def test_a_kill_in_the_middle_of_a_snapshot(
-    geomix: Any, tally: Counter[str], command: list[str], torn: int
-) -> None:
-    """100 bytes of it, and much of its gradients, are written when it comes."""
-    if not (geomix.folder / "whole-online").exists():
-        assert geomix(*command, "whole-online").status == 0
-    shutil.rmtree(geomix.folder / "torn", ignore_errors=True)
-    done = geomix(*command, "torn", torn=("stage1-step000003.h5.partial", 1, torn))
-    assert done.status == -signal.SIGXFSZ
-    run, whole = Run(geomix.folder / "torn"), Run(geomix.folder / "whole-online")
-    assert [path.stem for path in run.snapshots()][-1] == "stage1-step000002"
-    for path in run.snapshots():
-        assert path.read_bytes() == (whole.snapshot_folder / path.name).read_bytes()
-    assert geomix("train", "--resume", "torn", "--quiet").status == 0
-    assert len(run.snapshots()) == 10
-    tally["kills"] += 1
