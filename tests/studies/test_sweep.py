@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from geomix.cli import main
@@ -31,6 +32,7 @@ from geomix.studies.sweep_file import Study, load_study
 from geomix.util.console import Console
 from geomix.util.errors import UserError
 from geomix.util.signals import EXIT
+from tests.members import train_members_here
 
 BASE = """model: {model}
 stages:
@@ -450,7 +452,10 @@ def test_a_terminal_shows_where_each_member_is(
 # Whole sweeps, through the command line.
 
 
-def test_what_is_complete_is_not_run_again_and_a_failure_stops_nobody(desk: Path) -> None:
+def test_what_is_complete_is_not_run_again_and_a_failure_stops_nobody(
+    desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_members_here(monkeypatch)
     text = "runs: {bad: {stages.0.data: {source: mine.csv}}, good: {}}"
     study(desk, text)
     assert sweep("--dry-run").exit_code == 0
@@ -480,7 +485,7 @@ def test_what_is_complete_is_not_run_again_and_a_failure_stops_nobody(desk: Path
     assert "different environments" not in result.stderr
     environment.write_text(json.dumps({**json.loads(environment.read_text()), "threads": 99}))
     line = "runs/study: members computed in different environments: threads"
-    assert f"{line} 1 (bad), 99 (good)" in sweep().stderr
+    assert f"{line} {torch.get_num_threads()} (bad), 99 (good)" in sweep().stderr
 
     metrics = (desk / "runs/study/good/metrics.jsonl").read_bytes()
     result = sweep("--set", "train.lr=1")
@@ -489,10 +494,14 @@ def test_what_is_complete_is_not_run_again_and_a_failure_stops_nobody(desk: Path
     assert (desk / "runs/study/good/metrics.jsonl").read_bytes() == metrics
 
 
-def test_a_sweep_that_is_asked_to_end_goes_on_when_run_again(desk: Path) -> None:
-    study(desk, "seeds: [0, 1]\nset: {stages.0.stop.epochs: 100, evaluate.epochs: 0}")
+def test_a_sweep_that_is_asked_to_end_goes_on_when_run_again(
+    desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a process of its own first, whose members are processes too."""
+    text = "runs: {long: {stages.0.stop.epochs: 100}, short: {}}\nset: {evaluate.epochs: 0}"
+    study(desk, text)
     line = [sys.executable, "-m", "geomix", "sweep", "study.yaml"]
-    first = desk / "runs/study/seed=0"
+    first = desk / "runs/study/long"
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         deadline = time.monotonic() + 60
         while len(lines_of(first, "step")) < 5 and time.monotonic() < deadline:
@@ -502,13 +511,14 @@ def test_a_sweep_that_is_asked_to_end_goes_on_when_run_again(desk: Path) -> None
     assert process.returncode == EXIT, out
     saved = len(lines_of(first, "step"))
     assert 5 <= saved < 200
-    assert not (desk / "runs/study/seed=1").exists()
+    assert not (desk / "runs/study/short").exists()
 
+    train_members_here(monkeypatch)
     result = sweep("--json")
     assert result.exit_code == 0, result.stderr
     assert [one["state"] for one in facts(result).values()] == ["done", "done"]
     assert [one["step"] for one in lines_of(first, "step")] == list(range(1, 201))
-    assert f"after step {saved}\n" in (desk / "runs/study/seed=0.log").read_text()
+    assert f"after step {saved}\n" in (desk / "runs/study/long.log").read_text()
 
 
 def test_foreign_files_are_left_alone(desk: Path) -> None:
