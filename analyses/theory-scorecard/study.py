@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from geomix.api import open_run
+from geomix.api import analyze, open_run
 
 HERE = Path(__file__).resolve().parent
 RUNS = Path("runs/theory-scorecard")
@@ -127,7 +127,18 @@ def collect() -> None:
         if name == "forgetting_contrasts":
             _write(HERE / "factors.csv", list(_factors(rows)))
     _write(HERE / "retention.csv", list(_ends(done)))
+    for second in SECOND:
+        _scorecard(second, [folder_of(seed, one) for seed, one in done if one == second])
     print(f"{len(done)} of {len(SECOND) * len(SEEDS)} runs are measured")
+
+
+def _scorecard(second: str, runs: Sequence[Path]) -> None:
+    """Score the theory's claims over the runs of one D_B; two runs at least have an interval."""
+    if len(runs) < 2:
+        return
+    found = analyze.theory(runs, smallest=0.05, smallest_share=0.1, planned=len(SEEDS))
+    _write(HERE / f"scorecard-{second}.csv", found.tables[""].to_dict("records"))
+    found.figures[""].save(HERE / f"scorecard-{second}.svg")
 
 
 def _factors(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
