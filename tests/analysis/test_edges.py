@@ -206,7 +206,8 @@ def _shown(
 
 
 def _tables(conflicts: list[dict[str, Any]]) -> dict[str, Any]:
-    where = {"seed": 3, "moment": "θ_A+1", "group": "all", "first": "D_M", "verdict": "exact"}
+    where = {"seed": 3, "moment": "θ_A+1", "group": "all", "first": "D_M"}
+    where |= {"second": "D_B", "verdict": "exact"}
     found: dict[str, Any] = {"cosines": [where], "conflicts": conflicts}
     return found | {key: [] for key in ("quantiles", "principal_angles", "ranks")}
 
@@ -269,7 +270,7 @@ def test_two_calls_at_once_save_one_after_the_other(
     monkeypatch.setattr("geomix.analysis.grad_angle.outputs.save", slow_save)
     monkeypatch.setattr("geomix.analysis.grad_angle.measure.measured", measured_together)
     for name in ("_figures", "_example_figures"):
-        monkeypatch.setattr(f"geomix.analysis.grad_angle.outputs.{name}", lambda _: ())
+        monkeypatch.setattr(f"geomix.analysis.grad_angle.outputs.{name}", lambda *_: ())
     calls = [
         threading.Thread(target=grad_angle, args=([Run(tmp_path)], None, told.append))
         for _ in range(2)
