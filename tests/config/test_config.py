@@ -241,7 +241,7 @@ SOURCE_KEYS = "source, seed, path, subset, vocabulary, columns, template, allow_
             "record.mix.zzz",
             f"known: {SOURCE_KEYS}, ratio",
         ),
-        ("evaluate.zzz", "known: epochs, steps, sample, kl, batch_size"),
+        ("evaluate.zzz", "known: epochs, steps, sample, scores, kl, batch_size"),
     ],
 )
 def test_an_unknown_key_is_refused_at_every_level(tmp_path: Path, key: str, known: str) -> None:
