@@ -40,7 +40,13 @@ from geomix.recording.quantities.base import ProbeBatch, ProbeSet, Quantity
 from geomix.recording.quantities.collected import Collected
 from geomix.recording.streamed import Streamed, content_hash_of
 from geomix.snapshots.file import file_name, write_snapshot
-from geomix.snapshots.schema import AdamProducts, PathRecord, ProbeRecord, Snapshot
+from geomix.snapshots.schema import (
+    AdamProducts,
+    PathRecord,
+    ProbeRecord,
+    QuantityRecord,
+    Snapshot,
+)
 from geomix.training.observer import Moment, SecondMoments
 from geomix.util.progress import during
 
@@ -180,11 +186,9 @@ class Recorder:
                 for name, examples in self.probes.items():
                     collected = Collected(self.quantities)
                     found = self._record(capture, examples, to_logits, sketcher, collected)
-                    gradient = self._taken(parameters)
-                    known = dict(zip(parameters, gradient, strict=True))
-                    extra = collected.joined(ProbeSet(examples, model, known), self.workers)
+                    kept, extra = self._kept(parameters, model, examples, collected)
                     probes[name] = replace(found, quantities=extra)
-                    gradients.append(self.keep(gradient))
+                    gradients.append(kept)
         path = ended[1](gradients) if ended else None
         before = ended[0] if ended and self.pairs else None
         ended = None  # releases the weights of its start before those of the next are kept
@@ -214,6 +218,19 @@ class Recorder:
             hashes=self.hashes,
             gradients=self._whole(parameters, gradients) if self.gradients else None,
         )
+
+    def _kept(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        model: nn.Module,
+        examples: Sequence[TokenisedExample],
+        collected: Collected,
+    ) -> tuple[Gradient, dict[str, QuantityRecord]]:
+        """Take a set's gradient, finish its quantities and store it; nothing else holds it."""
+        gradient = self._taken(parameters)
+        known = dict(zip(parameters, gradient, strict=True))
+        extra = collected.joined(ProbeSet(examples, model, known), self.workers)
+        return self.keep(gradient), extra
 
     def _end(
         self, moment: Moment, parameters: Mapping[str, nn.Parameter]

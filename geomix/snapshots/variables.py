@@ -17,8 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geomix.util.hdf5 import expect, put, scale
-
 
 @dataclass(frozen=True, slots=True)
 class Variable:
@@ -220,6 +218,8 @@ def write_block(
         The datasets that have attributes of their own, open: HDF5 lays out first what is closed
         first, so the holder of these decides the bytes of the file.
     """
+    from geomix.util.hdf5 import put, scale
+
     known = labels or {}
     held: dict[str, Any] = {}
     for name, text in block.coordinates.items():
@@ -259,6 +259,8 @@ def check_block(group: Any, block: Block, sizes: Mapping[str, int]) -> None:
         block: the block that it should hold.
         sizes: known lengths of dimensions; another one has that of its coordinate.
     """
+    from geomix.util.hdf5 import expect
+
     for variable in block.variables:
         shape = tuple(sizes[d] if d in sizes else len(group[d]) for d in variable.dims)
         expect(group, variable.kinds, **{variable.name: shape})

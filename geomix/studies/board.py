@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from rich.console import Group
@@ -147,7 +146,7 @@ def facts(members: Sequence[Member], results: Mapping[str, Outcome]) -> list[dic
             "path": str(member.run.path),
             "config": str(member.config_file),
             "overrides": member.overrides,
-            "retention": [asdict(row) for row in _last_rows(member)],
+            "retention": [row.facts() for row in _last_rows(member)],
         }
         for member in members
     ]

@@ -37,6 +37,7 @@ record:
   probes: 2
   mix: {source: random-words, ratio: 1, words: 2}
   sketches: {entries: 4}
+  quantities: [tokens]
 evaluate:
   kl: {examples: 2, positions: 4}
   sets: {asked: {source: others.jsonl, limit: 2, columns: {target: a}, template: "{q}"}}
