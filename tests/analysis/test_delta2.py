@@ -315,11 +315,14 @@ def test_files_have_one_table_a_level(done: Outcome[Any], run: geomix.Run) -> No
     assert (found["reference"], found["D_A"], found["reduction"]) == ("plain", "6 facts", "example")
 
 
-def test_the_figures_are_drawn_again_from_their_tables(run: geomix.Run, done: Outcome[Any]) -> None:
+@pytest.mark.usefixtures("done")
+def test_the_figures_are_drawn_again_from_their_tables(run: geomix.Run, tmp_path: Path) -> None:
     for name in ("delta-parts", "stage2-condition"):
         table = run.figure_folder / f"delta2_{name.split('-')[-1]}.csv"
-        again = CliRunner().invoke(main, ["figure", name, str(table)])
+        out = tmp_path / name
+        again = CliRunner().invoke(main, ["figure", name, str(table), "--out", str(out)])
         assert again.exit_code == 0, again.output
+        assert out.with_suffix(".png").is_file()
 
 
 def test_signs_of_the_linear_model_stay_within_its_reach(done: Outcome[Any]) -> None:
