@@ -148,6 +148,12 @@ def unprinted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Figure, "savefig", touch)
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No figure of the table of angles is drawn, which takes longer than all the rest."""
+    monkeypatch.setattr("geomix.analysis.grad_angle.outputs._figures", lambda *_: ())
+
+
 @pytest.fixture(scope="session")
 def write_run() -> Callable[..., Run]:
     """`(folder, arms, seed)` writes a run's resolved configuration alone."""
