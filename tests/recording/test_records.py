@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -432,13 +431,29 @@ def test_a_file_that_is_open_elsewhere_in_the_process_is_not_called_damaged(run:
 
 
 WRITER = """
-import sys, time
+import os, sys, time
 from dataclasses import replace
 from pathlib import Path
 from geomix.snapshots.file import file_name, read_snapshot, write_snapshot
-source, folder = map(Path, sys.argv[1:])
+source, folder, *marks = map(Path, sys.argv[1:])
 snapshot = read_snapshot(source)
-for step in range(5, 65):
+
+def looks():
+    return [len(mark.read_bytes()) for mark in marks]
+
+def wait(event, arguments):
+    # Before each change to a file both readers look anew: one look may be under way, the next is
+    # wholly within the pause.
+    made = event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_ACCMODE
+    if not (made or event in ("os.rename", "os.remove")) or "snapshots" not in str(arguments[0]):
+        return
+    before, until = looks(), time.monotonic() + 60
+    while min(now - then for now, then in zip(looks(), before)) < 2:
+        assert time.monotonic() < until, "a reader looks no more"
+        time.sleep(0.005)
+
+sys.addaudithook(wait)
+for step in (5, 6):
     write_snapshot(folder / file_name(0, step), replace(snapshot, step=step, steps=200))
 """
 
@@ -446,45 +461,40 @@ READER = """
 import sys
 from pathlib import Path
 from geomix import open_run
-from geomix.snapshots.file import read_snapshot
-run, looks, seen = open_run(sys.argv[1]), 0, 0
-looked = Path(sys.argv[2])
-while seen < 62:
+run, mark, done, seen = open_run(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), 0
+while not done.exists():
     records = run.records
     found = records.inner_products
     assert len(found) >= seen, (len(found), seen)
-    looks, seen = looks + 1, len(found)
-    looked.touch()
+    seen = len(found)
     assert found.step.values.tolist()[2:] == list(range(5, seen + 3))
     assert float(found[-1].sum()) == float(found[1].sum()), "not the numbers that were written"
     last = records.probes("D_A").activations[-1]
     assert last.values.shape == records.at(0)["probes/D_A"].activations.shape
-print(looks)
+    with mark.open("ab") as looks:
+        looks.write(b".")
+assert seen == 4
 """
 
 
 def test_two_readers_beside_one_writer(run: Run, tmp_path: Path) -> None:
-    """Both have looked once before the first snapshot is written."""
+    """Both look before each change to a file that the writer makes."""
     run.snapshots()[2].unlink()
     source = run.snapshots()[1]
     command = [sys.executable, "-W", "error", "-c"]
-    looked = [tmp_path / name for name in ("one", "other")]
+    marks = [str(tmp_path / name) for name in ("one", "other")]
+    for mark in marks:
+        Path(mark).touch()
+    end = tmp_path / "done"
     readers = [
-        subprocess.Popen(
-            [*command, READER, str(run.path), str(mark)], stdout=subprocess.PIPE, text=True
-        )
-        for mark in looked
+        subprocess.Popen([*command, READER, str(run.path), mark, str(end)]) for mark in marks
     ]
-    until = time.monotonic() + 100
-    while not all(mark.exists() for mark in looked):
-        assert time.monotonic() < until
-        assert all(reader.poll() is None for reader in readers)
-        time.sleep(0.05)
-    subprocess.run([*command, WRITER, str(source), str(run.snapshot_folder)], check=True)
-    for reader in readers:
-        looks, _ = reader.communicate(timeout=100)
-        assert reader.returncode == 0
-        assert int(looks) > 1
+    writer = [*command, WRITER, str(source), str(run.snapshot_folder), *marks]
+    done = subprocess.run(writer, check=False, capture_output=True, text=True)
+    end.touch()
+    assert [reader.wait(timeout=100) for reader in readers] == [0, 0]
+    assert done.returncode == 0, done.stderr
+    assert all(Path(mark).stat().st_size > 2 * 2 * 4 for mark in marks)
 
 
 def test_the_package_and_the_list_of_snapshots_come_without_heavy_imports(run: Run) -> None:
