@@ -35,7 +35,7 @@ CPU = torch.device("cpu")
 Prepare = Callable[[torch.nn.Module], torch.nn.Module]
 
 
-def config(model: Path | str, **more: Any) -> RunConfig:
+def config(model: Path | str, *, epochs: int = 2, **more: Any) -> RunConfig:
     stages = [
         {
             "data": {"source": "kvr", "limit": 20},
@@ -46,7 +46,7 @@ def config(model: Path | str, **more: Any) -> RunConfig:
     whole = {"model": str(model), "stages": stages, "evaluate": {"epochs": 1}, **more}
     whole.setdefault("train", {"batch_size": 8, "micro_batch_size": 3, "lr": 1e-3})
     for stage in stages:
-        stage.setdefault("stop", {"epochs": 2})
+        stage.setdefault("stop", {"epochs": epochs})
         stage.setdefault("train", whole["train"])
     return RunConfig.model_validate(whole)
 
@@ -331,7 +331,8 @@ def test_absurd_sizes_are_refused_at_once(
 
 def test_the_disk_is_what_a_run_takes(tiny_model: Path, place: Path) -> None:
     """Each kind of file, of a run that is there, within a fifth."""
-    run = config(tiny_model, record={"at": ["boundaries", "every:5"], "probes": 8, "sketches": {}})
+    record = {"at": ["boundaries", "every:5"], "probes": 8, "sketches": {}}
+    run = config(tiny_model, epochs=1, record=record)
     found = json.loads(dry(run, "--json").stdout)["cost"]
     result = CliRunner().invoke(main, ["train", "run.yaml", "--out", "made", "--quiet"])
     assert result.exit_code == 0, result.output
@@ -436,15 +437,33 @@ def test_a_packing_has_a_share(tiny_model: Path) -> None:
     assert 0 <= found.padding < 1
 
 
-@pytest.mark.parametrize("scratch", ["memory", "disk"])
-def test_the_cost_of_a_record_is_what_recording_does(
-    tiny_model: Path, place: Path, monkeypatch: pytest.MonkeyPatch, scratch: str
-) -> None:
-    """Passes are counted where gradients are computed, files are weighed, snapshots are listed."""
+def everything_recorded(model: Path, scratch: str) -> RunConfig:
+    """A run that records all that there is."""
     record = {"preset": "path", "at": ["every:4"], "probes": 5, "activations": 2, "lens": True}
     train = {"batch_size": 8, "lr": 1e-3, "update_shares": True, "weight_decay": 0.1}
     record |= {"modules": ["*.mlp"], "gradients": True, "scratch": scratch}
-    run = config(tiny_model, record=record, train=train)
+    return config(model, epochs=1, record=record, train=train)
+
+
+@pytest.mark.parametrize("scratch", ["memory", "disk"])
+def test_a_record_holds_so_many_copies(tiny_model: Path, place: Path, scratch: str) -> None:
+    run = everything_recorded(tiny_model, scratch)
+    (cost,) = json.loads(dry(run, "--json").stdout)["cost"]["arms"].values()
+    found = cost["record"]
+    one = cost["stages"][0]["size"]["trainable"] * 4
+    sets = 4  # D_A, D_B, D_M and held-out
+    parts = 3  # D_A, D_M and decay
+    before = (0 if scratch == "disk" else sets) + 1 + parts  # of the pairs
+    assert found["copies"] == (1 if scratch == "disk" else sets) + 2 + parts + before
+    assert found["memory"] == found["copies"] * one
+    assert found["scratch"] == (2 * sets * one if scratch == "disk" else 0)
+
+
+def test_the_cost_of_a_record_is_what_recording_does(
+    tiny_model: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Passes are counted where gradients are computed, files are weighed, snapshots are listed."""
+    run = everything_recorded(tiny_model, "disk")
     (cost,) = json.loads(dry(run, "--json").stdout)["cost"]["arms"].values()
     passes: list[int] = []
     real = backward_over
@@ -462,16 +481,10 @@ def test_the_cost_of_a_record_is_what_recording_does(
     assert found["snapshots"] == len(made.snapshots())
     steps = [line for line in made.metrics() if line["event"] == "step"]
     assert found["training"] == sum(line["examples"] for line in steps)
-    sets = len(json.loads(made.probes_file.read_text()))
+    assert len(json.loads(made.probes_file.read_text())) == 4, "sets, as above"
     assert found["passes"] == sum(passes)
     weight = sum(file.stat().st_size for file in made.snapshots())
     assert sum(found["disk"].values()) == pytest.approx(weight, rel=0.2)
-    one = cost["stages"][0]["size"]["trainable"] * 4
-    parts = 3  # D_A, D_M and decay
-    before = (0 if scratch == "disk" else sets) + 1 + parts  # of the pairs
-    assert found["copies"] == (1 if scratch == "disk" else sets) + 2 + parts + before
-    assert found["memory"] == found["copies"] * one
-    assert found["scratch"] == (2 * sets * one if scratch == "disk" else 0)
     shown = dry(run).stdout
     assert f"{found['snapshots']} snapshots, {found['passes']:,} example passes beside" in shown
     assert dry(config(tiny_model, record=None)).stdout.count("example passes") == 0
