@@ -39,6 +39,7 @@ from tests.documentation import (
     links,
     text_of,
 )
+from tests.members import train_members_here
 from tests.recording.architectures import ARCHITECTURES
 
 COMMANDS = [command for page in PAGES for command in commands(page)]
@@ -310,16 +311,16 @@ def test_every_command_in_a_sentence_exists() -> None:
 
 OWN = """
 model: MODEL
-train: {batch_size: 8, lr: 1e-3}
+train: {batch_size: 4, lr: 1e-3}
 stages:
-  - data: {source: kvr, limit: 8}
+  - data: {source: kvr, limit: 4}
     mix: {source: random-words, ratio: 1, words: 4}
-    stop: {steps: 3}
-  - data: {source: triples, limit: 8}
-    stop: {steps: 3}
+    stop: {steps: 2}
+  - data: {source: triples, limit: 4}
+    stop: {steps: 2}
 record:
-  {at: [boundaries, 1], probes: 8, weights: true, mix: {source: random-words, words: 4}}
-evaluate: {epochs: 1, sample: 4}
+  {at: [boundaries, 1], probes: 4, weights: true, mix: {source: random-words, words: 4}}
+evaluate: {epochs: 0}
 """
 
 ARMS = """
@@ -366,6 +367,8 @@ def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
         patch.setattr(Figure, "savefig", lambda _, file, **__: Path(file).write_bytes(b"drawn"))
+        patch.setattr(Figure, "draw_without_rendering", lambda _: None)  # their layout
+        train_members_here(patch)
         made = Field(here, tiny_model)
         own = OWN.replace("MODEL", str(tiny_model))
         (here / "my.yaml").write_text(own, encoding="utf-8")

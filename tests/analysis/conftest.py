@@ -140,12 +140,13 @@ def write_arm() -> Callable[..., None]:
 
 @pytest.fixture
 def unprinted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are drawn, and their files are empty: `tests/plots` looks into them."""
+    """Figures are made but not laid out, and their files are empty: `tests/figures` has them."""
 
     def touch(_: Figure, file: Path, **__: object) -> None:
         file.touch()
 
     monkeypatch.setattr(Figure, "savefig", touch)
+    monkeypatch.setattr(Figure, "draw_without_rendering", lambda _: None)
 
 
 @pytest.fixture
