@@ -6,10 +6,10 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test portable golden torture torture-record slurm check docs notebooks bench slow base clean
 
-demo: $(READY)  ## the main job: train the demo's three arms offline, measure the angles, split Δ
+demo: $(READY)  ## the main job: train the demo's three arms offline, measure the angles
 	@run=runs/demo-$$(date +%Y-%m-%d-%H%M%S); \
 	$(BIN)/geomix train --out $$run && $(BIN)/geomix analyze grad-angle $$run && \
-	$(BIN)/geomix analyze delta2 $$run --parts
+	echo "next: geomix show $$run; geomix analyze delta2 $$run --parts"
 
 test: $(READY)  ## all tests, a file at a time on each of up to four cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 \

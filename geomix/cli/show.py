@@ -30,13 +30,16 @@ _WIDTH = 80
 """Width of the retention table, in characters."""
 
 
-def retention_table(run: RunDirectory, metric: str | None = None) -> RenderableType:
+def retention_table(
+    run: RunDirectory, metric: str | None = None, *, whole: bool = True
+) -> RenderableType:
     """Build the retention table: arm and checkpoint down, the sets across.
 
     Args:
         run: with or without arms.
         metric: a score, shown beside the loss; None shows the exact match and those that the run's
             configuration names.
+        whole: False leaves out the scores that do not fit beside the first ones.
 
     Raises:
         UserError: no evaluation of the run has the metric.
@@ -51,7 +54,8 @@ def retention_table(run: RunDirectory, metric: str | None = None) -> RenderableT
     sets = sorted({row.set for row in rows}, key=place_of_set)
     named = [metric] if metric else ["exact_match", *asked_scores(run)]
     parts = _fitting(rows, list(dict.fromkeys([*named, "loss"])))
-    return Group(*(_retention(rows, sets, part, len(run.arms) > 1) for part in parts))
+    shown = parts if whole else parts[:1]
+    return Group(*(_retention(rows, sets, part, len(run.arms) > 1) for part in shown))
 
 
 def _fitting(rows: Sequence[RetentionRow], columns: Sequence[str]) -> list[list[str]]:

@@ -51,7 +51,7 @@ def launch(experiment: Experiment | None, folder: Path | None, how: How, *, resu
             assert experiment is not None
             run = run_experiment(experiment, folder, to.arm, stop, *tell)
     if how == "shown":
-        console.print(retention_table(run))
+        console.print(retention_table(run, whole=False))
         for line in not_learnt(run):
             console.print(f"warning: {line}", soft_wrap=True)
         recorded = any(arm.snapshots() for arm in run.arms)
