@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from geomix.analysis.controls import control_of
 from geomix.analysis.replicates import check_tokenizers, replicates, seed_of
 from geomix.config.names import role_of, set_name
 from geomix.config.run import RunConfig
@@ -209,9 +209,7 @@ def _pairs(reference: str, configs: Mapping[str, RunConfig]) -> list[Pair]:
     pairs: dict[tuple[str, str], Pair] = {}
     others = [label for label in configs if label != reference]
     for label in others:
-        control = next(
-            (c for c in others if c != label and _controls(configs[c], configs[label])), None
-        )
+        control = control_of(label, {one: configs[one] for one in others})
         if control is not None:
             pairs.setdefault((reference, control), Pair(reference, control, True))
             pairs[control, label] = Pair(control, label, True)
@@ -219,25 +217,6 @@ def _pairs(reference: str, configs: Mapping[str, RunConfig]) -> list[Pair]:
     order = list(pairs)
     order.sort(key=lambda pair: pair[0] == reference and not pairs[pair].judged)
     return [pairs[key] for key in order]
-
-
-def _controls(control: RunConfig, mixed: RunConfig) -> bool:
-    """Return whether one arm is the passage-free control of the other."""
-    free, own = (
-        [mix.passage_free for stage in config.stages for mix in stage.mixes.values()]
-        for config in (control, mixed)
-    )
-    return any(free) and not any(own) and _unfree(control) == _unfree(mixed)
-
-
-def _unfree(config: RunConfig) -> str:
-    known = config.model_dump(mode="json", exclude={"name", "seed"})
-    for stage in known["stages"]:
-        found = stage.get("mix") or []
-        for mix in found if isinstance(found, list) else [found]:
-            mix["passage_free"] = False
-        stage["from"] = bool(stage.pop("from_", None) or stage.get("from"))
-    return json.dumps(known, sort_keys=True)
 
 
 def _check(pair: Pair, members: Mapping[str, Mapping[int, Member]]) -> None:

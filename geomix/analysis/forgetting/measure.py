@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from geomix.analysis.controls import control_of
 from geomix.analysis.forgetting.expansion import Expansion, expand, expansions, permuted
 from geomix.analysis.forgetting.result import Arm, Forgetting, Member, contrasts_of
 from geomix.analysis.forgetting.segments import Path, follow, spread
@@ -81,6 +81,7 @@ def measure(runs: Sequence[RunDirectory], asked: Asked) -> Forgetting:
     points = {arm: paired_points([given[arm].shares], asked.segments)[0][0] for arm in with_path}
     layout: Layout | None = None
     arms = []
+    known = {label: configs[members[0]] for label, members in groups}
     for label, members in groups:
         done = []
         for arm in members:
@@ -103,7 +104,7 @@ def measure(runs: Sequence[RunDirectory], asked: Asked) -> Forgetting:
         groups=tuple(names),
         index=index,
         arms=tuple(arms),
-        contrasts=contrasts_of(arms, _controls(groups, configs)),
+        contrasts=contrasts_of(arms, {a: c for a in known if (c := control_of(a, known))}),
         without_path=tuple(
             f"{label} ({len(given[members[0]].names) - 1})"
             for label, members in groups
@@ -143,34 +144,6 @@ def _given(arm: RunDirectory, config: RunConfig, stage: int) -> _Given:
     if len(steps) > 1 and steps[-1] == steps[-2]:  # its last step is kept as the stage's end too
         del steps[-2], names[-2]
     return _Given(arm, config, (start, *names), (0, *steps))
-
-
-def _controls(
-    groups: Sequence[tuple[str, Sequence[RunDirectory]]], configs: dict[RunDirectory, RunConfig]
-) -> dict[str, str]:
-    """Return the passage-free control of each arm that has one, by label."""
-    known = {label: configs[members[0]] for label, members in groups}
-    return {
-        label: control
-        for label, config in known.items()
-        for control, other in known.items()
-        if _is_free(other) and not _is_free(config) and _unfree(other) == _unfree(config)
-    }
-
-
-def _is_free(config: RunConfig) -> bool:
-    return any(mix.passage_free for stage in config.stages for mix in stage.mixes.values())
-
-
-def _unfree(config: RunConfig) -> str:
-    """Return what a control and its arm share."""
-    known = config.model_dump(mode="json", exclude={"name", "seed"})
-    for stage in known["stages"]:
-        found = stage.get("mix") or []
-        for mix in found if isinstance(found, list) else [found]:
-            mix["passage_free"] = False
-        stage["from"] = bool(stage.pop("from_", None) or stage.get("from"))
-    return json.dumps(known, sort_keys=True)
 
 
 class _Measured:
