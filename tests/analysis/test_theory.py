@@ -69,10 +69,10 @@ def delta(other: float = 1.0, floor: bool = True) -> list[Row]:
     return known
 
 
-def condition(state: str = "true") -> list[Row]:
+def condition(state: str = "true", trained: bool = True) -> list[Row]:
     return [
         {"arm": "mixed", "seed": seed, "checkpoint": at, "in_place": "D_M", "margin": margin}
-        | {"state": state}
+        | {"state": state, "trained": trained}
         for seed in SEEDS
         for at, margin in (("θ_A", 1.0), ("θ_A+1", -1.0), ("θ_A+4", -1.0))
     ]
@@ -168,6 +168,25 @@ def test_a_part_whose_sign_changes_with_the_segments_is_no_finding(run: Run) -> 
     failing = contrasts(fails="mixed: Simpson's total is off")
     write(run, "forgetting_stage1", {"forgetting": orders(), "contrasts": failing})
     assert not [claim for claim in scored(run) if "along the path" in claim]
+
+
+def test_the_condition_is_about_arms_that_mix_into_stage_2(run: Run) -> None:
+    write(run, "delta2", {"seeds": delta(), "condition": condition(trained=False)})
+    assert not [claim for claim in scored(run) if claim.startswith("stage-2 condition")]
+    twice = [row | {"in_place": name} for name in ("D_M-a", "D_M-b") for row in condition()]
+    write(run, "delta2", {"seeds": delta(), "condition": twice})
+    assert not [claim for claim in scored(run) if claim.startswith("stage-2 condition")]
+    write(run, "delta2", {"seeds": delta(), "condition": twice[: len(twice) // 2]})
+    assert [claim for claim in scored(run) if claim.startswith("stage-2 condition")]
+
+
+def test_one_seed_is_a_counterexample(run: Run) -> None:
+    key = "plain: (c) H_A at θ_A is PSD"
+    write(run, "curvature", {"curvature": spectra(refuted=1)})
+    assert scored(run)[key].verdict == "refuted"
+    assert scored(run)[key].why == "refuted by its bound in 1 of 10 seeds"
+    write(run, "curvature", {"curvature": spectra(refuted=0)})
+    assert scored(run)[key].verdict == "undetermined"
 
 
 def test_the_condition_is_counted_with_and_without_passes_by_size(run: Run) -> None:

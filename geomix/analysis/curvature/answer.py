@@ -59,6 +59,9 @@ def answer(result: Curvature, stem: str, run: RunDirectory, files: Sequence[Path
     return fitted(lines, file_map(run, files, stem, meanings))
 
 
+_UNIT = "nats per weight²"
+
+
 def findings(result: Curvature) -> list[Finding]:
     """Judge whether each whole matrix is positive semidefinite; the tables judge the blocks."""
     found = []
@@ -73,8 +76,9 @@ def findings(result: Curvature) -> list[Finding]:
         elif word == "supported":
             said = "All eigenvalues were computed."
         else:
-            said = f"No negative eigenvalue was found in {seeds[0].products} products."
-        found.append(Finding(claim, low, low - half, low + half, "1", len(seeds), word, said))
+            said = f"No negative eigenvalue was proved in {seeds[0].products} products."
+        ends = (low - half, low + half)
+        found.append(Finding(claim, low, *ends, _UNIT, len(seeds), word, said))
     return found
 
 

@@ -147,6 +147,7 @@ def condition_rows(result: Delta2) -> Iterator[Row]:
     """Yield the stage-2 condition at every checkpoint, for each arm and seed."""
     for label, by_seed in result.tested.items():
         for seed, found in by_seed.items():
+            trained = result.arms.members[label][seed].betas()
             for one in found:
                 g, condition = one.gradients, one.condition
                 yield {
@@ -154,6 +155,7 @@ def condition_rows(result: Delta2) -> Iterator[Row]:
                     "seed": seed,
                     "checkpoint": one.checkpoint,
                     "in_place": one.name,
+                    "trained": one.name in trained,
                     "beta_1": one.own,
                     "beta_2": one.mixed,
                     "gb_ga": g.gb_ga,

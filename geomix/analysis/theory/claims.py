@@ -193,7 +193,7 @@ def definite(written: Written, _: Rules) -> Iterator[Score]:
         states = [str(row["semidefinite"]) for row in mine]
         refuted, supported = states.count("refuted"), states.count("supported")
         verdict: Verdict = "undetermined"
-        if refuted == len(states):
+        if refuted:  # one counterexample
             verdict = "refuted"
         elif supported == len(states):
             verdict = "supported"

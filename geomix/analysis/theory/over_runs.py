@@ -9,7 +9,7 @@ import numpy as np
 from geomix.analysis.theory.lookup import column, through, titles
 from geomix.analysis.theory.scores import Rules, Score
 from geomix.analysis.theory.sources import Row, Written, number
-from geomix.config.names import MIXED
+from geomix.config.names import role_of
 from geomix.measures.prediction import rank_correlation, sign_agreement
 
 _PREDICTORS = (
@@ -23,8 +23,17 @@ _PREDICTORS = (
 
 
 def condition(written: Written, rules: Rules) -> Iterator[Score]:
-    """Judge, run by run, whether the stage-2 condition's sign agrees with less forgetting."""
-    rows = [row for row in written.rows("delta2", "condition") if row.get("in_place") == MIXED]
+    """Judge, run by run, whether the stage-2 condition's sign agrees with less forgetting.
+
+    Only arms whose stage 2 trains on one D_M count: the condition is about no others.
+    """
+    mixed = [
+        row
+        for row in written.rows("delta2", "condition")
+        if role_of(str(row["in_place"])) == "mixed" and row.get("trained")
+    ]
+    sets = {(row["arm"], row["in_place"]) for row in mixed}
+    rows = [row for row in mixed if sum(arm == row["arm"] for arm, _ in sets) == 1]
     if not rows:
         return
     for name, chosen in (("at θ_A", _first_of(rows)), ("at most checkpoints", _middle_of(rows))):
