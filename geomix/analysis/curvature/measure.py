@@ -199,6 +199,8 @@ class _Measured:
         if any(name not in theirs for name in here):
             return
         delta = minus({n: theirs[n].detach().to(t) for n, t in here.items()}, here)
+        if not norm(delta):
+            return  # both took this checkpoint from one training
         name = f"{place.checkpoint}({other}) − {place.checkpoint}"
         images = [along(place, h, name, delta, part) for h in hessians]
         if len(images) > 1:

@@ -170,7 +170,8 @@ def along(
 
 
 def _kappa(d: Vector, image: Vector) -> float:
-    return dot(d, image) / dot(d, d)
+    square = dot(d, d)
+    return dot(d, image) / square if square else np.nan
 
 
 def _permuted(v: Vector, draw: int) -> dict[str, Tensor]:

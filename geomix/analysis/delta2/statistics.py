@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from geomix.analysis.delta2.arms import Pair
@@ -72,6 +72,15 @@ def _at_one(term: str) -> Value:
 
 def _reach(which: str) -> Value:
     return lambda c: math.nan if c.linear is None else float(getattr(c.linear, which).t)
+
+
+def _about_delta(statistic: Statistic) -> Statistic:
+    """Make a number unknown for arms with the same θ_A: δ = 0 says nothing of them."""
+
+    def value(c: Comparison) -> float:
+        return statistic.value(c) if c.length else math.nan
+
+    return replace(statistic, value=value)
 
 
 def _product(i: int, j: int) -> Value:
@@ -191,7 +200,7 @@ ASSUMPTIONS = (
 
 LEVELS: Mapping[Level, Sequence[Statistic]] = {
     "headline": HEADLINE,
-    "local": LOCAL,
+    "local": tuple(_about_delta(statistic) for statistic in LOCAL),
     "assumptions": ASSUMPTIONS,
 }
 

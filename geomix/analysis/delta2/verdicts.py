@@ -83,6 +83,9 @@ def local_notes(result: Delta2) -> Iterator[str]:
         found = list(by_seed.values())
         if not pair.judged or not found:
             continue
+        if not any(one.length for one in found):
+            yield f"{pair}: one θ_A (δ = 0), so the theory of δ says nothing of them."
+            continue
         exact, third = (
             float(np.mean([float(getattr(one.exact, term)) for one in found]))
             for term in ("total", "sa_sb")
