@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
@@ -97,9 +98,13 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
 
 
 def settle(figure: Figure) -> None:
-    """Fix the figure's layout, so that every format gets the same panels."""
+    """Fix the figure's layout, so that every format and every drawing gets the same panels."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
+    for axes in figure.axes:
+        # The solver orders its constraints by address: its last bit differs from call to call, and
+        # an edge that lies between two pixels goes by that bit.
+        axes.set_position(np.round(axes.get_position(original=True).bounds, 9).tolist())
 
 
 def save_drawing(figure: Figure, stem: Path) -> list[Path]:

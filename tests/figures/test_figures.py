@@ -189,6 +189,12 @@ def test_the_axis_of_norms_always_carries_two_numbers(spread: float) -> None:
     assert sum(low <= y <= high for y in axes.get_yticks()) >= 2
 
 
+def test_panels_have_no_digits_that_differ_between_two_layouts() -> None:
+    """The layout's solver gives positions whose last bits differ from call to call."""
+    edges = [axes.get_position().bounds for axes in draw(table(), MOMENTS).axes]
+    assert all(edge == round(edge, 9) for bounds in edges for edge in bounds)
+
+
 def test_files_are_reproducible_and_fit_for_print(tmp_path: Path) -> None:
     rows = table()
     rows[0]["cosine"] = float("nan")
