@@ -22,6 +22,9 @@ _LOWER, _HIGHER = COLOURS[0], COLOURS[1]
 _WIDE = 5
 """Number of places from which a panel does not fit into one column."""
 
+_TEN = 10.0
+"""Value from which a number has two decimal places, since three do not fit."""
+
 _HALF = 0.36
 """Half the width of a bar."""
 
@@ -75,7 +78,7 @@ def _chain(axes: Axes, rows: Sequence[Row]) -> None:
         if not math.isnan(half):
             axes.errorbar(x, level, half, color="black", elinewidth=0.7, capsize=1.5)
             top = max(top, level + half)
-        digits = 3 if abs(row["value"]) < 10 else 2
+        digits = 3 if abs(row["value"]) < _TEN else 2
         text = f"{row['value']:{'' if row['kind'] == 'arm' else '+'}.{digits}f}"
         axes.annotate(
             text.replace("-", "−"), (x, top), (0, 2), textcoords="offset points",

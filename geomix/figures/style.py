@@ -16,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.transforms import Bbox
 
 from geomix.util.files import written_file
 
@@ -104,7 +105,8 @@ def settle(figure: Figure) -> None:
     for axes in figure.axes:
         # The solver orders its constraints by address: its last bit differs from call to call, and
         # an edge that lies between two pixels goes by that bit.
-        axes.set_position(np.round(axes.get_position(original=True).bounds, 9).tolist())
+        edges = np.round(axes.get_position(original=True).extents, 9)
+        axes.set_position(Bbox.from_extents(*edges))
 
 
 def save_drawing(figure: Figure, stem: Path) -> list[Path]:
