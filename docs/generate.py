@@ -306,9 +306,10 @@ runs use [`records`](python-api.md).
 
 - **Gradients** are those of a set's *mean* loss in the run's
   [reduction](../explanation/loss-reduction.md), which the attribute `reduction` names.
-- **Layers** in `probes`: 0 is the input of the first layer, l the output of the l-th layer.
-- **Layers** in `parameters`: from 0; −1 stands before the layers, their number behind them. So
-  the parameters of layer l write entry l + 1 of the residual stream.
+- **Layers** count alike everywhere: 0 is what comes before the first block, l is block l. So in
+  `probes` 0 is the input of the first block and l the output of block l; in `parameters` those of
+  block l have l, and those behind the last block the number of blocks + 1. (Files of schema 3 have
+  one less in `parameters`; geomix reads them in today's numbers.)
 - **Ragged arrays**: example i owns the rows `offsets[i]` to `offsets[i + 1]` of `position`, one for
   each target token. `kept_position` is the first of them: of the examples that keep activations.
 - A probe set's group has the attribute `sha256`, of its token ids and labels."""

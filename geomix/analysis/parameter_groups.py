@@ -31,7 +31,7 @@ class Laid(Protocol):
 
     @property
     def parameter_layers(self) -> NDArray[np.int64]:
-        """Layer `(M,)` of each, from 0; -1 before the layers, `layers` after them."""
+        """Layer `(M,)` of each: l in block l, 0 before the first, `layers` + 1 after the last."""
 
     @property
     def parameter_modules(self) -> tuple[str, ...]:
@@ -120,17 +120,17 @@ def _group(laid: Laid, i: int, by: Kind) -> str:
     if by == "head":
         heads = laid.heads if isinstance(laid, Layout) else ()
         return f"layer {layer} {heads[i]}" if heads and heads[i] else NO_HEAD
-    positions = layer < 0 and ("pos" in module or "wpe" in module)
+    positions = layer == 0 and ("pos" in module or "wpe" in module)
     norm = "norm" in module or module.startswith("ln")
     # A tied head has no parameter of its own: its part must never pass for the embedding's.
-    tied = " (tied)" if laid.tied_head and layer < 0 and not positions and not norm else ""
+    tied = " (tied)" if laid.tied_head and layer == 0 and not positions and not norm else ""
     if by == "parameter":
         return laid.parameters[i] + (" +head" + tied if tied else "")
     if by == "module":
         return module + ("+head" + tied if tied else "")
-    if 0 <= layer < laid.layers:
+    if 1 <= layer <= laid.layers:
         return f"layer {layer}"
-    if layer < 0:
+    if layer == 0:
         plain = "position embedding" if positions else "embedding norm" if norm else "embedding"
         return plain + ("+head" + tied if tied else "")
     return "final norm" if norm else "head" if "head" in module or "embed" in module else module
@@ -145,7 +145,7 @@ def layer_modules(laid: Laid) -> tuple[list[str], NDArray[np.int64]]:
     Returns:
         As `grouped`; a layer's modules are in the model's order, followed by its norms.
     """
-    inside = [0 <= layer < laid.layers for layer in laid.parameter_layers]
+    inside = [1 <= layer <= laid.layers for layer in laid.parameter_layers]
     modules = laid.parameter_modules
     short = _shortest({m for m, within in zip(modules, inside, strict=True) if within})
     names, depth = [], {}

@@ -139,9 +139,10 @@ class TrainConfig(Strict):
     gradient_checkpointing: bool = False
     """Recompute each layer's activations in the backward pass instead of storing them."""
     trainable: Names = "all"
-    """Parameters that train: `all`, or those that match any of a list of patterns: `layers:0-3`,
-    `layers:7`, `module:mlp` (a part of the name within the layer), `embedding` (everything before
-    the layers), `head` (the output head), or a name with `*`, such as `*.mlp.up_proj.weight`."""
+    """Parameters that train: `all`, or those that match any of a list of patterns: `layers:1-4`,
+    `layers:8` (the first is 1), `module:mlp` (a part of the name within the layer), `embedding`
+    (everything before the layers), `head` (the output head), or a name with `*`, such as
+    `*.mlp.up_proj.weight`."""
     lora: LoraConfig | None = None
     """Low-rank adapters that train in place of the parameters; null for none."""
     update_shares: bool = False

@@ -15,7 +15,13 @@ _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.+)$")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Location of a parameter: `layer` counts from 0; −1 is before the layers, `n` after them."""
+    """Location of a parameter.
+
+    Attributes:
+        layer: 0 before the first block, l in block l (whose output is hidden state l), the number
+            of blocks + 1 after the last.
+        module: its name within the layer.
+    """
 
     layer: int
     module: str
@@ -49,10 +55,10 @@ def place_of(parameter: str, layers: int) -> Place:
     found = _LAYER.search(parameter)
     if found:
         inner = found.group(2).removesuffix(".weight").removesuffix(".bias")
-        return Place(int(found.group(1)), inner)
+        return Place(int(found.group(1)) + 1, inner)
     short = parameter.removesuffix(".weight").removesuffix(".bias").split(".")[-1]
     before = any(word in short for word in ("embed", "wte", "wpe"))
-    return Place(-1 if before else layers, short)
+    return Place(0 if before else layers + 1, short)
 
 
 def tied_head(model: nn.Module) -> bool:

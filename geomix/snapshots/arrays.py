@@ -22,6 +22,7 @@ from xarray.core import indexing
 
 from geomix.snapshots.file import read_snapshot
 from geomix.snapshots.integrity import told
+from geomix.snapshots.versions import layer_numbers
 from geomix.util.errors import UserError
 
 if TYPE_CHECKING:
@@ -178,6 +179,8 @@ def read(dataset: Any, where: Any) -> NDArray[Any]:
     """Read some of a dataset's values: texts as `str`, flags as bool."""
     if h5py.check_string_dtype(dataset.dtype) is not None:
         found: NDArray[Any] = np.asarray(dataset.asstr()[where], dtype=object)
+    elif dataset.name == "/parameters/layer":
+        found = layer_numbers(dataset, where)
     else:
         found = np.asarray(dataset[where])
     return found.astype(bool) if dataset.attrs.get("dtype") == "bool" else found

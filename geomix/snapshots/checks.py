@@ -20,6 +20,7 @@ from geomix.snapshots.variables import (
     check_block,
     check_lengths,
 )
+from geomix.snapshots.versions import layer_numbers
 from geomix.util.hdf5 import expect, strings
 
 _STAGES = 26
@@ -44,7 +45,7 @@ def check_shapes(file: Any) -> None:
         check_block(file["path"], PATH, sizes)
         if "pairs" in file["path"]:
             check_block(file["path"], PAIRS, sizes)
-    if not all(-1 <= layer <= layers for layer in parameters["layer"][:]):
+    if not all(0 <= layer <= layers + 1 for layer in layer_numbers(parameters["layer"])):
         raise ValueError(f"a parameter lies outside the {layers} layers")
     elements = dict(zip(strings(parameters["parameter"]), parameters["size"][:], strict=True))
     for name in sets if "gradients" in file else ():

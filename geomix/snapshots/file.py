@@ -64,12 +64,10 @@ from geomix.snapshots.schema import (
     SketchRecord,
     Snapshot,
 )
+from geomix.snapshots.versions import FORMAT, OLDEST, SCHEMA, layer_numbers
 from geomix.util.errors import UserError
 from geomix.util.hdf5 import TEXTS, strings, text_hash, written_hdf5
 
-FORMAT = "geomix snapshot"
-SCHEMA = 3
-"""Schema version, raised when a reader of the older schema would misread the file."""
 _HEADER = 1 << 14
 """Most bytes that HDF5 needs to describe a dataset."""
 
@@ -155,10 +153,10 @@ def _check(path: Path, file: Any) -> None:
             f"{path}: schema {file.attrs['schema']} is newer than the {SCHEMA} this version reads; "
             f"it was written by geomix {file.attrs['geomix_version']}, upgrade to that"
         )
-    if file.attrs["schema"] < SCHEMA:
+    if file.attrs["schema"] < OLDEST:
         raise UserError(
-            f"{path}: schema {file.attrs['schema']} is older than the {SCHEMA} this version reads; "
-            "record it again"
+            f"{path}: schema {file.attrs['schema']} is older than the {OLDEST} to {SCHEMA} that this "
+            "version reads; record it again"
         )
     if not file.attrs.get("complete"):
         raise UserError(f"{path}: incomplete, its writer was stopped; delete it and record again")
@@ -198,7 +196,7 @@ def _read(file: Any, activations: bool) -> Snapshot:
         probes={name: _read_probes(file[f"probes/{name}"], activations) for name in sets},
         parameters=strings(parameters["parameter"]),
         sizes=parameters["size"][:],
-        parameter_layers=parameters["layer"][:],
+        parameter_layers=layer_numbers(parameters["layer"]),
         parameter_modules=strings(parameters["module"]),
         inner_products=parameters["inner_products"][:],
         layers=int(file.attrs["layers"]),

@@ -170,7 +170,7 @@ class Snapshot:
         probes: one record a set.
         parameters: names of the parameter tensors covered, M of them; tied ones once.
         sizes: `(M,)` int64, elements of each.
-        parameter_layers: `(M,)` int64, layer from 0; -1 before the layers, `layers` after them.
+        parameter_layers: `(M,)` int64, 0 before the first block, l in block l, `layers` + 1 after.
         parameter_modules: module within the layer, M of them.
         inner_products: `(M, S, S)` float64, inner products of the sets' mean-loss gradients.
         layers: decoder layers of the model.

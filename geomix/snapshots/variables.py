@@ -128,7 +128,7 @@ PARAMETERS = Block(
         Variable("size", ("parameter",), "int64", "1", "elements"),
         Variable(
             *("layer", ("parameter",), "int64", "1"),
-            "layer from 0; -1 before the layers, their number behind them",
+            "0 before the first block, l in block l, their number + 1 behind the last",
         ),
         Variable("module", ("parameter",), "str", "", "module within the layer"),
         Variable(

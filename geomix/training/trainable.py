@@ -41,12 +41,17 @@ def trained_names(model: nn.Module, patterns: str | Sequence[str], where: str) -
     heads = {name for name, p in model.named_parameters() if id(p) in head}
     found: set[str] = set()
     for pattern in patterns:
+        if re.match(r"layers:0+(?:-|$)", pattern):
+            raise UserError(
+                f"{where}: '{pattern}': layers count from 1, the first block, to {count}; what comes "
+                "before it is 'embedding'"
+            )
         matched = {name for name in names if _matches(pattern, name, places[name], count)}
         matched |= heads if pattern == "head" else set()
         if not matched:
             raise UserError(
                 f"{where}: '{pattern}' matches none of the model's {len(names)} parameters, such "
-                f"as {names[-1]}; give layers:0-{count - 1}, module:NAME, embedding, head or a "
+                f"as {names[-1]}; give layers:1-{count}, module:NAME, embedding, head or a "
                 "name with '*' (a head that is tied to the embedding is the embedding)"
             )
         found |= matched
@@ -61,11 +66,11 @@ def _head(model: Any) -> nn.Module:
 def _matches(pattern: str, name: str, place: Place, layers: int) -> bool:
     if span := re.fullmatch(r"layers:(\d{1,6})(?:-(\d{1,6}))?", pattern):
         first, last = int(span[1]), int(span[2] or span[1])
-        return first <= place.layer <= last and place.layer < layers
+        return first <= place.layer <= last and 1 <= place.layer <= layers
     if pattern.startswith("module:"):
         return pattern.removeprefix("module:") in place.module.split(".")
     if pattern == "embedding":
-        return place.layer == -1
+        return place.layer == 0
     return fnmatchcase(name, pattern)
 
 

@@ -28,13 +28,13 @@ Draw = Callable[[str, int, int], Gradient]
 
 def _parameters(layers: int, tied: bool = True) -> dict[str, tuple[int, str, int]]:
     """Name → layer, module, size, as a small Llama has them."""
-    found = {"model.embed_tokens.weight": (-1, "embed_tokens", 12)}
+    found = {"model.embed_tokens.weight": (0, "embed_tokens", 12)}
     for layer in range(layers):
         for module, size in (("self_attn.q_proj", 8), ("mlp.up_proj", 10), ("input_layernorm", 4)):
-            found[f"model.layers.{layer}.{module}.weight"] = (layer, module, size)
-    found["model.norm.weight"] = (layers, "norm", 4)
+            found[f"model.layers.{layer}.{module}.weight"] = (layer + 1, module, size)
+    found["model.norm.weight"] = (layers + 1, "norm", 4)
     if not tied:
-        found["lm_head.weight"] = (layers, "lm_head", 12)
+        found["lm_head.weight"] = (layers + 1, "lm_head", 12)
     return found
 
 

@@ -209,7 +209,7 @@ def test_a_block_is_that_of_the_dense_hessian(copied: RunDirectory) -> None:
     single = RunDirectory(copied.arms[0].path)
     result = measure([single], asked.listed(), str)
     by_block = {one.block: one for one in result.spectra}
-    assert list(by_block) == ["embedding+head (tied)", "layer 0", "layer 1", "final norm"]
+    assert list(by_block) == ["embedding+head (tied)", "layer 1", "layer 2", "final norm"]
     arm = PreciseArm.open(single)
     arm.move_to("B")
     name = "model.norm.weight"

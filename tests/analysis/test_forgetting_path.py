@@ -101,7 +101,7 @@ def test_the_command_says_what_the_files_add_up_to(run: Run) -> None:
     assert len(parts) == 4  # and the replayed examples
     for part in parts:
         assert rows["all", part] == pytest.approx(sums[part], rel=1e-9)
-    for layer in (0, 1):
+    for layer in (1, 2):
         assert rows[f"layer {layer}", "total"] == pytest.approx(sums[f"layer {layer}"], rel=1e-9)
     apart = sum(rows["all", part] for part in parts - {"total"})
     assert apart == pytest.approx(rows["all", "total"], rel=1e-3)

@@ -62,15 +62,15 @@ def test_the_planted_layer_is_found(
     found = {r.group: r for r in rows_of(Run(tmp_path), moment="θ_0")}
     assert {g: round(r.cosine, 12) + 0.0 for g, r in found.items() if g != "all"} == {
         "embedding+head (tied)": 0,
-        "layer 0": 0,
-        "layer 1": -1,
-        "layer 2": 1,
+        "layer 1": 0,
+        "layer 2": -1,
+        "layer 3": 1,
         "final norm": 0,
     }
     assert next(iter(found)) == "all"
-    assert found["layer 1"].angle_degrees == pytest.approx(180)
-    assert found["layer 0"].angle_degrees == pytest.approx(90)
-    assert found["layer 1"].norm_second == pytest.approx(2 * found["layer 1"].norm_first)
+    assert found["layer 2"].angle_degrees == pytest.approx(180)
+    assert found["layer 1"].angle_degrees == pytest.approx(90)
+    assert found["layer 2"].norm_second == pytest.approx(2 * found["layer 2"].norm_first)
 
 
 @pytest.mark.parametrize("by", ["layer", "module", "parameter"])
@@ -105,7 +105,7 @@ def test_every_group_is_measured_on_its_own_parameters(
     one = {r.group: r for r in rows_of(Run(tmp_path), "parameter", **pair)}
     name = "model.layers.2.mlp.up_proj.weight"
     assert one[name].inner_product == pytest.approx(a[name] @ b[name])
-    assert one[name].place == "layer 2"
+    assert one[name].place == "layer 3"
     assert len(one) == len(parameters(LAYERS)) + 1
 
 
@@ -114,7 +114,7 @@ def test_an_untied_head_is_a_group_of_its_own(
 ) -> None:
     write_arm(tmp_path, random_gradients(LAYERS, tied=False), tied=False)
     groups = measure([Run(tmp_path)]).groups
-    assert groups == ("all", "embedding", "layer 0", "layer 1", "layer 2", "final norm", "head")
+    assert groups == ("all", "embedding", "layer 1", "layer 2", "layer 3", "final norm", "head")
 
 
 @pytest.mark.usefixtures("unprinted")

@@ -53,12 +53,12 @@ def test_a_llama(some: Snapshot) -> None:
     found = of(some, names, 2, tied=False)
     assert list(found) == [
         "embedding",
-        *(f"layer {i} · {m}" for i in range(2) for m in ("q_proj", "up_proj", "norms")),
+        *(f"layer {i} · {m}" for i in (1, 2) for m in ("q_proj", "up_proj", "norms")),
         "final norm",
         "head",
     ]
-    assert found["layer 1 · norms"] == [names[6], names[8]]
-    assert found["layer 1 · up_proj"] == [names[7]]
+    assert found["layer 2 · norms"] == [names[6], names[8]]
+    assert found["layer 2 · up_proj"] == [names[7]]
     tied = of(some, names[:-1], 2, tied=True)
     assert next(iter(tied)) == "embedding+head (tied)"
     assert "head" not in tied
@@ -74,15 +74,15 @@ def test_a_gpt2_whose_modules_share_the_end_of_their_names(some: Snapshot) -> No
     assert list(found) == [
         "embedding+head (tied)",
         "position embedding",
-        *(f"layer 0 · {m}" for m in crossed),
+        *(f"layer 1 · {m}" for m in crossed),
         "final norm",
     ]
-    assert [len(found[f"layer 0 · {m}"]) for m in crossed] == [2, 2, 2, 2, 4]
+    assert [len(found[f"layer 1 · {m}"]) for m in crossed] == [2, 2, 2, 2, 4]
 
 
 def test_adapters_keep_the_module_that_they_belong_to(some: Snapshot) -> None:
     base = "base_model.model.model.layers.0.self_attn"
     names = [f"{base}.{m}.lora_{x}.default.weight" for m in ("q_proj", "v_proj") for x in "AB"]
     found = of(some, names, 1, tied=False)
-    assert next(iter(found)) == "layer 0 · q_proj.lora_A.default"
+    assert next(iter(found)) == "layer 1 · q_proj.lora_A.default"
     assert len(found) == 4

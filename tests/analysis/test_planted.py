@@ -23,7 +23,7 @@ from geomix.training.observer import Moment
 
 Make = Callable[..., Any]
 LAYERS = 2
-PLACES = ["embedding", "layer 0", "layer 1", "final norm", "head"]
+PLACES = ["embedding", "layer 1", "layer 2", "final norm", "head"]
 MOMENTS = {(0, 0): "θ_0", (0, 40): "θ_A", (1, 1): "θ_A+1", (1, 20): "θ_B"}
 
 
@@ -76,7 +76,7 @@ def test_the_command_finds_the_layer_and_only_it(
 
     def place_of(layer: int, module: str) -> str:
         behind = {"norm": "final norm", "lm_head": "head"}
-        return "embedding" if layer < 0 else behind.get(module, f"layer {layer}")
+        return "embedding" if layer == 0 else behind.get(module, f"layer {layer}")
 
     for k, (when, chosen) in enumerate(here.items()):
         rng = np.random.default_rng([k, shift])

@@ -168,9 +168,9 @@ def test_the_heads_make_up_the_whole(run: Run, tiny_model: Path, seen: GradAngle
     np.testing.assert_allclose(heads.grouped_inner(arm)[0, 0, 0], there, rtol=1e-9)
     np.testing.assert_allclose(heads.grouped_inner(arm)[0, 0, 1:].sum(axis=0), there, rtol=1e-9)
     names = heads.groups
-    assert [n for n in names if n.startswith("layer 1")] == [
-        *(f"layer 1 head {i}" for i in range(4)),
-        *(f"layer 1 kv head {i}" for i in range(2)),
+    assert [n for n in names if n.startswith("layer 2")] == [
+        *(f"layer 2 head {i}" for i in range(4)),
+        *(f"layer 2 kv head {i}" for i in range(2)),
     ]
     assert names[-1] == "no head"
     run_arm = next(a for a in run.arms if a.name == "plain")
@@ -178,7 +178,7 @@ def test_the_heads_make_up_the_whole(run: Run, tiny_model: Path, seen: GradAngle
     q = g["model.layers.1.self_attn.q_proj.weight"][16:24]
     o = g["model.layers.1.self_attn.o_proj.weight"][:, 16:24]
     expected = float(q.square().sum() + o.square().sum())
-    index, a = names.index("layer 1 head 2"), arm.directions.index("D_A")
+    index, a = names.index("layer 2 head 2"), arm.directions.index("D_A")
     assert heads.grouped_inner(arm)[0, 0, index, a, a] == pytest.approx(expected, rel=1e-4)
 
 

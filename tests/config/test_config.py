@@ -626,7 +626,7 @@ for _train in ("train", "stages.0.train"):
         f"{_train}.decay": 0.1,
         f"{_train}.schedule_over": "run",
         f"{_train}.gradient_checkpointing": True,
-        f"{_train}.trainable": ["layers:0"],
+        f"{_train}.trainable": ["layers:1"],
         f"{_train}.lora": {"rank": 8},
         f"{_train}.update_shares": True,
     }

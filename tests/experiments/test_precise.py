@@ -125,7 +125,7 @@ def test_second_derivatives_at_a_checkpoint(mixed: PreciseArm) -> None:
 def test_frozen_parameters_have_no_derivatives(tmp_path: Path, tiny_model: Path) -> None:
     config = {
         "model": str(tiny_model),
-        "train": {"batch_size": 3, "trainable": ["layers:1"]},
+        "train": {"batch_size": 3, "trainable": ["layers:2"]},
         "stages": [{"data": {"source": "kvr", "limit": 3}, "stop": {"epochs": 1}}],
     }
     run = geomix.train(config, "evaluate.epochs=0", out=tmp_path / "frozen")

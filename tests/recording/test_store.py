@@ -12,14 +12,11 @@ import h5py
 import numpy as np
 import pytest
 
-from geomix.snapshots.file import (
-    SCHEMA,
-    file_name,
-    read_snapshot,
-    write_snapshot,
-)
+from geomix.snapshots.arrays import SnapshotArrays
+from geomix.snapshots.file import file_name, read_snapshot, write_snapshot
 from geomix.snapshots.heaps import _between, _numbers
 from geomix.snapshots.schema import AdamProducts, ModuleRecord, PathRecord, ProbeRecord, Snapshot
+from geomix.snapshots.versions import OLDEST, SCHEMA
 from geomix.util.errors import UserError
 from geomix.util.hdf5 import put, scale
 
@@ -56,7 +53,7 @@ def snapshot(**changes: Any) -> Snapshot:
         probes={name: record(i) for i, name in enumerate(SETS)},
         parameters=("embed.weight", "layers.0.mlp.weight"),
         sizes=np.array([12, 30]),
-        parameter_layers=np.array([-1, 0]),
+        parameter_layers=np.array([0, 1]),
         parameter_modules=("embed", "mlp"),
         inner_products=np.random.default_rng(9).normal(size=(2, 3, 3)),
         layers=3,
@@ -309,8 +306,21 @@ def test_newer(path: Path) -> None:
 
 def test_older(path: Path) -> None:
     with h5py.File(path, "r+") as file:
-        file.attrs["schema"] = SCHEMA - 1
-    assert f"schema {SCHEMA - 1} is older" in complaint(path)
+        file.attrs["schema"] = OLDEST - 1
+    assert f"schema {OLDEST - 1} is older" in complaint(path)
+
+
+def test_layers_of_the_schema_before_are_read_in_todays_numbers(path: Path) -> None:
+    """Schema 3 had −1 before the first block, which was 0."""
+    (now,) = {tuple(read_snapshot(path).parameter_layers)}
+    with h5py.File(path, "r+") as file:
+        file.attrs["schema"] = 3
+        file["parameters/layer"][...] = file["parameters/layer"][...] - 1
+        assert file["parameters/layer"][0] == -1
+    assert tuple(read_snapshot(path).parameter_layers) == now
+    arrays = SnapshotArrays(path)["parameters"]
+    assert tuple(arrays.layer.values) == now
+    assert tuple(arrays.layer[1:].values) == now[1:]
 
 
 def test_incomplete(path: Path) -> None:

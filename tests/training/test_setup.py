@@ -96,7 +96,7 @@ def test_a_stage_leaves_an_ordinary_model_and_the_moments_of_what_trained(
     model = loaded.model
     names = [name for name, _ in model.named_parameters()]
     kept = {name: p.detach().clone() for name, p in model.named_parameters()}
-    run = config({"lora": LORA}, {"trainable": ["layers:1"]})
+    run = config({"lora": LORA}, {"trainable": ["layers:2"]})
     first, second = stages(run, loaded)
     setup = ready(run, loaded)
     trained = set(adapters(model))

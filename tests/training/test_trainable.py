@@ -28,13 +28,13 @@ LORA = LoraConfig(rank=2, alpha=4.0)
 @pytest.mark.parametrize(
     ("patterns", "inside", "outside"),
     [
-        (["layers:0"], "model.layers.0.", "model.layers.1."),
-        (["layers:0-1"], "model.layers.", "model.norm."),
+        (["layers:1"], "model.layers.0.", "model.layers.1."),
+        (["layers:1-2"], "model.layers.", "model.norm."),
         (["module:mlp"], ".mlp.", ".self_attn."),
         (["module:q_proj"], ".q_proj.", ".k_proj."),
         (["embedding"], "embed_tokens", "layers"),
         (["*.mlp.up_proj.weight"], ".up_proj.", ".down_proj."),
-        (["layers:1", "embedding"], "layers.1.", "layers.0."),
+        (["layers:2", "embedding"], "layers.1.", "layers.0."),
     ],
 )
 def test_patterns_by_hand(loaded: LoadedModel, patterns: Any, inside: str, outside: str) -> None:
@@ -66,7 +66,7 @@ def test_all_are_all(loaded: LoadedModel) -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", ["layers:2", "layers:7-9", "module:mpl", "module:q", "norm", "lm_hed.*"]
+    "pattern", ["layers:3", "layers:7-9", "module:mpl", "module:q", "norm", "lm_hed.*"]
 )
 def test_a_pattern_that_matches_nothing_is_one_line(loaded: LoadedModel, pattern: str) -> None:
     with pytest.raises(UserError, match=r"here: '.*' matches none of the model's") as raised:
@@ -74,8 +74,15 @@ def test_a_pattern_that_matches_nothing_is_one_line(loaded: LoadedModel, pattern
     assert pattern in raised.value.lines[0]
 
 
+@pytest.mark.parametrize("pattern", ["layers:0", "layers:0-1"])
+def test_the_first_layer_is_1(loaded: LoadedModel, pattern: str) -> None:
+    """What comes before the first block is no block, so a span from 0 may mean two things."""
+    with pytest.raises(UserError, match=r"here: .* layers count from 1, the first block, to 2"):
+        trained_names(loaded.model, [pattern], "here")
+
+
 def test_exactly_the_chosen_ones_require_a_gradient(loaded: LoadedModel) -> None:
-    chosen = trained_names(loaded.model, ["layers:1"], "here")
+    chosen = trained_names(loaded.model, ["layers:2"], "here")
     set_trained(loaded.model, chosen)
     assert {n for n, p in loaded.model.named_parameters() if p.requires_grad} == chosen
 

@@ -18,7 +18,7 @@ from geomix.measures.cosine import cosines, norms
 from geomix.util.files import write_json
 from geomix.util.hdf5 import put, scale, written_hdf5
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def to_json(
