@@ -9,8 +9,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from geomix.config.data import FILE_SUFFIXES
 from geomix.config.names import REPLAY
+from geomix.config.source_names import FILE_SUFFIXES
 from geomix.data.example import IGNORED, TokenisedExample
 from geomix.data.foreign import where_of
 from geomix.data.sources import SOURCES

@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from geomix.config.data import is_own
 from geomix.config.names import set_name
+from geomix.config.source_names import is_own
 from geomix.config.training import StopConfig, TrainConfig, stop_text
 from geomix.runs.directory import RunDirectory
 from geomix.runs.state import state_text

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from geomix.config.data import DataConfig, is_own
+from geomix.config.data import DataConfig
 from geomix.config.run import RunConfig
+from geomix.config.source_names import is_own
 from geomix.data.duplicates import duplicates_in
 from geomix.data.example import Example
 from geomix.data.plan import StagePlan

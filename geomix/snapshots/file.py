@@ -155,7 +155,7 @@ def _check(path: Path, file: Any) -> None:
         )
     if file.attrs["schema"] < OLDEST:
         raise UserError(
-            f"{path}: schema {file.attrs['schema']} is older than the {OLDEST} to {SCHEMA} that this "
+            f"{path}: schema {file.attrs['schema']} is older than {OLDEST}, the oldest that this "
             "version reads; record it again"
         )
     if not file.attrs.get("complete"):

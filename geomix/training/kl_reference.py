@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from geomix.config.run import KLConfig
+from geomix.config.evaluate import KLConfig
 from geomix.data.batch import chunks, collate
 from geomix.data.example import TokenisedExample
 from geomix.models.divergence import kl_divergence, log_probabilities

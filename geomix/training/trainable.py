@@ -43,8 +43,8 @@ def trained_names(model: nn.Module, patterns: str | Sequence[str], where: str) -
     for pattern in patterns:
         if re.match(r"layers:0+(?:-|$)", pattern):
             raise UserError(
-                f"{where}: '{pattern}': layers count from 1, the first block, to {count}; what comes "
-                "before it is 'embedding'"
+                f"{where}: '{pattern}': layers count from 1, the first block, to {count}; what "
+                "comes before it is 'embedding'"
             )
         matched = {name for name in names if _matches(pattern, name, places[name], count)}
         matched |= heads if pattern == "head" else set()

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from geomix.config.data import Columns, is_hub_id, is_own, is_path, without_suffix
+from geomix.config.data import Columns
+from geomix.config.source_names import is_hub_id, is_own, is_path, without_suffix
 from geomix.data.example import Example
 from geomix.data.files import json_rows, packed, row
 from geomix.data.files import tables as table

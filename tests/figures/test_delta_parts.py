@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from geomix.figures.delta_parts import draw
@@ -35,9 +36,10 @@ LONG = [
 
 def test_levels_and_parts_are_the_tables() -> None:
     (axes,) = draw(chain("one", [("plain", 5.0), ("mixed", 4.8)])).axes
-    levels = [line.get_ydata()[0] for line in axes.lines if line.get_gid() == "level"]
+    levels = [float(np.asarray(line.get_ydata())[0]) for line in axes.lines if line.get_gid() == "level"]
     assert levels == [5.0, 4.8]
-    bars = [(bar.get_y(), bar.get_height()) for bar in axes.patches]
+    patches: list[Any] = list(axes.patches)
+    bars = [(bar.get_y(), bar.get_height()) for bar in patches]
     assert [pytest.approx(bar) for bar in bars] == [(5.0, -0.2), (4.8, 0.6), (5.4, -0.6)]
 
 

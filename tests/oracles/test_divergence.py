@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from scipy.special import rel_entr, softmax
 
-from geomix.config.run import KLConfig
+from geomix.config.evaluate import KLConfig
 from geomix.data.example import TokenisedExample
 from geomix.data.sources import kvr
 from geomix.data.tokenise import tokenise_all

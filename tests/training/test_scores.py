@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from geomix.api import Run
-from geomix.config.run import EvaluateConfig, RunConfig
+from geomix.config.evaluate import EvaluateConfig
+from geomix.config.run import RunConfig
 from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.data.plan import plan_stages
 from geomix.data.sources import kvr, triples

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-from geomix.config.data import file_suffix, without_suffix
+from geomix.config.source_names import file_suffix, without_suffix
 from geomix.data.files.row import Row
 from geomix.data.files.tables import rows
 from geomix.util.errors import UserError

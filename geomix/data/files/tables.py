@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from geomix.config.data import FILE_SUFFIXES, file_suffix
+from geomix.config.source_names import FILE_SUFFIXES, file_suffix
 from geomix.data.files.arrow_rows import arrow_rows, parquet_rows
 from geomix.data.files.csv_rows import separated_rows
 from geomix.data.files.json_rows import is_list, json_rows, line_rows

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import cycle, islice
 from typing import Any, Literal
 
-from geomix.config.data import is_hub_id, is_own, is_path, unknown_source
+from geomix.config.source_names import is_hub_id, is_own, is_path, unknown_source
 from geomix.data.example import Example
 from geomix.data.sources import SOURCES
 from geomix.data.sources import user_files as own

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geomix.config.data import Columns, is_path
+from geomix.config.data import Columns
+from geomix.config.source_names import is_path
 from geomix.data.example import Example
 from geomix.data.files.folder import folder_rows
 from geomix.data.files.row import Row
