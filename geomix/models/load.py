@@ -108,7 +108,18 @@ def load_model(name: str, device: torch.device) -> LoadedModel:
         UserError: there is no such model, or it is not a causal LM that can be used.
     """
     with ending_at_once():
+        flush_denormals()
         return _load_model(name, device)
+
+
+def flush_denormals() -> None:
+    """Compute with float32 numbers below 1.2e-38 (float64: 2.2e-308) as with zeros, on the CPU.
+
+    The gradients of what a model already knows underflow, and Intel's processors take many times
+    longer for such numbers (`benchmarks/denormals.py`). It holds for this thread and for those that
+    OpenMP starts later, so it is called before a model is loaded.
+    """
+    torch.set_flush_denormal(True)
 
 
 def _load_model(name: str, device: torch.device) -> LoadedModel:

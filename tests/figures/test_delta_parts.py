@@ -36,7 +36,9 @@ LONG = [
 
 def test_levels_and_parts_are_the_tables() -> None:
     (axes,) = draw(chain("one", [("plain", 5.0), ("mixed", 4.8)])).axes
-    levels = [float(np.asarray(line.get_ydata())[0]) for line in axes.lines if line.get_gid() == "level"]
+    levels = [
+        float(np.asarray(line.get_ydata())[0]) for line in axes.lines if line.get_gid() == "level"
+    ]
     assert levels == [5.0, 4.8]
     patches: list[Any] = list(axes.patches)
     bars = [(bar.get_y(), bar.get_height()) for bar in patches]

@@ -170,6 +170,14 @@ def test_spare_embeddings_are_usual(copy: Path, loaded: LoadedModel) -> None:
     assert load_model(str(copy), CPU).tokenizer.eos_token == "</s>"
 
 
+def test_numbers_that_underflow_are_zeros(loaded: LoadedModel) -> None:
+    """What a model knows has gradients of 1e-40, with which processors compute many times slower."""
+    assert loaded.model is not None
+    tiny = torch.full((64,), 1e-30)
+    assert float((tiny * 1e-10).abs().sum()) == 0
+    assert float((tiny * 1e-5).abs().sum()) > 0
+
+
 @pytest.mark.parametrize("kind", ["bert", "roberta", "xlm", "electra"])
 def test_an_encoder_is_refused(copy: Path, loaded: LoadedModel, kind: str) -> None:
     assert "not causal" in refused(str(random_model(copy, loaded, kind)))
