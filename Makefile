@@ -55,6 +55,7 @@ bench: $(READY)  ## speed and cost, as ratios in one run
 	$(BIN)/python benchmarks/path.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/threads.py
+	$(BIN)/python benchmarks/denormals.py
 	$(BIN)/python benchmarks/tokenise.py
 	$(BIN)/python benchmarks/scoring.py
 	$(BIN)/python benchmarks/train.py

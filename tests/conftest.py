@@ -48,13 +48,14 @@ if SEED_SHIFT:
 LONGEST = (
     "invariants/test_processes.py",
     "invariants/test_record.py",
-    "oracles/test_scoring.py",
-    "invariants/test_resume.py",
-    "invariants/test_kills.py",
-    "invariants/test_equivalence.py",
+    "test_docs.py",
+    "analysis/test_theory.py",
     "analysis/test_weights.py",
-    "recording/test_records.py",
+    "oracles/test_scoring.py",
     "planning/test_estimate.py",
+    "invariants/test_resume.py",
+    "analysis/test_forgetting_path.py",
+    "analysis/test_angle_answer.py",
 )
 """The files that take longest, which begin first: one that began last would run alone at the end,
 while the other cores wait."""

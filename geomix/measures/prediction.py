@@ -30,9 +30,7 @@ def spearman(x: Sequence[float] | Floats, y: Sequence[float] | Floats) -> float:
         raise ValueError(f"{len(one)} and {len(other)} numbers cannot be paired")
     if len(one) < 2:  # noqa: PLR2004
         return float("nan")
-    ranks = [rankdata(v) - (len(v) + 1) / 2 for v in (one, other)]
-    size = float(np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum()))
-    return float(ranks[0] @ ranks[1]) / size if size else float("nan")
+    return float(_correlations(one[None], other[None])[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +100,30 @@ def rank_correlation(
 def _bootstrap(
     x: Floats, y: Floats, members: list[NDArray[np.int64]], draws: int, random: np.random.Generator
 ) -> Floats:
+    """Return `(draws,)` correlations of runs drawn by seed, then within each drawn seed."""
+    sizes = np.array([len(m) for m in members])
+    table = np.zeros((len(members), sizes.max()), dtype=np.int64)
+    for row, own in zip(table, members, strict=True):
+        row[: len(own)] = own
+    chosen = random.integers(len(members), size=(draws, len(members)))
+    drawn = random.integers(sizes[chosen][..., None], size=(*chosen.shape, sizes.max()))
+    runs = table[chosen[..., None], drawn]
+    counted = np.arange(sizes.max()) < sizes[chosen][..., None]
     found = np.empty(draws)
-    for draw in range(draws):
-        chosen = random.integers(len(members), size=len(members))
-        runs = np.concatenate([random.choice(members[k], size=len(members[k])) for k in chosen])
-        found[draw] = spearman(x[runs], y[runs])
+    totals = sizes[chosen].sum(axis=1)
+    for total in np.unique(totals):  # one, where every seed has as many runs
+        same = totals == total
+        rows = runs[same][counted[same]].reshape(-1, total)
+        found[same] = _correlations(x[rows], y[rows])
     return found
+
+
+def _correlations(x: Floats, y: Floats) -> Floats:
+    """Return the rank correlation of each row `(rows, n)`; nan where one is constant."""
+    one, other = (rankdata(v, axis=1) - (v.shape[1] + 1) / 2 for v in (x, y))
+    size = np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
+    inner = (one * other).sum(axis=1)
+    return np.divide(inner, size, out=np.full(len(x), np.nan), where=size > 0)
 
 
 def _within(x: Floats, y: Floats, arms: Sequence[Hashable]) -> float:

@@ -45,6 +45,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,7 @@ def read_snapshot(path: Path, activations: bool = True) -> Snapshot:
 _ROOT = ("stage", "stage_name", "step", "steps", "reduction", "layers", "tied_head", "trainable")
 
 
+@cache
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)

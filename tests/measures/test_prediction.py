@@ -6,7 +6,7 @@ from math import comb, isnan
 
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
 from geomix.measures.prediction import rank_correlation, sign_agreement, spearman
 
@@ -45,6 +45,23 @@ def test_an_arm_effect_is_no_prediction_within_an_arm() -> None:
     assert found.within == pytest.approx(-1)
     assert (found.n, found.seeds) == (18, 6)
     assert found.low <= found.rho <= found.high
+
+
+def test_the_interval_is_that_of_draws_one_by_one() -> None:
+    """Seeds with unequal numbers of runs; numpy's correlation of scipy's ranks in each."""
+    rng = np.random.default_rng(3)
+    seeds = [0, 0, 0, 1, 1, 2, 2, 2, 2, 3, 4, 4]
+    x = rng.normal(size=12)
+    y = x + rng.normal(size=12)
+    members = [[i for i, s in enumerate(seeds) if s == k] for k in range(5)]
+    known = []
+    for _ in range(2000):
+        runs = [r for k in rng.integers(5, size=5) for r in rng.choice(members[k], len(members[k]))]
+        with np.errstate(invalid="ignore"):  # a draw of one run only
+            known.append(np.corrcoef(rankdata(x[runs]), rankdata(y[runs]))[0, 1])
+    found = rank_correlation(x.tolist(), y.tolist(), seeds, range(12), draws=10000)
+    low, high = np.nanquantile(known, [0.025, 0.975])
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.04)
 
 
 def test_runs_of_one_seed_are_no_replicates() -> None:

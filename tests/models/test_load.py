@@ -171,7 +171,7 @@ def test_spare_embeddings_are_usual(copy: Path, loaded: LoadedModel) -> None:
 
 
 def test_numbers_that_underflow_are_zeros(loaded: LoadedModel) -> None:
-    """What a model knows has gradients of 1e-40, with which processors compute many times slower."""
+    """Gradients of what a model knows underflow; some processors are slow with such numbers."""
     assert loaded.model is not None
     tiny = torch.full((64,), 1e-30)
     assert float((tiny * 1e-10).abs().sum()) == 0
