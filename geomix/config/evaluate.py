@@ -1,4 +1,4 @@
-"""When and how retention is measured: the key `evaluate`."""
+"""Schedule and scores of retention measurements: the key `evaluate`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a source's name says: a file by its suffix, a path, a hub id, or a mistake for one."""
+"""Kinds of a source's name: a file by its suffix, a path, a hub id, or a mistake for one."""
 
 from __future__ import annotations
 

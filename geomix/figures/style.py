@@ -105,8 +105,9 @@ def settle(figure: Figure) -> None:
     for axes in figure.axes:
         # The solver orders its constraints by address: its last bit differs from call to call, and
         # an edge that lies between two pixels goes by that bit.
-        edges = np.round(axes.get_position(original=True).extents, 9)
-        axes.set_position(Bbox.from_extents(*edges))
+        drawn, given = (np.round(axes.get_position(which).extents, 9) for which in (False, True))
+        axes.set_position(Bbox.from_extents(*given), which="original")
+        axes.set_position(Bbox.from_extents(*drawn), which="active")
 
 
 def save_drawing(figure: Figure, stem: Path) -> list[Path]:

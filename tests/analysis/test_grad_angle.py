@@ -50,9 +50,9 @@ def test_the_planted_layer_is_found(
         gradient = {p: np.zeros(size) for p, (_, _, size) in places.items()}
         for p, (layer, _, _) in places.items():
             base = drawn("base", 0, 0)[p]
-            if layer == 1:
+            if layer == 2:
                 gradient[p] = base if name == "D_A" else -2 * base
-            elif layer == 2:
+            elif layer == 3:
                 gradient[p] = base if name == "D_A" else 0.5 * base
             else:
                 gradient[p][0 if name == "D_A" else 1] = 3.0
