@@ -123,7 +123,8 @@ def _correlations(x: Floats, y: Floats) -> Floats:
     one, other = (rankdata(v, axis=1) - (v.shape[1] + 1) / 2 for v in (x, y))
     size = np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
     inner = (one * other).sum(axis=1)
-    return np.divide(inner, size, out=np.full(len(x), np.nan), where=size > 0)
+    found: Floats = np.divide(inner, size, out=np.full(len(x), np.nan), where=size > 0)
+    return found
 
 
 def _within(x: Floats, y: Floats, arms: Sequence[Hashable]) -> float:
