@@ -54,7 +54,7 @@ _POINTS = 380.0
 _NAME = 7.5
 """Width of a vertical name, in points."""
 
-_WORD = 34.0
+_WORD = 20.0
 """Width of the word `layer` with its margin, in points."""
 
 _DIGIT = 5.5

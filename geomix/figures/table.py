@@ -32,8 +32,16 @@ class TableFigure:
 
 
 def moments_of(rows: Sequence[Row]) -> list[str]:
-    """Return the checkpoints of a table, in its order."""
-    return list(dict.fromkeys(str(row["moment"]) for row in rows))
+    """Return the checkpoints of a table in the order of training, else in the table's.
+
+    Arms with different numbers of steps have different checkpoints: the table has those that its
+    first arm lacks behind that arm's last.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    for row in rows:
+        at = (int(row.get("stage", 0)), int(row.get("step", 0)))
+        found[str(row["moment"])] = max(at, found.get(str(row["moment"]), at))
+    return sorted(found, key=lambda label: found[label])
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
