@@ -76,7 +76,7 @@ def test_a_pattern_that_matches_nothing_is_one_line(loaded: LoadedModel, pattern
 
 @pytest.mark.parametrize("pattern", ["layers:0", "layers:0-1"])
 def test_the_first_layer_is_1(loaded: LoadedModel, pattern: str) -> None:
-    """What comes before the first block is no block, so a span from 0 may mean two things."""
+    """A span from 0 might mean two things: blocks count from 1 since schema 4, from 0 before."""
     with pytest.raises(UserError, match=r"here: .* layers count from 1, the first block, to 2"):
         trained_names(loaded.model, [pattern], "here")
 
