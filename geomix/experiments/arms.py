@@ -25,6 +25,7 @@ from geomix.models.load import LoadedModel
 from geomix.recording.quantities.collected import check_quantities, quantities_of
 from geomix.recording.recorder import Recorder
 from geomix.recording.weights import WeightsKeeper
+from geomix.runs.configs import FIRST_LAYER
 from geomix.runs.directory import RunDirectory
 from geomix.runs.parts import Environment, keep_part, warning
 from geomix.training.base_model import keep_base
@@ -278,6 +279,7 @@ def resolve(
     first = next(iter(arms.values()))
     names = None if "" in arms else list(arms)
     content: dict[str, Any] = {"name": name, "hash": first.content_hash(), "arms": names}
+    content[FIRST_LAYER] = 1
     content["config"] = first.model_dump(mode="json")
     content[CHAT] = described_templates(chats)
     if names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +13,9 @@ from geomix.config.run import RunConfig, flat
 from geomix.runs.directory import RunDirectory
 from geomix.util.errors import UserError
 
+FIRST_LAYER = "first_layer"
+"""Key of a stored configuration: the number of the first block, absent where it was 0."""
+
 
 def stored_configs(run: RunDirectory) -> dict[str, RunConfig]:
     """Return the resolved configurations of a run's arms; "" if it has no arms.
@@ -20,6 +24,11 @@ def stored_configs(run: RunDirectory) -> dict[str, RunConfig]:
         UserError: the file does not exist, or another version of geomix wrote it.
     """
     resolved = run.resolved()
+    if FIRST_LAYER not in resolved and '"layers:' in json.dumps(resolved):
+        raise UserError(
+            f"{run.resolved_file}: trainable: layers:… counted from 0 when this run was made and "
+            "counts from 1 now; begin a new run, or train it with the version of its env.json"
+        )
     try:
         if not resolved.get("arms"):
             return {"": RunConfig.model_validate(resolved["config"])}
