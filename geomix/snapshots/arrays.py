@@ -22,11 +22,14 @@ from xarray.core import indexing
 
 from geomix.snapshots.file import read_snapshot
 from geomix.snapshots.integrity import told
-from geomix.snapshots.versions import layer_numbers
+from geomix.snapshots.versions import LAYER, layer_numbers
 from geomix.util.errors import UserError
 
 if TYPE_CHECKING:
     from xarray.core.indexing import ExplicitIndexer
+
+_LAYERS = "/parameters/layer"
+"""Dataset whose meaning depends on the schema."""
 
 _HIDDEN = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_Netcdf4Dimid")
 """Attributes with which HDF5 itself manages dimension scales."""
@@ -163,6 +166,8 @@ def _described(dataset: Any) -> Described:
     if dataset.shape is None or not (texts or dataset.dtype.kind in "iufb"):
         raise ValueError(f"{dataset.name}: neither numbers nor texts")
     attrs = _attributes(dataset)
+    if dataset.name == _LAYERS:
+        attrs["description"] = LAYER
     dtype = np.dtype(bool) if attrs.pop("dtype", None) == "bool" else dataset.dtype
     if dataset.is_scale:
         dims: tuple[str, ...] = (dataset.name.rpartition("/")[2],)
@@ -179,7 +184,7 @@ def read(dataset: Any, where: Any) -> NDArray[Any]:
     """Read some of a dataset's values: texts as `str`, flags as bool."""
     if h5py.check_string_dtype(dataset.dtype) is not None:
         found: NDArray[Any] = np.asarray(dataset.asstr()[where], dtype=object)
-    elif dataset.name == "/parameters/layer":
+    elif dataset.name == _LAYERS:
         found = layer_numbers(dataset, where)
     else:
         found = np.asarray(dataset[where])

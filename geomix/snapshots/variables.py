@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geomix.snapshots.versions import LAYER
+
 
 @dataclass(frozen=True, slots=True)
 class Variable:
@@ -128,7 +130,7 @@ PARAMETERS = Block(
         Variable("size", ("parameter",), "int64", "1", "elements"),
         Variable(
             *("layer", ("parameter",), "int64", "1"),
-            "0 before the first block, l in block l, their number + 1 behind the last",
+            LAYER,
         ),
         Variable("module", ("parameter",), "str", "", "module within the layer"),
         Variable(

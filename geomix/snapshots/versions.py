@@ -21,6 +21,9 @@ OLDEST = 3
 
 _LAYERS_FROM_BLOCK = 3
 
+LAYER = "0 before the first block, l in block l, their number + 1 behind the last"
+"""Description of `parameters/layer`, as `layer_numbers` reads it."""
+
 
 def layer_numbers(dataset: Any, where: Any = ...) -> NDArray[np.int64]:
     """Read `parameters/layer` of a snapshot of any version, in today's numbers.

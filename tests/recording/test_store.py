@@ -18,7 +18,7 @@ from geomix.snapshots.heaps import _between, _numbers
 from geomix.snapshots.schema import AdamProducts, ModuleRecord, PathRecord, ProbeRecord, Snapshot
 from geomix.snapshots.versions import OLDEST, SCHEMA
 from geomix.util.errors import UserError
-from geomix.util.hdf5 import put, scale
+from geomix.util.hdf5 import TEXTS, put, scale, text_hash
 
 SETS = ("d_a", "d_b", "ø random words")
 
@@ -316,10 +316,13 @@ def test_layers_of_the_schema_before_are_read_in_todays_numbers(path: Path) -> N
     with h5py.File(path, "r+") as file:
         file.attrs["schema"] = 3
         file["parameters/layer"][...] = file["parameters/layer"][...] - 1
+        file["parameters/layer"].attrs["description"] = "from 0"
+        file.attrs[TEXTS] = text_hash(file)
         assert file["parameters/layer"][0] == -1
     assert tuple(read_snapshot(path).parameter_layers) == now
     arrays = SnapshotArrays(path)["parameters"]
     assert tuple(arrays.layer.values) == now
+    assert arrays.layer.attrs["description"].startswith("0 before the first block")
     assert tuple(arrays.layer[1:].values) == now[1:]
 
 
