@@ -1,4 +1,4 @@
-"""Progress of a training run: a live line on a terminal, occasional lines elsewhere."""
+"""Progress of a training run: a live line on a terminal, ever rarer lines elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.text import Text
 from geomix.measures.scores import told
 from geomix.training.engine import Progress
 from geomix.util.console import Console, Live
-from geomix.util.progress import QUIET_SECONDS, Teller, duration, one_line, said, told_by
+from geomix.util.progress import Teller, duration, one_line, said, told_by
 
 _WINDOW = 50
 """Steps over which the speed is averaged."""
@@ -123,7 +123,7 @@ def _count(number: float) -> str:
 
 
 class Display:
-    """Display of one arm: a live line on a terminal, else at most one line every half minute.
+    """Display of one arm: a permanent line a stage, and the text of a line on its way.
 
     Args:
         console: of the output.
@@ -133,29 +133,16 @@ class Display:
     def __init__(self, console: Console, standing: Standing) -> None:
         self._console, self._standing = console, standing
         self._open = False
-        self._said = 0.0
 
     def stage(self, name: str, index: int, stages: int, steps: int, batch: float) -> None:
         """Display a new stage; close the previous stage's line."""
         self.close()
         self._standing.stage(name, index, stages, steps, batch)
-        self._open, self._said = True, 0.0
+        self._open = True
 
     def logged(self, line: Mapping[str, Any]) -> None:
-        """Display a line of `metrics.jsonl`."""
+        """Take the numbers of a line of `metrics.jsonl`."""
         self._standing.logged(line)
-        if self._console.is_terminal or line["event"] != "step":
-            return
-        if self._standing.seconds - self._said >= QUIET_SECONDS:
-            self._said = self._standing.seconds
-            _lasting(self._console, self._standing.line(sys.maxsize))
-
-    def beat(self) -> str:
-        """Return the line to print if a step takes long; "" between stages."""
-        if not self._open:
-            return ""
-        self._said = self._standing.seconds
-        return self._standing.line(sys.maxsize)
 
     def close(self) -> None:
         """Replace the live line by a permanent one."""
@@ -164,7 +151,7 @@ class Display:
             _lasting(self._console, self._standing.summary())
 
     def live(self, width: int) -> str:
-        """Return the text of the live region; empty between stages."""
+        """Return the text of the stage under way; "" between stages."""
         return self._standing.line(width) if self._open else ""
 
 
@@ -174,15 +161,21 @@ class Shown:
     Args:
         console: of the output.
         arms: names of the run's arms, in order.
+        clock: seconds, from any start.
     """
 
-    def __init__(self, console: Console, arms: Sequence[str]) -> None:
-        self.console, self._arms = console, list(arms)
+    def __init__(
+        self,
+        console: Console,
+        arms: Sequence[str],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.console, self._arms, self._clock = console, list(arms), clock
         self.display: Display | None = None
-        self.teller = Teller(self.say, self._idle)
+        self.teller = Teller(self.say, self._idle, clock)
 
     def _idle(self) -> str:
-        return self.display.beat() if self.display else ""
+        return self.display.live(sys.maxsize) if self.display else ""
 
     def begin(self, folder: Path) -> None:
         """Do nothing: `say` prints a line."""
@@ -191,7 +184,7 @@ class Shown:
         """Return the display of an arm; close the previous one."""
         self.close()
         place = f"{self._arms.index(name) + 1}/{len(self._arms)}" if name else ""
-        self.display = Display(self.console, Standing(name, place))
+        self.display = Display(self.console, Standing(name, place, self._clock))
         return self.display
 
     def say(self, line: str) -> None:

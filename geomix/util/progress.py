@@ -1,4 +1,4 @@
-"""Progress of long operations: a live line on a terminal, a line every half minute elsewhere.
+"""Progress of long operations: a live line on a terminal, ever rarer lines elsewhere.
 
 Code that may take long reports it with `phase` or `during` and does not know who displays it. A
 command displays it with `telling`, or, during training, with `geomix.cli.progress.shown`. Where
@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-QUIET_SECONDS = 30.0
-"""Longest silence without a terminal."""
+_FIRST_SILENCE = 30.0
+"""Seconds until the first line without a terminal."""
+
+_LONGEST_SILENCE = 600.0
+"""Most seconds between two lines without a terminal."""
 
 _LIVE_SECONDS = 1.0
 """Shortest phase shown on a terminal: a line for shorter ones would flicker."""
@@ -34,6 +37,18 @@ _LOOKS = 1.0
 
 _LONGEST = 60
 """Longest label, in characters; its end is kept, since folders begin alike."""
+
+
+def silence(passed: float) -> float:
+    """Return how long a command without a terminal says nothing, in seconds.
+
+    As long as it has run: a line comes at 0:30, 1:00, 2:00, 4:00, 8:00 and 16:00, then every ten
+    minutes. So a machine that is four times as slow adds two lines and not four times as many.
+
+    Args:
+        passed: seconds from the command's start to its last line.
+    """
+    return min(_LONGEST_SILENCE, max(_FIRST_SILENCE, passed))
 
 
 class Phase:
@@ -76,7 +91,7 @@ class Teller:
     ) -> None:
         self._say, self._idle, self._clock, self._announces = say, idle, clock, announces
         self.phases: list[Phase] = []
-        self._said = clock()
+        self._began = self._said = clock()
 
     def begin(self, what: str, total: int, long: bool = False) -> Phase:
         """Begin a phase within those under way."""
@@ -116,14 +131,18 @@ class Teller:
 
     def look(self) -> None:
         """Print the line after too long a silence."""
-        if self._clock() - self._said >= QUIET_SECONDS:
+        if self._due():
             self.mention(self.line() or self._idle())
 
     def mention(self, line: str) -> None:
         """Print a line after too long a silence, else drop it."""
-        if line and self._clock() - self._said >= QUIET_SECONDS:
+        if line and self._due():
             self.said()
             self._say(line)
+
+    def _due(self) -> bool:
+        """Return whether the silence has been too long."""
+        return self._clock() - self._said >= silence(self._said - self._began)
 
 
 _TELLER: ContextVar[Teller | None] = ContextVar("teller", default=None)

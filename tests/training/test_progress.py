@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from geomix.cli.progress import Display, Standing, shown
+from geomix.cli.progress import Display, Shown, Standing, shown
 from geomix.util.console import Console
+from geomix.util.progress import told_by
 
 
 class Clock:
@@ -133,25 +134,26 @@ def written(terminal: bool, width: int = 80) -> tuple[Console, Callable[[], list
     return console, lambda: out.getvalue().splitlines()
 
 
-def test_without_a_terminal_a_line_a_stage_and_one_every_half_a_minute() -> None:
+def test_without_a_terminal_a_line_a_stage_and_ever_rarer_ones_between() -> None:
+    """At 0:30 and 1:00; then at twice the time of the last line, that of the first stage's end."""
     clock = Clock()
     console, lines = written(terminal=False)
-    display = Display(console, Standing("plain", "1/2", clock))
-    display.stage("kvr", 0, 2, 100, 4.0)
-    for number in range(1, 101):
-        clock.now += 1.0
-        display.logged(step(number))
-    display.stage("triples", 1, 2, 10, 4.0)
-    for number in range(1, 8):
-        clock.now += 1.0
-        display.logged(step(number, 0.5, stage=1))
-    display.close()
+    report = Shown(console, ["plain", "mixed"], clock)
+    with told_by(report.teller, looking=False):
+        display = report.arm("plain")
+        for stage, (name, steps) in enumerate([("kvr", 100), ("triples", 110)]):
+            display.stage(name, stage, 2, steps, 4.0)
+            for number in range(1, steps + 1):
+                clock.now += 1.0
+                display.logged(step(number, stage=stage))
+                report.teller.look()
+        report.close()
     assert lines() == [
         "plain 1/2  kvr 1/2  30/100  loss 0.123  4 ex/s  1:10 left",
         "plain 1/2  kvr 1/2  60/100  loss 0.123  4 ex/s  0:40 left",
-        "plain 1/2  kvr 1/2  90/100  loss 0.123  4 ex/s  0:10 left",
         "plain: kvr         100 steps  100 s  loss 0.12    ",
-        "plain: triples       7 steps    7 s  loss 0.5     ",
+        "plain 1/2  triples 2/2  100/110  loss 0.123  4 ex/s  0:10 left",
+        "plain: triples     110 steps  110 s  loss 0.12    ",
     ]
 
 

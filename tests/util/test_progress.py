@@ -1,4 +1,4 @@
-"""No silence for more than half a minute: progress lines of phases, and their timing."""
+"""Progress lines of phases: no long silence, and few lines however long it takes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import re
 import threading
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class Told:
         return self.lines[before:]
 
 
-def test_a_phase_says_what_is_under_way_every_half_minute() -> None:
+def test_a_phase_says_what_is_under_way_the_more_rarely_the_longer_it_takes() -> None:
     told = Told()
     with told_by(told.teller, looking=False), phase("scoring D_A"):
         assert told.after(29) == []
@@ -63,8 +64,34 @@ def test_a_phase_says_what_is_under_way_every_half_minute() -> None:
             advance(500)
             assert told.after(29) == []
             assert told.after(1) == ["scoring D_A, examples 500/2,000  1:00, 1:33 left"]
-        assert told.after(60) == ["scoring D_A  2:00"]
-    assert told.after(60) == [], "nothing is under way"
+        assert told.after(59) == []
+        assert told.after(1) == ["scoring D_A  2:00"]
+    assert told.after(120) == [], "nothing is under way"
+
+
+def spoken(told: Told, seconds: int) -> list[int]:
+    """Let seconds pass, one at a time; return those at which a line came."""
+    begun = told.clock.now
+    return [int(told.clock.now - begun) for _ in range(seconds) if told.after(1)]
+
+
+def test_lines_are_rare_but_never_more_than_ten_minutes_apart() -> None:
+    with told_by((told := Told()).teller, looking=False), phase("scoring D_A"):
+        found = spoken(told, 4 * 3600)
+    assert found[:7] == [30, 60, 120, 240, 480, 960, 1560]
+    assert {after - before for before, after in pairwise(found[5:])} == {600}
+
+
+@pytest.mark.parametrize(("slower", "most"), [(1, 2), (4, 4), (100, 66)])
+def test_a_slow_machine_prints_few_more_lines(slower: int, most: int) -> None:
+    """Beside the six permanent lines of a run of three arms that takes 390 s on a quiet machine."""
+    told = Told(lambda: "under way")
+    printed = 0
+    with told_by(told.teller, looking=False):
+        for seconds in (55, 35, 115, 35, 115, 35):
+            printed += len(spoken(told, seconds * slower))
+            said()
+    assert 0 < printed <= most
 
 
 def test_short_phases_one_after_the_other_are_not_silent_either() -> None:
@@ -118,7 +145,7 @@ def test_the_live_line_waits_for_a_moment() -> None:
 
 def test_a_thread_looks_at_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """While the command is in one call."""
-    monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "silence", lambda _: 0.0)
     monkeypatch.setattr(progress, "_LOOKS", 0.001)
     heard = threading.Event()
     with told_by(Teller(lambda _: heard.set()), looking=True), phase("loading"):
@@ -134,7 +161,7 @@ def test_training_shows_its_phases_where_it_shows_itself(monkeypatch: pytest.Mon
         file.print(report)
         assert file.file.getvalue().startswith("loading a model  0:00")  # type: ignore[attr-defined]
     elsewhere = Console(file=io.StringIO(), width=60)
-    monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "silence", lambda _: 0.0)
     with shown(elsewhere, [""]) as report, phase("loading a model"):
         report.teller.look()
     assert "loading a model  0:00" in elsewhere.file.getvalue()  # type: ignore[attr-defined]
