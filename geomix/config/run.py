@@ -100,8 +100,9 @@ class StageConfig(Strict):
     """Name of the stage's folder; by default that of its source."""
     from_: Annotated[str, Field(min_length=1)] | None = Field(default=None, alias="from")
     """Finished stage of another run to reuse instead of training this one: the run's folder (its
-    stage of the same index is meant) or the stage's (`RUN/stages/0-kvr`). It must have been trained
-    on the same examples. The stages before it must be reused too."""
+    stage of the same index is meant, of a run with arms that of the arm of the same name), an arm's
+    (`RUN/arms/plain`) or the stage's (`RUN/stages/0-kvr`). It must have been trained on the same
+    examples. The stages before it must be reused too."""
     data: Data
     """The stage's own examples."""
     mix: Mix = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from geomix.experiments.prepare import Ready, prepared_arms
 from geomix.models.distributed import Workers, lost, workers_here
 from geomix.runs.configs import differences, stored_configs
 from geomix.runs.directory import DEFAULT_ROOT, RunDirectory, open_run
+from geomix.runs.named_arms import as_stored, with_named_arms
 from geomix.runs.parts import Environment, keep_part, parts_before, warning
 from geomix.training.checkpoint import Checkpoint, checkpoint_of, described_checkpoint
 from geomix.training.checkpoint_rotation import newest, tidy
@@ -89,6 +91,7 @@ def run_experiment(
         check_trackers(config.trackers)
     with _together(experiment.arms) as workers:
         path = workers.first(lambda: _free(folder, experiment.name))
+        experiment = replace(experiment, arms=with_named_arms(experiment.arms))
         check_elsewhere(experiment.arms)
         ready = prepared_arms(experiment.arms, workers.device, begins=workers.first(moment))
         run = RunDirectory(Path(path))
@@ -199,6 +202,7 @@ def resume_experiment(
     run = open_run(folder)
     arms = stored_configs(run)
     if experiment is not None:
+        experiment = replace(experiment, arms=as_stored(experiment.arms, arms))
         if lines := differences(run, arms, experiment.arms):
             advice = "go on with --resume alone, or begin a new run with --out"
             raise UserError(*lines, f"{run.path}: {advice}")

@@ -23,6 +23,7 @@ from geomix.data.remarks import remarks
 from geomix.data.sources.select import reading_once
 from geomix.data.sources.stand_in import FACTOID, StandIns, standing_in
 from geomix.measures.scores import DEFAULT, chosen
+from geomix.runs.named_arms import with_named_arms
 from geomix.util.console import Console
 from geomix.util.errors import Gathered, UserError
 from geomix.util.progress import phase, telling
@@ -180,6 +181,7 @@ def plan(experiment: Experiment) -> tuple[Experiment, dict[str, Planned]]:
     if elsewhere:  # only then, since it imports torch
         from geomix.training.reuse import check_elsewhere, with_steps
 
+        experiment = replace(experiment, arms=with_named_arms(experiment.arms))
         check_elsewhere(experiment.arms, hashes=False)
     found: dict[str, Planned] = {}
     mistakes = Gathered()
