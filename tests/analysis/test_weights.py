@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -17,15 +18,18 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from geomix.analysis.grad_angle.answer import answer
 from geomix.analysis.grad_angle.asked import Asked
 from geomix.analysis.grad_angle.contrasts import contrasts, secant_rows
 from geomix.analysis.grad_angle.measure import measure
 from geomix.analysis.grad_angle.result import GradAngle
+from geomix.analysis.grad_angle.tables import render
 from geomix.analysis.past_checkpoints import probe_batches, revisits, with_shuffled_labels
 from geomix.api import Run, open_run
 from geomix.cli import main
 from geomix.measures.intervals import t_interval
 from geomix.training.checkpoint import check
+from geomix.util.console import Console
 from geomix.util.errors import UserError
 from tests.analysis.calls import grad_angle
 
@@ -158,6 +162,21 @@ def test_where_a_stage_begins_there_is_no_secant(seen: GradAngle) -> None:
     moments = {row["moment"] for row in secant_rows(seen)}
     assert "θ_0" not in moments
     assert {"θ_0+2", "θ_A", "θ_A+2", "θ_B"} <= moments
+
+
+def test_secants_are_advised_where_they_are_printed(run: Run, seen: GradAngle) -> None:
+    """Only weights give them; the record alone has none to look at."""
+    without = measure([run], Asked(by="parameter", source="record"))
+    for result, has in ((seen, True), (without, False)):
+        console = Console(file=io.StringIO(), width=1000)
+        console.print(render(result))
+        printed = console.file.getvalue()  # type: ignore[attr-defined]
+        assert ("Secants from the stage's start" in printed) == has
+        assert ("and at the secants above." in printed) == has
+        assert ("and at the secants, which need the weights." in printed) == (not has)
+        lines = " ".join(" ".join(answer(result, run, [])).split())
+        assert ("says little: --full prints the secants." in lines) == has
+        assert ("says little." in lines) == (not has)
 
 
 def test_the_heads_make_up_the_whole(run: Run, tiny_model: Path, seen: GradAngle) -> None:

@@ -19,7 +19,7 @@ from geomix.analysis.answer import (
 )
 from geomix.analysis.directions import HELD_OUT
 from geomix.analysis.findings import Finding
-from geomix.analysis.grad_angle.contrasts import contrasts
+from geomix.analysis.grad_angle.contrasts import contrasts, has_secants
 from geomix.analysis.grad_angle.notes import (
     conflict,
     no_null_of,
@@ -212,9 +212,11 @@ def _meaning(result: GradAngle) -> list[str]:
     there = HELD_OUT in result.directions and pair.null is not None
     null = " held-out, unseen facts like D_A's, is what it is read against." if there else ""
     step = _DOWN[result.metric].format(pair.second)
+    secants = ": --full prints the secants" if has_secants(result) else ""
     return wrapped(
         f"A negative cosine: to first order, {step} raises {pair.first}'s loss; a positive one: it "
-        f"lowers it.{null} Where |{pair.gradients[0]}| is near 0, the first order says little."
+        f"lowers it.{null} Where |{pair.gradients[0]}| is near 0, the first order says little"
+        f"{secants}."
     )
 
 

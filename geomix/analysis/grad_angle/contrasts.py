@@ -92,6 +92,11 @@ def _paired(
     return np.asarray(one[mine] - other[theirs])
 
 
+def has_secants(result: GradAngle) -> bool:
+    """Return whether any checkpoint has secants: only those computed from weights do."""
+    return any(not np.isnan(arm.secants.moved).all() for arm in result.arms)
+
+
 def secant_rows(result: GradAngle) -> Iterator[dict[str, Any]]:
     """Yield the tidy table of the secants: every arm, checkpoint that has one, group and set.
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from geomix.analysis.directions import HELD_OUT, UPDATE, is_shuffled
-from geomix.analysis.grad_angle.contrasts import Contrast, contrasts
+from geomix.analysis.grad_angle.contrasts import Contrast, contrasts, has_secants
 from geomix.analysis.grad_angle.pair import Pair, null_of
 from geomix.analysis.grad_angle.result import ArmAngles, GradAngle
 from geomix.measures.cosine import norms
@@ -50,10 +50,11 @@ def notes(result: GradAngle) -> list[str]:
     ratios = [f"{number(ratio)} ({name})" for name, ratio in left if ratio]
     if ratios:
         g = pair.gradients[0]
+        secants = "secants above" if has_secants(result) else "secants, which need the weights"
         lines.append(
             f"|{g}| at {pair.learnt} over |{g}| at θ_0: {', '.join(ratios)}; "
             f"the smaller it is, the less a cosine with {g} at {pair.learnt} says: look at the "
-            "steps after it, and at the secants."
+            f"steps after it, and at the {secants}."
         )
     lines.extend(_nulls(result))
     kinds = sorted({moment.reduction for arm in result.arms for moment in arm.moments})
