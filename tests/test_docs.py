@@ -378,7 +378,7 @@ def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         (here / "study.yaml").write_text(short, encoding="utf-8")
         seeds = blocks(DOCS / "how-to" / "claims.md", "yaml")[1].text
         (here / "seeds.yaml").write_text(seeds, encoding="utf-8")
-        _, stage2, table2 = blocks(DOCS / "tutorials" / "table-2-on-8-gpus.md", "yaml")
+        stage2, table2 = blocks(DOCS / "tutorials" / "table-2-on-8-gpus.md", "yaml")
         (here / "stage2.yaml").write_text(stage2.text, encoding="utf-8")
         (here / "table2.yaml").write_text(table2.text, encoding="utf-8")
         (here / "facts.csv").write_text(FACTS, encoding="utf-8")

@@ -132,11 +132,16 @@ def test_every_key_of_the_schema_says_what_it_is() -> None:
             assert value.get("description"), f"{name}.{key}"
 
 
-@pytest.mark.parametrize(("name", "lr"), [("paper-llama3-8b", 5e-5), ("paper-mistral-7b", 1e-5)])
-def test_the_papers_presets_have_the_papers_numbers(name: str, lr: float) -> None:
+@pytest.mark.parametrize(
+    ("name", "lr", "more"),
+    [("paper-llama3-8b", 5e-5, ("kpile-none", "none-random")), ("paper-mistral-7b", 1e-5, ())],
+)
+def test_the_papers_presets_have_the_papers_numbers(
+    name: str, lr: float, more: tuple[str, ...]
+) -> None:
     """Appendix B of arXiv 2411.07175, written down here once more."""
     arms = load(PRESETS / f"{name}.yaml", sources=tuple(SOURCES)).arms
-    assert list(arms) == ["plain", "random", "kpile", "random-kpile", "random-control"]
+    assert list(arms) == ["plain", "random", "kpile", "random-kpile", *more, "random-control"]
     for config in arms.values():
         first, second = config.stages
         assert (first.data.source, first.data.limit, first.stop.epochs) == ("kvr", 2000, 20)
@@ -152,3 +157,21 @@ def test_the_papers_presets_have_the_papers_numbers(name: str, lr: float) -> Non
     assert mixed["plain"] == [False, False]
     assert mixed["random-kpile"] == [True, True]
     assert arms["random-control"].stages[0].mix.passage_free  # type: ignore[union-attr]
+
+
+def test_the_preset_of_table_2_has_its_six_rows() -> None:
+    """Each row is what is mixed into stage 1 and into stage 2; the control is not the paper's."""
+    arms = load(PRESETS / "paper-llama3-8b.yaml", sources=tuple(SOURCES)).arms
+    rows = {
+        name: tuple(next((m.source for m in s.mixes.values()), None) for s in config.stages)
+        for name, config in arms.items()
+        if not any(mix.passage_free for s in config.stages for mix in s.mixes.values())
+    }
+    assert rows == {
+        "plain": (None, None),
+        "random": ("random-words", None),
+        "kpile": (None, "kpile"),
+        "random-kpile": ("random-words", "kpile"),
+        "kpile-none": ("kpile", None),
+        "none-random": (None, "random-words"),
+    }
