@@ -29,7 +29,7 @@ from geomix.data.tokenise import tokenise_all
 from geomix.models.forward import backward_over, batches_of, plain_forward
 from geomix.models.load import LoadedModel, load_model
 from geomix.recording.recorder import Recorder
-from geomix.training.observer import Moment, SecondMoments
+from geomix.training.observer import SecondMoments, TrainingEvent
 from geomix.training.optimiser import EPS, make_optimiser, second_moments
 from geomix.training.step import Stepper, row_width
 
@@ -100,7 +100,9 @@ def ratio(name: str, config: RunConfig, loaded: LoadedModel, **more: Any) -> Non
             nonlocal step
             step += 1
             model = loaded.model
-            recorder.observe(Moment(model, 0, "kvr", step, 99, 0, None, second_moments=moments))
+            recorder.observe(
+                TrainingEvent(model, 0, "kvr", step, 99, 0, None, second_moments=moments)
+            )
 
         for work in (plain, snapshot):  # warm up
             work()
@@ -137,7 +139,7 @@ def share_of_light(loaded: LoadedModel) -> None:
             steps.append(seconds(partial(stepper.step, chosen))[1])
             if number % 5 == 0:
                 second = SecondMoments(0, number, EPS, lambda: second_moments(model, optimiser))
-                now = Moment(model, 0, "kvr", number, 99, 0, None, second_moments=second)
+                now = TrainingEvent(model, 0, "kvr", number, 99, 0, None, second_moments=second)
                 shots.append(seconds(partial(recorder.observe, now))[1])
     done = [planned_steps(s, p) for s, p in zip(config.stages, plans, strict=True)]
     count = sum(snapshots(record.at, i, n, taken=False) for i, n in enumerate(done))

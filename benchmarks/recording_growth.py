@@ -26,7 +26,7 @@ from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.figures.style import COLOURS, new_figure, save_figure, settle, style
 from geomix.recording.recorder import Recorder
 from geomix.snapshots.file import file_name, write_snapshot
-from geomix.training.observer import Moment
+from geomix.training.observer import TrainingEvent
 from geomix.util.files import append_json_line
 
 SETS, TOKENS, TARGET, VOCABULARY = 4, 40, 12, 2048
@@ -101,7 +101,7 @@ def measure(point: Point, scratch: Path) -> dict[str, float]:
         activations=point.kept,
         lens=defaults.lens,
     )
-    moment, path = Moment(model, 0, "set", 0, 1, 0, None), scratch / file_name(0, 0)
+    moment, path = TrainingEvent(model, 0, "set", 0, 1, 0, None), scratch / file_name(0, 0)
     seconds = []
     recorder.snapshot(moment)  # warm up
     for _ in range(REPEATS):

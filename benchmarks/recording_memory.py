@@ -63,7 +63,7 @@ def measure(name: str) -> None:
     from geomix.data.example import IGNORED, Example, TokenisedExample
     from geomix.models.forward import backward_over, batches_of, plain_forward
     from geomix.recording.recorder import Recorder
-    from geomix.training.observer import Moment, SecondMoments
+    from geomix.training.observer import SecondMoments, TrainingEvent
 
     def model_of(width: int, layers: int) -> Any:
         torch.manual_seed(0)
@@ -108,7 +108,7 @@ def measure(name: str) -> None:
             for step in range(count):
                 with Watch() as watch:
                     at = (0, "stage", step, 9, 0, None)
-                    recorder.observe(Moment(model, *at, second_moments=moments))
+                    recorder.observe(TrainingEvent(model, *at, second_moments=moments))
                 found.append(watch.most)
                 with torch.no_grad():
                     for p in model.parameters():

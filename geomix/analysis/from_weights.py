@@ -145,13 +145,13 @@ class _Seen:
         here, found = moment_of(past, point), {}
         sets = len(past.prepared.probes)
         with phase(f"{past.arm.name}: gradients at {here.label}, sets", sets) as advance:
-            loaded, moment = past.moment(point, stage)
-            parameters = trainable_parameters(moment.model)
-            with undisturbed(moment.model):
+            loaded, event = past.event(point, stage)
+            parameters = trainable_parameters(event.model)
+            with undisturbed(event.model):
                 for name, one in gradients(past, loaded, parameters):
                     found[name] = _kept(past, dict(zip(parameters, one, strict=True)))
                     advance(int(not is_shuffled(name)))
-        return cls(past, here, moment.model, parameters, found)
+        return cls(past, here, event.model, parameters, found)
 
     def start(self) -> _Start:
         """Return the reference for later checkpoints of the stage that starts here."""

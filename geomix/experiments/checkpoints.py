@@ -22,7 +22,7 @@ from geomix.runs.directory import RunDirectory
 from geomix.training.base_model import check_base
 from geomix.training.checkpoint import FINAL, KEPT, Checkpoint, check, saved_second_moments
 from geomix.training.checkpoint_rotation import steps_in
-from geomix.training.observer import Moment
+from geomix.training.observer import TrainingEvent
 from geomix.training.reuse import FILE as ELSEWHERE
 from geomix.training.setup import Setup, weights_dtype
 from geomix.training.stage import Stage, check_described, check_unchanged, stages_of
@@ -103,7 +103,7 @@ class Revisit:
         """Return θ_0 and every checkpoint, in order; see `points_of`."""
         return points_of(self.arm, self.config, say)
 
-    def moment(self, point: Point, stage: Stage) -> tuple[LoadedModel, Moment]:
+    def event(self, point: Point, stage: Stage) -> tuple[LoadedModel, TrainingEvent]:
         """Return the model of a checkpoint, prepared as for training, and its training event.
 
         Raises:
@@ -120,7 +120,7 @@ class Revisit:
         if start is not None and not start.is_within:
             second = saved_second_moments(start, stage.index, point.step)
         at = (stage.index, stage.name, point.step, steps)
-        return loaded, Moment(loaded.model, *at, 0, None, point.last, second_moments=second)
+        return loaded, TrainingEvent(loaded.model, *at, 0, None, point.last, second_moments=second)
 
     def weights(self, point: Point) -> dict[str, Tensor]:
         """Return the parameters at a checkpoint by name, on the CPU, as they were saved.

@@ -191,9 +191,9 @@ class _Recording:
     def _snapshot(self, point: Point, stage: Stage) -> None:
         """Restore the model, and write the recorder's snapshot."""
         past, path = self.past, self._file(point)
-        loaded, moment = past.moment(point, stage)
+        loaded, event = past.event(point, stage)
         recorder = recorder_of(past.arm, past.config, past.prepared.probes, past.chat, loaded)
-        write_snapshot(path, recorder.snapshot(moment))
+        write_snapshot(path, recorder.snapshot(event))
         self.say(str(path))
 
     def _file(self, point: Point) -> Path:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from geomix.gradients.inner_products import products_with
 from geomix.models.distributed import ALONE, Workers, local
 from geomix.snapshots.schema import TOTAL, PathRecord
-from geomix.training.observer import Moment
+from geomix.training.observer import TrainingEvent
 
 Gradient = Sequence[Tensor | None]
 """Gradient of one set: one tensor a parameter, None where the loss does not depend on it."""
@@ -54,7 +54,7 @@ class Piece:
     @classmethod
     def begin(
         cls,
-        moment: Moment,
+        event: TrainingEvent,
         parameters: Mapping[str, nn.Parameter],
         gradients: list[Gradient],
         workers: Workers = ALONE,
@@ -62,11 +62,11 @@ class Piece:
     ) -> Piece:
         """Start a segment at the model's present weights."""
         weights = {name: local(p.detach()).clone() for name, p in parameters.items()}
-        return cls(moment.stage, moment.step, weights, gradients, workers, before=before)
+        return cls(event.stage, event.step, weights, gradients, workers, before=before)
 
-    def leads_to(self, moment: Moment, parameters: Mapping[str, nn.Parameter]) -> bool:
+    def leads_to(self, event: TrainingEvent, parameters: Mapping[str, nn.Parameter]) -> bool:
         """Return whether training continued from the segment's start to that event."""
-        later = moment.stage == self.stage and moment.step > self.step
+        later = event.stage == self.stage and event.step > self.step
         return later and list(self.weights) == list(parameters)
 
     def add(self, update: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -79,7 +79,7 @@ class Piece:
 
     def end(
         self,
-        moment: Moment,
+        event: TrainingEvent,
         parameters: Mapping[str, nn.Parameter],
         middle: Callable[[], Iterator[Gradient]],
         keep: bool = False,
@@ -87,7 +87,7 @@ class Piece:
         """Compute the products at the start and at the midpoint.
 
         Args:
-            moment: the segment's end.
+            event: the segment's end.
             parameters: of the model, at the end; unchanged on return.
             middle: yields each set's gradient at the model's present weights.
             keep: whether its gradients are kept for the next segment.
@@ -121,7 +121,7 @@ class Piece:
                 self.workers.summed(products),
                 (TOTAL, *sorted(self.parts)),
                 self.step,
-                moment.step,
+                event.step,
                 *self._pair(both, wide, ends, gradients),
             )
 

@@ -47,7 +47,7 @@ from geomix.snapshots.schema import (
     QuantityRecord,
     Snapshot,
 )
-from geomix.training.observer import Moment, SecondMoments
+from geomix.training.observer import SecondMoments, TrainingEvent
 from geomix.util.progress import during
 
 
@@ -141,19 +141,19 @@ class Recorder:
         self._piece: Piece | None = None
         self._known: Sketcher | None = None
 
-    def observe(self, moment: Moment) -> None:
+    def observe(self, event: TrainingEvent) -> None:
         """Write a snapshot of this event if it is scheduled."""
-        if self._piece is not None and moment.update is not None:
-            self._piece.add(moment.update())
-        scheduled = moment.step in self.schedule.steps_of(moment.stage, moment.steps)
-        begins = moment.step == 0 and not scheduled  # as between two stages
-        if moment.resumed or begins:
+        if self._piece is not None and event.update is not None:
+            self._piece.add(event.update())
+        scheduled = event.step in self.schedule.steps_of(event.stage, event.steps)
+        begins = event.step == 0 and not scheduled  # as between two stages
+        if event.resumed or begins:
             self._piece = None
             if self.midpoints and (begins or scheduled):
-                self._begin(moment)
-        elif scheduled or (moment.last and self.schedule.boundaries):
-            snapshot = self.snapshot(moment)
-            file = self.folder / file_name(moment.stage, moment.step)
+                self._begin(event)
+        elif scheduled or (event.last and self.schedule.boundaries):
+            snapshot = self.snapshot(event)
+            file = self.folder / file_name(event.stage, event.step)
             # A snapshot from before the resume knows the path that leads to it: that one stays.
             better = self._is_whole(snapshot) or not file.exists()
             if self.workers.main and better:
@@ -162,15 +162,15 @@ class Recorder:
                 for gradient in (snapshot.gradients or {}).values():
                     deque(gradient, maxlen=0)  # all processes gather it from their shards
 
-    @during(lambda _, moment: f"recording stage {moment.stage + 1}, step {moment.step}")
-    def snapshot(self, moment: Moment) -> Snapshot:
+    @during(lambda _, event: f"recording stage {event.stage + 1}, step {event.step}")
+    def snapshot(self, event: TrainingEvent) -> Snapshot:
         """Run every probe set through the present model.
 
         Raises:
             RuntimeError: the model holds gradients.
             UserError: a requested quantity cannot be recorded for this model.
         """
-        model = moment.model
+        model = event.model
         parameters = trainable_parameters(model)
         layers = len(decoder_layers(model))
         places = [place_of(name, layers) for name in parameters]
@@ -180,7 +180,7 @@ class Recorder:
         gradients: list[Gradient] = []
         with undisturbed(model):
             to_logits = after_layers(model) if self.lens else None
-            ended = self._end(moment, parameters)
+            ended = self._end(event, parameters)
             watched = sketcher.examples.watched if sketcher else ()
             with CAPTURES[self.capture](model, chosen, watched) as capture:
                 for name, examples in self.probes.items():
@@ -192,13 +192,13 @@ class Recorder:
         path = ended[1](gradients) if ended else None
         before = ended[0] if ended and self.pairs else None
         ended = None  # releases the weights of its start before those of the next are kept
-        if self.midpoints and not moment.last:
-            self._piece = Piece.begin(moment, parameters, [*gradients], self.workers, before)
+        if self.midpoints and not event.last:
+            self._piece = Piece.begin(event, parameters, [*gradients], self.workers, before)
         return Snapshot(
-            stage=moment.stage,
-            stage_name=moment.stage_name,
-            step=moment.step,
-            steps=moment.steps,
+            stage=event.stage,
+            stage_name=event.stage_name,
+            step=event.step,
+            steps=event.steps,
             reduction=self.reduction,
             sets=tuple(probes),
             probes=probes,
@@ -211,9 +211,9 @@ class Recorder:
             tied_head=tied_head(model),
             trainable=sum(p.requires_grad for p in model.parameters()),
             unreached=np.array([[g is None for g in one] for one in gradients]).T,
-            adam=self._in_adams_metric(parameters, gradients, moment.second_moments),
+            adam=self._in_adams_metric(parameters, gradients, event.second_moments),
             path=path,
-            no_path=self._no_path(moment, path),
+            no_path=self._no_path(event, path),
             origin=self.origin,
             hashes=self.hashes,
             gradients=self._whole(parameters, gradients) if self.gradients else None,
@@ -233,15 +233,15 @@ class Recorder:
         return self.keep(gradient), extra
 
     def _end(
-        self, moment: Moment, parameters: Mapping[str, nn.Parameter]
+        self, event: TrainingEvent, parameters: Mapping[str, nn.Parameter]
     ) -> tuple[Piece, Callable[[Sequence[Gradient]], PathRecord]] | None:
         """Return the segment that ends here, and its record without the gradients at its end."""
         piece, self._piece = self._piece, None
-        if piece is None or not piece.leads_to(moment, parameters):
+        if piece is None or not piece.leads_to(event, parameters):
             return None
-        middle = partial(self._gradients, moment.model, parameters)
-        keep = self.pairs and not moment.last
-        return piece, piece.end(moment, parameters, middle, keep)
+        middle = partial(self._gradients, event.model, parameters)
+        keep = self.pairs and not event.last
+        return piece, piece.end(event, parameters, middle, keep)
 
     def _is_whole(self, snapshot: Snapshot) -> bool:
         """Return whether a snapshot has everything requested of the path that leads to it."""
@@ -251,12 +251,12 @@ class Recorder:
         paired = path is not None and (path.pair is not None or path.from_step == 0)
         return paired if self.pairs else path is not None
 
-    def _begin(self, moment: Moment) -> None:
+    def _begin(self, event: TrainingEvent) -> None:
         """Start a segment of the path where no snapshot is recorded."""
-        parameters = trainable_parameters(moment.model)
-        with undisturbed(moment.model):
-            found = list(map(self.keep, self._gradients(moment.model, parameters)))
-        self._piece = Piece.begin(moment, parameters, [*found], self.workers)
+        parameters = trainable_parameters(event.model)
+        with undisturbed(event.model):
+            found = list(map(self.keep, self._gradients(event.model, parameters)))
+        self._piece = Piece.begin(event, parameters, [*found], self.workers)
 
     def _gradients(
         self, model: nn.Module, parameters: Mapping[str, nn.Parameter]
@@ -272,12 +272,12 @@ class Recorder:
         """Take a set's gradient from the parameters, averaged over the processes' shares."""
         return self.workers.averaged(take_gradients(parameters), list(parameters.values()))
 
-    def _no_path(self, moment: Moment, path: PathRecord | None) -> str:
+    def _no_path(self, event: TrainingEvent, path: PathRecord | None) -> str:
         if not self.midpoints:
             return "not asked for"
         if path is not None:
             return ""
-        if moment.step == 0:
+        if event.step == 0:
             return "the stage begins here"
         return "the weights of the snapshot before were not at hand"
 

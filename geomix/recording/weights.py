@@ -10,7 +10,7 @@ from geomix.config.schedule import parse
 from geomix.models.distributed import ALONE, Workers, gathered
 from geomix.models.load import LoadedModel
 from geomix.training.checkpoint import KEPT, Position, save
-from geomix.training.observer import Moment
+from geomix.training.observer import TrainingEvent
 from geomix.training.setup import whole_weights
 
 
@@ -32,17 +32,17 @@ class WeightsKeeper:
     loaded: LoadedModel
     workers: Workers = ALONE
 
-    def observe(self, moment: Moment) -> None:
+    def observe(self, event: TrainingEvent) -> None:
         """Save this checkpoint if it is scheduled; an existing one is complete and stays."""
-        if moment.resumed or moment.last or moment.step == 0:
+        if event.resumed or event.last or event.step == 0:
             return
-        if moment.step not in parse(self.at).steps_of(moment.stage, moment.steps):
+        if event.step not in parse(self.at).steps_of(event.stage, event.steps):
             return
-        second = moment.second_moments
+        second = event.second_moments
         known = second.read() if second is not None else {}
         state = {name: gathered(value) for name, value in known.items()}
         weights = whole_weights(self.loaded, self.workers)  # gathered from all processes
         if self.workers.main:
-            folder = self.folder_of(moment.stage, moment.stage_name) / KEPT
-            place = Position(moment.stage, epoch=moment.epoch, step=moment.step)
-            save(folder / f"step-{moment.step:06d}", self.loaded, state, place, weights)
+            folder = self.folder_of(event.stage, event.stage_name) / KEPT
+            place = Position(event.stage, epoch=event.epoch, step=event.step)
+            save(folder / f"step-{event.step:06d}", self.loaded, state, place, weights)

@@ -122,7 +122,7 @@ PAIR_NODES = ("start", "end")
 
 TOTAL = "total"
 """Name of the whole update; its other parts are named as in
-`geomix.training.observer.Moment.update`."""
+`geomix.training.observer.TrainingEvent.update`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from geomix.training.checkpoint_rotation import Saving
 from geomix.training.finite import check_finite
 from geomix.training.methods.applied import applied
 from geomix.training.methods.base import StageContext
-from geomix.training.observer import Moment, Observer
+from geomix.training.observer import Observer, TrainingEvent
 from geomix.training.retention import Retention, lines_of
 from geomix.training.reuse import Taken
 from geomix.training.setup import Setup, check_workers, weights_dtype
@@ -276,9 +276,9 @@ class Engine:
         self, stage: Stage, step: int, epoch: int, loss: float | None, **known: Any
     ) -> None:
         model, steps = self.loaded.model, stage.steps
-        moment = Moment(model, stage.index, stage.name, step, steps, epoch, loss, **known)
+        event = TrainingEvent(model, stage.index, stage.name, step, steps, epoch, loss, **known)
         for observer in self.observers:
-            observer.observe(moment)
+            observer.observe(event)
 
     def _log(self, line: Mapping[str, Any]) -> None:
         if self.workers.main:

@@ -27,7 +27,7 @@ class SecondMoments:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class TrainingEvent:
     """Training event, between two steps: no gradient is held, the weights are consistent.
 
     Attributes:
@@ -64,5 +64,5 @@ class Observer(Protocol):
     A stage that resumes from a checkpoint first sends that one.
     """
 
-    def observe(self, moment: Moment) -> None:
+    def observe(self, event: TrainingEvent) -> None:
         """Observe the model; leave it exactly unchanged."""

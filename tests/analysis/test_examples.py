@@ -106,7 +106,7 @@ def test_a_sets_rows_and_columns_sum_to_the_recorded_inner_product(
 def alone(past: Revisit, moment: str, example: Example, share: float) -> Floats:
     """One backward pass over one example, a share of its set's mean loss."""
     point = points(past)[moment]
-    loaded, _ = past.moment(point, past.stages()[point.stage])
+    loaded, _ = past.event(point, past.stages()[point.stage])
     chat = chat_format(past.config.chat_template, loaded.tokenizer)
     tokens = tokenise_all(loaded.tokenizer, [example], chat)
     with undisturbed(loaded.model):
@@ -124,7 +124,7 @@ def test_the_worst_conflict_is_between_the_examples_that_it_names(past: Revisit)
     assert products == sorted(products)
     assert products[-1] < 0
     row = rows[0]
-    loaded, _ = past.moment(points(past)["θ_A"], past.stages()[0])
+    loaded, _ = past.event(points(past)["θ_A"], past.stages()[0])
     chat = chat_format(past.config.chat_template, loaded.tokenizer)
     gradients = []
     for key in ("first", "second"):

@@ -19,7 +19,7 @@ from geomix.cli import main
 from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.recording.recorder import Recorder
 from geomix.snapshots.file import file_name, write_snapshot
-from geomix.training.observer import Moment
+from geomix.training.observer import TrainingEvent
 
 Make = Callable[..., Any]
 LAYERS = 2
@@ -141,7 +141,7 @@ def test_sets_without_a_common_token_are_orthogonal_in_the_embedding_alone(
     run: Run = write_run(tmp_path)
     sets = {"D_A": texts(range(1, 20), 0), "D_B": texts(range(20, 40), 1)}
     recorder = Recorder(run.path, sets, [], reduction="example", batch_size=3, pad_id=0)
-    snapshot = recorder.snapshot(Moment(untied(), 0, "kvr", 0, 10, 0, None))
+    snapshot = recorder.snapshot(TrainingEvent(untied(), 0, "kvr", 0, 10, 0, None))
     write_snapshot(run.snapshot_folder / file_name(0, 0), snapshot)
     found = {group: row for (_, group), row in reported(run.path).items()}
     assert list(found) == ["all", *PLACES]

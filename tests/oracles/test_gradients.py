@@ -28,7 +28,7 @@ from geomix.gradients.capture import CAPTURES, CaptureName
 from geomix.models.forward import backward_over, batches_of
 from geomix.recording.recorder import Recorder
 from geomix.snapshots.schema import Snapshot
-from geomix.training.observer import Moment
+from geomix.training.observer import TrainingEvent
 
 VOCABULARY = 43
 REDUCTIONS: tuple[Reduction, ...] = ("token", "example")
@@ -147,7 +147,7 @@ def record(
         capture=capture,
         width=width,
     )
-    return recorder.snapshot(Moment(model, 0, "kvr", 0, 1, 0, None))
+    return recorder.snapshot(TrainingEvent(model, 0, "kvr", 0, 1, 0, None))
 
 
 def relative_error(found: NDArray[Any], expected: NDArray[Any]) -> float:

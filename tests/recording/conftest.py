@@ -19,7 +19,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from geomix.api import Run, open_run
 from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.recording.recorder import Recorder
-from geomix.training.observer import Moment, SecondMoments
+from geomix.training.observer import SecondMoments, TrainingEvent
 
 VOCABULARY = 41
 
@@ -89,11 +89,11 @@ def examples() -> Callable[[int, int], list[TokenisedExample]]:
 
 
 @pytest.fixture(scope="session")
-def moment() -> Callable[..., Moment]:
+def moment() -> Callable[..., TrainingEvent]:
     """`moment(model, stage=0, step=0, steps=4)`."""
 
-    def make(model: nn.Module, stage: int = 0, step: int = 0, steps: int = 4) -> Moment:
-        return Moment(model, stage, "kvr", step, steps, 0, None)
+    def make(model: nn.Module, stage: int = 0, step: int = 0, steps: int = 4) -> TrainingEvent:
+        return TrainingEvent(model, stage, "kvr", step, steps, 0, None)
 
     return make
 

@@ -19,13 +19,13 @@ from geomix.gradients.spill import on_disk
 from geomix.recording.recorder import Recorder
 from geomix.snapshots.file import read_snapshot, write_snapshot
 from geomix.snapshots.schema import Snapshot
-from geomix.training.observer import Moment, SecondMoments
+from geomix.training.observer import SecondMoments, TrainingEvent
 from geomix.util.errors import UserError
 from tests.recording.architectures import maker
 
 Make = Callable[[], Any]
 Examples = Callable[[int, int], list[TokenisedExample]]
-MakeMoment = Callable[..., Moment]
+MakeMoment = Callable[..., TrainingEvent]
 Probes = dict[str, list[TokenisedExample]]
 
 
@@ -62,9 +62,11 @@ def second_moments(model: nn.Module, seed: int = 3) -> dict[str, Tensor]:
     return {n: torch.rand(p.shape, generator=draw).double() ** 4 * 1e-3 for n, p in named}
 
 
-def with_moments(moment: Moment, found: dict[str, Tensor], eps: float = 1e-3) -> Moment:
+def with_moments(
+    moment: TrainingEvent, found: dict[str, Tensor], eps: float = 1e-3
+) -> TrainingEvent:
     second = SecondMoments(stage=0, step=7, eps=eps, read=lambda: found)
-    return Moment(moment.model, 0, "kvr", 4, 4, 0, None, second_moments=second)
+    return TrainingEvent(moment.model, 0, "kvr", 4, 4, 0, None, second_moments=second)
 
 
 def test_adams_products_weigh_every_element(

@@ -21,12 +21,12 @@ from geomix.gradients.logit_lens import ranked, through_lens
 from geomix.models.layers import after_layers
 from geomix.recording.recorder import Recorder
 from geomix.snapshots.file import read_snapshot
-from geomix.training.observer import Moment
+from geomix.training.observer import TrainingEvent
 from geomix.util.errors import UserError
 from tests.recording.architectures import ARCHITECTURES, VOCABULARY, drawn_anew
 
 Examples = Callable[[int, int], list[TokenisedExample]]
-MakeMoment = Callable[..., Moment]
+MakeMoment = Callable[..., TrainingEvent]
 
 NORMS = {
     "gpt2": "transformer.ln_f",

@@ -20,7 +20,7 @@ from geomix.models.forward import backward_over, batches_of, plain_forward
 from geomix.recording.recorder import Recorder
 from geomix.snapshots.file import read_snapshot
 from geomix.snapshots.schema import Snapshot
-from geomix.training.observer import Moment
+from geomix.training.observer import TrainingEvent
 
 Make = Callable[[], Any]
 Examples = Callable[[int, int], list[TokenisedExample]]
@@ -48,7 +48,7 @@ def trajectory(
     """Plain gradient steps of growing length, announced as a stage's; the weights at each."""
     found = [weights(model)]
     for observer in observers:
-        observer.observe(Moment(model, 0, "kvr", 0, steps, 0, None))
+        observer.observe(TrainingEvent(model, 0, "kvr", 0, steps, 0, None))
     for step in range(1, steps + 1):
         model.train()
         for _ in backward_over(
@@ -74,8 +74,10 @@ def parts_of(found: list[Weights], step: int) -> dict[str, Weights]:
     }
 
 
-def moment_at(model: Any, found: list[Weights], step: int, steps: int = 4, **more: Any) -> Moment:
-    return Moment(
+def moment_at(
+    model: Any, found: list[Weights], step: int, steps: int = 4, **more: Any
+) -> TrainingEvent:
+    return TrainingEvent(
         model, 0, "kvr", step, steps, 0, 1.0, update=lambda: parts_of(found, step), **more
     )
 
@@ -234,7 +236,7 @@ def test_the_weights_come_back_bit_for_bit(
         assert all(torch.equal(one[name], other[name]) for name in one)
     model = llama()
     made = recorder(tmp_path / "failing", probes, ["every:1"])
-    made.observe(Moment(model, 0, "kvr", 0, 4, 0, None))
+    made.observe(TrainingEvent(model, 0, "kvr", 0, 4, 0, None))
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.1)
@@ -247,7 +249,7 @@ def test_the_weights_come_back_bit_for_bit(
 
     model.model.layers[1].mlp.register_forward_pre_hook(fail)
     with pytest.raises(KeyError):
-        made.observe(Moment(model, 0, "kvr", 1, 4, 0, None))
+        made.observe(TrainingEvent(model, 0, "kvr", 1, 4, 0, None))
     name = "model.layers.0.mlp.up_proj.weight"
     torch.testing.assert_close(seen[0], before[name] - 0.05)  # the middle it was
     assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
@@ -293,7 +295,7 @@ def test_a_later_stage_begins_a_path_of_its_own(tmp_path: Path, gpt2: Make, prob
     """A segment starts without a snapshot, as its weights are those of the previous stage's end."""
     model = gpt2().eval()
     made = recorder(tmp_path, probes, ["boundaries"])
-    made.observe(Moment(model, 0, "kvr", 0, 3, 0, None))
+    made.observe(TrainingEvent(model, 0, "kvr", 0, 3, 0, None))
     move = {n: torch.full_like(p, 1e-3) for n, p in model.named_parameters()}
     for stage, step, last in ((0, 3, True), (1, 0, False), (1, 2, True)):
         if step:
@@ -301,9 +303,11 @@ def test_a_later_stage_begins_a_path_of_its_own(tmp_path: Path, gpt2: Make, prob
                 for n, p in model.named_parameters():
                     p.add_(move[n])
         made.observe(
-            Moment(model, stage, "x", step, 3, 0, None, last=last, update=lambda: {"D_B": move})
+            TrainingEvent(
+                model, stage, "x", step, 3, 0, None, last=last, update=lambda: {"D_B": move}
+            )
             if step
-            else Moment(model, stage, "x", step, 3, 0, None)
+            else TrainingEvent(model, stage, "x", step, 3, 0, None)
         )
     path = read_snapshot(tmp_path / "stage1-step000002.h5").path
     assert path is not None
@@ -317,9 +321,9 @@ def test_a_stage_that_trains_other_parameters_has_no_path_from_before(
 ) -> None:
     model = gpt2().eval()
     made = recorder(tmp_path, probes, ["every:1"])
-    made.observe(Moment(model, 0, "kvr", 0, 2, 0, None))
+    made.observe(TrainingEvent(model, 0, "kvr", 0, 2, 0, None))
     model.transformer.wte.weight.requires_grad_(False)
-    made.observe(Moment(model, 0, "kvr", 1, 2, 0, None))
+    made.observe(TrainingEvent(model, 0, "kvr", 1, 2, 0, None))
     assert read(tmp_path, 1).path is None
 
 
@@ -330,11 +334,11 @@ def test_there_is_no_path_to_another_stage_or_back(
     """As where single checkpoints are shown to it, in any order."""
     model = gpt2().eval()
     made = recorder(tmp_path, probes, ["every:1"])
-    made.snapshot(Moment(model, 0, "kvr", 2, 4, 0, None))
-    found = made.snapshot(Moment(model, stage, "kvr", step, 4, 0, None))
+    made.snapshot(TrainingEvent(model, 0, "kvr", 2, 4, 0, None))
+    found = made.snapshot(TrainingEvent(model, stage, "kvr", step, 4, 0, None))
     assert found.path is None
     assert found.no_path == "the weights of the snapshot before were not at hand"
-    later = made.snapshot(Moment(model, stage, "kvr", 4, 4, 0, None)).path
+    later = made.snapshot(TrainingEvent(model, stage, "kvr", 4, 4, 0, None)).path
     assert later is not None
     assert (later.from_step, later.to_step) == (step, 4)
 

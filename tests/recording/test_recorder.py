@@ -19,11 +19,11 @@ from geomix.models.forward import backward_over, batches_of, plain_forward
 from geomix.recording.recorder import Recorder
 from geomix.snapshots.file import read_snapshot, write_snapshot
 from geomix.snapshots.schema import Snapshot
-from geomix.training.observer import Moment
+from geomix.training.observer import TrainingEvent
 
 Make = Callable[[], Any]
 Examples = Callable[[int, int], list[TokenisedExample]]
-MakeMoment = Callable[..., Moment]
+MakeMoment = Callable[..., TrainingEvent]
 
 
 def recorder(folder: Path, probes: dict[str, list[TokenisedExample]], **changes: Any) -> Recorder:
@@ -46,7 +46,7 @@ def trained(model: nn.Module, data: list[TokenisedExample], observer: Recorder |
     model.train()
     for step in range(7):
         if observer:
-            observer.observe(Moment(model, 0, "kvr", step, 6, 0, None))
+            observer.observe(TrainingEvent(model, 0, "kvr", step, 6, 0, None))
         if step < 6:
             batches = batches_of(data, "example", 4, 0, torch.device("cpu"))
             for _ in backward_over(plain_forward(model), batches):

@@ -21,14 +21,14 @@ from geomix.measures.sketch import matrix_shape, projection
 from geomix.models.forward import batches_of
 from geomix.recording.recorder import Recorder
 from geomix.snapshots.file import read_snapshot
-from geomix.training.observer import Moment
+from geomix.training.observer import TrainingEvent
 from geomix.util.errors import UserError
 
 from .test_recorder import recorder, trained
 
 Make = Callable[[], Any]
 Examples = Callable[[int, int], list[TokenisedExample]]
-MakeMoment = Callable[..., Moment]
+MakeMoment = Callable[..., TrainingEvent]
 CPU = torch.device("cpu")
 
 

@@ -21,7 +21,7 @@ from geomix.models.distributed import Workers
 from geomix.models.load import LoadedModel
 from geomix.training import engine
 from geomix.training.engine import Engine
-from geomix.training.observer import Moment
+from geomix.training.observer import TrainingEvent
 
 MIX = {"source": "random-words", "ratio": 2, "words": 3}
 
@@ -40,8 +40,8 @@ class Watcher:
         self.losses: list[float | None] = []
         self.weights: list[torch.Tensor] = []
 
-    def observe(self, moment: Moment) -> None:
-        at = moment
+    def observe(self, event: TrainingEvent) -> None:
+        at = event
         self.seen.append((at.stage, at.stage_name, at.step, at.steps, at.epoch))
         self.losses.append(at.loss)
         assert all(p.grad is None for p in at.model.parameters())

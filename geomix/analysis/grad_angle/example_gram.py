@@ -110,7 +110,7 @@ def example_geometry(
         )
     probes = probe_texts(past, most)
     texts = [example for examples in probes.values() for example in examples]
-    loaded, moment = past.moment(point, stage)
+    loaded, event = past.event(point, stage)
     layout = Cut.of(loaded.model, trainable_parameters(loaded.model), heads=False).layout
     names, index = grouped(layout, by)
     _check_size(past, len(names) + 1, len(texts))
@@ -124,7 +124,7 @@ def example_geometry(
     return ExampleGeometry(
         arm=past.arm.name,
         seed=past.config.seed,
-        moment=TrainingMoment(point.stage, point.step, moment.last, train.loss).label,
+        moment=TrainingMoment(point.stage, point.step, event.last, train.loss).label,
         reduction=train.loss,
         by=by,
         groups=(WHOLE, *names),
