@@ -13,7 +13,7 @@ _MOST_ROWS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingMoment:
+class NamedCheckpoint:
     """A recorded checkpoint of a run.
 
     Attributes:
@@ -41,7 +41,7 @@ class TrainingMoment:
         return self.end or self.step == 0
 
 
-def key_moments(runs: Sequence[Sequence[TrainingMoment]], middle: bool = True) -> list[str]:
+def key_checkpoints(runs: Sequence[Sequence[NamedCheckpoint]], middle: bool = True) -> list[str]:
     """Return labels of the main checkpoints of these runs, for a table or figure.
 
     These are the base model, the end of every stage, and in each later stage the first and the
@@ -52,12 +52,12 @@ def key_moments(runs: Sequence[Sequence[TrainingMoment]], middle: bool = True) -
         runs: for each run, its checkpoints in order.
         middle: whether to include the middle one beside the first.
     """
-    stages = sorted({moment.stage for run in runs for moment in run})
+    stages = sorted({checkpoint.stage for run in runs for checkpoint in run})
     labels: dict[str, None] = {}
     for stage in stages:
-        here = [[moment for moment in run if moment.stage == stage] for run in runs]
+        here = [[checkpoint for checkpoint in run if checkpoint.stage == stage] for run in runs]
         starts = [m for run in here for m in run if m.is_boundary and not m.end]
-        labels |= dict.fromkeys(moment.label for moment in starts)
+        labels |= dict.fromkeys(checkpoint.label for checkpoint in starts)
         between = [{m.step for m in run if not m.is_boundary} for run in here if run]
         steps = sorted(set.intersection(*between)) if stage > 0 else []
         chosen = {steps[0], steps[len(steps) // 2 if middle else 0]} if steps else set()
@@ -67,16 +67,16 @@ def key_moments(runs: Sequence[Sequence[TrainingMoment]], middle: bool = True) -
     return list(labels or dict.fromkeys(m.label for m in (every[:1] + every[-1:])))
 
 
-def figure_moments(runs: Sequence[Sequence[TrainingMoment]]) -> list[str]:
+def figure_checkpoints(runs: Sequence[Sequence[NamedCheckpoint]]) -> list[str]:
     """Return the main checkpoints, without the middle ones if the rows would not fit a page."""
-    found = key_moments(runs)
-    return found if len(found) <= _MOST_ROWS else key_moments(runs, middle=False)
+    found = key_checkpoints(runs)
+    return found if len(found) <= _MOST_ROWS else key_checkpoints(runs, middle=False)
 
 
 _ASKED = re.compile(r"(?:(?:θ_|theta_)?(0|[A-Z]))?(?:\+([0-9]{1,9}))?")
 
 
-def chosen(at: Sequence[str]) -> Callable[[TrainingMoment], bool]:
+def chosen(at: Sequence[str]) -> Callable[[NamedCheckpoint], bool]:
     """Return a filter for the requested checkpoints.
 
     Args:
@@ -88,8 +88,8 @@ def chosen(at: Sequence[str]) -> Callable[[TrainingMoment], bool]:
     """
     wanted = [_asked(item) for item in at]
 
-    def is_chosen(moment: TrainingMoment) -> bool:
-        return not wanted or any(_is(moment, *item) for item in wanted)
+    def is_chosen(checkpoint: NamedCheckpoint) -> bool:
+        return not wanted or any(_is(checkpoint, *item) for item in wanted)
 
     return is_chosen
 
@@ -115,7 +115,7 @@ def _asked(item: str) -> tuple[str, int]:
     return found[1] or "", int(found[2] or 0)
 
 
-def _is(moment: TrainingMoment, start: str, step: int) -> bool:
+def _is(checkpoint: NamedCheckpoint, start: str, step: int) -> bool:
     if start:
-        return moment.label == f"θ_{start}" + (f"+{step}" if step else "")
-    return moment.stage > 0 and not moment.is_boundary and moment.step == step
+        return checkpoint.label == f"θ_{start}" + (f"+{step}" if step else "")
+    return checkpoint.stage > 0 and not checkpoint.is_boundary and checkpoint.step == step

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from geomix.analysis.checkpoints import TrainingMoment
+from geomix.analysis.checkpoints import NamedCheckpoint
 from geomix.analysis.directions import UPDATE, is_shuffled
 from geomix.analysis.layout import Cut, Gradient, Metric
 from geomix.analysis.measurement import Look, Secant
 from geomix.analysis.partial_results import ArmResults, Unfinished
-from geomix.analysis.past_checkpoints import gradients, moment_of, unsaid
+from geomix.analysis.past_checkpoints import gradients, named_checkpoint, unsaid
 from geomix.experiments.checkpoints import Point, Revisit
 from geomix.gradients.inner_products import inner_products, trainable_parameters, undisturbed
 from geomix.gradients.spill import in_memory, on_disk
@@ -32,7 +32,7 @@ from geomix.util.progress import during, phase
 
 def looks(
     past: Revisit,
-    wanted: Callable[[TrainingMoment], bool],
+    wanted: Callable[[NamedCheckpoint], bool],
     kept: ArmResults | None = None,
     *,
     heads: bool = False,
@@ -53,7 +53,7 @@ def looks(
     """
     stages = past.stages()
     points = past.points(unsaid)
-    chosen = [point for point in points if wanted(moment_of(past, point))]
+    chosen = [point for point in points if wanted(named_checkpoint(past, point))]
     kept = kept or ArmResults(Unfinished(), "")
     known = {point: look for point in chosen if (look := kept.look(point)) is not None}
     ways = _Ways(past, points)
@@ -135,14 +135,14 @@ class _Seen:
     """A checkpoint's model, with the gradients of its sets by the parameter's name."""
 
     past: Revisit
-    moment: TrainingMoment
+    checkpoint: NamedCheckpoint
     model: nn.Module
     parameters: dict[str, nn.Parameter]
     gradients: dict[str, dict[str, Tensor | None]]
 
     @classmethod
     def at(cls, past: Revisit, point: Point, stage: Stage) -> _Seen:
-        here, found = moment_of(past, point), {}
+        here, found = named_checkpoint(past, point), {}
         sets = len(past.prepared.probes)
         with phase(f"{past.arm.name}: gradients at {here.label}, sets", sets) as advance:
             loaded, event = past.event(point, stage)
@@ -159,7 +159,7 @@ class _Seen:
         weights = {name: p.detach().float().cpu() for name, p in named}
         return _Start(_kept(self.past, weights), self.gradients)
 
-    @during(lambda seen, *_, **__: f"{seen.past.arm.name}: angles at {seen.moment.label}")
+    @during(lambda seen, *_, **__: f"{seen.past.arm.name}: angles at {seen.checkpoint.label}")
     def look(
         self,
         way: Mapping[str, Tensor] | None,
@@ -177,9 +177,9 @@ class _Seen:
         sets = tuple(name for name in self.gradients if not is_shuffled(name))
         inner = inner_products(list(named.values()), weights)
         secant = None
-        if start is not None and not (self.moment.is_boundary and not self.moment.end):
+        if start is not None and not (self.checkpoint.is_boundary and not self.checkpoint.end):
             secant = self._secant(sets, start, cut, weights)
-        return Look(self.moment, cut.layout, sets, tuple(named), inner, secant)
+        return Look(self.checkpoint, cut.layout, sets, tuple(named), inner, secant)
 
     def _secant(
         self, sets: Sequence[str], start: _Start, cut: Cut, weights: Metric | None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from geomix.analysis.checkpoints import TrainingMoment
+from geomix.analysis.checkpoints import NamedCheckpoint
 from geomix.analysis.parameter_groups import Layout
 from geomix.measures.cosine import Floats
 
@@ -34,7 +34,7 @@ class Look:
     """Measurement at one checkpoint.
 
     Attributes:
-        moment: the checkpoint.
+        checkpoint: its stage, step and label.
         layout: of the parameters or their slices.
         sets: names of the S probe sets.
         directions: names of all d: the sets, then `shuffled` and `update` if there are any.
@@ -42,7 +42,7 @@ class Look:
         secant: None at the stage's start, and if its initial weights are unknown.
     """
 
-    moment: TrainingMoment
+    checkpoint: NamedCheckpoint
     layout: Layout
     sets: tuple[str, ...]
     directions: tuple[str, ...]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geomix.analysis.checkpoints import TrainingMoment
+from geomix.analysis.checkpoints import NamedCheckpoint
 from geomix.analysis.measurement import Look, Secant
 from geomix.analysis.parameter_groups import Layout
 from geomix.runs.directory import RunDirectory
@@ -207,7 +207,7 @@ def _probes(past: Revisit) -> str:
 def _bytes_of(look: Look) -> bytes:
     layout = look.layout
     about = {
-        "moment": asdict(look.moment),
+        "moment": asdict(look.checkpoint),
         "sets": look.sets,
         "directions": look.directions,
         "parameters": layout.parameters,
@@ -239,7 +239,7 @@ def _look_of(content: bytes) -> Look:
     )
     secant = {k.removeprefix("secant_"): v for k, v in arrays.items() if k.startswith("secant_")}
     return Look(
-        TrainingMoment(**about["moment"]),
+        NamedCheckpoint(**about["moment"]),
         layout,
         tuple(about["sets"]),
         tuple(about["directions"]),

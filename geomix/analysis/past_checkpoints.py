@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from geomix.analysis.checkpoints import TrainingMoment
+from geomix.analysis.checkpoints import NamedCheckpoint
 from geomix.analysis.directions import shuffled
 from geomix.analysis.layout import Gradient
 from geomix.config.names import role_of
@@ -74,19 +74,19 @@ def adams(past: Revisit) -> tuple[SecondMoments, Path] | None:
     return saved_second_moments(check(point.folder), point.stage, point.step), point.folder
 
 
-def moments_of(arm: RunDirectory, config: RunConfig) -> list[TrainingMoment]:
+def named_checkpoints(arm: RunDirectory, config: RunConfig) -> list[NamedCheckpoint]:
     """Return the checkpoints of an arm that have weights."""
-    return [_moment(config, point) for point in points_of(arm, config, unsaid)]
+    return [_named(config, point) for point in points_of(arm, config, unsaid)]
 
 
-def moment_of(past: Revisit, point: Point) -> TrainingMoment:
+def named_checkpoint(past: Revisit, point: Point) -> NamedCheckpoint:
     """Return the named checkpoint of a point."""
-    return _moment(past.config, point)
+    return _named(past.config, point)
 
 
-def _moment(config: RunConfig, point: Point) -> TrainingMoment:
+def _named(config: RunConfig, point: Point) -> NamedCheckpoint:
     loss = config.stages[0].train.loss
-    return TrainingMoment(point.stage, point.step, point.last, loss)
+    return NamedCheckpoint(point.stage, point.step, point.last, loss)
 
 
 def gradients(

@@ -18,10 +18,10 @@ from geomix.figures.labels import (
     UPDATE,
     WHOLE,
     Row,
+    checkpoint_symbol,
     direction_symbol,
     is_null,
     is_undetermined,
-    moment_symbol,
     of_seeds,
     ordered,
     parted,
@@ -42,7 +42,7 @@ from geomix.figures.lines import (
     say_blank,
 )
 from geomix.figures.style import arm_look, new_figure, settle, style
-from geomix.figures.table import TableFigure, moments_of
+from geomix.figures.table import TableFigure, checkpoints_of
 from geomix.measures.cosine import Floats
 
 _ROW = 0.98
@@ -70,7 +70,7 @@ _WIDE, _MANY_PANELS = 7, 8
 """Numbers of adjacent panels above which titles are smaller, and have several lines."""
 
 
-def draw(rows: Sequence[Row], moments: Sequence[str], focus: str = "D_A") -> Figure:
+def draw(rows: Sequence[Row], checkpoints: Sequence[str], focus: str = "D_A") -> Figure:
     """Draw a row per checkpoint: left the cosine of D_A with each other set, right the norms.
 
     One line an arm, through the layers; embedding, final norm and head are separate markers, and so
@@ -82,7 +82,7 @@ def draw(rows: Sequence[Row], moments: Sequence[str], focus: str = "D_A") -> Fig
     Args:
         rows: the tidy table of `geomix analyze grad-angle`, of one metric; its CSV has the same
             columns.
-        moments: labels of the checkpoints to draw, in order.
+        checkpoints: labels of the checkpoints to draw, in order.
         focus: the set in D_A's place.
     """
     unlike(rows, "arm", "moment", "group", "first", "second")
@@ -93,24 +93,26 @@ def draw(rows: Sequence[Row], moments: Sequence[str], focus: str = "D_A") -> Fig
     axis = Depth(table, _POINTS / len(columns))
     with style():
         high = len(columns) > _MANY_PANELS or any(parted(name)[1] for name, _ in columns)
-        figure = new_figure(0.35 + 0.2 * high + _ROW * len(moments) + axis.height)
+        figure = new_figure(0.35 + 0.2 * high + _ROW * len(checkpoints) + axis.height)
         ratios = [1.0] * len(columns)
         ratios.insert(gap, 0.1)
-        grid = figure.add_gridspec(len(moments), len(ratios), width_ratios=ratios)
+        grid = figure.add_gridspec(len(checkpoints), len(ratios), width_ratios=ratios)
         panels: list[list[Axes]] = []
-        for row, moment in enumerate(moments):
+        for row, checkpoint in enumerate(checkpoints):
             line: list[Axes] = []
             for column, (name, measure) in enumerate(columns):
                 start = gap * (column >= gap)
                 shared = (panels[0] if row else line)[start] if row or column > start else None
                 cell = grid[row, column + (column >= gap)]
                 axes = figure.add_subplot(cell, sharex=shared, sharey=shared)
-                axes.tick_params(labelleft=column == start, labelbottom=row == len(moments) - 1)
+                axes.tick_params(labelleft=column == start, labelbottom=row == len(checkpoints) - 1)
                 axes.margins(x=0.04)
-                if not axis.draw(axes, moment, name, measure):
-                    say_blank(axes, why_blank(name, moment))
+                if not axis.draw(axes, checkpoint, name, measure):
+                    say_blank(axes, why_blank(name, checkpoint))
                 line.append(axes)
-            line[0].set_ylabel(moment_symbol(moment), rotation=0, ha="right", va="center", size=9)
+            line[0].set_ylabel(
+                checkpoint_symbol(checkpoint), rotation=0, ha="right", va="center", size=9
+            )
             panels.append(line)
         for axes, (name, measure) in zip(panels[0], columns, strict=True):
             one, other = direction_symbol(focus), direction_symbol(name)
@@ -121,7 +123,7 @@ def draw(rows: Sequence[Row], moments: Sequence[str], focus: str = "D_A") -> Fig
         _finish_norms([axes for line in panels for axes in line[gap:]])
         for axes in panels[-1]:
             axis.name(axes)
-        shown = [row for row in rows if row["moment"] in moments]
+        shown = [row for row in rows if row["moment"] in checkpoints]
         name_arms(figure, table.arms, marks_of(shown))
         settle(figure)
     return figure
@@ -170,15 +172,15 @@ class Depth:
         """Height of the longest vertical name, in inches."""
         return 0.15 + 0.062 * max(len(short_group(name)) for name in self.names)
 
-    def draw(self, axes: Axes, moment: str, name: str, measure: str) -> bool:
+    def draw(self, axes: Axes, checkpoint: str, name: str, measure: str) -> bool:
         """Draw one line or row of markers an arm; return whether there is anything."""
         anything = False
         arms, x, stack = self.table.arms, self.x, self.stack
         size = 3.0 if len(self.groups) <= MANY else 2.0
         for index, arm in enumerate(arms):
-            y = self.table.values(arm, moment, name, measure)
+            y = self.table.values(arm, checkpoint, name, measure)
             anything |= bool(np.isfinite(y).any())
-            low, high, clear = self.table.interval(arm, moment, name, measure)
+            low, high, clear = self.table.interval(arm, checkpoint, name, measure)
             colour, marker, _ = arm_look(index)
             look: dict[str, Any] = {"color": colour, "marker": marker, "ms": size}
             draw_line(axes, index, x[stack], y[stack], clear[stack], size)
@@ -193,11 +195,11 @@ class Depth:
         axes.axvline(self.at[-1] - 0.55 * self.wide, color="0.8", lw=0.5, zorder=0)
         return anything
 
-    def draw_null(self, axes: Axes, moment: str) -> bool:
+    def draw_null(self, axes: Axes, checkpoint: str) -> bool:
         """Draw the held-out set's cosines in grey behind an arm's; return whether there are any."""
         anything = False
         for index, arm in enumerate(self.table.arms):
-            y = self.table.values(arm, moment, NULLS[0], "cosine")
+            y = self.table.values(arm, checkpoint, NULLS[0], "cosine")
             anything |= bool(np.isfinite(y).any())
             look: dict[str, Any] = {"color": NULL_GREY, "lw": 0.9, "zorder": 1.5}
             stack = self.stack
@@ -273,24 +275,26 @@ class Table:
                 self._values[*at, other, "unclear"] = is_undetermined(row)
         self.sets = ordered(found)
 
-    def value(self, arm: str, moment: str, group: str, name: str, measure: str) -> float:
+    def value(self, arm: str, checkpoint: str, group: str, name: str, measure: str) -> float:
         """Return one number; nan if there is none."""
-        return self._values.get((arm, moment, group, name, measure), math.nan)
+        return self._values.get((arm, checkpoint, group, name, measure), math.nan)
 
-    def values(self, arm: str, moment: str, name: str, measure: str) -> Floats:
+    def values(self, arm: str, checkpoint: str, name: str, measure: str) -> Floats:
         """Return one number per group; nan if there is none, or none for a logarithmic axis."""
-        found = np.array([self.value(arm, moment, group, name, measure) for group in self.places])
+        found = np.array(
+            [self.value(arm, checkpoint, group, name, measure) for group in self.places]
+        )
         return np.where(found > 0, found, np.nan) if measure == "norm" else found
 
     def interval(
-        self, arm: str, moment: str, name: str, measure: str
+        self, arm: str, checkpoint: str, name: str, measure: str
     ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
         """Return each group's interval (nan if none), and whether the value is determined."""
         if measure != "cosine":
             nothing = np.full(len(self.places), np.nan)
             return nothing, nothing, np.ones(len(self.places), dtype=np.bool_)
         y, half, unclear = (
-            self.values(arm, moment, name, key) for key in ("cosine", "half_width", "unclear")
+            self.values(arm, checkpoint, name, key) for key in ("cosine", "half_width", "unclear")
         )
         return np.maximum(y - half, -1), np.minimum(y + half, 1), ~(unclear > 0)
 
@@ -320,6 +324,6 @@ def _finish_norms(panels: Sequence[Axes]) -> None:
 FIGURE = TableFigure(
     "Cosines and norms of gradients by depth.",
     ("arm", "moment", "group", "first", "second", "cosine"),
-    lambda rows: draw(rows, moments_of(rows)),
-    lambda rows, pair: draw(rows, moments_of(rows), pair[0]),
+    lambda rows: draw(rows, checkpoints_of(rows)),
+    lambda rows, pair: draw(rows, checkpoints_of(rows), pair[0]),
 )

@@ -15,8 +15,8 @@ from geomix.figures.labels import (
     NULLS,
     WHOLE,
     Row,
+    checkpoint_symbol,
     direction_symbol,
-    moment_symbol,
     of_seeds,
     plain,
     unlike,
@@ -24,7 +24,7 @@ from geomix.figures.labels import (
 )
 from geomix.figures.lines import marks_of, name_arms, say_blank
 from geomix.figures.style import COLUMN, new_figure, settle, style
-from geomix.figures.table import TableFigure, moments_of
+from geomix.figures.table import TableFigure, checkpoints_of
 
 _HEIGHT = 1.15
 """Height of a panel with its title, in inches."""
@@ -40,7 +40,7 @@ _POINTS = 190.0
 
 
 def draw(
-    rows: Sequence[Row], moments: Sequence[str], pair: tuple[str, str] = ("D_A", "D_B")
+    rows: Sequence[Row], checkpoints: Sequence[str], pair: tuple[str, str] = ("D_A", "D_B")
 ) -> Figure:
     """Draw a panel per checkpoint: one set's cosine with another by layer, a line an arm.
 
@@ -51,28 +51,30 @@ def draw(
 
     Args:
         rows: the tidy table of `geomix analyze grad-angle`, of one metric.
-        moments: labels of the checkpoints to draw; more than three do not fit.
+        checkpoints: labels of the checkpoints to draw; more than three do not fit.
         pair: the set in question, and the one that it is compared with, or `update`.
     """
     focus, other = pair
     pairs = ({focus, other}, {focus, NULLS[0]})
     rows = [row for row in rows if {row["first"], row["second"]} in pairs]
-    rows = [row for row in rows if row["moment"] in moments]
+    rows = [row for row in rows if row["moment"] in checkpoints]
     unlike(rows, "arm", "moment", "group", "first", "second")
     table = Table(rows, focus)
-    axis = Depth(table, _POINTS / len(moments))
+    axis = Depth(table, _POINTS / len(checkpoints))
     with style():
         figure = new_figure(0.55 + _HEIGHT + axis.height + 0.1 + 0.1 * len(table.arms), COLUMN)
-        panels = list(figure.subplots(1, len(moments), sharex=True, sharey=True, squeeze=False)[0])
+        panels = list(
+            figure.subplots(1, len(checkpoints), sharex=True, sharey=True, squeeze=False)[0]
+        )
         null = False
-        for axes, moment in zip(panels, moments, strict=True):
+        for axes, checkpoint in zip(panels, checkpoints, strict=True):
             axes.margins(x=0.04)
-            if not axis.draw(axes, moment, other, "cosine"):
-                say_blank(axes, why_blank(other, moment))
-            null |= other != NULLS[0] and axis.draw_null(axes, moment)
+            if not axis.draw(axes, checkpoint, other, "cosine"):
+                say_blank(axes, why_blank(other, checkpoint))
+            null |= other != NULLS[0] and axis.draw_null(axes, checkpoint)
             axis.name(axes)
-            axes.set_title(moment_symbol(moment))
-            axes.set_xlabel(_norms(table, moment, focus), **_SMALL)
+            axes.set_title(checkpoint_symbol(checkpoint))
+            axes.set_xlabel(_norms(table, checkpoint, focus), **_SMALL)
         finish_cosines(panels)
         one, two = direction_symbol(focus), direction_symbol(other)
         panels[0].set_ylabel(f"cos({one}, {two})")
@@ -95,9 +97,9 @@ def caption(rows: Sequence[Row], pair: tuple[str, str] = ("D_A", "D_B")) -> str:
     )
 
 
-def _norms(table: Table, moment: str, focus: str) -> str:
+def _norms(table: Table, checkpoint: str, focus: str) -> str:
     """Return the norm of a set's whole gradient in every arm, one a line."""
-    found = [table.value(arm, moment, WHOLE, focus, "norm") for arm in table.arms]
+    found = [table.value(arm, checkpoint, WHOLE, focus, "norm") for arm in table.arms]
     lines = ["–" if math.isnan(norm) else f"{norm:.2g}" for norm in found]
     return "\n".join([f"|{direction_symbol(focus)}|", *lines])
 
@@ -112,6 +114,6 @@ def _name_norms(axes: Axes, arms: Sequence[str]) -> None:
 FIGURE = TableFigure(
     "One pair's cosine by depth, in a row for a column of a paper.",
     ("arm", "moment", "group", "first", "second", "cosine"),
-    lambda rows: draw(rows, moments_of(rows)[:3]),
-    lambda rows, pair: draw(rows, moments_of(rows)[:3], pair),
+    lambda rows: draw(rows, checkpoints_of(rows)[:3]),
+    lambda rows, pair: draw(rows, checkpoints_of(rows)[:3], pair),
 )

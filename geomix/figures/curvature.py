@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from geomix.figures.labels import Row, moment_symbol, plain
+from geomix.figures.labels import Row, checkpoint_symbol, plain
 from geomix.figures.style import WIDTH, arm_look, new_figure, settle, style
 from geomix.figures.table import TableFigure
 
@@ -48,7 +48,7 @@ def draw(rows: Sequence[Row]) -> Figure:
         for axes, (matrix, checkpoint) in zip(grid.flat, panels, strict=False):
             mine = [r for r in rows if (r["matrix"], r["checkpoint"]) == (matrix, checkpoint)]
             _panel(axes, mine, lines, arms)
-            axes.set_title(f"{_formula(matrix)} at {moment_symbol(checkpoint)}")
+            axes.set_title(f"{_formula(matrix)} at {checkpoint_symbol(checkpoint)}")
         for axes in grid.flat[len(panels) :]:
             axes.set_axis_off()
         for axes in grid[:, 0]:
@@ -90,7 +90,7 @@ def draw_density(rows: Sequence[Row]) -> Figure:
             for arm, seed in dict.fromkeys((r["arm"], r["seed"]) for r in mine):
                 some = [r for r in mine if (r["arm"], r["seed"]) == (arm, seed)]
                 _steps(axes, some, arms.index(arm))
-            axes.set_title(f"{_formula(matrix)} at {moment_symbol(checkpoint)}")
+            axes.set_title(f"{_formula(matrix)} at {checkpoint_symbol(checkpoint)}")
         for axes in grid.flat[len(panels) :]:
             axes.set_axis_off()
         for axes in grid[:, 0]:

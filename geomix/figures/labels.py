@@ -69,11 +69,11 @@ def parted(name: str) -> tuple[str, str]:
     return base, label
 
 
-def moment_symbol(moment: str) -> str:
+def checkpoint_symbol(checkpoint: str) -> str:
     """Return a checkpoint's symbol: `θ_A+4` with a subscript."""
-    base, plus, step = moment.partition("+")
+    base, plus, step = checkpoint.partition("+")
     if not re.fullmatch("θ_[A-Z0-9]+", base):
-        return plain(moment)
+        return plain(checkpoint)
     return rf"$\theta_{{{base.removeprefix('θ_')}}}$" + (f"+{plain(step)}" if plus else "")
 
 
@@ -136,10 +136,10 @@ MARKS = (
 """Sentence of a caption on the markers of cosines."""
 
 
-def why_blank(name: str, moment: str) -> str:
+def why_blank(name: str, checkpoint: str) -> str:
     """Return in a few words, on two lines, why a direction's panel is empty at a checkpoint."""
-    if name == UPDATE and moment.partition("+")[0] == "θ_0":
-        return f"no update\nat {moment_symbol(moment)}"
+    if name == UPDATE and checkpoint.partition("+")[0] == "θ_0":
+        return f"no update\nat {checkpoint_symbol(checkpoint)}"
     return "not\nrecorded"
 
 

@@ -16,16 +16,16 @@ from matplotlib.textpath import TextPath
 
 from geomix.figures.labels import (
     Row,
+    checkpoint_symbol,
     direction_symbol,
     is_undetermined,
-    moment_symbol,
     of_seeds,
     plain,
     short_group,
     unlike,
 )
 from geomix.figures.style import COLUMN, SIGNED, WIDTH, new_figure, settle, style
-from geomix.figures.table import TableFigure, moments_of
+from geomix.figures.table import TableFigure, checkpoints_of
 
 CROSSED = " · "
 """Separator of a layer and a module in a group's name."""
@@ -63,7 +63,7 @@ _LABELS = 12
 
 def draw(
     rows: Sequence[Row],
-    moment: str,
+    checkpoint: str,
     pair: tuple[str, str] = ("D_A", "D_B"),
     difference: tuple[str, str] | None = None,
 ) -> Figure:
@@ -74,7 +74,7 @@ def draw(
 
     Args:
         rows: the tidy table of `geomix analyze grad-angle` by layer and module, of one metric.
-        moment: label of the checkpoint to draw.
+        checkpoint: label of the checkpoint to draw.
         pair: of directions.
         difference: of two arms: one more panel, of the second one's cosine minus the first one's,
             with colours of its own; undetermined where either is.
@@ -82,7 +82,7 @@ def draw(
     rows = [
         row
         for row in rows
-        if row["moment"] == moment and {row["first"], row["second"]} == set(pair)
+        if row["moment"] == checkpoint and {row["first"], row["second"]} == set(pair)
     ]
     unlike(rows, "arm", "group")
     cells = {(row["arm"], row["group"]): (row["cosine"], is_undetermined(row)) for row in rows}
@@ -118,7 +118,7 @@ def draw(
                 [hatched], ["undetermined"], loc="outside upper right", frameon=False, fontsize=6.5
             )
         one, other = (direction_symbol(name) for name in pair)
-        label = f"cos({one}, {other}) at {moment_symbol(moment)}"
+        label = f"cos({one}, {other}) at {checkpoint_symbol(checkpoint)}"
         _bar(figure, used[: len(names)], scale, label)
         if difference:
             _bar(figure, used[-1:], wider, "difference of the cosines")
@@ -277,6 +277,6 @@ def _first_two(rows: Sequence[Row]) -> tuple[str, str] | None:
 FIGURE = TableFigure(
     "Cosines by layer and module, and the difference of two arms.",
     ("arm", "moment", "group", "first", "second", "cosine"),
-    lambda rows: draw(rows, moments_of(rows)[-1], difference=_first_two(rows)),
-    lambda rows, pair: draw(rows, moments_of(rows)[-1], pair, _first_two(rows)),
+    lambda rows: draw(rows, checkpoints_of(rows)[-1], difference=_first_two(rows)),
+    lambda rows, pair: draw(rows, checkpoints_of(rows)[-1], pair, _first_two(rows)),
 )

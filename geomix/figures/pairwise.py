@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import FuncNorm
 from matplotlib.figure import Figure
 
-from geomix.figures.labels import moment_symbol, plain, set_symbol
+from geomix.figures.labels import checkpoint_symbol, plain, set_symbol
 from geomix.figures.style import COLUMN, SIGNED, new_figure, settle, style
 from geomix.figures.table import TableFigure
 from geomix.measures.cosine import Floats
@@ -36,9 +36,9 @@ def draw(rows: Sequence[Row]) -> Figure:
 
     Args:
         rows: tidy, each pair once, the examples in order: set, example, other_set, other_example,
-            cosine; an arm and a moment, if present, form the title; the CSV has the same.
+            cosine; an arm and a checkpoint, if present, form the title; the CSV has the same.
     """
-    arm, moment = (str(rows[0].get(key, "")) for key in ("arm", "moment"))
+    arm, checkpoint = (str(rows[0].get(key, "")) for key in ("arm", "moment"))
     sets, table = _matrix(rows)
     most = max(_LEAST, float(np.nanmax(np.abs(table), initial=0.0)))
     with style():
@@ -54,7 +54,7 @@ def draw(rows: Sequence[Row]) -> Figure:
         for side in axes.spines.values():
             side.set_visible(True)
         _part(axes, sets)
-        said = [plain(arm)] * bool(arm) + [f"at {moment_symbol(moment)}"] * bool(moment)
+        said = [plain(arm)] * bool(arm) + [f"at {checkpoint_symbol(checkpoint)}"] * bool(checkpoint)
         axes.set_title(" ".join(said), pad=4)
         axes.set_xlabel("one row and column an example", size=6.5)
         axes.set_ylabel("within a set: the most opposed first", size=6.5)

@@ -20,18 +20,18 @@ from geomix.figures.labels import (
     WHOLE,
     Row,
     angle,
+    checkpoint_symbol,
     direction_symbol,
     half_width,
     is_undetermined,
     mixed_in,
-    moment_symbol,
     of_seeds,
     parted,
     plain,
     unlike,
 )
 from geomix.figures.style import COLOURS, COLUMN, WIDTH, new_figure, settle, style
-from geomix.figures.table import TableFigure, moments_of
+from geomix.figures.table import TableFigure, checkpoints_of
 from geomix.measures.plane import Plane, in_plane
 
 PAIR = ("D_A", "D_B")
@@ -66,7 +66,7 @@ _MOVED = 0.12
 
 def draw(
     rows: Sequence[Row],
-    moments: Sequence[str],
+    checkpoints: Sequence[str],
     directions: Sequence[str] | None = None,
     group: str = WHOLE,
 ) -> Figure:
@@ -80,7 +80,7 @@ def draw(
 
     Args:
         rows: the tidy table of `geomix analyze grad-angle`, of one metric.
-        moments: labels of the checkpoints to draw, in order.
+        checkpoints: labels of the checkpoints to draw, in order.
         directions: the directions to draw, among those in the table; None takes D_A, D_B, all
             mixed-in sets, and the update.
         group: of parameters.
@@ -92,7 +92,7 @@ def draw(
     ]
     unlike(rows, "arm", "moment", "first", "second")
     arms = list(dict.fromkeys(row["arm"] for row in rows))
-    grid = [[(arm, moment) for arm in arms] for moment in moments]
+    grid = [[(arm, checkpoint) for arm in arms] for checkpoint in checkpoints]
     if len(arms) == 1:
         grid = [[cell for line in grid for cell in line]]
     width = COLUMN if len(grid[0]) <= _FEW else WIDTH
@@ -102,7 +102,7 @@ def draw(
         tall = side * (1 + strip / (2 * _REACH))
         figure = new_figure(_HEAD + len(grid) * tall, width)
         panels = figure.subplots(len(grid), len(grid[0]), squeeze=False)
-        cells = [_Cell(rows, arm, moment, directions) for arm, moment in chain(*grid)]
+        cells = [_Cell(rows, arm, checkpoint, directions) for arm, checkpoint in chain(*grid)]
         decades = _decades([value for cell in cells for value in cell.gradients().values()])
         told = [
             _panel(axes, cell, decades, strip)
@@ -111,13 +111,13 @@ def draw(
         lines = [max(axes.get_xlabel().count("\n") + 1 for axes in line) for line in panels]
         figure.set_figheight(_HEAD + len(grid) * tall + _LINE * sum(lines))
         size = 8 if len(grid[0]) <= _FEW + 1 else 6.5
-        for axes, (arm, moment) in zip(panels[0], grid[0], strict=True):
+        for axes, (arm, checkpoint) in zip(panels[0], grid[0], strict=True):
             most = int(72 * side / (0.62 * size))
-            title = plain(arm, most) if len(arms) > 1 else moment_symbol(moment)
+            title = plain(arm, most) if len(arms) > 1 else checkpoint_symbol(checkpoint)
             axes.set_title(title, size=size, pad=2)
         for line, places in zip(panels, grid, strict=True):
             if len(arms) > 1:
-                symbol = moment_symbol(places[0][1])
+                symbol = checkpoint_symbol(places[0][1])
                 line[0].set_ylabel(symbol, rotation=0, ha="right", va="center", size=9)
         _legend(figure, any(told))
         below = 0.09 / figure.get_figheight()  # the layout underestimates the height of formulas
@@ -152,14 +152,14 @@ class _Cell:
     Args:
         rows: of one group.
         arm: its name.
-        moment: its label.
+        checkpoint: its label.
         directions: to draw; those in the table here are kept.
     """
 
     def __init__(
-        self, rows: Sequence[Row], arm: str, moment: str, directions: Sequence[str]
+        self, rows: Sequence[Row], arm: str, checkpoint: str, directions: Sequence[str]
     ) -> None:
-        here = [row for row in rows if (row["arm"], row["moment"]) == (arm, moment)]
+        here = [row for row in rows if (row["arm"], row["moment"]) == (arm, checkpoint)]
         self.pairs = {frozenset((row["first"], row["second"])): row for row in here}
         self.norms = {row["first"]: row["norm_first"] for row in here}
         self.norms |= {row["second"]: row["norm_second"] for row in here}
@@ -352,6 +352,6 @@ def _legend(figure: Figure, unclear: bool) -> None:
 FIGURE = TableFigure(
     "Directions in the plane of g_A and g_B.",
     ("arm", "moment", "group", "first", "second", "cosine"),
-    lambda rows: draw(rows, moments_of(rows)),
-    lambda rows, pair: draw(rows, moments_of(rows), (*pair, *mixed_in(rows), UPDATE)),
+    lambda rows: draw(rows, checkpoints_of(rows)),
+    lambda rows, pair: draw(rows, checkpoints_of(rows), (*pair, *mixed_in(rows), UPDATE)),
 )

@@ -31,7 +31,7 @@ class TableFigure:
     draw_pair: Callable[[Sequence[Row], tuple[str, str]], Figure] | None = None
 
 
-def moments_of(rows: Sequence[Row]) -> list[str]:
+def checkpoints_of(rows: Sequence[Row]) -> list[str]:
     """Return the checkpoints of a table in the order of training, else in the table's.
 
     Arms with different numbers of steps have different checkpoints: the table has those that its

@@ -83,7 +83,7 @@ def test_a_sets_rows_and_columns_sum_to_the_recorded_inner_product(
     (path,) = [file for file in past.arm.snapshots() if file.name == name]
     snapshot = read_snapshot(path)
     found = looked(past, moment, by)
-    assert found.moment == moment
+    assert found.checkpoint == moment
     assert found.sets == snapshot.sets
     groups, index = grouped(snapshot, by)  # type: ignore[arg-type]
     assert found.groups == ("all", *groups)

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from geomix.analysis.checkpoints import (
-    TrainingMoment,
+    NamedCheckpoint,
     as_asked,
     chosen,
-    figure_moments,
-    key_moments,
+    figure_checkpoints,
+    key_checkpoints,
 )
 from geomix.analysis.grad_angle.asked import Asked
 from geomix.analysis.grad_angle.measure import measure
@@ -262,9 +262,9 @@ def test_what_must_be_said_is_said(run: Run) -> None:
     assert "No held-out" not in text
 
 
-def moments(stages: list[list[int]]) -> list[TrainingMoment]:
+def moments(stages: list[list[int]]) -> list[NamedCheckpoint]:
     return [
-        TrainingMoment(stage, step, step == steps[-1], "token")
+        NamedCheckpoint(stage, step, step == steps[-1], "token")
         for stage, steps in enumerate(stages)
         for step in steps
     ]
@@ -280,7 +280,7 @@ def test_a_moment_has_one_name_however_it_is_asked_for() -> None:
     given = ("θ_A", "A", "A+0", " theta_A+4", "A+4", "+04", "+4", "0", "+0")
     assert as_asked(given) == ("A", "A+4", "+4", "0", "+0")
     assert as_asked(()) == ()
-    moments = [TrainingMoment(*m, "token") for m in ((0, 0, False), (0, 9, True), (1, 4, False))]
+    moments = [NamedCheckpoint(*m, "token") for m in ((0, 0, False), (0, 9, True), (1, 4, False))]
     for item in given:
         mine = [chosen([item])(moment) for moment in moments]
         assert mine == [chosen(as_asked([item]))(moment) for moment in moments]
@@ -288,14 +288,14 @@ def test_a_moment_has_one_name_however_it_is_asked_for() -> None:
 
 def test_key_moments_are_common_to_the_arms() -> None:
     long, short = moments([[0, 9], [1, 3, 7, 20]]), moments([[0, 4], [1, 3, 9, 11]])
-    assert key_moments([long]) == ["θ_0", "θ_A", "θ_A+1", "θ_A+3", "θ_B"]
-    assert key_moments([long], middle=False) == ["θ_0", "θ_A", "θ_A+1", "θ_B"]
-    assert key_moments([long, short]) == ["θ_0", "θ_A", "θ_A+1", "θ_A+3", "θ_B"]
+    assert key_checkpoints([long]) == ["θ_0", "θ_A", "θ_A+1", "θ_A+3", "θ_B"]
+    assert key_checkpoints([long], middle=False) == ["θ_0", "θ_A", "θ_A+1", "θ_B"]
+    assert key_checkpoints([long, short]) == ["θ_0", "θ_A", "θ_A+1", "θ_A+3", "θ_B"]
     unlike = moments([[0, 9], [2, 20]])
-    assert key_moments([long, unlike]) == ["θ_0", "θ_A", "θ_B"]
+    assert key_checkpoints([long, unlike]) == ["θ_0", "θ_A", "θ_B"]
     begun = moments([[0, 9]])
-    assert key_moments([long, begun]) == key_moments([long])
-    assert len(figure_moments([moments([[0, 9], [1, 3, 9], [1, 3, 9]])])) == 6
+    assert key_checkpoints([long, begun]) == key_checkpoints([long])
+    assert len(figure_checkpoints([moments([[0, 9], [1, 3, 9], [1, 3, 9]])])) == 6
 
 
 def test_users_mistakes_are_one_line_each(
@@ -352,7 +352,11 @@ def test_there_is_always_a_moment_to_show(
 ) -> None:
     """Also of the first stage's inside alone, and of arms that have none in common."""
     between = [
-        [TrainingMoment(i, s, end=False, reduction="token") for i, at in enumerate(run) for s in at]
+        [
+            NamedCheckpoint(i, s, end=False, reduction="token")
+            for i, at in enumerate(run)
+            for s in at
+        ]
         for run in steps
     ]
-    assert key_moments(between) == figure_moments(between) == (labels or ["θ_A+2", "θ_A+3"])
+    assert key_checkpoints(between) == figure_checkpoints(between) == (labels or ["θ_A+2", "θ_A+3"])

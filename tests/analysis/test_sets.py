@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from geomix.analysis.checkpoints import TrainingMoment
+from geomix.analysis.checkpoints import NamedCheckpoint
 from geomix.analysis.grad_angle.answer import answer, decisive, findings
 from geomix.analysis.grad_angle.asked import Asked
 from geomix.analysis.grad_angle.contrasts import contrasts
@@ -209,6 +209,6 @@ def test_pairs() -> None:
     assert [Pair("D_A", "D_M").stage, Pair("D_D", "D_B").stage] == [1, 3]
     assert Pair("D_A", "held-out").null is None
     assert Pair("D_M", "D_B").learnt is None
-    moments = [TrainingMoment(s, n, n == 9, "token") for s in range(3) for n in (0, 4, 9)]
+    moments = [NamedCheckpoint(s, n, n == 9, "token") for s in range(3) for n in (0, 4, 9)]
     ranked = sorted(moments, key=lambda moment: preferred(moment, Pair("D_B", "D_C")))
     assert [m.label for m in ranked[:2]] == ["θ_B+4", "θ_B"]

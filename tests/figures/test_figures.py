@@ -19,7 +19,7 @@ from matplotlib.image import imread
 
 from geomix.figures.cosine_by_depth import draw
 from geomix.figures.style import COLOURS, LINES, MARKERS, save_figure
-from geomix.figures.table import moments_of
+from geomix.figures.table import checkpoints_of
 
 Check = Callable[..., None]
 
@@ -195,8 +195,8 @@ def test_checkpoints_are_in_the_order_of_training() -> None:
     places = [("θ_0", 0, 0), ("θ_A", 0, 30), ("θ_B", 1, 9), ("θ_0", 0, 0), ("θ_0+61", 0, 61)]
     places += [("θ_A", 0, 90), ("θ_B", 1, 9)]
     rows = [{"moment": m, "stage": stage, "step": step} for m, stage, step in places]
-    assert moments_of(rows) == ["θ_0", "θ_0+61", "θ_A", "θ_B"]
-    assert moments_of([{"moment": "b"}, {"moment": "a"}]) == ["b", "a"]
+    assert checkpoints_of(rows) == ["θ_0", "θ_0+61", "θ_A", "θ_B"]
+    assert checkpoints_of([{"moment": "b"}, {"moment": "a"}]) == ["b", "a"]
 
 
 def test_panels_have_no_digits_that_differ_between_two_layouts() -> None:

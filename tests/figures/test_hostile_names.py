@@ -22,7 +22,7 @@ from geomix.figures import (
     reach,
     retention,
 )
-from geomix.figures.labels import direction_symbol, moment_symbol, plain, set_symbol
+from geomix.figures.labels import checkpoint_symbol, direction_symbol, plain, set_symbol
 from geomix.figures.style import save_figure
 
 Rows = list[dict[str, Any]]
@@ -119,7 +119,7 @@ def test_every_figure_draws_any_name(
 
 @pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
 def test_a_name_is_never_a_formula_and_keeps_what_can_be_seen(name: str) -> None:
-    for write in (plain, set_symbol, moment_symbol):
+    for write in (plain, set_symbol, checkpoint_symbol):
         text = write(name)
         assert not is_math_text(text)
         shown = text.replace(r"\$", "$")  # as matplotlib shows what is no formula

@@ -79,16 +79,18 @@ def decisive(result: GradAngle) -> str:
     If the sets meet in a later stage, θ_A is the checkpoint that this stage starts from. If arms
     differ, it is the first checkpoint that most of them have.
     """
-    moments = {m.label: m for arm in reversed(result.arms) for m in arm.moments}
-    shared = {label: sum(label in arm.labels for arm in result.arms) for label in moments}
-    return min(moments, key=lambda label: (-shared[label], *preferred(moments[label], result.pair)))
+    checkpoints = {m.label: m for arm in reversed(result.arms) for m in arm.checkpoints}
+    shared = {label: sum(label in arm.labels for arm in result.arms) for label in checkpoints}
+    return min(
+        checkpoints, key=lambda label: (-shared[label], *preferred(checkpoints[label], result.pair))
+    )
 
 
 def _asked(result: GradAngle, label: str) -> list[str]:
-    moment = next(m for arm in result.arms for m in arm.moments if m.label == label)
+    checkpoint = next(m for arm in result.arms for m in arm.checkpoints if m.label == label)
     when = f"at {label}"
-    if moment.step and not moment.end:
-        when += f" (step {moment.step} of {stage_title(moment.stage)})"
+    if checkpoint.step and not checkpoint.end:
+        when += f" (step {checkpoint.step} of {stage_title(checkpoint.stage)})"
     runs = result.run if len(result.runs) == 1 else f"{len(result.runs)} runs"
     metric = "Adam's metric, " if result.metric == "adam" else ""
     seeds = seeds_of(seed for arm in result.arms for seed in arm.seeds)

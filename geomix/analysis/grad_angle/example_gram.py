@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from geomix.analysis.checkpoints import TrainingMoment
+from geomix.analysis.checkpoints import NamedCheckpoint
 from geomix.analysis.layout import Cut
 from geomix.analysis.parameter_groups import Kind, grouped
 from geomix.analysis.past_checkpoints import probe_batches, probe_texts
@@ -45,7 +45,7 @@ class ExampleGeometry:
     Attributes:
         arm: its name.
         seed: its seed.
-        moment: `θ_0`, `θ_A`, `θ_A+4`, …
+        checkpoint: `θ_0`, `θ_A`, `θ_A+4`, …
         reduction: of the mean loss, `token` or `example`.
         by: the grouping of the parameters.
         groups: g names: the whole model, then from the embedding to the head.
@@ -59,7 +59,7 @@ class ExampleGeometry:
 
     arm: str
     seed: int
-    moment: str
+    checkpoint: str
     reduction: str
     by: Kind
     groups: tuple[str, ...]
@@ -124,7 +124,7 @@ def example_geometry(
     return ExampleGeometry(
         arm=past.arm.name,
         seed=past.config.seed,
-        moment=TrainingMoment(point.stage, point.step, event.last, train.loss).label,
+        checkpoint=NamedCheckpoint(point.stage, point.step, event.last, train.loss).label,
         reduction=train.loss,
         by=by,
         groups=(WHOLE, *names),

@@ -218,7 +218,7 @@ def pairwise_rows(found: ExampleGeometry, first: str, second: str, group: int = 
 
 def _groups(found: ExampleGeometry) -> Iterator[dict[str, Any]]:
     for group in found.groups:
-        yield {"arm": found.arm, "seed": found.seed, "moment": found.moment, "group": group}
+        yield {"arm": found.arm, "seed": found.seed, "moment": found.checkpoint, "group": group}
 
 
 def _number(found: ExampleGeometry, place: int) -> int:

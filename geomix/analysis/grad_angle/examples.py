@@ -86,20 +86,20 @@ def single_examples(
 
 
 def _point(past: Revisit, asked: Asked) -> Point | None:
-    from geomix.analysis.past_checkpoints import moment_of, unsaid
+    from geomix.analysis.past_checkpoints import named_checkpoint, unsaid
 
     is_asked = chosen(asked.at)
-    points = {moment_of(past, p): p for p in past.points(unsaid)}
-    there = [moment for moment in points if is_asked(moment)]
+    points = {named_checkpoint(past, p): p for p in past.points(unsaid)}
+    there = [checkpoint for checkpoint in points if is_asked(checkpoint)]
     pair = Pair.of(asked.sets)
-    ranked = sorted(there, key=lambda moment: preferred(moment, pair))
+    ranked = sorted(there, key=lambda checkpoint: preferred(checkpoint, pair))
     return points[ranked[0]] if ranked else None
 
 
 def _label(past: Revisit, point: Point) -> str:
-    from geomix.analysis.past_checkpoints import moment_of
+    from geomix.analysis.past_checkpoints import named_checkpoint
 
-    return moment_of(past, point).label
+    return named_checkpoint(past, point).label
 
 
 @during(lambda past, point, _: f"{past.arm.name}: single examples at {_label(past, point)}")

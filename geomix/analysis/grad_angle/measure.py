@@ -10,12 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from geomix.analysis.base import Say
-from geomix.analysis.checkpoints import TrainingMoment, as_asked, chosen
+from geomix.analysis.checkpoints import NamedCheckpoint, as_asked, chosen
 from geomix.analysis.directions import rank
 from geomix.analysis.grad_angle.asked import Asked
 from geomix.analysis.grad_angle.pair import Pair
 from geomix.analysis.grad_angle.result import ArmAngles, GradAngle, Secants
-from geomix.analysis.grad_angle.sources import Seen, check_asked, known_moments, pasts_of, seen_of
+from geomix.analysis.grad_angle.sources import (
+    Seen,
+    check_asked,
+    known_checkpoints,
+    pasts_of,
+    seen_of,
+)
 from geomix.analysis.measurement import Look
 from geomix.analysis.parameter_groups import Layout
 from geomix.analysis.partial_results import Unfinished
@@ -62,8 +68,8 @@ def measured(
     check_tokenizers([arm for _, arm in found])
     replicates(runs, found)  # a seed given twice shows before anything is computed
     if asked.at:  # and so does a checkpoint that no run has
-        known = [moment for run in runs for moment in known_moments(run, asked)]
-        _check_there(asked, known, [moment.label for moment in known])
+        known = [checkpoint for run in runs for checkpoint in known_checkpoints(run, asked)]
+        _check_there(asked, known, [checkpoint.label for checkpoint in known])
     seen: dict[Path, Seen] = {}
     remarks: list[str] = []
     first: Mapping[Path, Revisit] = {}
@@ -80,7 +86,7 @@ def measured(
             past.ready.loaded = None  # θ_0 is not kept beside the next run's
     if not seen:
         raise UserError(_nothing(runs[0], asked))
-    looks = [look.moment for one in seen.values() for look in one.looks.values()]
+    looks = [look.checkpoint for one in seen.values() for look in one.looks.values()]
     _check_there(asked, looks, [label for one in seen.values() for label in one.sources])
     seen = {path: one for path, one in seen.items() if one.looks}
     assert layout is not None  # a requested checkpoint exists
@@ -97,10 +103,12 @@ def measured(
     return angles, first
 
 
-def _check_there(asked: Asked, moments: Sequence[TrainingMoment], known: Sequence[str]) -> None:
+def _check_there(
+    asked: Asked, checkpoints: Sequence[NamedCheckpoint], known: Sequence[str]
+) -> None:
     """Reject a checkpoint that no arm has, and list the existing ones."""
     for item in asked.at:
-        if not any(map(chosen([item]), moments)):
+        if not any(map(chosen([item]), checkpoints)):
             there = ", ".join(dict.fromkeys(known)) or "none"
             raise UserError(
                 f"--at {item}: neither recorded nor are its weights kept; there are {there}"
@@ -142,7 +150,7 @@ def _together(label: str, members: Sequence[Seen], layout: Layout) -> ArmAngles:
         seeds=tuple(seed_of(one.run) for one in members),
         sets=first.sets,
         directions=directions,
-        moments=tuple(members[0].looks[name].moment for name in labels),
+        checkpoints=tuple(members[0].looks[name].checkpoint for name in labels),
         sources=tuple(_source(members, name) for name in labels),
         inner=np.array([[_inner(look, directions) for look in line] for line in grid]),
         secants=_secants(grid, len(layout.parameters), len(first.sets)),

@@ -57,7 +57,7 @@ def notes(result: GradAngle) -> list[str]:
             f"steps after it, and at the {secants}."
         )
     lines.extend(_nulls(result))
-    kinds = sorted({moment.reduction for arm in result.arms for moment in arm.moments})
+    kinds = sorted({checkpoint.reduction for arm in result.arms for checkpoint in arm.checkpoints})
     loss = "; ".join(f"{kind} ({_WORDS.get(kind, kind)})" for kind in kinds)
     lines.append(f"Gradients are those of each set's mean loss; reduction: {loss}.")
     if result.metric == "adam":
@@ -76,12 +76,12 @@ def notes(result: GradAngle) -> list[str]:
 def verdict(arm: ArmAngles, rule: Rule, pair: Pair) -> str:
     """Return the verdict on a conflict, with the cosine at θ_0 and at the stage's first record."""
     stage = f"stage {pair.stage + 1}"
-    first = next((m for m in arm.moments if m.stage == pair.stage and not m.is_boundary), None)
-    start = next((m for m in arm.moments if m.label == "θ_0"), None)
+    first = next((m for m in arm.checkpoints if m.stage == pair.stage and not m.is_boundary), None)
+    start = next((m for m in arm.checkpoints if m.label == "θ_0"), None)
     cosines = [
-        (arm.cosine(moment.label, *pair.names), f" at {moment.label}{remark}", moment.label)
-        for moment, remark in ((start, ""), (first, f", the first recorded step of {stage}"))
-        if moment
+        (arm.cosine(at.label, *pair.names), f" at {at.label}{remark}", at.label)
+        for at, remark in ((start, ""), (first, f", the first recorded step of {stage}"))
+        if at
     ]
     if not cosines:
         return f"Verdict, {arm.arm}: undetermined; neither θ_0 nor a step of {stage} is known."
@@ -130,8 +130,8 @@ def conflict(arm: ArmAngles, label: str, rule: Rule, pair: Pair) -> tuple[Verdic
 
 def _contrast_lines(result: GradAngle) -> Iterator[str]:
     found, rule, pair = list(contrasts(result)), result.rule, result.pair
-    moments = [m for arm in result.arms for m in arm.moments]
-    later = {m.label for m in moments if m.stage >= pair.stage and not m.is_boundary}
+    checkpoints = [m for arm in result.arms for m in arm.checkpoints]
+    later = {m.label for m in checkpoints if m.stage >= pair.stage and not m.is_boundary}
     within = [c for c in found if c.second == pair.second and c.moment in later]
     first = {c.arm: c for c in reversed(within)}
     updates = {c.arm: c for c in found if c.second == UPDATE and c.moment == pair.start}
@@ -194,7 +194,7 @@ def _sources(result: GradAngle) -> str:
         return "Taken from the record."
     if found == {"weights"}:
         return "Computed from the weights that are kept."
-    pairs = {pair for arm in result.arms for pair in zip(arm.moments, arm.sources, strict=True)}
+    pairs = {pair for arm in result.arms for pair in zip(arm.checkpoints, arm.sources, strict=True)}
     ranked = sorted(pairs, key=lambda pair: (pair[0].stage, pair[0].step, pair[1]))
     known = {
         source: ", ".join(dict.fromkeys(m.label for m, s in ranked if s == source))

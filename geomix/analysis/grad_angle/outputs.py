@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 
 from geomix.analysis.answer import WIDTH
 from geomix.analysis.base import Say
-from geomix.analysis.checkpoints import figure_moments
+from geomix.analysis.checkpoints import figure_checkpoints
 from geomix.analysis.directions import HELD_OUT, UPDATE
 from geomix.analysis.findings import Drawn
 from geomix.analysis.grad_angle.examples import Tables, without_pairs
@@ -80,12 +80,12 @@ def figures(result: GradAngle, examples: dict[str, Tables]) -> Iterator[Drawn]:
 def _figures(result: GradAngle) -> Iterator[Drawn]:
     """Draw the table of angles."""
     rows = [_flat(asdict(row)) for row in result.rows()]
-    moments = figure_moments([arm.moments for arm in result.arms])
+    checkpoints = figure_checkpoints([arm.checkpoints for arm in result.arms])
     pair = result.pair
-    drawn = by_depth.draw(rows, moments, pair.first)
+    drawn = by_depth.draw(rows, checkpoints, pair.first)
     yield Drawn("", drawn, rows, by_depth.caption(rows, pair.first))
-    early = _early(result, moments)
-    few = list(dict.fromkeys((*early, moments[-1])))
+    early = _early(result, checkpoints)
+    few = list(dict.fromkeys((*early, checkpoints[-1])))
     there = [row for row in rows if row["moment"] in few]
     both = [row for row in there if {row["first"], row["second"]} == {*pair.names}]
     null = [] if pair.null is None else [{pair.first, HELD_OUT}]
@@ -111,16 +111,16 @@ def _figures(result: GradAngle) -> Iterator[Drawn]:
         yield Drawn("_along", drawn, [*_wide(every, retention)], caption)
 
 
-def _early(result: GradAngle, moments: Sequence[str]) -> list[str]:
+def _early(result: GradAngle, checkpoints: Sequence[str]) -> list[str]:
     """Return θ_A and the first step after it that all have, if any; else the last checkpoint.
 
     If the sets meet in a later stage, θ_A is the checkpoint that this stage starts from.
     """
     start = result.pair.start
-    shared = [label for label in moments if all(label in arm.labels for arm in result.arms)]
+    shared = [label for label in checkpoints if all(label in arm.labels for arm in result.arms)]
     found = [label for label in shared if label == start]
     found += [label for label in shared if label.startswith(f"{start}+")][:1]
-    return found or [shared[-1] if shared else moments[-1]]
+    return found or [shared[-1] if shared else checkpoints[-1]]
 
 
 def _wide(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from geomix.analysis.checkpoints import TrainingMoment
+from geomix.analysis.checkpoints import NamedCheckpoint
 from geomix.analysis.directions import HELD_OUT
 from geomix.config.names import checkpoint_name, set_name, stage_of_set
 from geomix.util.errors import UserError
@@ -70,10 +70,10 @@ class Pair:
         return gradient(self.first), gradient(self.second)
 
 
-def preferred(moment: TrainingMoment, pair: Pair) -> tuple[int, int, int]:
+def preferred(at: NamedCheckpoint, pair: Pair) -> tuple[int, int, int]:
     """Return a checkpoint's sort key: the most decisive for a pair first."""
-    within = moment.stage >= pair.stage and not moment.is_boundary
-    return 0 if within else 1 if moment.label == pair.start else 2, moment.stage, moment.step
+    within = at.stage >= pair.stage and not at.is_boundary
+    return 0 if within else 1 if at.label == pair.start else 2, at.stage, at.step
 
 
 def null_of(first: str, second: str) -> tuple[str, str] | None:

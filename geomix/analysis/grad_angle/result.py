@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from geomix.analysis.checkpoints import TrainingMoment
+from geomix.analysis.checkpoints import NamedCheckpoint
 from geomix.analysis.directions import HELD_OUT, rank
 from geomix.analysis.grad_angle.asked import MetricName
 from geomix.analysis.grad_angle.pair import Pair, null_of
@@ -98,7 +98,7 @@ class ArmAngles:
         seeds: theirs.
         sets: probe sets, S of them.
         directions: the d names; the sets come first.
-        moments: the checkpoints that all its runs have, in the order of training.
+        checkpoints: the checkpoints that all its runs have, in the order of training.
         sources: for each checkpoint, `record` or `weights`.
         inner: `(n, m, p, d, d)` inner products; nan if a direction is unknown at a checkpoint.
         secants: of the sets.
@@ -110,7 +110,7 @@ class ArmAngles:
     seeds: tuple[int, ...]
     sets: tuple[str, ...]
     directions: tuple[str, ...]
-    moments: tuple[TrainingMoment, ...]
+    checkpoints: tuple[NamedCheckpoint, ...]
     sources: tuple[str, ...]
     inner: Floats
     secants: Secants
@@ -119,7 +119,7 @@ class ArmAngles:
     @property
     def labels(self) -> list[str]:
         """Labels of its checkpoints."""
-        return [moment.label for moment in self.moments]
+        return [one.label for one in self.checkpoints]
 
     @property
     def whole_sets(self) -> list[str]:
@@ -229,8 +229,8 @@ class GradAngle:
             cosine, norm = cosines(inner), norms(inner)
             order = sorted(range(len(arm.directions)), key=lambda i: rank(arm.directions[i]))
             pairs = [(i, j) for k, i in enumerate(order) for j in order[k + 1 :]]
-            for m, moment in enumerate(arm.moments):
-                at = (arm.arm, moment.stage, moment.step, moment.label, moment.reduction)
+            for m, here in enumerate(arm.checkpoints):
+                at = (arm.arm, here.stage, here.step, here.label, here.reduction)
                 where = (*at, self.metric, arm.sources[m])
                 for g, group in enumerate(zip(names, places, strict=True)):
                     for i, j in pairs:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geomix.analysis.base import Say
-from geomix.analysis.checkpoints import TrainingMoment, chosen
+from geomix.analysis.checkpoints import NamedCheckpoint, chosen
 from geomix.analysis.grad_angle.asked import Asked
 from geomix.analysis.grad_angle.pair import Pair
 from geomix.analysis.measurement import Look
@@ -60,13 +60,13 @@ def check_asked(asked: Asked) -> None:
 
 
 @during(lambda run, _: f"reading {run.path}")
-def known_moments(run: RunDirectory, asked: Asked) -> list[TrainingMoment]:
+def known_checkpoints(run: RunDirectory, asked: Asked) -> list[NamedCheckpoint]:
     """Return the checkpoints of a run's arms that are recorded or have weights; nothing is loaded.
 
     Raises:
         UserError: a file is damaged.
     """
-    from geomix.analysis.past_checkpoints import moments_of
+    from geomix.analysis.past_checkpoints import named_checkpoints
     from geomix.experiments.arms import arm_of
     from geomix.runs.configs import stored_configs
 
@@ -74,16 +74,16 @@ def known_moments(run: RunDirectory, asked: Asked) -> list[TrainingMoment]:
     found = (
         []
         if asked.needs_weights
-        else [look.moment for arm in arms for look in _recorded(arm, asked.sets)]
+        else [look.checkpoint for arm in arms for look in _recorded(arm, asked.sets)]
     )
     try:
         configs = {} if asked.source == "record" else stored_configs(run)
         for name, config in configs.items():
             if arm_of(run, name) in arms:
-                found += moments_of(arm_of(run, name), config)
+                found += named_checkpoints(arm_of(run, name), config)
     except UserError:  # `pasts_of` reports it, if the record alone does not suffice
         pass
-    return sorted(set(found), key=lambda moment: (moment.stage, moment.step))
+    return sorted(set(found), key=lambda checkpoint: (checkpoint.stage, checkpoint.step))
 
 
 def pasts_of(run: RunDirectory, asked: Asked, remarks: list[str]) -> dict[Path, Revisit]:
@@ -145,33 +145,33 @@ def seen_of(
     """
     is_asked = chosen(asked.at)
     found: dict[str, Look] = {}
-    there: dict[TrainingMoment, str] = {}
+    there: dict[NamedCheckpoint, str] = {}
     for look in () if asked.needs_weights else _recorded(arm, asked.sets):
-        there[look.moment] = "record"
-        if is_asked(look.moment):
+        there[look.checkpoint] = "record"
+        if is_asked(look.checkpoint):
             _check_layout(arm, look, found.values(), layout)
-            found[look.moment.label] = look
+            found[look.checkpoint.label] = look
     for look in _from_weights(arm, pasts, asked, there, kept or Unfinished()):
-        say(f"{arm.path}: {look.moment.label} is computed from its weights")
+        say(f"{arm.path}: {look.checkpoint.label} is computed from its weights")
         _check_layout(arm, look, found.values(), layout)
-        found[look.moment.label] = look
-    moments = sorted(there, key=lambda moment: (moment.stage, moment.step))
-    in_order = {m.label: found[m.label] for m in moments if m.label in found}
-    return Seen(arm, in_order, {m.label: there[m] for m in moments})
+        found[look.checkpoint.label] = look
+    checkpoints = sorted(there, key=lambda checkpoint: (checkpoint.stage, checkpoint.step))
+    in_order = {m.label: found[m.label] for m in checkpoints if m.label in found}
+    return Seen(arm, in_order, {m.label: there[m] for m in checkpoints})
 
 
 def _from_weights(
     arm: RunDirectory,
     pasts: Mapping[Path, Revisit],
     asked: Asked,
-    there: dict[TrainingMoment, str],
+    there: dict[NamedCheckpoint, str],
     kept: Unfinished,
 ) -> Iterable[Look]:
     """Measure requested checkpoints from kept weights; add all with weights to `there`."""
     if arm.path not in pasts:
         return
     from geomix.analysis.from_weights import looks
-    from geomix.analysis.past_checkpoints import adams, moment_of, unsaid
+    from geomix.analysis.past_checkpoints import adams, named_checkpoint, unsaid
 
     past = pasts[arm.path]
     metric, of = None, []
@@ -183,14 +183,14 @@ def _from_weights(
     recorded = bool(there)
     is_asked = chosen(asked.at)
 
-    def wanted(moment: TrainingMoment) -> bool:
+    def wanted(checkpoint: NamedCheckpoint) -> bool:
         """Return whether to compute; if a record suffices for stage 1, only on request."""
-        later = moment.stage > 0 or moment.end
-        return is_asked(moment) and (later or not recorded or bool(asked.at))
+        later = checkpoint.stage > 0 or checkpoint.end
+        return is_asked(checkpoint) and (later or not recorded or bool(asked.at))
 
-    for moment in (moment_of(past, point) for point in past.points(unsaid)):
-        if wanted(moment) or moment not in there:
-            there[moment] = "weights"
+    for checkpoint in (named_checkpoint(past, point) for point in past.points(unsaid)):
+        if wanted(checkpoint) or checkpoint not in there:
+            there[checkpoint] = "weights"
     try:
         heads = asked.by == "head"
         results = arm_results(kept, past, {"heads": heads, "metric": asked.metric}, of)
@@ -210,9 +210,9 @@ def _recorded(arm: RunDirectory, needed: Sequence[str]) -> Iterable[Look]:
         snapshot = read_snapshot(path, activations=False)
         _check_sets(str(path), snapshot.sets, needed)
         ends = snapshot.step == snapshot.steps
-        moment = TrainingMoment(snapshot.stage, snapshot.step, ends, snapshot.reduction)
+        checkpoint = NamedCheckpoint(snapshot.stage, snapshot.step, ends, snapshot.reduction)
         sets = snapshot.sets
-        look = Look(moment, layout_of(snapshot), sets, sets, snapshot.inner_products, None)
+        look = Look(checkpoint, layout_of(snapshot), sets, sets, snapshot.inner_products, None)
         first = first or look
         if look.sets != first.sets:
             raise UserError(f"{path}: its probe sets differ from those of the snapshots before it")
@@ -244,8 +244,8 @@ def _check_sets(where: str, sets: Sequence[str], needed: Sequence[str]) -> None:
 
 def _other_parameters(where: Path, here: Look, first: Look) -> str:
     return (
-        f"{where}: stage {here.moment.stage + 1} trains other parameters "
-        f"({len(here.layout.parameters)} tensors) than stage {first.moment.stage + 1} "
+        f"{where}: stage {here.checkpoint.stage + 1} trains other parameters "
+        f"({len(here.layout.parameters)} tensors) than stage {first.checkpoint.stage + 1} "
         f"({len(first.layout.parameters)}), and angles over "
         "different parameters cannot be compared; train the same ones in every stage "
         "(train.trainable, train.lora), or take the parameters that both have from "

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from geomix.analysis.checkpoints import key_moments
+from geomix.analysis.checkpoints import key_checkpoints
 from geomix.analysis.directions import HELD_OUT, UPDATE, is_shuffled
 from geomix.analysis.grad_angle.contrasts import secant_rows
 from geomix.analysis.grad_angle.notes import notes, number, signed
@@ -61,7 +61,7 @@ def _whole_model(result: GradAngle) -> list[Table]:
         if len(result.arms) > 1:
             tables.heading(arm.arm)
         inner = result.grouped_inner(arm)
-        for label in key_moments([arm.moments]):
+        for label in key_checkpoints([arm.checkpoints]):
             tables.add(label, arm, inner[:, arm.labels.index(label), 0])
     return tables.found
 
@@ -75,7 +75,7 @@ def _by_group(result: GradAngle, arm: ArmAngles) -> list[Table]:
         product = "·".join(result.pair.gradients)
         title += f" ({len(kept)} of {len(result.groups) - 1}: largest |{product}|; the CSV has all)"
     tables = _Tables(title, result.pair.first, shown, len(arm.runs) > 1)
-    for label in key_moments([arm.moments], middle=False):
+    for label in key_checkpoints([arm.checkpoints], middle=False):
         m = arm.labels.index(label)
         tables.heading(f"at {label}")
         for g in (0, *kept):
