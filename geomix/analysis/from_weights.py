@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from geomix.analysis.checkpoints import NamedCheckpoint
 from geomix.analysis.directions import UPDATE, is_shuffled
 from geomix.analysis.layout import Cut, Gradient, Metric
-from geomix.analysis.measurement import Look, Secant
+from geomix.analysis.measurement import Measurement, Secant
 from geomix.analysis.partial_results import ArmResults, Unfinished
 from geomix.analysis.past_checkpoints import gradients, named_checkpoint, unsaid
-from geomix.experiments.checkpoints import Point, Revisit
+from geomix.experiments.checkpoints import Revisit, StoredCheckpoint
 from geomix.gradients.inner_products import inner_products, trainable_parameters, undisturbed
 from geomix.gradients.spill import in_memory, on_disk
 from geomix.training.observer import SecondMoments
@@ -30,14 +30,14 @@ from geomix.training.stage import Stage
 from geomix.util.progress import during, phase
 
 
-def looks(
+def measurements(
     past: Revisit,
     wanted: Callable[[NamedCheckpoint], bool],
     kept: ArmResults | None = None,
     *,
     heads: bool = False,
     metric: SecondMoments | None = None,
-) -> Iterator[Look]:
+) -> Iterator[Measurement]:
     """Yield the measurements at an arm's checkpoints, in order.
 
     Args:
@@ -52,41 +52,41 @@ def looks(
             whose attention is unknown.
     """
     stages = past.stages()
-    points = past.points(unsaid)
-    chosen = [point for point in points if wanted(named_checkpoint(past, point))]
+    checkpoints = past.checkpoints(unsaid)
+    chosen = [stored for stored in checkpoints if wanted(named_checkpoint(past, stored))]
     kept = kept or ArmResults(Unfinished(), "")
-    known = {point: look for point in chosen if (look := kept.look(point)) is not None}
-    ways = _Ways(past, points)
+    known = {p: found for p in chosen if (found := kept.measurement(p)) is not None}
+    ways = _Ways(past, checkpoints)
     start: _Start | None = None
-    for point in points:
-        ahead = _stage_ahead(point, points)
-        begins = _begins(point) and any(_looks_back(p, ahead) for p in chosen if p not in known)
-        if point in known:
-            yield known[point]
-        if (point not in chosen or point in known) and not begins:
+    for stored in checkpoints:
+        ahead = _stage_ahead(stored, checkpoints)
+        begins = _begins(stored) and any(_needs_start(p, ahead) for p in chosen if p not in known)
+        if stored in known:
+            yield known[stored]
+        if (stored not in chosen or stored in known) and not begins:
             continue
-        seen = _Seen.at(past, point, stages[point.stage])
-        if point in chosen and point not in known:
-            look = seen.look(ways.of(ahead), start, heads=heads, metric=metric)
-            kept.keep_look(point, look)
-            yield look
-        if point.last or start is None:
-            start = seen.start() if begins else None
+        here = _AtCheckpoint.at(past, stored, stages[stored.stage])
+        if stored in chosen and stored not in known:
+            measurement = here.measurement(ways.of(ahead), start, heads=heads, metric=metric)
+            kept.keep_measurement(stored, measurement)
+            yield measurement
+        if stored.last or start is None:
+            start = here.start() if begins else None
 
 
-def _begins(point: Point) -> bool:
-    return point.last or point.folder is None
+def _begins(stored: StoredCheckpoint) -> bool:
+    return stored.last or stored.folder is None
 
 
-def _looks_back(point: Point, stage: int) -> bool:
+def _needs_start(stored: StoredCheckpoint, stage: int) -> bool:
     """Return whether a checkpoint is compared with a stage's start; θ_A itself is not with θ_0."""
-    return point.stage == stage and (stage > 0 or not _begins(point))
+    return stored.stage == stage and (stage > 0 or not _begins(stored))
 
 
-def _stage_ahead(point: Point, points: Sequence[Point]) -> int:
+def _stage_ahead(stored: StoredCheckpoint, checkpoints: Sequence[StoredCheckpoint]) -> int:
     """Return the stage whose update a checkpoint is compared with, see `UPDATE`."""
-    after = any(p.stage == point.stage + 1 for p in points)
-    return point.stage + 1 if point.last and after else point.stage
+    after = any(p.stage == stored.stage + 1 for p in checkpoints)
+    return stored.stage + 1 if stored.last and after else stored.stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +100,10 @@ class _Start:
 class _Ways:
     """Descent direction −Δθ of each finished stage, by parameter name; caches one stage."""
 
-    def __init__(self, past: Revisit, points: Sequence[Point]) -> None:
+    def __init__(self, past: Revisit, checkpoints: Sequence[StoredCheckpoint]) -> None:
         self._past = past
-        self._ends = {p.stage: p for p in points if p.last}
-        self._base = points[0]
+        self._ends = {p.stage: p for p in checkpoints if p.last}
+        self._base = checkpoints[0]
         self._held: tuple[int, dict[str, Tensor]] | None = None
 
     def of(self, stage: int) -> dict[str, Tensor] | None:
@@ -131,7 +131,7 @@ def _kept(past: Revisit, tensors: Mapping[str, Tensor | None]) -> dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _AtCheckpoint:
     """A checkpoint's model, with the gradients of its sets by the parameter's name."""
 
     past: Revisit
@@ -141,11 +141,11 @@ class _Seen:
     gradients: dict[str, dict[str, Tensor | None]]
 
     @classmethod
-    def at(cls, past: Revisit, point: Point, stage: Stage) -> _Seen:
-        here, found = named_checkpoint(past, point), {}
+    def at(cls, past: Revisit, stored: StoredCheckpoint, stage: Stage) -> _AtCheckpoint:
+        here, found = named_checkpoint(past, stored), {}
         sets = len(past.prepared.probes)
         with phase(f"{past.arm.name}: gradients at {here.label}, sets", sets) as advance:
-            loaded, event = past.event(point, stage)
+            loaded, event = past.event(stored, stage)
             parameters = trainable_parameters(event.model)
             with undisturbed(event.model):
                 for name, one in gradients(past, loaded, parameters):
@@ -159,15 +159,15 @@ class _Seen:
         weights = {name: p.detach().float().cpu() for name, p in named}
         return _Start(_kept(self.past, weights), self.gradients)
 
-    @during(lambda seen, *_, **__: f"{seen.past.arm.name}: angles at {seen.checkpoint.label}")
-    def look(
+    @during(lambda here, *_, **__: f"{here.past.arm.name}: angles at {here.checkpoint.label}")
+    def measurement(
         self,
         way: Mapping[str, Tensor] | None,
         start: _Start | None,
         *,
         heads: bool,
         metric: SecondMoments | None,
-    ) -> Look:
+    ) -> Measurement:
         """Return everything measured at the checkpoint."""
         cut = Cut.of(self.model, self.parameters, heads=heads)
         weights = None if metric is None else cut.metric(metric)
@@ -179,7 +179,7 @@ class _Seen:
         secant = None
         if start is not None and not (self.checkpoint.is_boundary and not self.checkpoint.end):
             secant = self._secant(sets, start, cut, weights)
-        return Look(self.checkpoint, cut.layout, sets, tuple(named), inner, secant)
+        return Measurement(self.checkpoint, cut.layout, sets, tuple(named), inner, secant)
 
     def _secant(
         self, sets: Sequence[str], start: _Start, cut: Cut, weights: Metric | None

@@ -30,7 +30,7 @@ class Secant:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Measurement:
     """Measurement at one checkpoint.
 
     Attributes:

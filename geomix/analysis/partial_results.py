@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geomix.analysis.checkpoints import NamedCheckpoint
-from geomix.analysis.measurement import Look, Secant
+from geomix.analysis.measurement import Measurement, Secant
 from geomix.analysis.parameter_groups import Layout
 from geomix.runs.directory import RunDirectory
 from geomix.util.files import written_file
 from geomix.util.package import PACKAGE
 
 if TYPE_CHECKING:
-    from geomix.experiments.checkpoints import Point, Revisit
+    from geomix.experiments.checkpoints import Revisit, StoredCheckpoint
 
 SCHEMA = 1
 
@@ -115,27 +115,27 @@ class ArmResults:
     kept: Unfinished
     decides: str
 
-    def look(self, point: Point) -> Look | None:
+    def measurement(self, checkpoint: StoredCheckpoint) -> Measurement | None:
         """Return the measurement stored for a checkpoint, if any."""
-        found = self.kept.find(self._key(point, "look"))
-        return None if found is None else _look_of(found)
+        found = self.kept.find(self._key(checkpoint, "look"))
+        return None if found is None else _measurement_of(found)
 
-    def keep_look(self, point: Point, look: Look) -> None:
+    def keep_measurement(self, checkpoint: StoredCheckpoint, measurement: Measurement) -> None:
         """Store the measurement at a checkpoint."""
-        self.kept.keep(self._key(point, "look"), _bytes_of(look))
+        self.kept.keep(self._key(checkpoint, "look"), _bytes_of(measurement))
 
-    def tables(self, point: Point) -> Any:
+    def tables(self, checkpoint: StoredCheckpoint) -> Any:
         """Return the tables of single examples at a checkpoint, if stored."""
-        found = self.kept.find(self._key(point, "tables"))
+        found = self.kept.find(self._key(checkpoint, "tables"))
         return None if found is None else json.loads(found)
 
-    def keep_tables(self, point: Point, tables: Any) -> None:
+    def keep_tables(self, checkpoint: StoredCheckpoint, tables: Any) -> None:
         """Store the tables of single examples at a checkpoint."""
         found = json.dumps(tables, default=lambda number: number.item())
-        self.kept.keep(self._key(point, "tables"), found.encode())
+        self.kept.keep(self._key(checkpoint, "tables"), found.encode())
 
-    def _key(self, point: Point, what: str) -> str:
-        return f"{_hash([self.decides, point.stage, point.step, point.last, what])}.{what}"
+    def _key(self, at: StoredCheckpoint, what: str) -> str:
+        return f"{_hash([self.decides, at.stage, at.step, at.last, what])}.{what}"
 
 
 def arm_results(
@@ -155,7 +155,7 @@ def arm_results(
     from geomix.models.load import default_device
     from geomix.util.environment import describe_environment
 
-    points = past.points(unsaid)
+    checkpoints = past.checkpoints(unsaid)
     decides = {
         "schema": SCHEMA,
         "geomix": _code(),
@@ -163,7 +163,9 @@ def arm_results(
         "arm": str(past.arm.path.absolute()),
         "config": past.config.model_dump(mode="json"),
         "base": past.arm.base_file.read_text(encoding="utf-8"),
-        "points": [[p.stage, p.step, p.last, p.folder and _manifest(p.folder)] for p in points],
+        "points": [
+            [p.stage, p.step, p.last, p.folder and _manifest(p.folder)] for p in checkpoints
+        ],
         "of": [_manifest(folder) for folder in of],
         "probes": _probes(past),
         "settings": dict(settings),
@@ -204,27 +206,27 @@ def _probes(past: Revisit) -> str:
     return _hash([sets, {name: len(whole) for name, whole in past.prepared.probes.items()}])
 
 
-def _bytes_of(look: Look) -> bytes:
-    layout = look.layout
+def _bytes_of(measurement: Measurement) -> bytes:
+    layout = measurement.layout
     about = {
-        "moment": asdict(look.checkpoint),
-        "sets": look.sets,
-        "directions": look.directions,
+        "moment": asdict(measurement.checkpoint),
+        "sets": measurement.sets,
+        "directions": measurement.directions,
         "parameters": layout.parameters,
         "modules": layout.parameter_modules,
         "layers": layout.layers,
         "tied_head": layout.tied_head,
         "heads": layout.heads,
     }
-    arrays = {"inner": look.inner, "sizes": layout.sizes, "places": layout.parameter_layers}
-    if look.secant is not None:
-        arrays |= {f"secant_{name}": value for name, value in asdict(look.secant).items()}
+    arrays = {"inner": measurement.inner, "sizes": layout.sizes, "places": layout.parameter_layers}
+    if measurement.secant is not None:
+        arrays |= {f"secant_{name}": value for name, value in asdict(measurement.secant).items()}
     file = io.BytesIO()
     np.savez(file, about=np.array(json.dumps(about)), **arrays)  # type: ignore[arg-type]
     return file.getvalue()
 
 
-def _look_of(content: bytes) -> Look:
+def _measurement_of(content: bytes) -> Measurement:
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
         about: dict[str, Any] = json.loads(str(file["about"]))
         arrays = {name: file[name] for name in file.files if name != "about"}
@@ -238,7 +240,7 @@ def _look_of(content: bytes) -> Look:
         tuple(about["heads"]),
     )
     secant = {k.removeprefix("secant_"): v for k, v in arrays.items() if k.startswith("secant_")}
-    return Look(
+    return Measurement(
         NamedCheckpoint(**about["moment"]),
         layout,
         tuple(about["sets"]),

@@ -21,7 +21,7 @@ from geomix.data.example import Example, TokenisedExample
 from geomix.data.tokenise import tokenise_all
 from geomix.experiments.arms import arm_of
 from geomix.experiments.chat_templates import kept_templates
-from geomix.experiments.checkpoints import Point, Revisit, points_of
+from geomix.experiments.checkpoints import Revisit, StoredCheckpoint, stored_checkpoints
 from geomix.experiments.prepare import prepared_arms
 from geomix.gradients.inner_products import take_gradients
 from geomix.models.forward import backward_over, batches_of, plain_forward
@@ -68,25 +68,25 @@ def adams(past: Revisit) -> tuple[SecondMoments, Path] | None:
     Returns:
         It, and the checkpoint that holds it; None if no stage has ended.
     """
-    point = next((p for p in past.points(unsaid) if p.last), None)
-    if point is None or point.folder is None:
+    stored = next((p for p in past.checkpoints(unsaid) if p.last), None)
+    if stored is None or stored.folder is None:
         return None
-    return saved_second_moments(check(point.folder), point.stage, point.step), point.folder
+    return saved_second_moments(check(stored.folder), stored.stage, stored.step), stored.folder
 
 
 def named_checkpoints(arm: RunDirectory, config: RunConfig) -> list[NamedCheckpoint]:
     """Return the checkpoints of an arm that have weights."""
-    return [_named(config, point) for point in points_of(arm, config, unsaid)]
+    return [_named(config, stored) for stored in stored_checkpoints(arm, config, unsaid)]
 
 
-def named_checkpoint(past: Revisit, point: Point) -> NamedCheckpoint:
+def named_checkpoint(past: Revisit, stored: StoredCheckpoint) -> NamedCheckpoint:
     """Return the named checkpoint of a point."""
-    return _named(past.config, point)
+    return _named(past.config, stored)
 
 
-def _named(config: RunConfig, point: Point) -> NamedCheckpoint:
+def _named(config: RunConfig, stored: StoredCheckpoint) -> NamedCheckpoint:
     loss = config.stages[0].train.loss
-    return NamedCheckpoint(point.stage, point.step, point.last, loss)
+    return NamedCheckpoint(stored.stage, stored.step, stored.last, loss)
 
 
 def gradients(

@@ -146,7 +146,7 @@ class RecordConfig(Strict):
         return {"lens": False, **filled} if without else filled
 
     @model_validator(mode="after")
-    def _looked_at(self) -> RecordConfig:
+    def _needs_activations(self) -> RecordConfig:
         """Reject options that need stored activations where none are stored."""
         if self.activations == 0 and (self.lens or self.modules):
             key = "lens" if self.lens else "modules"

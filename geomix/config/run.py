@@ -248,7 +248,7 @@ class RunConfig(Strict):
         return self
 
     @model_validator(mode="after")
-    def _looked_at(self) -> RunConfig:
+    def _is_measured(self) -> RunConfig:
         """Reject a stopping rule on exact match if that is never measured within a stage."""
         if self.evaluate.epochs == 0 and self.evaluate.steps is None:
             why = {"why": "never looked at with evaluate.epochs: 0; set that to 1"}

@@ -30,7 +30,7 @@ MEMORY = 512 * 2**20
 WALL = 30.0
 """Seconds of wall time after which the child is killed, however busy the machine."""
 
-_LOOK = 0.05
+_INTERVAL = 0.05
 """Seconds between two checks of the child's memory, where the system does not limit it."""
 
 _MOST = 2 * 2**30
@@ -100,7 +100,7 @@ def _watched(child: subprocess.Popen[bytes], request: bytes) -> tuple[str, bytes
     done, why = Event(), [""]
 
     def watch() -> None:
-        while not done.wait(_LOOK):
+        while not done.wait(_INTERVAL):
             if _memory(child.pid) > _MOST:
                 why[0] = "MemoryError"
                 child.kill()

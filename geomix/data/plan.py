@@ -45,7 +45,7 @@ class SourceSet:
     role: Role = "own"
 
     @property
-    def looked_at(self) -> int:
+    def examples_read(self) -> int:
         """Number of the source's examples read, up to the last one used."""
         return len(self.examples) + sum(self.dropped.values())
 

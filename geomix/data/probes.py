@@ -49,7 +49,7 @@ def probe_sets(
     first = config.stages[0].data
     if first.split != HELD_OUT:
         request = request_of(first, first.limit, seed_of(first, config.seed), HELD_OUT)
-        request = replace(request, after=plans[0].sets[plans[0].name].looked_at)
+        request = replace(request, after=plans[0].sets[plans[0].name].examples_read)
         found = select(first.source, request, "fewer", unusable=partial(choose, first)).examples
         trained = _questions(plans)
         if held_out := [e for e in found if _question(e) not in trained]:

@@ -35,7 +35,7 @@ _STEP = len("step-")
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class StoredCheckpoint:
     """A checkpoint of a run whose weights exist.
 
     Attributes:
@@ -99,36 +99,40 @@ class Revisit:
             check_unchanged(file, stage.described(dict(evaluated), chat))
         return stages
 
-    def points(self, say: Say) -> list[Point]:
-        """Return θ_0 and every checkpoint, in order; see `points_of`."""
-        return points_of(self.arm, self.config, say)
+    def checkpoints(self, say: Say) -> list[StoredCheckpoint]:
+        """Return θ_0 and every checkpoint, in order; see `stored_checkpoints`."""
+        return stored_checkpoints(self.arm, self.config, say)
 
-    def event(self, point: Point, stage: Stage) -> tuple[LoadedModel, TrainingEvent]:
+    def event(
+        self, checkpoint: StoredCheckpoint, stage: Stage
+    ) -> tuple[LoadedModel, TrainingEvent]:
         """Return the model of a checkpoint, prepared as for training, and its training event.
 
         Raises:
             UserError: the checkpoint is damaged, or the base model has changed.
         """
-        start = None if point.folder is None else check(point.folder)
+        start = None if checkpoint.folder is None else check(checkpoint.folder)
         loaded, steps, second = self._weights(start), stage.steps, None
         if stage.config.from_ is None:
             setup = Setup.of(self.config, stage, loaded, ALONE, start)
-            second = setup.second_moments(stage.index, point.step)
-        elif point.last:  # a reused stage is never prepared for training
+            second = setup.second_moments(stage.index, checkpoint.step)
+        elif checkpoint.last:  # a reused stage is never prepared for training
             loaded.model.to(weights_dtype(self.config, stage.index))
-            steps = point.step
+            steps = checkpoint.step
         if start is not None and not start.is_within:
-            second = saved_second_moments(start, stage.index, point.step)
-        at = (stage.index, stage.name, point.step, steps)
-        return loaded, TrainingEvent(loaded.model, *at, 0, None, point.last, second_moments=second)
+            second = saved_second_moments(start, stage.index, checkpoint.step)
+        at = (stage.index, stage.name, checkpoint.step, steps)
+        return loaded, TrainingEvent(
+            loaded.model, *at, 0, None, checkpoint.last, second_moments=second
+        )
 
-    def weights(self, point: Point) -> dict[str, Tensor]:
+    def weights(self, checkpoint: StoredCheckpoint) -> dict[str, Tensor]:
         """Return the parameters at a checkpoint by name, on the CPU, as they were saved.
 
         Raises:
             UserError: the checkpoint is damaged, or the base model has changed.
         """
-        start = None if point.folder is None else check(point.folder)
+        start = None if checkpoint.folder is None else check(checkpoint.folder)
         if start is None:
             base = load_base(base_of(self.config), CPU)
             check_base(self.arm, self.config.model, base)
@@ -149,7 +153,7 @@ class Revisit:
         return base
 
 
-def points_of(arm: RunDirectory, config: RunConfig, say: Say) -> list[Point]:
+def stored_checkpoints(arm: RunDirectory, config: RunConfig, say: Say) -> list[StoredCheckpoint]:
     """Return θ_0 and every checkpoint of an arm, in order; nothing is loaded.
 
     Args:
@@ -160,13 +164,13 @@ def points_of(arm: RunDirectory, config: RunConfig, say: Say) -> list[Point]:
     Raises:
         UserError: the number of steps of a finished stage is unknown.
     """
-    points = [Point(0, 0)]
+    checkpoints = [StoredCheckpoint(0, 0)]
     for index, stage in enumerate(config.stages):
         stage_folder = arm.stage_folder(index, config.stage_name(index))
         folder = stage_folder / "checkpoints"
         found = [*steps_in(folder), *steps_in(stage_folder / KEPT)]
         within = {int(path.name[_STEP:]): path for path in found}
-        points += [Point(index, step, within[step]) for step in sorted(within)]
+        checkpoints += [StoredCheckpoint(index, step, within[step]) for step in sorted(within)]
         if (folder / FINAL).is_dir():
             if stage.train.lora is not None and stage.from_ is None:
                 say(
@@ -174,8 +178,8 @@ def points_of(arm: RunDirectory, config: RunConfig, say: Say) -> list[Point]:
                     "that their gradients can be recorded only while they train"
                 )
             else:
-                points.append(Point(index, _end(arm, index), folder / FINAL))
-    return points
+                checkpoints.append(StoredCheckpoint(index, _end(arm, index), folder / FINAL))
+    return checkpoints
 
 
 def _end(arm: RunDirectory, stage: int) -> int:

@@ -18,7 +18,7 @@ from geomix.data.chat import ChatFormat
 from geomix.data.example import TokenisedExample
 from geomix.data.tokenise import tokenise_all
 from geomix.experiments.chat_templates import kept_templates
-from geomix.experiments.checkpoints import Point, Revisit, points_of
+from geomix.experiments.checkpoints import Revisit, StoredCheckpoint, stored_checkpoints
 from geomix.experiments.prepare import base_of, load_base, prepared_arms
 from geomix.gradients.products import SetObjective, exchange
 from geomix.gradients.vectors import Vector
@@ -49,7 +49,7 @@ class PreciseArm:
         parameters: those that train in any stage, by name.
         stages: its stages, with their examples as tokens.
         past: what its checkpoints are read with.
-        points: its checkpoints by name, in order.
+        stored: its checkpoints by name, in order.
     """
 
     arm: RunDirectory
@@ -58,7 +58,7 @@ class PreciseArm:
     parameters: dict[str, nn.Parameter]
     stages: list[Stage]
     past: Revisit
-    points: dict[str, Point]
+    stored: dict[str, StoredCheckpoint]
     _held: tuple[str, dict[str, Tensor]] | None = field(default=None)
 
     @classmethod
@@ -91,8 +91,8 @@ class PreciseArm:
         loaded.model.float().eval()
         past = Revisit(arm, recorded, ready, ready.prepared[""], ready.chats[""])
         parameters = _trained(config, loaded.model)
-        points = checkpoints_of(arm)
-        return cls(arm, config, loaded, parameters, past.stages(), past, points)
+        stored = checkpoints_of(arm)
+        return cls(arm, config, loaded, parameters, past.stages(), past, stored)
 
     @property
     def chat(self) -> ChatFormat:
@@ -102,7 +102,7 @@ class PreciseArm:
     @property
     def checkpoints(self) -> tuple[str, ...]:
         """Checkpoints with weights, in order: `0`, `A`, `A+4`, …, `B`."""
-        return tuple(self.points)
+        return tuple(self.stored)
 
     @property
     def sets(self) -> tuple[str, ...]:
@@ -124,12 +124,12 @@ class PreciseArm:
             UserError: there is no such checkpoint, or it is damaged.
         """
         name = name.strip().removeprefix("theta_").removeprefix("θ_")
-        if name not in self.points:
-            there = ", ".join(self.points)
+        if name not in self.stored:
+            there = ", ".join(self.stored)
             raise UserError(f"{self.arm.path}: no weights of {name[:40]!r}; there are {there}")
         if self._held is None or self._held[0] != name:
             self._held = None
-            found = self.past.weights(self.points[name])
+            found = self.past.weights(self.stored[name])
             self._held = name, {n: found[n].to(p) for n, p in self.parameters.items()}
         return dict(self._held[1])
 
@@ -224,7 +224,7 @@ class PreciseArm:
         return record.batch_size
 
 
-def checkpoints_of(arm: RunDirectory) -> dict[str, Point]:
+def checkpoints_of(arm: RunDirectory) -> dict[str, StoredCheckpoint]:
     """Return the names of the checkpoints with weights: `0`, `A`, `A+4`; nothing is loaded.
 
     Args:
@@ -234,14 +234,14 @@ def checkpoints_of(arm: RunDirectory) -> dict[str, Point]:
         UserError: the steps of a finished stage are not known.
     """
     (config,) = stored_configs(arm).values()
-    return {_name(point): point for point in points_of(arm, config, bool)}
+    return {_name(checkpoint): checkpoint for checkpoint in stored_checkpoints(arm, config, bool)}
 
 
-def _name(point: Point) -> str:
-    if point.last:
-        return letter_of(point.stage)
-    start = checkpoint_name(point.stage).removeprefix("θ_")
-    return start + (f"+{point.step}" if point.step else "")
+def _name(checkpoint: StoredCheckpoint) -> str:
+    if checkpoint.last:
+        return letter_of(checkpoint.stage)
+    start = checkpoint_name(checkpoint.stage).removeprefix("θ_")
+    return start + (f"+{checkpoint.step}" if checkpoint.step else "")
 
 
 def _trained(config: RunConfig, model: nn.Module) -> dict[str, nn.Parameter]:

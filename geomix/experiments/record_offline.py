@@ -21,7 +21,7 @@ from geomix.config.run import RunConfig
 from geomix.config.schedule import Schedule, parse
 from geomix.experiments.arms import arm_of, recorder_of
 from geomix.experiments.chat_templates import edited, kept_templates
-from geomix.experiments.checkpoints import Point, Revisit, Say
+from geomix.experiments.checkpoints import Revisit, Say, StoredCheckpoint
 from geomix.experiments.prepare import prepared_arms
 from geomix.models.load import default_device
 from geomix.runs.configs import stored_configs
@@ -159,17 +159,17 @@ class _Recording:
     def record(self, schedule: Schedule | None) -> None:
         """Write the requested snapshots that do not exist."""
         arm, stages = self.past.arm, self.past.stages()
-        points = self.past.points(self.say)
+        checkpoints = self.past.checkpoints(self.say)
         if schedule is not None:
-            points = _chosen(arm, schedule, points, stages)
-        left = [point for point in points if not self._there(point)]
+            checkpoints = _chosen(arm, schedule, checkpoints, stages)
+        left = [checkpoint for checkpoint in checkpoints if not self._there(checkpoint)]
         if left and not arm.snapshots():
             arm.probes_file.unlink(missing_ok=True)  # of other settings, if of any
         if left:
             write_json(_settings_file(arm), _settings(self.past.config))
-            self._keep_environment([self._file(point).name for point in left])
-        for point in left:
-            self._snapshot(point, stages[point.stage])
+            self._keep_environment([self._file(checkpoint).name for checkpoint in left])
+        for checkpoint in left:
+            self._snapshot(checkpoint, stages[checkpoint.stage])
 
     def _keep_environment(self, snapshots: Sequence[str]) -> None:
         """Store the environment of the snapshots; warn if the run was trained in another."""
@@ -179,37 +179,40 @@ class _Recording:
             self.say(line)
         keep_recorded(arm.probes_file.with_name("env.json"), now, snapshots)
 
-    def _there(self, point: Point) -> bool:
+    def _there(self, checkpoint: StoredCheckpoint) -> bool:
         """Return whether a checkpoint is already recorded, and report it."""
-        path = self._file(point)
+        path = self._file(checkpoint)
         if not path.exists():
             return False
         read_snapshot(path, activations=False)  # a damaged one is reported
         self.say(f"{path}: there already")
         return True
 
-    def _snapshot(self, point: Point, stage: Stage) -> None:
+    def _snapshot(self, checkpoint: StoredCheckpoint, stage: Stage) -> None:
         """Restore the model, and write the recorder's snapshot."""
-        past, path = self.past, self._file(point)
-        loaded, event = past.event(point, stage)
+        past, path = self.past, self._file(checkpoint)
+        loaded, event = past.event(checkpoint, stage)
         recorder = recorder_of(past.arm, past.config, past.prepared.probes, past.chat, loaded)
         write_snapshot(path, recorder.snapshot(event))
         self.say(str(path))
 
-    def _file(self, point: Point) -> Path:
-        return self.past.arm.snapshot_folder / file_name(point.stage, point.step)
+    def _file(self, checkpoint: StoredCheckpoint) -> Path:
+        return self.past.arm.snapshot_folder / file_name(checkpoint.stage, checkpoint.step)
 
 
 def _chosen(
-    arm: RunDirectory, schedule: Schedule, points: Sequence[Point], stages: Sequence[Stage]
-) -> list[Point]:
+    arm: RunDirectory,
+    schedule: Schedule,
+    checkpoints: Sequence[StoredCheckpoint],
+    stages: Sequence[Stage],
+) -> list[StoredCheckpoint]:
     """Return the checkpoints that a schedule requests.
 
     Raises:
         UserError: it requests a step that has no checkpoint.
     """
-    there = {(point.stage, point.step): point for point in points}
-    ends = {point.stage: point.step for point in points if point.last}
+    there = {(one.stage, one.step): one for one in checkpoints}
+    ends = {one.stage: one.step for one in checkpoints if one.last}
     wanted: set[tuple[int, int]] = set()
     if schedule.boundaries:
         wanted |= {(0, 0), *ends.items()}
@@ -223,10 +226,12 @@ def _chosen(
         found = {place for place in there if place[1] == step}
         wanted |= found
         missing += [] if found else [f"step {step}"]
-    missing = [*missing, *(str(Point(*place)) for place in sorted(wanted - set(there)))]
+    missing = [*missing, *(str(StoredCheckpoint(*place)) for place in sorted(wanted - set(there)))]
     if missing:
-        raise UserError(f"{arm.path}: no checkpoint at {_some(missing)}; there are {_some(points)}")
-    return [point for point in points if (point.stage, point.step) in wanted]
+        raise UserError(
+            f"{arm.path}: no checkpoint at {_some(missing)}; there are {_some(checkpoints)}"
+        )
+    return [one for one in checkpoints if (one.stage, one.step) in wanted]
 
 
 def _begun(ends: Collection[int], stages: int) -> int:

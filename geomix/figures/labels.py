@@ -37,11 +37,11 @@ def plain(name: str, most: int = _LONG) -> str:
         name: of an arm, a set, a stage or a part of a model, chosen by a user.
         most: characters.
     """
-    seen = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
-    if len(seen) > most:  # long names often differ at their ends
+    shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
+    if len(shown) > most:  # long names often differ at their ends
         half = (most - 1) // 2
-        seen = f"{seen[: most - 1 - half]}…{seen[len(seen) - half :]}"
-    return seen.replace("$", r"\$")
+        shown = f"{shown[: most - 1 - half]}…{shown[len(shown) - half :]}"
+    return shown.replace("$", r"\$")
 
 
 def is_null(name: str) -> bool:

@@ -97,9 +97,9 @@ def _training(arm: Arm, index: int, processes: int) -> dict[str, Any]:
     parts = arm.memory_parts(index, packing)
     return {
         "padding": packing.padding if arm.base.own_tokenizer else None,
-        "batches_looked_at": packing.looked_at,
+        "batches_looked_at": packing.packed,
         "batches": packing.batches,
-        "tokens": round(packing.tokens * steps / max(packing.looked_at, 1)),
+        "tokens": round(packing.tokens * steps / max(packing.packed, 1)),
         "micro_batch": {**asdict(packing.micro), "passes": packing.passes},
         "memory": of_step(arm, index, packing, processes),
         "memory_of": parts and asdict(parts),
@@ -178,7 +178,7 @@ def in_words(costs: Mapping[str, Any]) -> list[str]:
     )
     lines.append(
         "Assumed: the largest forward pass of the first epoch"
-        + f"{_looked(costs)}; a GPU's context (0.5 GiB) and the allocator's rounding come on top."
+        + f"{_packed(costs)}; a GPU's context (0.5 GiB) and the allocator's rounding come on top."
     )
     if any(arm["tokenizer"] != "its own" for arm in costs["arms"].values()):
         lines.append(
@@ -236,7 +236,7 @@ def _copies(count: int) -> str:
     return f"{count} cop{'y' if count == 1 else 'ies'}"
 
 
-def _looked(costs: Mapping[str, Any]) -> str:
+def _packed(costs: Mapping[str, Any]) -> str:
     stages = [stage for arm in costs["arms"].values() for stage in arm["stages"]]
     fewer = [stage for stage in stages if stage["batches_looked_at"] < stage["batches"]]
     return f", of its first {fewer[0]['batches_looked_at']} batches" if fewer else ""

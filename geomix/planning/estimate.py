@@ -33,7 +33,7 @@ from geomix.planning.memory import (
 )
 from geomix.training.setup import weights_dtype
 
-LOOKED_AT = 50
+PACKED = 50
 """Most batches of a stage that are laid out; more are extrapolated from these."""
 
 
@@ -43,7 +43,7 @@ class Packing:
 
     Attributes:
         padding: share of padding in all tokens of the batches, 0 to 1.
-        looked_at: number of batches laid out, the first ones.
+        packed: number of batches laid out, the first ones.
         batches: of an epoch.
         micro: the largest forward pass among them, in tokens and separately in targets.
         passes: most forward passes of a step, in each process.
@@ -51,7 +51,7 @@ class Packing:
     """
 
     padding: float
-    looked_at: int
+    packed: int
     batches: int
     micro: MicroBatch
     passes: int
@@ -106,15 +106,15 @@ class Arm:
         """Lay out the first epoch of a stage as training does, in each of so many processes."""
         plan, stage = self.plans[index], self.config.stages[index]
         batches = plan.batches(self.config.seed, index, 0, stage.train.batch_size)
-        looked = [plan.by_set(batch) for batch in batches[:LOOKED_AT]]
+        packed = [plan.by_set(batch) for batch in batches[:PACKED]]
         tokens = {
             name: dict(zip(wanted, self._tokenise([part.examples[i] for i in wanted]), strict=True))
             for name, part in plan.sets.items()
-            for wanted in [sorted({i for batch in looked for i in batch[name]})]
+            for wanted in [sorted({i for batch in packed for i in batch[name]})]
         }
         real, slots, shapes, passes = 0, 0, [MicroBatch(1, 1, 1)], 0
         longest = self._padded_to(plan)
-        for batch in looked:
+        for batch in packed:
             sources = {n: [tokens[n][i] for i in places] for n, places in batch.items()}
             sources = {n: [e for e in s if len(e.ids) <= self._longest] for n, s in sources.items()}
             real += sum(len(e.ids) for examples in sources.values() for e in examples)
@@ -127,7 +127,7 @@ class Arm:
                 passes = max(passes, len(found))
                 shapes += found
         padding = 1 - real / slots if slots else 0.0
-        return Packing(padding, len(looked), len(batches), largest(shapes), passes, slots)
+        return Packing(padding, len(packed), len(batches), largest(shapes), passes, slots)
 
     def _shapes(
         self, sets: Iterable[Sequence[TokenisedExample]], size: int, index: int

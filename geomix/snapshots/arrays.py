@@ -72,11 +72,11 @@ def groups_of(path: Path) -> dict[str, dict[str, Any]]:
     with opened(path) as file:
         found = {"": _attributes(file)}
 
-        def look(name: str, item: Any) -> None:
+        def visit(name: str, item: Any) -> None:
             if isinstance(item, h5py.Group):
                 found[name] = _attributes(item)
 
-        file.visititems(look)
+        file.visititems(visit)
     return found
 
 

@@ -47,10 +47,10 @@ def check_alone(path: Path, file: Any) -> None:
     """
     links: dict[bytes, int] = {}
 
-    def look(name: bytes, link: Any) -> None:
+    def visit(name: bytes, link: Any) -> None:
         links[name] = link.type  # raising here would leave h5py's lock in disorder
 
-    file.id.links.visit(look, info=True)
+    file.id.links.visit(visit, info=True)
     for name, kind in links.items():
         if kind != h5py.h5l.TYPE_HARD:
             soft = kind == h5py.h5l.TYPE_SOFT

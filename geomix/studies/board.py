@@ -64,7 +64,7 @@ class Board:
             line += "".join(f"  {label} {row.exact_match:.1f} %" for label, row in scores)
         self._say(f"{line}  [{self._ended.total()}/{len(self._members)}]")
 
-    def look(self, running: Mapping[str, State], left: int) -> None:
+    def update(self, running: Mapping[str, State], left: int) -> None:
         """Redraw the live table; without a terminal there is none."""
         if not self._console.is_terminal:
             return

@@ -24,7 +24,7 @@ class Watcher(Protocol):
     def ended(self, member: Member, result: Outcome) -> None:
         """Report that a member ended, or was already complete."""
 
-    def look(self, running: Mapping[str, State], left: int) -> None:
+    def update(self, running: Mapping[str, State], left: int) -> None:
         """Report the present state, about once a second."""
 
 
@@ -70,7 +70,7 @@ def run_members(
             elif not asked:
                 executor.ask_to_end()
                 asked = True
-            watcher.look(executor.running(), len(left))
+            watcher.update(executor.running(), len(left))
             if executor.outlasts and (asked or not wait):
                 break
             if asked and not running:

@@ -30,11 +30,11 @@ class Stopping:
 
     def state(self) -> dict[str, Any]:
         """Return the state without the rule; `Stopping(rule, **state)` resumes from it."""
-        seen = asdict(self)
-        del seen["rule"]
-        if seen["lowest"] == float("inf"):  # JSON has none
-            del seen["lowest"]
-        return seen
+        known = asdict(self)
+        del known["rule"]
+        if known["lowest"] == float("inf"):  # JSON has none
+            del known["lowest"]
+        return known
 
     def step(self, loss: float) -> bool:
         """Return whether the stage ends after this step.

@@ -19,9 +19,9 @@ from torch import Tensor
 import geomix
 from geomix.analysis.curvature import Asked, CurvatureAnalysis
 from geomix.analysis.curvature.answer import answer, findings
+from geomix.analysis.curvature.at_checkpoint import CheckpointCurvature
 from geomix.analysis.curvature.measure import measure
 from geomix.analysis.curvature.operators import Operator, SetHessian
-from geomix.analysis.curvature.point import Point
 from geomix.analysis.curvature.result import WHOLE, Along, Curvature, Place, Spectrum
 from geomix.analysis.driver import run as analyse
 from geomix.cli import main
@@ -55,7 +55,7 @@ def at_point(matrices: Mapping[str, Any], way: Any = None, asked: Asked | None =
     hessians = [quadratic(name, m) for name, m in matrices.items()]
     arm: Any = Arm()
     displacement = None if way is None else ("θ_B − θ_A", {"w": torch.from_numpy(way)})
-    Point(PLACE, arm, asked or Asked(), hessians, result).measure(displacement)
+    CheckpointCurvature(PLACE, arm, asked or Asked(), hessians, result).measure(displacement)
     return result
 
 
@@ -175,15 +175,15 @@ def test_what_was_computed_is_not_computed_again(
     """A call that is ended after the first checkpoint; the next one begins with the second."""
     asked, made = Asked(at=("A", "B"), products=4, sets=("D_A",), facts=2), list[str]()
     single = RunDirectory(copied.arms[2].path)
-    whole, first = Point.measure, measure([single], asked, str)
+    whole, first = CheckpointCurvature.measure, measure([single], asked, str)
 
-    def watched(point: Point, way: Any) -> None:
+    def watched(point: CheckpointCurvature, way: Any) -> None:
         made.append(point.place.checkpoint)
         if len(made) == 2:
             raise KeyboardInterrupt
         whole(point, way)
 
-    monkeypatch.setattr(Point, "measure", watched)
+    monkeypatch.setattr(CheckpointCurvature, "measure", watched)
     monkeypatch.setattr(CurvatureAnalysis, "save", lambda *_: [])
     with pytest.raises(KeyboardInterrupt):
         analyse(CurvatureAnalysis(), [single], asked)

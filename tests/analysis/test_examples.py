@@ -25,7 +25,7 @@ from geomix.cli import main
 from geomix.data.chat import chat_format
 from geomix.data.example import Example
 from geomix.data.tokenise import tokenise_all
-from geomix.experiments.checkpoints import Point, Revisit
+from geomix.experiments.checkpoints import Revisit, StoredCheckpoint
 from geomix.experiments.prepare import prepared_arms
 from geomix.gradients.inner_products import undisturbed
 from geomix.measures.cosine import Floats
@@ -61,8 +61,8 @@ def past(
     return Revisit(run, stored_configs(run)[""], ready, ready.prepared[""], ready.chats[""])
 
 
-def points(past: Revisit) -> dict[str, Point]:
-    found = past.points(print)
+def points(past: Revisit) -> dict[str, StoredCheckpoint]:
+    found = past.checkpoints(print)
     ends = {point.stage: point for point in found if point.last}
     return {"θ_0": found[0], "θ_A": ends[0], "θ_B": ends[1]}
 

@@ -66,7 +66,7 @@ class Looks:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.done, self.most = 0, -1
-        at, tables = weights._Seen.at, single._tables
+        at, tables = weights._AtCheckpoint.at, single._tables
 
         def seen(*arguments: Any) -> Any:
             self._next()
@@ -76,7 +76,7 @@ class Looks:
             self._next()
             return tables(*arguments)
 
-        monkeypatch.setattr(weights._Seen, "at", seen)
+        monkeypatch.setattr(weights._AtCheckpoint, "at", seen)
         monkeypatch.setattr(single, "_tables", found)
         for name in ("_figures", "_example_figures"):  # drawn from what is compared
             monkeypatch.setattr(f"geomix.analysis.grad_angle.outputs.{name}", lambda *_: ())
@@ -219,7 +219,7 @@ def test_what_decides_the_numbers_is_in_the_key(
         found[name] = key()
         file.write_text(before)
     assert len({known, *found.values()}) == 1 + len(found), found
-    points = past.points(unsaid)
+    points = past.checkpoints(unsaid)
     results = arm_results(kept, past, settings, [])
     assert len({results._key(p, what) for p in points for what in ("look", "tables")}) == 6
 
@@ -227,20 +227,22 @@ def test_what_decides_the_numbers_is_in_the_key(
 def test_a_look_is_read_as_it_was_written(run: Run, tmp_path: Path) -> None:
     past = revisits(run)["one"]
     results = arm_results(Unfinished(tmp_path), past, {}, [])
-    points = past.points(unsaid)
+    points = past.checkpoints(unsaid)
     secants = 0
-    for point, look in zip(points, weights.looks(past, lambda _: True, heads=True), strict=True):
-        assert results.look(point) is None
-        results.keep_look(point, look)
-        found = results.look(point)
+    for checkpoint, measurement in zip(
+        points, weights.measurements(past, lambda _: True, heads=True), strict=True
+    ):
+        assert results.measurement(checkpoint) is None
+        results.keep_measurement(checkpoint, measurement)
+        found = results.measurement(checkpoint)
         assert found is not None
-        assert str(asdict(found)) == str(asdict(look))
-        assert np.array_equal(found.inner, look.inner)
-        assert found.inner.dtype == look.inner.dtype
-        assert found.layout.sizes.dtype == look.layout.sizes.dtype
-        if look.secant is not None:
+        assert str(asdict(found)) == str(asdict(measurement))
+        assert np.array_equal(found.inner, measurement.inner)
+        assert found.inner.dtype == measurement.inner.dtype
+        assert found.layout.sizes.dtype == measurement.layout.sizes.dtype
+        if measurement.secant is not None:
             assert found.secant is not None
-            assert np.array_equal(found.secant.turned, look.secant.turned)
+            assert np.array_equal(found.secant.turned, measurement.secant.turned)
             secants += 1
     assert secants > 0
 

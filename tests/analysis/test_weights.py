@@ -86,7 +86,7 @@ def gradient(arm: Run, weights: dict[str, Tensor], model: Path, name: str) -> di
     network = AutoModelForCausalLM.from_pretrained(model)
     network.load_state_dict(weights, strict=False)
     (past,) = (p for p in revisits(arm).values())
-    loaded = past.event(past.points(str)[0], past.stages()[0])[0]
+    loaded = past.event(past.checkpoints(str)[0], past.stages()[0])[0]
     for batch in probe_batches(past, loaded)[name]:
         for owner in range(batch.examples):
             mine = batch.owners == owner
@@ -226,7 +226,7 @@ def test_one_v_for_all_arms(run: Run, seen: GradAngle, tiny_model: Path) -> None
 
 def test_shuffled_labels_are_the_same_tokens_elsewhere(run: Run, seen: GradAngle) -> None:
     past = revisits(run)["plain"]
-    loaded = past.event(past.points(str)[0], past.stages()[0])[0]
+    loaded = past.event(past.checkpoints(str)[0], past.stages()[0])[0]
     batches = probe_batches(past, loaded)["D_M"]
     shuffled = with_shuffled_labels(batches)
     before, after = (torch.cat([b.targets for b in found]) for found in (batches, shuffled))
@@ -278,7 +278,7 @@ def test_a_moment_that_nobody_has_shows_before_anything_is_computed(
     def never(*_: Any) -> None:
         raise AssertionError("looked at")
 
-    monkeypatch.setattr("geomix.analysis.grad_angle.measure.seen_of", never)
+    monkeypatch.setattr("geomix.analysis.grad_angle.measure.arm_measurements", never)
     with pytest.raises(UserError, match=r"--at \+3: neither recorded nor .* θ_A\+2, .*θ_B$"):
         measure([run], Asked(at=("A", "+3"), source=source))
     with pytest.raises(AssertionError, match="looked at"):

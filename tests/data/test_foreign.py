@@ -123,7 +123,7 @@ def test_the_parent_ends_a_child_where_the_system_does_not(
 ) -> None:
     """As on macOS, which limits no memory; and on a clock, however little the child works."""
     monkeypatch.setattr(bounded, setting, value)
-    monkeypatch.setattr(bounded, "_LOOK", 0.001)
+    monkeypatch.setattr(bounded, "_INTERVAL", 0.001)
     request = {"template": "{{ 9 ** (9 ** 9) }}", "now": "", "special": {}, "conversations": [[]]}
     assert bounded.answers("render", request, 1) == ([], says)
 

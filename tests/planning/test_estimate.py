@@ -25,7 +25,7 @@ from geomix.models.load import load_model
 from geomix.models.loss import weighted_loss
 from geomix.models.meta import SHAPES, local_config, weightless
 from geomix.planning.cost import amount
-from geomix.planning.estimate import LOOKED_AT, Arm, Packing
+from geomix.planning.estimate import PACKED, Arm, Packing
 from geomix.planning.memory import Memory, MicroBatch, memory_of, size_of
 from geomix.training.optimiser import make_optimiser
 from geomix.training.step import Stepper, training_forward
@@ -224,14 +224,14 @@ def test_the_padding_is_that_of_the_batches_as_they_are_trained(
     assert found.padding == pytest.approx(1 - real / slots)
     assert found.padding > 0
     assert (found.micro.tokens, found.passes) == (most, max(passes))
-    assert found.looked_at == found.batches == 8
+    assert found.packed == found.batches == 8
 
 
 def test_a_large_set_is_estimated_from_its_first_batches(tiny_model: Path) -> None:
     stages = [{"data": {"source": "kvr", "limit": 200}, "train": {"batch_size": 2}}]
     run = RunConfig.model_validate({"model": str(tiny_model), "stages": stages})
     found = arm(run).packing(0)
-    assert (found.looked_at, found.batches) == (LOOKED_AT, 100)
+    assert (found.packed, found.batches) == (PACKED, 100)
 
 
 def test_padding_that_carries_loss_is_still_padding(tiny_model: Path) -> None:

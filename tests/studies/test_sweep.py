@@ -251,7 +251,7 @@ class Deaf:
 
     def ended(self, member: Member, result: Outcome) -> None: ...
 
-    def look(self, running: Mapping[str, State], left: int) -> None: ...
+    def update(self, running: Mapping[str, State], left: int) -> None: ...
 
 
 def test_no_more_members_run_than_there_is_room_for(desk: Path) -> None:
@@ -442,7 +442,7 @@ def test_a_terminal_shows_where_each_member_is(
             metrics = run.path / folder / "metrics.jsonl"
             metrics.write_text('{"event": "step", "stage": 1, "step": 40}\n')
             board.ended(members[2], Outcome("failed", "no data"))
-            board.look({"seed=0": "running", "seed=1": "queued"}, 4)
+            board.update({"seed=0": "running", "seed=1": "queued"}, 4)
     shown = screen.getvalue()
     assert "seed=2: failed: no data  [1/3]" in shown
     assert re.search(rf"seed=0 +{says}stage 2, step 40", shown)

@@ -12,8 +12,15 @@ from torch import Tensor
 
 from geomix.analysis.base import Say
 from geomix.analysis.curvature import Asked
+from geomix.analysis.curvature.at_checkpoint import (
+    DRAWS,
+    MOST,
+    STARTS,
+    CheckpointCurvature,
+    along,
+    steps_of,
+)
 from geomix.analysis.curvature.operators import SetHessian, by_differences, peak_memory
-from geomix.analysis.curvature.point import DRAWS, MOST, STARTS, Point, along, steps_of
 from geomix.analysis.curvature.result import Curvature, Place, Turned
 from geomix.analysis.layout import groups_of
 from geomix.analysis.partial_results import ArmResults, Unfinished, arm_results
@@ -87,10 +94,10 @@ class _Measured:
         """Measure at every requested checkpoint, unless its results are kept already."""
         for checkpoint in self.asked.at:
             ends = others if re.fullmatch("[A-Z]", checkpoint) else {}
-            results, point = self._results(kept, ends, checkpoint), self.arm.points[checkpoint]
-            if (known := results.tables(point)) is None:
+            results, stored = self._results(kept, ends, checkpoint), self.arm.stored[checkpoint]
+            if (known := results.tables(stored)) is None:
                 part = self._measured(checkpoint, ends)
-                results.keep_tables(point, part.to_json())
+                results.keep_tables(stored, part.to_json())
             else:
                 part = Curvature.of_json(known)
             self.result.extend(part)
@@ -113,7 +120,7 @@ class _Measured:
         with self._hessians() as hessians:
             if not self.result.budget:
                 self._tell(hessians[0], way)
-            Point(place, self.arm, self.asked, hessians, part).measure(way)
+            CheckpointCurvature(place, self.arm, self.asked, hessians, part).measure(way)
             for other, run in others.items():
                 self._between(place, hessians, other, run, checkpoint, part)
         return part

@@ -33,7 +33,7 @@ _HALF = (0.5, 0.5)
 
 
 @dataclass
-class _Seen:
+class _SoFar:
     """Measurements so far."""
 
     ends: dict[tuple[str, int], Ends] = field(default_factory=dict)
@@ -60,71 +60,73 @@ def measure(arms: Arms, facts: int | None, draws: int, parts: bool, say: Say) ->
     Raises:
         UserError: a set or a checkpoint is missing.
     """
-    seen = _Seen()
+    so_far = _SoFar()
     references = {pair.reference for pair in arms.pairs}
     order = sorted(arms.labels, key=lambda one: (one == arms.reference, one in references))
     for seed in arms.seeds:
         for label in order:
             if seed in arms.members[label]:
-                _arm(seen, arms, arms.members[label][seed], facts, draws, parts)
+                _arm(so_far, arms, arms.members[label][seed], facts, draws, parts)
                 say(f"{label}, seed {seed}: measured")
     floors = {
         label: {
             (one, other): from_gradients(
-                seen.ends[label, one], seen.ends[label, other], seen.bases.get((label, one))
+                so_far.ends[label, one], so_far.ends[label, other], so_far.bases.get((label, one))
             )
             for pair in arms.floors(label)
             for one, other in (pair, pair[::-1])
         }
         for label in arms.labels
     }
-    assert seen.layout is not None
+    assert so_far.layout is not None
     first = next(iter(arms.members[arms.reference].values()))
     return Delta2(
         arms=arms,
-        rows=tuple(seen.rows[key] for label in arms.labels for key in seen.rows if key[0] == label),
-        comparisons={pair: seen.comparisons.get(pair, {}) for pair in arms.pairs},
+        rows=tuple(
+            so_far.rows[key] for label in arms.labels for key in so_far.rows if key[0] == label
+        ),
+        comparisons={pair: so_far.comparisons.get(pair, {}) for pair in arms.pairs},
         floors=floors,
-        tested={label: seen.tested[label] for label in arms.labels if label in seen.tested},
-        draws=seen.draws,
-        layout=seen.layout,
-        counted=seen.counted,
+        tested={label: so_far.tested[label] for label in arms.labels if label in so_far.tested},
+        draws=so_far.draws,
+        layout=so_far.layout,
+        counted=so_far.counted,
         reduction=first.config.stages[0].train.loss,
         without_path=tuple(
             label
-            for label, found in seen.tested.items()
+            for label, found in so_far.tested.items()
             if not any("+" in row.checkpoint for some in found.values() for row in some)
         ),
     )
 
 
 def _arm(
-    seen: _Seen, arms: Arms, member: Member, facts: int | None, draws: int, parts: bool
+    so_far: _SoFar, arms: Arms, member: Member, facts: int | None, draws: int, parts: bool
 ) -> None:
     key = member.label, member.seed
     name = f"{member.label}, seed {member.seed}"
     with phase(f"{name}: loading"):
         arm = PreciseArm.open(member.arm)
     own, later = (arm.objective(set_name(stage), facts=facts) for stage in range(2))
-    seen.counted = own.counted
-    seen.layout = seen.layout or Cut.of(arm.loaded.model, arm.parameters, heads=False).layout
+    so_far.counted = own.counted
+    so_far.layout = so_far.layout or Cut.of(arm.loaded.model, arm.parameters, heads=False).layout
     keep = _shelf(arm, len(arms.labels) * len(arms.seeds))
     with phase(f"{name}: losses and gradients at both ends"):
         ends = ends_of(arm, own, later, arm.weights("A"), arm.weights("B"))
         ends = _kept(ends, keep)
         if not parts and (mixed := mixed_objective(arm, facts)) is not None:
-            seen.bases[key] = _base(seen, arm, own, mixed)
-    seen.ends[key] = ends
-    seen.rows[key] = _row(member, ends)
+            so_far.bases[key] = _base(so_far, arm, own, mixed)
+    so_far.ends[key] = ends
+    so_far.rows[key] = _row(member, ends)
     if member.label not in arms.controls and not parts:
         with phase(f"{name}: the stage-2 condition along its checkpoints"):
             found = _conditions(arm, member, (own, later), ends, facts)
-        seen.tested.setdefault(member.label, {})[member.seed] = found
+        so_far.tested.setdefault(member.label, {})[member.seed] = found
     for pair in arms.pairs:
         other = arms.members[pair.other].get(member.seed)
         if pair.reference == member.label and other is not None:
-            theirs = seen.ends[pair.other, member.seed]
-            base = seen.bases.get((pair.other, member.seed)) or seen.bases.get(key)
+            theirs = so_far.ends[pair.other, member.seed]
+            base = so_far.bases.get((pair.other, member.seed)) or so_far.bases.get(key)
             weight = other.mixed_weight(0)
             with phase(f"{pair}, seed {member.seed}: products and reach"):
                 compared = (
@@ -132,19 +134,19 @@ def _arm(
                     if parts
                     else compare(ends, theirs, arm, own, later, base, weight)
                 )
-            seen.comparisons.setdefault(pair, {})[member.seed] = compared
+            so_far.comparisons.setdefault(pair, {})[member.seed] = compared
     if draws and member.label == arms.reference:
-        seen.draws[member.seed] = cross_terms(arm, arms, member, ends, (own, later), draws)
+        so_far.draws[member.seed] = cross_terms(arm, arms, member, ends, (own, later), draws)
 
 
-def _base(seen: _Seen, arm: PreciseArm, own: SetObjective, mixed: SetObjective) -> Base:
+def _base(so_far: _SoFar, arm: PreciseArm, own: SetObjective, mixed: SetObjective) -> Base:
     """Return gradients at θ_0; arms that start alike with one D_A and D_M share them."""
     theta, batches = arm.weights("0"), [*own.batches, *mixed.batches]
-    for known, base in seen.engines:
+    for known, base in so_far.engines:
         if _same_batches(known, batches) and _same_weights(base.theta, theta):
             return base
     base = base_of(arm, own, mixed, theta)
-    seen.engines.append((batches, base))
+    so_far.engines.append((batches, base))
     return base
 
 
@@ -175,8 +177,8 @@ def _conditions(
         for name in named
         if name in arm.sets
     }
-    points = [name for name in arm.checkpoints if name.split("+")[0] == "A"] + ["B"]
-    weighted = ((name, ends.theta if name == "A" else arm.weights(name)) for name in points)
+    names = [name for name in arm.checkpoints if name.split("+")[0] == "A"] + ["B"]
+    weighted = ((name, ends.theta if name == "A" else arm.weights(name)) for name in names)
     known = {"A": (ends.own, ends.later)}
     return tuple(condition_along(arm, weighted, *objectives, others, known)) if others else ()
 

@@ -20,7 +20,7 @@ from geomix.analysis.replicates import check_tokenizers, replicates, seed_of
 from geomix.config.names import checkpoint_name, set_name
 from geomix.config.run import RunConfig
 from geomix.config.stage_names import stage_index
-from geomix.experiments.checkpoints import points_of
+from geomix.experiments.checkpoints import stored_checkpoints
 from geomix.experiments.precise import PreciseArm
 from geomix.gradients.vectors import dot, minus
 from geomix.measures.expansions import Level
@@ -131,7 +131,7 @@ def _given(arm: RunDirectory, config: RunConfig, stage: int) -> _Given:
     Raises:
         UserError: the stage's start or end is missing.
     """
-    points = points_of(arm, config, lambda _: None)
+    points = stored_checkpoints(arm, config, lambda _: None)
     known = [p for p in points if p.stage == stage and (p.step or not stage)]
     starts = stage == 0 or any(p.stage == stage - 1 and p.last for p in points)
     if not starts or not known or not known[-1].last:

@@ -110,7 +110,7 @@ class Path:
 
 
 @dataclass(frozen=True, slots=True)
-class _Point:
+class _Visited:
     """A visited checkpoint."""
 
     weights: Vector
@@ -139,12 +139,12 @@ def follow(
         advance: called when a segment is done.
     """
 
-    def visit(name: str) -> _Point:
+    def visit(name: str) -> _Visited:
         there = weights(name)
         mover.move_to(there)
-        return _Point(there, *objective.loss_and_gradient())
+        return _Visited(there, *objective.loss_and_gradient())
 
-    def row(first: _Point, last: _Point) -> Floats:
+    def row(first: _Visited, last: _Visited) -> Floats:
         way = minus(last.weights, first.weights)
         mover.move_to(first.weights, way, 0.5)
         return _products(first.gradient, objective.gradient(), last.gradient, way)

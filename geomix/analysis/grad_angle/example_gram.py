@@ -19,7 +19,7 @@ from geomix.analysis.parameter_groups import Kind, grouped
 from geomix.analysis.past_checkpoints import probe_batches, probe_texts
 from geomix.data.example import Example
 from geomix.data.probes import HELD_OUT
-from geomix.experiments.checkpoints import Point, Revisit
+from geomix.experiments.checkpoints import Revisit, StoredCheckpoint
 from geomix.gradients.example_products import gram_matrices
 from geomix.gradients.inner_products import trainable_parameters
 from geomix.gradients.per_example import PerExample
@@ -84,7 +84,7 @@ class ExampleGeometry:
 
 
 def example_geometry(
-    past: Revisit, point: Point, stage: Stage, by: Kind, most: int
+    past: Revisit, stored: StoredCheckpoint, stage: Stage, by: Kind, most: int
 ) -> ExampleGeometry:
     """Compute the Gram matrices of the probe sets' first examples, by group of parameters.
 
@@ -93,7 +93,7 @@ def example_geometry(
 
     Args:
         past: the arm.
-        point: the checkpoint.
+        stored: the checkpoint.
         stage: the stage of the checkpoint.
         by: the grouping of the parameters.
         most: largest number of examples of each set.
@@ -110,7 +110,7 @@ def example_geometry(
         )
     probes = probe_texts(past, most)
     texts = [example for examples in probes.values() for example in examples]
-    loaded, event = past.event(point, stage)
+    loaded, event = past.event(stored, stage)
     layout = Cut.of(loaded.model, trainable_parameters(loaded.model), heads=False).layout
     names, index = grouped(layout, by)
     _check_size(past, len(names) + 1, len(texts))
@@ -124,7 +124,7 @@ def example_geometry(
     return ExampleGeometry(
         arm=past.arm.name,
         seed=past.config.seed,
-        checkpoint=NamedCheckpoint(point.stage, point.step, event.last, train.loss).label,
+        checkpoint=NamedCheckpoint(stored.stage, stored.step, event.last, train.loss).label,
         reduction=train.loss,
         by=by,
         groups=(WHOLE, *names),

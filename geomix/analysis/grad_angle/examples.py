@@ -22,7 +22,7 @@ from geomix.runs.directory import RunDirectory
 from geomix.util.progress import during
 
 if TYPE_CHECKING:
-    from geomix.experiments.checkpoints import Point, Revisit
+    from geomix.experiments.checkpoints import Revisit, StoredCheckpoint
 
 Tables = dict[str, list[dict[str, Any]]]
 """Tidy tables by name: cosines, quantiles, ranks, principal_angles, conflicts, facts, pairs."""
@@ -71,54 +71,54 @@ def single_examples(
     found: dict[str, Tables] = {}
     for arm in arms:
         past = pasts.get(arm.path)
-        point = None if past is None else _point(past, asked)
-        if past is not None and point is not None:
-            say(f"{arm.path}: single examples at {_label(past, point)}")
+        stored = None if past is None else _checkpoint(past, asked)
+        if past is not None and stored is not None:
+            say(f"{arm.path}: single examples at {_label(past, stored)}")
             settings = {"by": asked.by, "examples": asked.examples, "sets": asked.sets}
             results = arm_results(kept or Unfinished(), past, settings, [])
-            tables = results.tables(point)
+            tables = results.tables(stored)
             if tables is None:
-                tables = _tables(past, point, asked)
-                results.keep_tables(point, tables)
+                tables = _tables(past, stored, asked)
+                results.keep_tables(stored, tables)
             found[arm.name] = tables
             past.ready.loaded = None
     return found
 
 
-def _point(past: Revisit, asked: Asked) -> Point | None:
+def _checkpoint(past: Revisit, asked: Asked) -> StoredCheckpoint | None:
     from geomix.analysis.past_checkpoints import named_checkpoint, unsaid
 
     is_asked = chosen(asked.at)
-    points = {named_checkpoint(past, p): p for p in past.points(unsaid)}
-    there = [checkpoint for checkpoint in points if is_asked(checkpoint)]
+    checkpoints = {named_checkpoint(past, p): p for p in past.checkpoints(unsaid)}
+    there = [checkpoint for checkpoint in checkpoints if is_asked(checkpoint)]
     pair = Pair.of(asked.sets)
     ranked = sorted(there, key=lambda checkpoint: preferred(checkpoint, pair))
-    return points[ranked[0]] if ranked else None
+    return checkpoints[ranked[0]] if ranked else None
 
 
-def _label(past: Revisit, point: Point) -> str:
+def _label(past: Revisit, stored: StoredCheckpoint) -> str:
     from geomix.analysis.past_checkpoints import named_checkpoint
 
-    return named_checkpoint(past, point).label
+    return named_checkpoint(past, stored).label
 
 
-@during(lambda past, point, _: f"{past.arm.name}: single examples at {_label(past, point)}")
-def _tables(past: Revisit, point: Point, asked: Asked) -> Tables:
+@during(lambda past, stored, _: f"{past.arm.name}: single examples at {_label(past, stored)}")
+def _tables(past: Revisit, stored: StoredCheckpoint, asked: Asked) -> Tables:
     from geomix.analysis.grad_angle import example_tables as rows
     from geomix.analysis.grad_angle.example_gram import example_geometry
 
     by = "layer" if asked.by == "head" else asked.by
-    stage = past.stages()[point.stage]
-    seen = example_geometry(past, point, stage, by, asked.examples)
+    stage = past.stages()[stored.stage]
+    geometry = example_geometry(past, stored, stage, by, asked.examples)
     pair = Pair.of(asked.sets).names
     return {
-        "cosines": list(rows.cosine_rows(seen)),
-        "quantiles": list(rows.quantile_rows(seen)),
-        "ranks": list(rows.rank_rows(seen)),
-        "principal_angles": list(rows.angle_rows(seen)),
-        "conflicts": list(rows.conflict_rows(seen, *pair, MOST_CONFLICTS)),
-        "facts": list(rows.fact_rows(seen, *pair)),
-        "pairs": list(rows.pairwise_rows(seen, *pair)),
+        "cosines": list(rows.cosine_rows(geometry)),
+        "quantiles": list(rows.quantile_rows(geometry)),
+        "ranks": list(rows.rank_rows(geometry)),
+        "principal_angles": list(rows.angle_rows(geometry)),
+        "conflicts": list(rows.conflict_rows(geometry, *pair, MOST_CONFLICTS)),
+        "facts": list(rows.fact_rows(geometry, *pair)),
+        "pairs": list(rows.pairwise_rows(geometry, *pair)),
     }
 
 

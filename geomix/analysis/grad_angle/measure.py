@@ -16,13 +16,13 @@ from geomix.analysis.grad_angle.asked import Asked
 from geomix.analysis.grad_angle.pair import Pair
 from geomix.analysis.grad_angle.result import ArmAngles, GradAngle, Secants
 from geomix.analysis.grad_angle.sources import (
-    Seen,
+    ArmMeasurements,
+    arm_measurements,
     check_asked,
     known_checkpoints,
     pasts_of,
-    seen_of,
 )
-from geomix.analysis.measurement import Look
+from geomix.analysis.measurement import Measurement
 from geomix.analysis.parameter_groups import Layout
 from geomix.analysis.partial_results import Unfinished
 from geomix.analysis.replicates import check_tokenizers, replicates, seed_of
@@ -70,7 +70,7 @@ def measured(
     if asked.at:  # and so does a checkpoint that no run has
         known = [checkpoint for run in runs for checkpoint in known_checkpoints(run, asked)]
         _check_there(asked, known, [checkpoint.label for checkpoint in known])
-    seen: dict[Path, Seen] = {}
+    by_path: dict[Path, ArmMeasurements] = {}
     remarks: list[str] = []
     first: Mapping[Path, Revisit] = {}
     layout: Layout | None = None
@@ -78,24 +78,24 @@ def measured(
         pasts = pasts_of(run, asked, remarks)
         first = pasts if run == runs[0] else first
         for _, arm in (pair for pair in found if pair[0] == run):
-            one = seen_of(arm, pasts, asked, say, layout, kept)
+            one = arm_measurements(arm, pasts, asked, say, layout, kept)
             if one.sources:
-                seen[arm.path] = one
-            layout = next((look.layout for look in one.looks.values()), None) or layout
+                by_path[arm.path] = one
+            layout = next((m.layout for m in one.measurements.values()), None) or layout
         for past in pasts.values():
             past.ready.loaded = None  # θ_0 is not kept beside the next run's
-    if not seen:
+    if not by_path:
         raise UserError(_nothing(runs[0], asked))
-    looks = [look.checkpoint for one in seen.values() for look in one.looks.values()]
-    _check_there(asked, looks, [label for one in seen.values() for label in one.sources])
-    seen = {path: one for path, one in seen.items() if one.looks}
+    existing = [m.checkpoint for one in by_path.values() for m in one.measurements.values()]
+    _check_there(asked, existing, [label for one in by_path.values() for label in one.sources])
+    by_path = {path: one for path, one in by_path.items() if one.measurements}
     assert layout is not None  # a requested checkpoint exists
-    there = [(run, arm) for run, arm in found if arm.path in seen]
+    there = [(run, arm) for run, arm in found if arm.path in by_path]
     arms = tuple(
-        _together(label, [seen[arm.path] for arm in members], layout)
+        _together(label, [by_path[arm.path] for arm in members], layout)
         for label, members in replicates(runs, there)
     )
-    missing = tuple(arm.name for run in runs for arm in run.arms if arm.path not in seen)
+    missing = tuple(arm.name for run in runs for arm in run.arms if arm.path not in by_path)
     names = tuple(str(run.path) for run in runs)
     how = (asked.by, asked.metric)
     rule = Rule(asked.smallest, asked.planned)
@@ -121,20 +121,22 @@ def _nothing(run: RunDirectory, asked: Asked) -> str:
     return f"{run.path}: no snapshots, and no stage that has ended; train with `record:` on"
 
 
-def _together(label: str, members: Sequence[Seen], layout: Layout) -> ArmAngles:
+def _together(label: str, members: Sequence[ArmMeasurements], layout: Layout) -> ArmAngles:
     """Stack the seeds of an arm, at the checkpoints and in the directions that all have."""
-    first = next(iter(members[0].looks.values()))
+    first = next(iter(members[0].measurements.values()))
     for one in members:
-        for look in one.looks.values():
-            if look.sets != first.sets:
+        for measurement in one.measurements.values():
+            if measurement.sets != first.sets:
                 raise UserError(
                     f"{one.run.path}: its probe sets are not those of {members[0].run.path}"
                 )
-    labels = [name for name in members[0].looks if all(name in one.looks for one in members)]
+    labels = [
+        name for name in members[0].measurements if all(name in one.measurements for one in members)
+    ]
     if not labels:
         raise UserError(f"{members[-1].run.path}: no moment in common with {members[0].run.path}")
-    grid = [[one.looks[name] for name in labels] for one in members]
-    names = {name for line in grid for look in line for name in look.directions}
+    grid = [[one.measurements[name] for name in labels] for one in members]
+    names = {name for line in grid for one in line for name in one.directions}
     directions = tuple(
         sorted(
             names,
@@ -150,38 +152,38 @@ def _together(label: str, members: Sequence[Seen], layout: Layout) -> ArmAngles:
         seeds=tuple(seed_of(one.run) for one in members),
         sets=first.sets,
         directions=directions,
-        checkpoints=tuple(members[0].looks[name].checkpoint for name in labels),
+        checkpoints=tuple(members[0].measurements[name].checkpoint for name in labels),
         sources=tuple(_source(members, name) for name in labels),
-        inner=np.array([[_inner(look, directions) for look in line] for line in grid]),
+        inner=np.array([[_inner(one, directions) for one in line] for line in grid]),
         secants=_secants(grid, len(layout.parameters), len(first.sets)),
         probes=_probe_counts(members[0].run),
     )
 
 
-def _source(members: Sequence[Seen], label: str) -> str:
+def _source(members: Sequence[ArmMeasurements], label: str) -> str:
     found = {one.sources[label] for one in members}
     return found.pop() if len(found) == 1 else "record and weights"
 
 
-def _inner(look: Look, directions: Sequence[str]) -> Floats:
+def _inner(measurement: Measurement, directions: Sequence[str]) -> Floats:
     """Place a checkpoint's inner products in a wider table of directions."""
-    wide = np.full((len(look.inner), len(directions), len(directions)), np.nan)
-    at = [directions.index(name) for name in look.directions]
-    wide[np.ix_(range(len(wide)), at, at)] = look.inner
+    wide = np.full((len(measurement.inner), len(directions), len(directions)), np.nan)
+    at = [directions.index(name) for name in measurement.directions]
+    wide[np.ix_(range(len(wide)), at, at)] = measurement.inner
     return wide
 
 
-def _secants(grid: Sequence[Sequence[Look]], parameters: int, sets: int) -> Secants:
+def _secants(grid: Sequence[Sequence[Measurement]], parameters: int, sets: int) -> Secants:
     shape = (len(grid), len(grid[0]), parameters, sets)
     here, start, turned = (np.full(shape, np.nan) for _ in range(3))
     found = Secants(here, start, turned, np.full(shape[:3], np.nan))
     for n, line in enumerate(grid):
-        for m, look in enumerate(line):
-            if look.secant is not None:
-                found.here[n, m] = look.secant.here
-                found.start[n, m] = look.secant.start
-                found.turned[n, m] = look.secant.turned
-                found.moved[n, m] = look.secant.moved
+        for m, measurement in enumerate(line):
+            if measurement.secant is not None:
+                found.here[n, m] = measurement.secant.here
+                found.start[n, m] = measurement.secant.start
+                found.turned[n, m] = measurement.secant.turned
+                found.moved[n, m] = measurement.secant.moved
     return found
 
 

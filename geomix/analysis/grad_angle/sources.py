@@ -11,7 +11,7 @@ from geomix.analysis.base import Say
 from geomix.analysis.checkpoints import NamedCheckpoint, chosen
 from geomix.analysis.grad_angle.asked import Asked
 from geomix.analysis.grad_angle.pair import Pair
-from geomix.analysis.measurement import Look
+from geomix.analysis.measurement import Measurement
 from geomix.analysis.parameter_groups import Layout, layout_of, same_parameters
 from geomix.analysis.partial_results import Unfinished, arm_results
 from geomix.runs.directory import RunDirectory
@@ -27,17 +27,17 @@ _LONGEST = 120
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ArmMeasurements:
     """One arm of one seed.
 
     Attributes:
         run: its own.
-        looks: the requested measurements, by label, in the order of training.
+        measurements: the requested measurements, by label, in the order of training.
         sources: the source of every existing checkpoint, by label.
     """
 
     run: RunDirectory
-    looks: dict[str, Look]
+    measurements: dict[str, Measurement]
     sources: dict[str, str]
 
 
@@ -74,7 +74,7 @@ def known_checkpoints(run: RunDirectory, asked: Asked) -> list[NamedCheckpoint]:
     found = (
         []
         if asked.needs_weights
-        else [look.checkpoint for arm in arms for look in _recorded(arm, asked.sets)]
+        else [measurement.checkpoint for arm in arms for measurement in _recorded(arm, asked.sets)]
     )
     try:
         configs = {} if asked.source == "record" else stored_configs(run)
@@ -121,14 +121,14 @@ def _keeps_weights(arm: RunDirectory) -> bool:
     )
 
 
-def seen_of(
+def arm_measurements(
     arm: RunDirectory,
     pasts: Mapping[Path, Revisit],
     asked: Asked,
     say: Say,
     layout: Layout | None = None,
     kept: Unfinished | None = None,
-) -> Seen:
+) -> ArmMeasurements:
     """Return an arm's measurements at the requested checkpoints.
 
     Args:
@@ -144,20 +144,20 @@ def seen_of(
             of the runs that it is compared with.
     """
     is_asked = chosen(asked.at)
-    found: dict[str, Look] = {}
+    found: dict[str, Measurement] = {}
     there: dict[NamedCheckpoint, str] = {}
-    for look in () if asked.needs_weights else _recorded(arm, asked.sets):
-        there[look.checkpoint] = "record"
-        if is_asked(look.checkpoint):
-            _check_layout(arm, look, found.values(), layout)
-            found[look.checkpoint.label] = look
-    for look in _from_weights(arm, pasts, asked, there, kept or Unfinished()):
-        say(f"{arm.path}: {look.checkpoint.label} is computed from its weights")
-        _check_layout(arm, look, found.values(), layout)
-        found[look.checkpoint.label] = look
+    for measurement in () if asked.needs_weights else _recorded(arm, asked.sets):
+        there[measurement.checkpoint] = "record"
+        if is_asked(measurement.checkpoint):
+            _check_layout(arm, measurement, found.values(), layout)
+            found[measurement.checkpoint.label] = measurement
+    for measurement in _from_weights(arm, pasts, asked, there, kept or Unfinished()):
+        say(f"{arm.path}: {measurement.checkpoint.label} is computed from its weights")
+        _check_layout(arm, measurement, found.values(), layout)
+        found[measurement.checkpoint.label] = measurement
     checkpoints = sorted(there, key=lambda checkpoint: (checkpoint.stage, checkpoint.step))
     in_order = {m.label: found[m.label] for m in checkpoints if m.label in found}
-    return Seen(arm, in_order, {m.label: there[m] for m in checkpoints})
+    return ArmMeasurements(arm, in_order, {m.label: there[m] for m in checkpoints})
 
 
 def _from_weights(
@@ -166,11 +166,11 @@ def _from_weights(
     asked: Asked,
     there: dict[NamedCheckpoint, str],
     kept: Unfinished,
-) -> Iterable[Look]:
+) -> Iterable[Measurement]:
     """Measure requested checkpoints from kept weights; add all with weights to `there`."""
     if arm.path not in pasts:
         return
-    from geomix.analysis.from_weights import looks
+    from geomix.analysis.from_weights import measurements
     from geomix.analysis.past_checkpoints import adams, named_checkpoint, unsaid
 
     past = pasts[arm.path]
@@ -188,45 +188,50 @@ def _from_weights(
         later = checkpoint.stage > 0 or checkpoint.end
         return is_asked(checkpoint) and (later or not recorded or bool(asked.at))
 
-    for checkpoint in (named_checkpoint(past, point) for point in past.points(unsaid)):
+    for checkpoint in (named_checkpoint(past, stored) for stored in past.checkpoints(unsaid)):
         if wanted(checkpoint) or checkpoint not in there:
             there[checkpoint] = "weights"
     try:
         heads = asked.by == "head"
         results = arm_results(kept, past, {"heads": heads, "metric": asked.metric}, of)
-        for look in looks(past, wanted, results, heads=heads, metric=metric):
-            _check_sets(str(arm.path), look.sets, asked.sets)
-            yield look
+        for measurement in measurements(past, wanted, results, heads=heads, metric=metric):
+            _check_sets(str(arm.path), measurement.sets, asked.sets)
+            yield measurement
     except UserError as error:
         if not recorded:
             raise
         raise UserError(f"{error}; --from record takes what the record holds") from None
 
 
-def _recorded(arm: RunDirectory, needed: Sequence[str]) -> Iterable[Look]:
+def _recorded(arm: RunDirectory, needed: Sequence[str]) -> Iterable[Measurement]:
     """Yield the snapshots' contents as measurements; reject snapshots that lack needed sets."""
-    first: Look | None = None
+    first: Measurement | None = None
     for path in arm.snapshots():
         snapshot = read_snapshot(path, activations=False)
         _check_sets(str(path), snapshot.sets, needed)
         ends = snapshot.step == snapshot.steps
         checkpoint = NamedCheckpoint(snapshot.stage, snapshot.step, ends, snapshot.reduction)
         sets = snapshot.sets
-        look = Look(checkpoint, layout_of(snapshot), sets, sets, snapshot.inner_products, None)
-        first = first or look
-        if look.sets != first.sets:
+        measurement = Measurement(
+            checkpoint, layout_of(snapshot), sets, sets, snapshot.inner_products, None
+        )
+        first = first or measurement
+        if measurement.sets != first.sets:
             raise UserError(f"{path}: its probe sets differ from those of the snapshots before it")
-        yield look
+        yield measurement
 
 
 def _check_layout(
-    arm: RunDirectory, look: Look, before: Iterable[Look], compared: Layout | None
+    arm: RunDirectory,
+    measurement: Measurement,
+    before: Iterable[Measurement],
+    compared: Layout | None,
 ) -> None:
     """Reject other parameters at once: later measurements take long to compute."""
     first = next(iter(before), None)
-    if first is not None and not same_parameters(look.layout, first.layout):
-        raise UserError(_other_parameters(arm.path, look, first))
-    if compared is not None and not same_parameters(look.layout, compared):
+    if first is not None and not same_parameters(measurement.layout, first.layout):
+        raise UserError(_other_parameters(arm.path, measurement, first))
+    if compared is not None and not same_parameters(measurement.layout, compared):
         raise UserError(
             f"{arm.path}: its parameters are not those of the first arm's snapshots; "
             "arms that are compared must train one model"
@@ -242,7 +247,7 @@ def _check_sets(where: str, sets: Sequence[str], needed: Sequence[str]) -> None:
         raise UserError(f"{where}: no probe set {' and '.join(absent)} (it holds {has}); {advice}")
 
 
-def _other_parameters(where: Path, here: Look, first: Look) -> str:
+def _other_parameters(where: Path, here: Measurement, first: Measurement) -> str:
     return (
         f"{where}: stage {here.checkpoint.stage + 1} trains other parameters "
         f"({len(here.layout.parameters)} tensors) than stage {first.checkpoint.stage + 1} "

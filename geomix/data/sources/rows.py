@@ -257,7 +257,7 @@ def in_order(origin: str, rows: Iterable[Row], convert: Convert, request: Reques
     before = count if request.after is None else request.after
     first = 0 if split == "train" or request.every else before
     found: list[Example] = []
-    characters = looked_at = 0
+    characters = examined = 0
     mistakes: list[tuple[str, str]] = []
     absent: list[NoColumn] = []
     number = -1
@@ -268,7 +268,7 @@ def in_order(origin: str, rows: Iterable[Row], convert: Convert, request: Reques
             break
         if number < first:
             continue
-        looked_at += 1
+        examined += 1
         try:
             example = convert(row) if not isinstance(row, str) else _refuse(row)
         except RowError as error:
@@ -282,7 +282,7 @@ def in_order(origin: str, rows: Iterable[Row], convert: Convert, request: Reques
                 what = f"more than {MOST_CHARACTERS:,} characters in the first {number + 1:,} rows"
                 raise UserError(f"{place}: {what}; set a smaller limit")
     kinds = {(one.whole, one.key): one for one in absent}
-    if looked_at == len(absent) and len(kinds) == 1 and absent[0].whole:
+    if examined == len(absent) and len(kinds) == 1 and absent[0].whole:
         one = absent[0]
         raise OfKey(one.key, f"{origin} {one.whole}", f"; name yours with --{one.role}")
     raise_mistakes(origin, mistakes)

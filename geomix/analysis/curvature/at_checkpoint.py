@@ -36,7 +36,7 @@ EDGES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, TOLERANCE)
 
 
 @dataclass(frozen=True)
-class Point:
+class CheckpointCurvature:
     """Measurement at one checkpoint of one arm."""
 
     place: Place
