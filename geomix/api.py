@@ -149,7 +149,7 @@ def train(
     experiment = _experiment(config, overrides).with_arms(arms)
     quiet_libraries()
     folder = None if out is None else Path(out)
-    done = run_experiment(experiment, folder, lambda arm: _Told(arm, say), say=say)
+    done = run_experiment(experiment, folder, lambda arm: _Told(arm, say), log=say)
     return Run(done.path)
 
 

@@ -303,7 +303,7 @@ def test_a_method_of_another_package(
             lambda _: Silent(),
             lambda: next(asked, True),
         )
-    resume_experiment(Path("cut"), lambda _: Silent(), say=str)
+    resume_experiment(Path("cut"), lambda _: Silent(), log=str)
     assert step_lines(geomix.open_run("cut")) == step_lines(runs[0.5])
 
 

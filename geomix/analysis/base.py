@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from geomix.runs.directory import RunDirectory
 
-Say = Callable[[str], object]
+Log = Callable[[str], object]
 """Receiver of progress lines."""
 
 Row = Mapping[str, Any]
@@ -47,13 +47,13 @@ class Analysis(ABC, Generic[Result, Asked]):
         return nullcontext()
 
     @abstractmethod
-    def measure(self, runs: Sequence[RunDirectory], options: Asked, say: Say) -> Result:
+    def measure(self, runs: Sequence[RunDirectory], options: Asked, log: Log) -> Result:
         """Compute the result; nothing is written.
 
         Args:
             runs: opened, at least one; arms are `run.arms`.
             options: of the class `Options`.
-            say: receives progress lines.
+            log: receives progress lines.
 
         Raises:
             UserError: the runs do not hold what it needs.
@@ -87,7 +87,7 @@ class Analysis(ABC, Generic[Result, Asked]):
         return self.name + together([str(run.path) for run in runs])
 
     def save(
-        self, result: Result, options: Asked, runs: Sequence[RunDirectory], say: Say
+        self, result: Result, options: Asked, runs: Sequence[RunDirectory], log: Log
     ) -> list[Path]:
         """Write everything into the first run's folders, whose lock the caller does not hold.
 
@@ -103,7 +103,7 @@ class Analysis(ABC, Generic[Result, Asked]):
             self.tables(result, options),
             self.figures(result, options),
             self.report(result, options),
-            say,
+            log,
         )
 
     def answer(

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
-from geomix.analysis.base import Analysis, Result, Say
+from geomix.analysis.base import Analysis, Log, Result
 from geomix.runs.directory import RunDirectory
 from geomix.util.progress import telling
 from geomix.util.terminal import echo_json
@@ -100,7 +100,7 @@ def run(
     analysis: Analysis[Result, Any],
     runs: Sequence[RunDirectory],
     options: Any,
-    say: Say = lambda _: None,
+    log: Log = lambda _: None,
 ) -> Outcome[Result]:
     """Measure and save.
 
@@ -108,14 +108,14 @@ def run(
         analysis: the analysis.
         runs: opened, at least one.
         options: of the class `analysis.Options`.
-        say: receives progress lines.
+        log: receives progress lines.
 
     Raises:
         UserError: the runs do not hold what the analysis needs.
     """
     with analysis.session(runs, options):
-        result = analysis.measure(runs, options, say)
-        files = analysis.save(result, options, runs, say)
+        result = analysis.measure(runs, options, log)
+        files = analysis.save(result, options, runs, log)
     return Outcome(analysis, options, runs, result, files)
 
 
@@ -136,8 +136,8 @@ def command(
         as_json: whether to print the whole result as JSON, and nothing else.
         full: whether all tables and notes follow the answer.
     """
-    with telling() as say:
-        done = run(analysis, runs, options, say)
+    with telling() as log:
+        done = run(analysis, runs, options, log)
     result, files = done.result, done.files
     if as_json:
         echo_json(analysis.facts(result, options))

@@ -21,7 +21,7 @@ from geomix.analysis.directions import UPDATE, is_shuffled
 from geomix.analysis.layout import Cut, Gradient, Metric
 from geomix.analysis.measurement import Measurement, Secant
 from geomix.analysis.partial_results import ArmResults, Unfinished
-from geomix.analysis.past_checkpoints import gradients, named_checkpoint, unsaid
+from geomix.analysis.past_checkpoints import gradients, ignored, named_checkpoint
 from geomix.experiments.checkpoints import Revisit, StoredCheckpoint
 from geomix.gradients.inner_products import inner_products, trainable_parameters, undisturbed
 from geomix.gradients.spill import in_memory, on_disk
@@ -52,7 +52,7 @@ def measurements(
             whose attention is unknown.
     """
     stages = past.stages()
-    checkpoints = past.checkpoints(unsaid)
+    checkpoints = past.checkpoints(ignored)
     chosen = [stored for stored in checkpoints if wanted(named_checkpoint(past, stored))]
     kept = kept or ArmResults(Unfinished(), "")
     known = {p: found for p in chosen if (found := kept.measurement(p)) is not None}

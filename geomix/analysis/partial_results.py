@@ -151,11 +151,11 @@ def arm_results(
     """
     if kept.folder is None or not past.arm.base_file.is_file():  # nothing would identify θ_0
         return ArmResults(Unfinished(), "")
-    from geomix.analysis.past_checkpoints import unsaid
+    from geomix.analysis.past_checkpoints import ignored
     from geomix.models.load import default_device
     from geomix.util.environment import describe_environment
 
-    checkpoints = past.checkpoints(unsaid)
+    checkpoints = past.checkpoints(ignored)
     decides = {
         "schema": SCHEMA,
         "geomix": _code(),

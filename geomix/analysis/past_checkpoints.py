@@ -36,7 +36,7 @@ _SEED = 0
 """Seed of the permutation of labels."""
 
 
-def unsaid(_: str) -> None:
+def ignored(_: str) -> None:
     """Ignore a message that is reported elsewhere."""
 
 
@@ -68,7 +68,7 @@ def adams(past: Revisit) -> tuple[SecondMoments, Path] | None:
     Returns:
         It, and the checkpoint that holds it; None if no stage has ended.
     """
-    stored = next((p for p in past.checkpoints(unsaid) if p.last), None)
+    stored = next((p for p in past.checkpoints(ignored) if p.last), None)
     if stored is None or stored.folder is None:
         return None
     return saved_second_moments(check(stored.folder), stored.stage, stored.step), stored.folder
@@ -76,7 +76,7 @@ def adams(past: Revisit) -> tuple[SecondMoments, Path] | None:
 
 def named_checkpoints(arm: RunDirectory, config: RunConfig) -> list[NamedCheckpoint]:
     """Return the checkpoints of an arm that have weights."""
-    return [_named(config, stored) for stored in stored_checkpoints(arm, config, unsaid)]
+    return [_named(config, stored) for stored in stored_checkpoints(arm, config, ignored)]
 
 
 def named_checkpoint(past: Revisit, stored: StoredCheckpoint) -> NamedCheckpoint:

@@ -29,7 +29,7 @@ def save(
     tables: Tables,
     figures: Iterable[Drawn],
     printed: RenderableType,
-    say: Callable[[str], object],
+    log: Callable[[str], object],
 ) -> list[Path]:
     """Write facts (JSON), tables (CSV), report and figures; remove an earlier call's files.
 
@@ -40,12 +40,12 @@ def save(
         tables: tidy, by the suffix of their names.
         figures: with the tables behind them.
         printed: the report.
-        say: receives a line if another process is saving.
+        log: receives a line if another process is saving.
     """
     from geomix.figures.style import save_figure
 
     main = run.analysis_folder / f"{stem}.json"
-    with run.saving(say):
+    with run.saving(log):
         before = _written_before(main)
         files = [main]
         for ending, rows in tables.items():

@@ -172,13 +172,13 @@ class Shown:
     ) -> None:
         self.console, self._arms, self._clock = console, list(arms), clock
         self.display: Display | None = None
-        self.teller = Teller(self.say, self._idle, clock)
+        self.teller = Teller(self.log, self._idle, clock)
 
     def _idle(self) -> str:
         return self.display.live(sys.maxsize) if self.display else ""
 
     def begin(self, folder: Path) -> None:
-        """Do nothing: `say` prints a line."""
+        """Do nothing: `log` prints a line."""
 
     def arm(self, name: str) -> Progress:
         """Return the display of an arm; close the previous one."""
@@ -187,11 +187,11 @@ class Shown:
         self.display = Display(self.console, Standing(name, place, self._clock))
         return self.display
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Print a line above the live one."""
         _lasting(self.console, line)
 
-    warn = say
+    warn = log
 
     def close(self) -> None:
         """Close the last display."""

@@ -21,7 +21,7 @@ class Report(Protocol):
     def arm(self, name: str) -> Progress:
         """Return the display of an arm that starts; "" is a run without arms."""
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Report something worth knowing."""
 
     def warn(self, line: str) -> None:
@@ -48,7 +48,7 @@ class Nothing:
         """Return a display that shows nothing."""
         return Silent()
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Do nothing."""
 
     def warn(self, line: str) -> None:
@@ -93,11 +93,11 @@ class JsonLines(Silent):
         """Print the line as it is in the file."""
         echo_json(line, lasting=True)
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Print the line on stderr."""
         echo(line, err=True, lasting=True)
 
-    warn = say
+    warn = log
 
     def end(self, state: str) -> None:
         """Print the last line, if there was a first one."""

@@ -43,13 +43,13 @@ def launch(experiment: Experiment | None, folder: Path | None, how: How, *, resu
     else:
         report = nullcontext(Quiet() if how == "quiet" else Nothing())
     with report as to, asked_to_end() as stop:
-        tell = (to.say, to.warn, to.begin)
+        lines = (to.log, to.warn, to.begin)
         if resume:
             assert folder is not None
-            run = resume_experiment(folder, to.arm, stop, experiment, *tell)
+            run = resume_experiment(folder, to.arm, stop, experiment, *lines)
         else:
             assert experiment is not None
-            run = run_experiment(experiment, folder, to.arm, stop, *tell)
+            run = run_experiment(experiment, folder, to.arm, stop, *lines)
     if how == "shown":
         console.print(retention_table(run, whole=False))
         for line in not_learnt(run):

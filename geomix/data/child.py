@@ -179,7 +179,7 @@ def encode(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield {"tokens": len(tokenizer.encode(text, add_special_tokens=False).ids)}
 
 
-def say(answer: dict[str, Any]) -> None:
+def reply(answer: dict[str, Any]) -> None:
     """Write an answer as a flushed line, which survives the end of this process."""
     out = sys.stdout  # noqa: TID251 (a pipe to the parent, and no terminal)
     out.write(json.dumps(answer) + "\n")
@@ -192,10 +192,10 @@ def main() -> None:
     work = {"render": render, "encode": encode}[request["work"]]
     try:
         for answer in work(request):
-            say(answer)
+            reply(answer)
     except BaseException as error:  # a panic of a library in Rust is no Exception
         reason = " ".join(str(error).split()) or type(error).__name__
-        say({"failed": reason[:LONGEST]})
+        reply({"failed": reason[:LONGEST]})
 
 
 if __name__ == "__main__":

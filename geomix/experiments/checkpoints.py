@@ -29,7 +29,7 @@ from geomix.training.stage import Stage, check_described, check_unchanged, stage
 from geomix.util.errors import UserError
 from geomix.util.reading import read_json
 
-Say = Callable[[str], object]
+Log = Callable[[str], object]
 
 _STEP = len("step-")
 
@@ -99,9 +99,9 @@ class Revisit:
             check_unchanged(file, stage.described(dict(evaluated), chat))
         return stages
 
-    def checkpoints(self, say: Say) -> list[StoredCheckpoint]:
+    def checkpoints(self, log: Log) -> list[StoredCheckpoint]:
         """Return θ_0 and every checkpoint, in order; see `stored_checkpoints`."""
-        return stored_checkpoints(self.arm, self.config, say)
+        return stored_checkpoints(self.arm, self.config, log)
 
     def event(
         self, checkpoint: StoredCheckpoint, stage: Stage
@@ -153,13 +153,13 @@ class Revisit:
         return base
 
 
-def stored_checkpoints(arm: RunDirectory, config: RunConfig, say: Say) -> list[StoredCheckpoint]:
+def stored_checkpoints(arm: RunDirectory, config: RunConfig, log: Log) -> list[StoredCheckpoint]:
     """Return θ_0 and every checkpoint of an arm, in order; nothing is loaded.
 
     Args:
         arm: its run.
         config: its configuration.
-        say: receives lines about unusable checkpoints.
+        log: receives lines about unusable checkpoints.
 
     Raises:
         UserError: the number of steps of a finished stage is unknown.
@@ -173,7 +173,7 @@ def stored_checkpoints(arm: RunDirectory, config: RunConfig, say: Say) -> list[S
         checkpoints += [StoredCheckpoint(index, step, within[step]) for step in sorted(within)]
         if (folder / FINAL).is_dir():
             if stage.train.lora is not None and stage.from_ is None:
-                say(
+                log(
                     f"{folder / FINAL}: left out; its adapters are merged into the weights, so "
                     "that their gradients can be recorded only while they train"
                 )

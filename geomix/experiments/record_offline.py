@@ -21,7 +21,7 @@ from geomix.config.run import RunConfig
 from geomix.config.schedule import Schedule, parse
 from geomix.experiments.arms import arm_of, recorder_of
 from geomix.experiments.chat_templates import edited, kept_templates
-from geomix.experiments.checkpoints import Revisit, Say, StoredCheckpoint
+from geomix.experiments.checkpoints import Log, Revisit, StoredCheckpoint
 from geomix.experiments.prepare import prepared_arms
 from geomix.models.load import default_device
 from geomix.runs.configs import stored_configs
@@ -44,7 +44,7 @@ _LONGEST = 24
 
 
 def record_run(
-    run: RunDirectory, at: Sequence[str | int] | None, overrides: Sequence[str], say: Say
+    run: RunDirectory, at: Sequence[str | int] | None, overrides: Sequence[str], log: Log
 ) -> None:
     """Record the checkpoints of every arm of a run.
 
@@ -52,7 +52,7 @@ def record_run(
         run: finished or interrupted.
         at: the checkpoints, see `geomix.config.schedule.parse`; None takes every one.
         overrides: `record.key=value` texts, applied to the run's own configuration.
-        say: receives a line for each snapshot once it is on disk, and for each one not made.
+        log: receives a line for each snapshot once it is on disk, and for each one not made.
 
     Raises:
         UserError: another process writes the run, there is no such checkpoint or it is damaged, the
@@ -65,18 +65,18 @@ def record_run(
         for name, own in known.items():
             arm = arm_of(run, name)
             if not arm.resolved_file.is_file():
-                say(f"{arm.path}: not begun yet")
+                log(f"{arm.path}: not begun yet")
                 continue
             arms[name] = _with(own, overrides)
             _check_settings(arm, arms[name], own)
         for line in edited(run, arms):
-            say(line)
+            log(line)
         ready = prepared_arms(arms, default_device(), templates=kept_templates(run))
         for name, config in arms.items():
             arm = arm_of(run, name)
             with arm.locked() if name else nullcontext():
                 past = Revisit(arm, config, ready, ready.prepared[name], ready.chats[name])
-                _Recording(past, say).record(schedule)
+                _Recording(past, log).record(schedule)
             ready.loaded = None  # the first arm's θ_0
 
 
@@ -154,12 +154,12 @@ class _Recording:
     """Recording of one arm's missing snapshots."""
 
     past: Revisit
-    say: Say
+    log: Log
 
     def record(self, schedule: Schedule | None) -> None:
         """Write the requested snapshots that do not exist."""
         arm, stages = self.past.arm, self.past.stages()
-        checkpoints = self.past.checkpoints(self.say)
+        checkpoints = self.past.checkpoints(self.log)
         if schedule is not None:
             checkpoints = _chosen(arm, schedule, checkpoints, stages)
         left = [checkpoint for checkpoint in checkpoints if not self._there(checkpoint)]
@@ -176,7 +176,7 @@ class _Recording:
         arm, now = self.past.arm, describe_environment(default_device(), 1)
         told = [warning(f"{arm.path}: recorded", part, now) for part in parts_of(arm)]
         for line in dict.fromkeys(filter(None, told)):
-            self.say(line)
+            self.log(line)
         keep_recorded(arm.probes_file.with_name("env.json"), now, snapshots)
 
     def _there(self, checkpoint: StoredCheckpoint) -> bool:
@@ -185,7 +185,7 @@ class _Recording:
         if not path.exists():
             return False
         read_snapshot(path, activations=False)  # a damaged one is reported
-        self.say(f"{path}: there already")
+        self.log(f"{path}: there already")
         return True
 
     def _snapshot(self, checkpoint: StoredCheckpoint, stage: Stage) -> None:
@@ -194,7 +194,7 @@ class _Recording:
         loaded, event = past.event(checkpoint, stage)
         recorder = recorder_of(past.arm, past.config, past.prepared.probes, past.chat, loaded)
         write_snapshot(path, recorder.snapshot(event))
-        self.say(str(path))
+        self.log(str(path))
 
     def _file(self, checkpoint: StoredCheckpoint) -> Path:
         return self.past.arm.snapshot_folder / file_name(checkpoint.stage, checkpoint.step)

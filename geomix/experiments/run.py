@@ -64,7 +64,7 @@ def run_experiment(
     folder: Path | None,
     display: Callable[[str], Progress],
     stop: Callable[[], bool] = bool,
-    say: Callable[[str], object] = str,
+    log: Callable[[str], object] = str,
     warn: Callable[[str], object] | None = None,
     begun: Callable[[Path], object] = str,
 ) -> RunDirectory:
@@ -77,8 +77,8 @@ def run_experiment(
         folder: a new run directory; None makes one under `runs/`.
         display: returns the progress display of an arm, by its name ("" for a run without arms).
         stop: whether the process was asked to end.
-        say: receives the run's location, once its folder is created.
-        warn: receives oddities of the data, and failures of trackers; None uses `say`.
+        log: receives the run's location, once its folder is created.
+        warn: receives oddities of the data, and failures of trackers; None uses `log`.
         begun: called with the run's folder, once it is created.
 
     Returns:
@@ -96,18 +96,18 @@ def run_experiment(
         ready = prepared_arms(experiment.arms, workers.device, begins=workers.first(moment))
         run = RunDirectory(Path(path))
         environment = describe_environment(workers.device, workers.world)
-        with _begun(run, experiment, ready, workers, environment, say):
+        with _begun(run, experiment, ready, workers, environment, log):
             workers.first(lambda: True)  # the folder exists
             begun(run.path)
             if workers.main:
-                _tell_oddities(experiment.arms, ready, warn or say)
-            with tracked(display, _with_runs(run, experiment.arms, workers), warn or say) as shown:
-                training = Training(run, shown, stop, workers, environment, warn or say)
+                _warn_of_oddities(experiment.arms, ready, warn or log)
+            with tracked(display, _with_runs(run, experiment.arms, workers), warn or log) as shown:
+                training = Training(run, shown, stop, workers, environment, warn or log)
                 training.arms(experiment.arms, ready, {})
     return run
 
 
-def _tell_oddities(
+def _warn_of_oddities(
     arms: Mapping[str, RunConfig], ready: Ready, warn: Callable[[str], object]
 ) -> None:
     """Report oddities of the data of any arm, each once."""
@@ -134,7 +134,7 @@ def _begun(
     ready: Ready,
     workers: Workers,
     environment: Environment,
-    say: Callable[[str], object],
+    log: Callable[[str], object],
 ) -> Iterator[None]:
     """Create a run's folder and lock it, in the process that writes."""
     if not workers.main:
@@ -148,7 +148,7 @@ def _begun(
         if run.resolved_file.exists():  # another process was quicker
             raise UserError(f"--out {run.path}: not empty; name a folder that is not there yet")
         with run.reporting():
-            say(f"{experiment.name} → {run.path}")
+            log(f"{experiment.name} → {run.path}")
             write_text(run.config_file, experiment.text)
             resolve(run, experiment.name, experiment.arms, ready.chats)
             keep_part(run, environment, _place_in(experiment.arms, {}))
@@ -180,7 +180,7 @@ def resume_experiment(
     display: Callable[[str], Progress],
     stop: Callable[[], bool] = bool,
     experiment: Experiment | None = None,
-    say: Callable[[str], object] = print,
+    log: Callable[[str], object] = print,
     warn: Callable[[str], object] | None = None,
     begun: Callable[[Path], object] = str,
 ) -> RunDirectory:
@@ -191,8 +191,8 @@ def resume_experiment(
         display: as in `run_experiment`.
         stop: as in `run_experiment`.
         experiment: the expected configuration, if given again; None uses the run's own.
-        say: receives the position from which each arm resumes.
-        warn: receives damage found, and failures of trackers; None uses `say`.
+        log: receives the position from which each arm resumes.
+        warn: receives damage found, and failures of trackers; None uses `log`.
         begun: called with the run's folder, once it is known to be resumable.
 
     Raises:
@@ -210,7 +210,7 @@ def resume_experiment(
     for config in arms.values():
         check_trackers(config.trackers)
     with _together(arms) as workers, run.locked() if workers.main else nullcontext():
-        found = workers.first(lambda: _places(run, arms, say, warn or say))
+        found = workers.first(lambda: _places(run, arms, log, warn or log))
         begun(run.path)
         starts = {name: checkpoint_of(place) for name, place in found.items()}
         left = {name: arms[name] for name in starts}
@@ -218,14 +218,14 @@ def resume_experiment(
             return run
         environment = describe_environment(workers.device, workers.world)
         for line in _elsewhere(run, starts, environment) if workers.main else ():
-            (warn or say)(line)
+            (warn or log)(line)
         templates = kept_templates(run)
         ready = prepared_arms(left, workers.device, templates=templates) if left else Ready({})
-        traced = tracked(display, _with_runs(run, left, workers), warn or say)
+        traced = tracked(display, _with_runs(run, left, workers), warn or log)
         with run.reporting() if workers.main else nullcontext(), traced as shown:
             if left and workers.main:
                 keep_part(run, environment, _place_in(arms, starts))
-            training = Training(run, shown, stop, workers, environment, warn or say)
+            training = Training(run, shown, stop, workers, environment, warn or log)
             training.arms(left, ready, starts)
     return run
 
@@ -233,17 +233,17 @@ def resume_experiment(
 def _places(
     run: RunDirectory,
     arms: Mapping[str, RunConfig],
-    say: Callable[[str], object],
+    log: Callable[[str], object],
     warn: Callable[[str], object],
 ) -> dict[str, dict[str, Any] | None]:
     """Return the position from which each remaining arm resumes, as JSON can hold it."""
     if _done(run):
-        say(f"{run.path}: done already, nothing is left to train")
+        log(f"{run.path}: done already, nothing is left to train")
         return {}
     for line in edited(run, arms):
         warn(line)
     left = [name for name in arms if not _done(arm_of(run, name))]
-    starts = {name: _start(arm_of(run, name), arms[name], say, warn) for name in left}
+    starts = {name: _start(arm_of(run, name), arms[name], log, warn) for name in left}
     return {name: described_checkpoint(start) for name, start in starts.items()}
 
 
@@ -280,7 +280,7 @@ def _done(run: RunDirectory) -> bool:
 def _start(
     arm: RunDirectory,
     config: RunConfig,
-    say: Callable[[str], object],
+    log: Callable[[str], object],
     warn: Callable[[str], object],
 ) -> Checkpoint | None:
     """Return and report an arm's checkpoint to resume from; remove what a killed process left."""
@@ -290,7 +290,7 @@ def _start(
     tidy(folders)
     for line in skipped:
         warn(f"skipped: {line}")
-    say(f"{arm.path}: {_place(start, names)}")
+    log(f"{arm.path}: {_place(start, names)}")
     return start
 
 

@@ -39,7 +39,7 @@ from geomix.figures.lines import (
     draw_line,
     marks_of,
     name_arms,
-    say_blank,
+    write_blank,
 )
 from geomix.figures.style import arm_look, new_figure, settle, style
 from geomix.figures.table import TableFigure, checkpoints_of
@@ -108,7 +108,7 @@ def draw(rows: Sequence[Row], checkpoints: Sequence[str], focus: str = "D_A") ->
                 axes.tick_params(labelleft=column == start, labelbottom=row == len(checkpoints) - 1)
                 axes.margins(x=0.04)
                 if not axis.draw(axes, checkpoint, name, measure):
-                    say_blank(axes, why_blank(name, checkpoint))
+                    write_blank(axes, why_blank(name, checkpoint))
                 line.append(axes)
             line[0].set_ylabel(
                 checkpoint_symbol(checkpoint), rotation=0, ha="right", va="center", size=9

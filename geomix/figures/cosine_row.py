@@ -22,7 +22,7 @@ from geomix.figures.labels import (
     unlike,
     why_blank,
 )
-from geomix.figures.lines import marks_of, name_arms, say_blank
+from geomix.figures.lines import marks_of, name_arms, write_blank
 from geomix.figures.style import COLUMN, new_figure, settle, style
 from geomix.figures.table import TableFigure, checkpoints_of
 
@@ -70,7 +70,7 @@ def draw(
         for axes, checkpoint in zip(panels, checkpoints, strict=True):
             axes.margins(x=0.04)
             if not axis.draw(axes, checkpoint, other, "cosine"):
-                say_blank(axes, why_blank(other, checkpoint))
+                write_blank(axes, why_blank(other, checkpoint))
             null |= other != NULLS[0] and axis.draw_null(axes, checkpoint)
             axis.name(axes)
             axes.set_title(checkpoint_symbol(checkpoint))

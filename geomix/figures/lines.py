@@ -78,7 +78,7 @@ def draw_band(axes: Axes, arm: int, x: Floats, low: Floats, high: Floats) -> Non
         axes.vlines(x[alone], low[alone], high[alone], colour, lw=0.6, alpha=FAINT, zorder=1)
 
 
-def say_blank(axes: Axes, text: str) -> None:
+def write_blank(axes: Axes, text: str) -> None:
     """Write grey words into an empty panel."""
     look: dict[str, Any] = {"ha": "center", "va": "center", "size": 6, "color": "0.45"}
     axes.text(0.5, 0.5, text, transform=axes.transAxes, **look)

@@ -26,7 +26,7 @@ from geomix.figures.labels import (
     stacked,
     unlike,
 )
-from geomix.figures.lines import marks_of, name_arms, say_blank
+from geomix.figures.lines import marks_of, name_arms, write_blank
 from geomix.figures.stage_panels import (
     begun,
     draw_row,
@@ -110,7 +110,7 @@ def draw(
             draw_row(line, stages, arms, columns[other], _ENDS[measure])
             for axes, stage in zip(line, stages, strict=True):
                 if not any(row["stage"] == stage for row in columns[other]):
-                    say_blank(axes, "not recorded")
+                    write_blank(axes, "not recorded")
             _finish_angles(line, (focus, other), measure)
         draw_row(grid[-1], stages, arms, retention, percent)
         finish_percent(grid[-1][0], highest(retention, percent))

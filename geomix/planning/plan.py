@@ -80,19 +80,19 @@ def show_plan(
     steps, at_most = sum(s["steps"] for s in stages), any(s["at_most"] for s in stages)
     console = Console()
 
-    def say(lines: list[str]) -> None:
+    def write(lines: list[str]) -> None:
         for line in lines:
             console.print(line, soft_wrap=not console.is_terminal)
 
     taken = (costs["disk"] or 0) + (costs["disk_within"] or 0)
     savings = savings_of(dict(zip(experiment.arms, arms, strict=True))) if taken > free else []
-    say([*answer_lines(fits, costs, steps, at_most, free, savings), *_estimated(absent)])
-    say([*(f"warning: {line}" for line in remarks_on(experiment, planned)), ""])
-    say(_methods(experiment))
-    say([f"Score {line}" for line in score_lines(experiment, planned)])
+    write([*answer_lines(fits, costs, steps, at_most, free, savings), *_estimated(absent)])
+    write([*(f"warning: {line}" for line in remarks_on(experiment, planned)), ""])
+    write(_methods(experiment))
+    write([f"Score {line}" for line in score_lines(experiment, planned)])
     console.print(_plan_table(experiment, planned, frozenset(absent.why)))
     console.print(cost_table(costs))
-    say(in_words(costs))
+    write(in_words(costs))
 
 
 def _methods(experiment: Experiment) -> list[str]:

@@ -244,20 +244,20 @@ class RunDirectory:
             yield
 
     @contextmanager
-    def saving(self, say: Callable[[str], object] = lambda _: None) -> Iterator[None]:
+    def saving(self, log: Callable[[str], object] = lambda _: None) -> Iterator[None]:
         """Lock the results of `geomix analyze`, whose files belong together; wait for the lock.
 
         This is not the run's own lock: a run can be analysed while it trains.
 
         Args:
-            say: receives a line if another process holds the lock.
+            log: receives a line if another process holds the lock.
 
         Raises:
             UserError: a link is in the place of a file to write.
         """
         with os.fdopen(open_lock(self.path / "analysis.lock")) as handle:
             if not _taken(handle):
-                say(f"{self.path}: another process is saving an analysis; waiting for it")
+                log(f"{self.path}: another process is saving an analysis; waiting for it")
                 fcntl.flock(handle, fcntl.LOCK_EX)
             refuse_linked_folders(self.path)
             yield

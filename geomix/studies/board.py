@@ -49,7 +49,7 @@ class Board:
     def started(self, members: Sequence[Member]) -> None:
         """Print a line for each member that starts."""
         for member in members:
-            self._say(f"{member.name}: {'goes on' if member.begun else 'begins'}")
+            self._log(f"{member.name}: {'goes on' if member.begun else 'begins'}")
 
     def ended(self, member: Member, result: Outcome) -> None:
         """Print a line on how a member ended, and on each set's score."""
@@ -62,7 +62,7 @@ class Board:
             labels = [f"{row.arm} " * several + row.set for row in rows]
             scores = zip(labels, rows, strict=True)
             line += "".join(f"  {label} {row.exact_match:.1f} %" for label, row in scores)
-        self._say(f"{line}  [{self._ended.total()}/{len(self._members)}]")
+        self._log(f"{line}  [{self._ended.total()}/{len(self._members)}]")
 
     def update(self, running: Mapping[str, State], left: int) -> None:
         """Redraw the live table; without a terminal there is none."""
@@ -79,7 +79,7 @@ class Board:
                 table.add_row(Text(name, overflow="fold"), Text(_place(self._members[name])))
         self._live.update(Group(table, Text(line)), refresh=True)
 
-    def _say(self, line: str) -> None:
+    def _log(self, line: str) -> None:
         self._console.print(line, soft_wrap=True)
 
 

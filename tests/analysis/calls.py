@@ -20,10 +20,10 @@ from geomix.runs.directory import RunDirectory
 def grad_angle(
     runs: Sequence[RunDirectory],
     asked: Asked | None = None,
-    say: Callable[[str], object] = lambda _: None,
+    log: Callable[[str], object] = lambda _: None,
 ) -> tuple[GradAngle, dict[str, Tables], list[Path]]:
     """The angles, the tables of single examples by arm, and the files."""
-    done = driver.run(GradAngleAnalysis(), runs, asked or Asked(), say)
+    done = driver.run(GradAngleAnalysis(), runs, asked or Asked(), log)
     return *done.result, done.files
 
 

@@ -18,7 +18,7 @@ from geomix.analysis import from_weights as weights
 from geomix.analysis.grad_angle import examples as single
 from geomix.analysis.grad_angle.asked import Asked
 from geomix.analysis.partial_results import Unfinished, arm_results, unfinished
-from geomix.analysis.past_checkpoints import revisits, unsaid
+from geomix.analysis.past_checkpoints import ignored, revisits
 from geomix.api import Run, open_run
 from geomix.cli import main
 from tests.analysis.calls import grad_angle
@@ -219,7 +219,7 @@ def test_what_decides_the_numbers_is_in_the_key(
         found[name] = key()
         file.write_text(before)
     assert len({known, *found.values()}) == 1 + len(found), found
-    points = past.checkpoints(unsaid)
+    points = past.checkpoints(ignored)
     results = arm_results(kept, past, settings, [])
     assert len({results._key(p, what) for p in points for what in ("look", "tables")}) == 6
 
@@ -227,7 +227,7 @@ def test_what_decides_the_numbers_is_in_the_key(
 def test_a_look_is_read_as_it_was_written(run: Run, tmp_path: Path) -> None:
     past = revisits(run)["one"]
     results = arm_results(Unfinished(tmp_path), past, {}, [])
-    points = past.checkpoints(unsaid)
+    points = past.checkpoints(ignored)
     secants = 0
     for checkpoint, measurement in zip(
         points, weights.measurements(past, lambda _: True, heads=True), strict=True

@@ -69,7 +69,7 @@ def final(of: RunDirectory, stage: str) -> dict[str, torch.Tensor]:
 
 
 def goes_on(of: RunDirectory) -> RunDirectory:
-    return resume_experiment(of.path, lambda _: Silent(), say=lambda _: None)
+    return resume_experiment(of.path, lambda _: Silent(), log=lambda _: None)
 
 
 @pytest.mark.parametrize("change", ["removed", "retrained"])

@@ -57,7 +57,7 @@ def begun(text: str, folder: Path, step: int | None = None) -> RunDirectory:
 def gone_on(run: RunDirectory) -> list[str]:
     """Go on, with what is warned of."""
     told: list[str] = []
-    resume_experiment(run.path, lambda _: Silent(), say=lambda _: None, warn=told.append)
+    resume_experiment(run.path, lambda _: Silent(), log=lambda _: None, warn=told.append)
     return told
 
 

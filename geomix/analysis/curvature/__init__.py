@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from geomix.analysis.base import Analysis, Row, Say
+from geomix.analysis.base import Analysis, Log, Row
 from geomix.analysis.findings import Drawn, Finding
 from geomix.analysis.options import option
 
@@ -94,11 +94,11 @@ class CurvatureAnalysis(Analysis["Curvature", Asked]):
         with unfinished(runs[0], command) as self._kept:
             yield
 
-    def measure(self, runs: Sequence[RunDirectory], options: Asked, say: Say) -> Curvature:
+    def measure(self, runs: Sequence[RunDirectory], options: Asked, log: Log) -> Curvature:
         """Measure the spectra, and the curvature along displacements, of every arm and seed."""
         from geomix.analysis.curvature.measure import measure
 
-        return measure(runs, options.listed(), say, self._kept)
+        return measure(runs, options.listed(), log, self._kept)
 
     def tables(self, result: Curvature, options: Asked) -> Mapping[str, Sequence[Row]]:
         """Return the spectra, the curvature along displacements, and densities if requested."""

@@ -10,7 +10,7 @@ from dataclasses import asdict
 import numpy as np
 from torch import Tensor
 
-from geomix.analysis.base import Say
+from geomix.analysis.base import Log
 from geomix.analysis.curvature import Asked
 from geomix.analysis.curvature.at_checkpoint import (
     DRAWS,
@@ -35,14 +35,14 @@ from geomix.util.progress import duration, phase
 
 
 def measure(
-    runs: Sequence[RunDirectory], asked: Asked, say: Say, kept: Unfinished | None = None
+    runs: Sequence[RunDirectory], asked: Asked, log: Log, kept: Unfinished | None = None
 ) -> Curvature:
     """Measure every arm and seed.
 
     Args:
         runs: the opened runs.
         asked: the options, with lists split.
-        say: receives the expected cost, once a product is timed.
+        log: receives the expected cost, once a product is timed.
         kept: results of an earlier call that was interrupted; receives those of this one.
 
     Raises:
@@ -61,7 +61,7 @@ def measure(
         for arm in run.arms:
             others = [one for one in run.arms if one != arm] if arm == run.arms[0] else []
             with phase(f"{arm.name}: curvature"):
-                one = _Measured(arm, labels[arm], asked, result, say, count)
+                one = _Measured(arm, labels[arm], asked, result, log, count)
                 one.measure({labels[other]: other for other in others}, kept or Unfinished())
     return result
 
@@ -75,10 +75,10 @@ class _Measured:
         label: str,
         asked: Asked,
         result: Curvature,
-        say: Say,
+        log: Log,
         places: int,
     ) -> None:
-        self.label, self.asked, self.result, self.say = label, asked, result, say
+        self.label, self.asked, self.result, self.log = label, asked, result, log
         self.places = places
         self.arm = PreciseArm.open(arm, attention=None if asked.differences else "eager")
         self.seed = seed_of(arm)
@@ -184,7 +184,7 @@ class _Measured:
             f"at most {total} products of {hessian.seconds:.2g} s, "
             f"{duration(total * hessian.seconds)} in all; {peak_memory():.2g} GiB"
         )
-        self.say(
+        self.log(
             f"{self.result.budget}. --products N ends each spectrum after N of them, --facts N "
             "makes each cheaper"
         )

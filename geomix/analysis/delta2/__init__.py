@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geomix.analysis.base import Analysis, Row, Say
+from geomix.analysis.base import Analysis, Log, Row
 from geomix.analysis.findings import Drawn, Finding
 from geomix.analysis.options import option, planned, smallest
 from geomix.analysis.parameter_groups import By
@@ -88,13 +88,13 @@ class Delta2Analysis(Analysis["Delta2", Asked]):
     name = "delta2"
     Options = Asked
 
-    def measure(self, runs: Sequence[RunDirectory], options: Asked, say: Say) -> Delta2:
+    def measure(self, runs: Sequence[RunDirectory], options: Asked, log: Log) -> Delta2:
         """Compare the arms, on the whole training sets."""
         from geomix.analysis.delta2.arms import arms_of
         from geomix.analysis.delta2.measure import measure
 
         arms = arms_of(runs, options.reference)
-        return measure(arms, options.facts, options.draws, options.parts, say)
+        return measure(arms, options.facts, options.draws, options.parts, log)
 
     def tables(self, result: Delta2, options: Asked) -> Mapping[str, Sequence[Row]]:
         """Return one table per level, and tables by seed, parameter group, checkpoint and draw."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from geomix.analysis.base import Say
+from geomix.analysis.base import Log
 from geomix.analysis.delta2.arms import Arms, Member, Pair
 from geomix.analysis.delta2.compare import Comparison, compare, from_gradients
 from geomix.analysis.delta2.draws import cross_terms
@@ -47,7 +47,7 @@ class _SoFar:
     layout: Layout | None = None
 
 
-def measure(arms: Arms, facts: int | None, draws: int, parts: bool, say: Say) -> Delta2:
+def measure(arms: Arms, facts: int | None, draws: int, parts: bool, log: Log) -> Delta2:
     """Measure every arm and every comparison.
 
     Args:
@@ -55,7 +55,7 @@ def measure(arms: Arms, facts: int | None, draws: int, parts: bool, say: Say) ->
         facts: most examples of each set; the first ones are taken.
         draws: draws of D_M, for the cross terms; 0 leaves them out.
         parts: leave out all but Δ, its parts and the exact terms.
-        say: receives a line per finished arm.
+        log: receives a line per finished arm.
 
     Raises:
         UserError: a set or a checkpoint is missing.
@@ -67,7 +67,7 @@ def measure(arms: Arms, facts: int | None, draws: int, parts: bool, say: Say) ->
         for label in order:
             if seed in arms.members[label]:
                 _arm(so_far, arms, arms.members[label][seed], facts, draws, parts)
-                say(f"{label}, seed {seed}: measured")
+                log(f"{label}, seed {seed}: measured")
     floors = {
         label: {
             (one, other): from_gradients(

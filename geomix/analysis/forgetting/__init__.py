@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geomix.analysis.base import Analysis, Row, Say
+from geomix.analysis.base import Analysis, Log, Row
 from geomix.analysis.findings import Drawn, Finding
 from geomix.analysis.options import option, planned, smallest
 from geomix.analysis.parameter_groups import By
@@ -60,7 +60,7 @@ class ForgettingAnalysis(Analysis["Forgetting", Asked]):
     name = "forgetting"
     Options = Asked
 
-    def measure(self, runs: Sequence[RunDirectory], options: Asked, say: Say) -> Forgetting:
+    def measure(self, runs: Sequence[RunDirectory], options: Asked, log: Log) -> Forgetting:
         """Measure every arm of every run."""
         from geomix.analysis.forgetting.measure import measure
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geomix.analysis.base import Analysis, Row, Say
+from geomix.analysis.base import Analysis, Log, Row
 from geomix.analysis.findings import Drawn
 from geomix.analysis.options import option
 from geomix.analysis.parameter_groups import By
@@ -50,7 +50,7 @@ class ForgettingPathAnalysis(Analysis["ForgettingPath", Asked]):
     name = "forgetting_path"
     Options = Asked
 
-    def measure(self, runs: Sequence[RunDirectory], options: Asked, say: Say) -> ForgettingPath:
+    def measure(self, runs: Sequence[RunDirectory], options: Asked, log: Log) -> ForgettingPath:
         """Sum the path of each run, by group and by part of the update."""
         from geomix.analysis.forgetting_path.record import asked_stage
         from geomix.analysis.forgetting_path.split import measure
@@ -90,7 +90,7 @@ class ForgettingPathAnalysis(Analysis["ForgettingPath", Asked]):
         return stem_of(result, runs)
 
     def save(
-        self, result: ForgettingPath, options: Asked, runs: Sequence[RunDirectory], say: Say
+        self, result: ForgettingPath, options: Asked, runs: Sequence[RunDirectory], log: Log
     ) -> list[Path]:
         """Save arrays, table and figure in the first run's folders."""
         from geomix.analysis.forgetting_path.outputs import save_all

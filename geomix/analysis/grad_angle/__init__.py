@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geomix.analysis.base import Analysis, Row, Say
+from geomix.analysis.base import Analysis, Log, Row
 from geomix.analysis.findings import Drawn, Finding
 from geomix.analysis.grad_angle.asked import Asked
 
@@ -46,15 +46,15 @@ class GradAngleAnalysis(Analysis["Measured", Asked]):
         with unfinished(runs[0], command) as self._kept:
             yield
 
-    def measure(self, runs: Sequence[RunDirectory], options: Asked, say: Say) -> Measured:
+    def measure(self, runs: Sequence[RunDirectory], options: Asked, log: Log) -> Measured:
         """Measure the angles by arm, and those of single examples of the first run."""
         from geomix.analysis.grad_angle.examples import single_examples
         from geomix.analysis.grad_angle.measure import measured
         from geomix.analysis.partial_results import Unfinished
 
         kept, asked = self._kept or Unfinished(), _split(options)
-        result, pasts = measured(runs, asked, say, kept)
-        return result, single_examples(pasts, runs[0].arms, asked, say, kept)
+        result, pasts = measured(runs, asked, log, kept)
+        return result, single_examples(pasts, runs[0].arms, asked, log, kept)
 
     def tables(self, result: Measured, options: Asked) -> Mapping[str, Sequence[Row]]:
         """Return the angles, and the pairs of single examples that conflict most."""
@@ -84,12 +84,12 @@ class GradAngleAnalysis(Analysis["Measured", Asked]):
         return to_json(angles, notes(angles), without_pairs(examples))
 
     def save(
-        self, result: Measured, options: Asked, runs: Sequence[RunDirectory], say: Say
+        self, result: Measured, options: Asked, runs: Sequence[RunDirectory], log: Log
     ) -> list[Path]:
         """Save arrays, tables, report and figures in the first run's folders."""
         from geomix.analysis.grad_angle.outputs import save_all
 
-        return save_all(runs[0], *result, say)
+        return save_all(runs[0], *result, log)
 
     def answer(
         self,

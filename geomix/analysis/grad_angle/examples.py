@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from geomix.analysis.base import Say
+from geomix.analysis.base import Log
 from geomix.analysis.checkpoints import chosen
 from geomix.analysis.grad_angle.asked import Asked
 from geomix.analysis.grad_angle.notes import number, signed
@@ -47,7 +47,7 @@ def single_examples(
     pasts: Mapping[Path, Revisit],
     arms: Sequence[RunDirectory],
     asked: Asked,
-    say: Say,
+    log: Log,
     kept: Unfinished | None = None,
 ) -> dict[str, Tables]:
     """Compare the gradients of single examples in each arm whose weights are available.
@@ -60,7 +60,7 @@ def single_examples(
         pasts: the arms with usable weights, by folder.
         arms: the run's arms, in order.
         asked: the options: grouping, checkpoints, and number of examples.
-        say: receives progress lines.
+        log: receives progress lines.
         kept: results of the same command before it was killed.
 
     Returns:
@@ -73,7 +73,7 @@ def single_examples(
         past = pasts.get(arm.path)
         stored = None if past is None else _checkpoint(past, asked)
         if past is not None and stored is not None:
-            say(f"{arm.path}: single examples at {_label(past, stored)}")
+            log(f"{arm.path}: single examples at {_label(past, stored)}")
             settings = {"by": asked.by, "examples": asked.examples, "sets": asked.sets}
             results = arm_results(kept or Unfinished(), past, settings, [])
             tables = results.tables(stored)
@@ -86,10 +86,10 @@ def single_examples(
 
 
 def _checkpoint(past: Revisit, asked: Asked) -> StoredCheckpoint | None:
-    from geomix.analysis.past_checkpoints import named_checkpoint, unsaid
+    from geomix.analysis.past_checkpoints import ignored, named_checkpoint
 
     is_asked = chosen(asked.at)
-    checkpoints = {named_checkpoint(past, p): p for p in past.checkpoints(unsaid)}
+    checkpoints = {named_checkpoint(past, p): p for p in past.checkpoints(ignored)}
     there = [checkpoint for checkpoint in checkpoints if is_asked(checkpoint)]
     pair = Pair.of(asked.sets)
     ranked = sorted(there, key=lambda checkpoint: preferred(checkpoint, pair))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from geomix.analysis.base import Say
+from geomix.analysis.base import Log
 from geomix.analysis.checkpoints import NamedCheckpoint, as_asked, chosen
 from geomix.analysis.directions import rank
 from geomix.analysis.grad_angle.asked import Asked
@@ -37,21 +37,21 @@ if TYPE_CHECKING:
 
 
 def measure(
-    runs: Sequence[RunDirectory], asked: Asked | None = None, say: Say = lambda _: None
+    runs: Sequence[RunDirectory], asked: Asked | None = None, log: Log = lambda _: None
 ) -> GradAngle:
     """Return the angles of `measured` alone."""
-    return measured(runs, asked or Asked(), say)[0]
+    return measured(runs, asked or Asked(), log)[0]
 
 
 def measured(
-    runs: Sequence[RunDirectory], asked: Asked, say: Say, kept: Unfinished | None = None
+    runs: Sequence[RunDirectory], asked: Asked, log: Log, kept: Unfinished | None = None
 ) -> tuple[GradAngle, Mapping[Path, Revisit]]:
     """Measure the angles at every checkpoint that is recorded, or whose weights are kept.
 
     Args:
         runs: with or without arms; runs that differ only in the seed form one arm.
         asked: the options.
-        say: receives progress lines.
+        log: receives progress lines.
         kept: results of the same command before it was killed.
 
     Returns:
@@ -78,7 +78,7 @@ def measured(
         pasts = pasts_of(run, asked, remarks)
         first = pasts if run == runs[0] else first
         for _, arm in (pair for pair in found if pair[0] == run):
-            one = arm_measurements(arm, pasts, asked, say, layout, kept)
+            one = arm_measurements(arm, pasts, asked, log, layout, kept)
             if one.sources:
                 by_path[arm.path] = one
             layout = next((m.layout for m in one.measurements.values()), None) or layout

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 
 from geomix.analysis.answer import WIDTH
-from geomix.analysis.base import Say
+from geomix.analysis.base import Log
 from geomix.analysis.checkpoints import figure_checkpoints
 from geomix.analysis.directions import HELD_OUT, UPDATE
 from geomix.analysis.findings import Drawn
@@ -44,11 +44,11 @@ _COLUMNS = [
 
 @during(lambda *_: "drawing the figures")
 def save_all(
-    run: RunDirectory, result: GradAngle, examples: dict[str, Tables], say: Say
+    run: RunDirectory, result: GradAngle, examples: dict[str, Tables], log: Log
 ) -> list[Path]:
     """Save everything in a run's folders; return the files."""
     folder, drawn = run.analysis_folder, run.figure_folder
-    with run.saving(say):
+    with run.saving(log):
         files = save(result, notes(result), folder, without_pairs(examples))
         files.append(_printed(folder / f"{result.stem}.txt", report(result, examples)))
         if examples:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geomix.analysis.base import Say
+from geomix.analysis.base import Log
 from geomix.analysis.checkpoints import NamedCheckpoint, chosen
 from geomix.analysis.grad_angle.asked import Asked
 from geomix.analysis.grad_angle.pair import Pair
@@ -125,7 +125,7 @@ def arm_measurements(
     arm: RunDirectory,
     pasts: Mapping[Path, Revisit],
     asked: Asked,
-    say: Say,
+    log: Log,
     layout: Layout | None = None,
     kept: Unfinished | None = None,
 ) -> ArmMeasurements:
@@ -135,7 +135,7 @@ def arm_measurements(
         arm: that has started.
         pasts: the arms of its run with usable weights, by folder.
         asked: the options.
-        say: receives progress lines.
+        log: receives progress lines.
         layout: of the parameters to compare with, if there are any yet.
         kept: results of the same command before it was killed.
 
@@ -152,7 +152,7 @@ def arm_measurements(
             _check_layout(arm, measurement, found.values(), layout)
             found[measurement.checkpoint.label] = measurement
     for measurement in _from_weights(arm, pasts, asked, there, kept or Unfinished()):
-        say(f"{arm.path}: {measurement.checkpoint.label} is computed from its weights")
+        log(f"{arm.path}: {measurement.checkpoint.label} is computed from its weights")
         _check_layout(arm, measurement, found.values(), layout)
         found[measurement.checkpoint.label] = measurement
     checkpoints = sorted(there, key=lambda checkpoint: (checkpoint.stage, checkpoint.step))
@@ -171,7 +171,7 @@ def _from_weights(
     if arm.path not in pasts:
         return
     from geomix.analysis.from_weights import measurements
-    from geomix.analysis.past_checkpoints import adams, named_checkpoint, unsaid
+    from geomix.analysis.past_checkpoints import adams, ignored, named_checkpoint
 
     past = pasts[arm.path]
     metric, of = None, []
@@ -188,7 +188,7 @@ def _from_weights(
         later = checkpoint.stage > 0 or checkpoint.end
         return is_asked(checkpoint) and (later or not recorded or bool(asked.at))
 
-    for checkpoint in (named_checkpoint(past, stored) for stored in past.checkpoints(unsaid)):
+    for checkpoint in (named_checkpoint(past, stored) for stored in past.checkpoints(ignored)):
         if wanted(checkpoint) or checkpoint not in there:
             there[checkpoint] = "weights"
     try:

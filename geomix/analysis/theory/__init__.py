@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geomix.analysis.base import Analysis, Row, Say
+from geomix.analysis.base import Analysis, Log, Row
 from geomix.analysis.findings import Drawn, Finding
 from geomix.analysis.options import option, planned, smallest
 from geomix.measures.verdict import Rule
@@ -47,7 +47,7 @@ class TheoryAnalysis(Analysis["list[Score]", Asked]):
     name = "theory"
     Options = Asked
 
-    def measure(self, runs: Sequence[RunDirectory], options: Asked, say: Say) -> list[Score]:
+    def measure(self, runs: Sequence[RunDirectory], options: Asked, log: Log) -> list[Score]:
         """Compute every claim from the files of the other analyses."""
         from geomix.analysis.theory.claims import scorecard
         from geomix.analysis.theory.scores import Rules
