@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from geomix.measures.scores import told
+from geomix.measures.scores import scores_in
 from geomix.runs import directory
 from geomix.runs.directory import RunDirectory
 from geomix.util.errors import UserError
@@ -149,7 +149,7 @@ def train(
     experiment = _experiment(config, overrides).with_arms(arms)
     quiet_libraries()
     folder = None if out is None else Path(out)
-    done = run_experiment(experiment, folder, lambda arm: _Told(arm, say), log=say)
+    done = run_experiment(experiment, folder, lambda arm: _Lines(arm, say), log=say)
     return Run(done.path)
 
 
@@ -166,7 +166,7 @@ def _experiment(config: str | Path | Mapping[str, Any], overrides: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
+class _Lines:
     """Progress display with one line per stage and one per set at its end."""
 
     arm: str
@@ -180,7 +180,7 @@ class _Told:
         """Report an evaluation at the end of a stage."""
         if line.get("event") == "evaluation" and line.get("moment") == "end":
             known = f"exact match {line['exact_match']:.1f} %, loss {line['loss']:.4g}"
-            known += "".join(f", {name} {text}" for name, text in told(line).items())
+            known += "".join(f", {name} {text}" for name, text in scores_in(line).items())
             self.say(f"{self._head()}after stage {line['stage'] + 1}: {line['set']} {known}")
 
     def _head(self) -> str:

@@ -29,9 +29,9 @@ def option(
         above: the number that it must exceed.
         shown: whether `--help` shows the default.
     """
-    said: dict[str, Any] = {"text": text, "flag": flag, "metavar": metavar, "least": least}
-    said |= {"above": above, "shown": shown}
-    return dataclasses.field(default=default, metadata=said)
+    metadata: dict[str, Any] = {"text": text, "flag": flag, "metavar": metavar, "least": least}
+    metadata |= {"above": above, "shown": shown}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def smallest(unit: str) -> Any:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from geomix.runs.configs import stored_configs, told_apart
+from geomix.runs.configs import distinctions, stored_configs
 from geomix.runs.directory import RunDirectory
 from geomix.util.errors import UserError
 from geomix.util.reading import read_json
@@ -118,7 +118,7 @@ def _unlike(label: str, found: Mapping[tuple[str, str], Sequence[RunDirectory]])
     """Return distinct labels for the configurations that share one, in their order."""
     arms = [members[0] for (name, _), members in found.items() if name == label]
     try:
-        phrases = told_apart([stored_configs(arm)[""] for arm in arms])
+        phrases = distinctions([stored_configs(arm)[""] for arm in arms])
     except UserError:  # of another version, whose numbers are equally valid
         phrases = []
     return [f"{label}, {phrase}" for phrase in phrases] or [_own(label, arm) for arm in arms]

@@ -66,12 +66,12 @@ def _redrawing(name: str) -> click.Command:
     if FIGURES[name].draw_pair is not None:
         chosen = "The two sets that are compared [D_A,D_B]."
         parameters.append(click.Option(["--sets"], metavar="SET,SET", help=chosen))
-    told = "Draw it again from the CSV that lies beside it, or from a table of your own."
+    advice = "Draw it again from the CSV that lies beside it, or from a table of your own."
     return click.Command(
         name,
         callback=run,
         params=parameters,
-        help=f"{FIGURES[name].summary}\n\n{told} Columns: {', '.join(FIGURES[name].columns)}.",
+        help=f"{FIGURES[name].summary}\n\n{advice} Columns: {', '.join(FIGURES[name].columns)}.",
     )
 
 

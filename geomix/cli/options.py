@@ -48,23 +48,23 @@ def parameters_of(options: type[Any]) -> list[click.Option]:
 
 
 def _flag(field: dataclasses.Field[Any], kind: Any) -> click.Option:
-    said = field.metadata
-    name = said.get("flag") or "--" + field.name.replace("_", "-")
-    settings: dict[str, Any] = {"default": field.default, "help": said.get("text")}
-    settings["metavar"] = said.get("metavar") or None
+    metadata = field.metadata
+    name = metadata.get("flag") or "--" + field.name.replace("_", "-")
+    settings: dict[str, Any] = {"default": field.default, "help": metadata.get("text")}
+    settings["metavar"] = metadata.get("metavar") or None
     if get_origin(kind) in (Union, UnionType):
         (kind,) = (part for part in get_args(kind) if part is not type(None))
-    shown = said.get("shown", True) and field.default not in (None, ())
+    shown = metadata.get("shown", True) and field.default not in (None, ())
     if kind is bool:
         return click.Option([name, field.name], is_flag=True, **settings)
     if get_origin(kind) is tuple:
         settings |= {"multiple": True, "type": get_args(kind)[0]}
     elif get_origin(kind) is Literal:
         settings["type"] = click.Choice(get_args(kind))
-    elif kind is int and said.get("least") is not None:
-        settings["type"] = click.IntRange(said["least"])
-    elif kind is float and said.get("above") is not None:
-        settings["type"] = click.FloatRange(said["above"], min_open=True)
+    elif kind is int and metadata.get("least") is not None:
+        settings["type"] = click.IntRange(metadata["least"])
+    elif kind is float and metadata.get("above") is not None:
+        settings["type"] = click.FloatRange(metadata["above"], min_open=True)
     else:
         settings["type"] = kind
     return click.Option([name, field.name], show_default=shown, **settings)

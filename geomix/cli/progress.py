@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from rich.console import ConsoleOptions
 from rich.text import Text
 
-from geomix.measures.scores import told
+from geomix.measures.scores import scores_in
 from geomix.training.engine import Progress
 from geomix.util.console import Console, Live
 from geomix.util.progress import Teller, duration, one_line, said, told_by
@@ -59,7 +59,7 @@ class Standing:
             measured = (line["stage"], line["step"], line["moment"])
             if measured != self._measured:
                 self._measured, self.retention = measured, {}
-            more = "".join(f" {text} {name}" for name, text in told(line, 1).items())
+            more = "".join(f" {text} {name}" for name, text in scores_in(line, 1).items())
             self.retention[line["set"]] = f"{line['exact_match']:.0f}%{more}"
 
     @property

@@ -113,23 +113,23 @@ def _stage_cells(arm: RunDirectory, index: int, stage: dict[str, Any]) -> Row:
 
 def _mix(mix: Mapping[str, Any]) -> str:
     """Source, ratio and what else there is to say of a mix."""
-    said = f"{mix['source']} 1:{mix['ratio']:g}"
-    said += "" if is_own(mix["source"]) else f", {mix['words']} words"
-    return said + (", passage-free" if mix["passage_free"] else "")
+    text = f"{mix['source']} 1:{mix['ratio']:g}"
+    text += "" if is_own(mix["source"]) else f", {mix['words']} words"
+    return text + (", passage-free" if mix["passage_free"] else "")
 
 
 def _training(train: Mapping[str, Any]) -> str:
     """Return rate, batch and loss, and settings that differ from the defaults."""
     usual = TrainConfig()
-    said = [f"lr {train['lr']:g}, batch {train['batch_size']}, {train['loss']} loss"]
-    said += [str(train[key]) for key in ("precision", "schedule") if _unusual(train, key, usual)]
+    parts = [f"lr {train['lr']:g}, batch {train['batch_size']}, {train['loss']} loss"]
+    parts += [str(train[key]) for key in ("precision", "schedule") if _unusual(train, key, usual)]
     if _unusual(train, "schedule_over", usual):
-        said.append("one schedule")
+        parts.append("one schedule")
     if _unusual(train, "trainable", usual):
-        said.append(" ".join(train["trainable"]))
+        parts.append(" ".join(train["trainable"]))
     if train.get("lora"):
-        said.append(f"LoRA rank {train['lora']['rank']}")
-    return ", ".join(said)
+        parts.append(f"LoRA rank {train['lora']['rank']}")
+    return ", ".join(parts)
 
 
 def _unusual(train: Mapping[str, Any], key: str, usual: TrainConfig) -> bool:

@@ -33,9 +33,9 @@ def set_text(document: Document, change: str) -> None:
         UserError: there can be no such key, no such arm, or the arms override it.
     """
     name, _, _ = change.partition("=")
-    told = f"--set {shortened(change)}"
+    label = f"--set {shortened(change)}"
     if in_arm(name):
-        override_arm(document, name, lambda: value_of(change), Origin(told, None, ()), told)
+        override_arm(document, name, lambda: value_of(change), Origin(label, None, ()), label)
     else:
         apply_text(document, change, _check_felt)
 
@@ -46,7 +46,7 @@ def in_arm(name: str) -> bool:
 
 
 def override_arm(
-    document: Document, name: str, value: Callable[[], Any], place: Origin, told: str
+    document: Document, name: str, value: Callable[[], Any], place: Origin, label: str
 ) -> None:
     """Make a value the last override of an arm.
 
@@ -55,7 +55,7 @@ def override_arm(
         name: `arms.NAME.key.path`.
         value: returns the value, once the arm is known.
         place: origin of the value.
-        told: how a message names it.
+        label: how a message names it.
 
     Raises:
         UserError: there is no such arm.
@@ -63,12 +63,12 @@ def override_arm(
     arm, _, key = name.removeprefix(ARMS).partition(".")
     arms = document.values.get("arms")
     if not isinstance(arms, dict):
-        raise UserError(f"{told}: the configuration has no arms; leave out '{ARMS}{arm}.'")
+        raise UserError(f"{label}: the configuration has no arms; leave out '{ARMS}{arm}.'")
     if arm not in arms:
         names = [known for known in arms if isinstance(known, str)]
         close = difflib.get_close_matches(arm, names, n=1)
         guess = f"did you mean '{close[0]}'?" if close else f"its arms: {', '.join(names)}"
-        raise UserError(f"{told}: no arm '{arm}'; {guess}")
+        raise UserError(f"{label}: no arm '{arm}'; {guess}")
     given = value()
     if arms[arm] is None:
         arms[arm] = {}

@@ -132,8 +132,8 @@ def _locate(node: Any, file: str, key: Key, document: Document) -> None:
             inner = (*key, name.value)
             origin = Origin(file, name.start_mark.line + 1, inner)
             if inner in origins:
-                told = f"{origin}: given twice (first in line {origins[inner].line})"
-                document.mistakes[told] = line_of(origin)
+                message = f"{origin}: given twice (first in line {origins[inner].line})"
+                document.mistakes[message] = line_of(origin)
                 forget(origins, inner)
             origins[inner] = origin
             _locate(value, file, inner, document)

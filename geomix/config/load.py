@@ -175,7 +175,7 @@ def experiment_of(
         if not configs:
             _validated(document, sources, mistakes)
     if mistakes:
-        raise UserError(*sorted(mistakes, key=lambda told: mistakes[told]))
+        raise UserError(*sorted(mistakes, key=lambda message: mistakes[message]))
     found = {name: config for name, config in configs.items() if config is not None}
     return Experiment(next(iter(found.values())).name, text, found)
 
@@ -190,14 +190,14 @@ def _arm_documents(document: Document, arms: Any, mistakes: Mistakes) -> list[tu
     for name, changes in arms.items():
         at = document.origins.get(("arms", str(name)), origin)
         if not (isinstance(name, str) and re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]{0,99}", name)):
-            told = f"{at}: an arm's name is 1 to 100 letters, digits, '-' and '_'"
-            mistakes[told] = line_of(at)
+            message = f"{at}: an arm's name is 1 to 100 letters, digits, '-' and '_'"
+            mistakes[message] = line_of(at)
             continue
         removed = changes is None and at.line is None  # null in a file changes nothing
         if removed or not (changes is None or isinstance(changes, dict)):
             advice = "a mapping of overrides, such as stages.0.mix.ratio: 2"
-            told = f"{at}: {advice}" + "; --arm trains some arms only" * removed
-            mistakes[told] = line_of(at)
+            message = f"{at}: {advice}" + "; --arm trains some arms only" * removed
+            mistakes[message] = line_of(at)
             continue
         arm = Document(copy.deepcopy(document.values), dict(document.origins))
         for key, value in (changes or {}).items():
@@ -240,16 +240,16 @@ def mistakes_of(document: Document, error: ValidationError, root: type[BaseModel
     """
     found = error.errors()
     unknown = {detail["loc"][:-1] for detail in found if detail["type"] == "extra_forbidden"}
-    told = [
-        _told(document, detail, root)
+    messages = [
+        _message(document, detail, root)
         for detail in found
         if not (detail["type"] == "missing" and detail["loc"][:-1] in unknown)
         or origin_of(document, detail["loc"]).line is not None  # else --set made it
     ]
-    return {f"{origin}: {text}": line_of(origin) for origin, text in told}
+    return {f"{origin}: {text}": line_of(origin) for origin, text in messages}
 
 
-def _told(document: Document, detail: Any, root: type[BaseModel]) -> tuple[Origin, str]:
+def _message(document: Document, detail: Any, root: type[BaseModel]) -> tuple[Origin, str]:
     """Return one mistake: where it is; what is wrong and what to do."""
     key: Key = tuple(part for part in detail["loc"] if part not in ("str", "int", "[key]"))
     no_text = detail["type"] == "invalid_key"

@@ -82,7 +82,7 @@ def _run(request: bytes) -> tuple[bytes, str]:
         raise UserError(f"{sys.executable}: cannot be started ({error.strerror})") from None
     with child:
         try:
-            why, said, complaint = _watched(child, request)
+            why, output, complaint = _watched(child, request)
         finally:
             child.kill()
     if not why and child.returncode:
@@ -92,7 +92,7 @@ def _run(request: bytes) -> tuple[bytes, str]:
             why = f"MemoryError: ended by signal {-child.returncode}"
         else:
             why = (complaint.decode(errors="replace").strip().splitlines() or ["no answer"])[-1]
-    return said, why
+    return output, why
 
 
 def _watched(child: subprocess.Popen[bytes], request: bytes) -> tuple[str, bytes, bytes]:
@@ -108,15 +108,15 @@ def _watched(child: subprocess.Popen[bytes], request: bytes) -> tuple[str, bytes
     watcher = Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        said, complaint = child.communicate(request, timeout=WALL)
+        output, complaint = child.communicate(request, timeout=WALL)
     except subprocess.TimeoutExpired:
         why[0] = f"TimeoutError: not done after {WALL:g} seconds"
         child.kill()
-        said, complaint = child.communicate()
+        output, complaint = child.communicate()
     finally:
         done.set()
         watcher.join()
-    return why[0], said, complaint
+    return why[0], output, complaint
 
 
 def _memory(pid: int) -> int:

@@ -215,9 +215,9 @@ class _Jinja:
         known = _RENDERED[self._key(n)]
         if "text" in known:
             return str(known["text"])
-        said = f"{known['error']}: {' '.join(known['message'].split())}".rstrip(": ")
+        message = f"{known['error']}: {' '.join(known['message'].split())}".rstrip(": ")
         line = f" (line {known['line']})" if known["line"] else ""
-        raise UserError(f"{self._where(n)}: {said}{line}")
+        raise UserError(f"{self._where(n)}: {message}{line}")
 
     def _special(self) -> dict[str, Any]:
         return dict(self.tokenizer.special_tokens_map)

@@ -174,8 +174,8 @@ class _Recording:
     def _keep_environment(self, snapshots: Sequence[str]) -> None:
         """Store the environment of the snapshots; warn if the run was trained in another."""
         arm, now = self.past.arm, describe_environment(default_device(), 1)
-        told = [warning(f"{arm.path}: recorded", part, now) for part in parts_of(arm)]
-        for line in dict.fromkeys(filter(None, told)):
+        warnings = [warning(f"{arm.path}: recorded", part, now) for part in parts_of(arm)]
+        for line in dict.fromkeys(filter(None, warnings)):
             self.log(line)
         keep_recorded(arm.probes_file.with_name("env.json"), now, snapshots)
 

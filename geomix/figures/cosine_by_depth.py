@@ -186,8 +186,8 @@ class Depth:
             draw_line(axes, index, x[stack], y[stack], clear[stack], size)
             draw_band(axes, index, x[stack], low[stack], high[stack])
             at = x + self._shift(index)
-            for told, alpha, face in ((clear, 1.0, colour), (~clear, FAINT, "white")):
-                i = ~stack & told
+            for mask, alpha, face in ((clear, 1.0, colour), (~clear, FAINT, "white")):
+                i = ~stack & mask
                 if i.any():
                     axes.plot(at[i], y[i], ls="none", mfc=face, mew=0.7, alpha=alpha, **look)
                 i &= np.isfinite(low)

@@ -78,8 +78,8 @@ def draw(
         finish_cosines(panels)
         one, two = direction_symbol(focus), direction_symbol(other)
         panels[0].set_ylabel(f"cos({one}, {two})")
-        told = [row for row in rows if {row["first"], row["second"]} == {focus, other}]
-        name_arms(figure, table.arms, marks_of(told, null=null))
+        drawn = [row for row in rows if {row["first"], row["second"]} == {focus, other}]
+        name_arms(figure, table.arms, marks_of(drawn, null=null))
         _name_norms(panels[0], table.arms)
         settle(figure)
     return figure

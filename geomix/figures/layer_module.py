@@ -94,9 +94,9 @@ def draw(
             g: (more[g][0] - less[g][0], more[g][1] or less[g][1]) for g in more if g in less
         }
     sheet = _Sheet.of(list(dict.fromkeys(row["group"] for row in rows)))
-    told = list(panels.values())
-    scale = _scale(told[: len(names)])
-    wider = _scale(told[len(names) :])
+    drawn = list(panels.values())
+    scale = _scale(drawn[: len(names)])
+    wider = _scale(drawn[len(names) :])
     beside = min(len(panels), _BESIDE)
     width = COLUMN if beside == 1 else WIDTH
     down = math.ceil(len(panels) / beside)

@@ -59,8 +59,8 @@ def draw_line(
     beside = np.concatenate([[False], clear, [False]])
     alone = clear & ~beside[:-2] & ~beside[2:]  # no segment of a line shows these
     axes.plot(x, y, alpha=FAINT, color=colour, **dashes)
-    told = np.flatnonzero(clear & (marked | alone)).tolist()
-    axes.plot(x, np.where(clear, y, np.nan), markevery=told, **dashes, **look)
+    marked_at = np.flatnonzero(clear & (marked | alone)).tolist()
+    axes.plot(x, np.where(clear, y, np.nan), markevery=marked_at, **dashes, **look)
     unclear = ~clear & marked
     axes.plot(x[unclear], y[unclear], ls="none", mfc="white", mew=0.6, **look)
 

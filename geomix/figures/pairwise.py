@@ -54,8 +54,10 @@ def draw(rows: Sequence[Row]) -> Figure:
         for side in axes.spines.values():
             side.set_visible(True)
         _part(axes, sets)
-        said = [plain(arm)] * bool(arm) + [f"at {checkpoint_symbol(checkpoint)}"] * bool(checkpoint)
-        axes.set_title(" ".join(said), pad=4)
+        title = [plain(arm)] * bool(arm) + [f"at {checkpoint_symbol(checkpoint)}"] * bool(
+            checkpoint
+        )
+        axes.set_title(" ".join(title), pad=4)
         axes.set_xlabel("one row and column an example", size=6.5)
         axes.set_ylabel("within a set: the most opposed first", size=6.5)
         bar = figure.colorbar(image, ax=axes, location="bottom", shrink=0.75, aspect=26, pad=0.02)

@@ -104,7 +104,7 @@ def draw(
         panels = figure.subplots(len(grid), len(grid[0]), squeeze=False)
         cells = [_Cell(rows, arm, checkpoint, directions) for arm, checkpoint in chain(*grid)]
         decades = _decades([value for cell in cells for value in cell.gradients().values()])
-        told = [
+        faint = [
             _panel(axes, cell, decades, strip)
             for axes, cell in zip(panels.flat, cells, strict=True)
         ]
@@ -119,7 +119,7 @@ def draw(
             if len(arms) > 1:
                 symbol = checkpoint_symbol(places[0][1])
                 line[0].set_ylabel(symbol, rotation=0, ha="right", va="center", size=9)
-        _legend(figure, any(told))
+        _legend(figure, any(faint))
         below = 0.09 / figure.get_figheight()  # the layout underestimates the height of formulas
         layout = figure.get_layout_engine()
         assert isinstance(layout, ConstrainedLayoutEngine)

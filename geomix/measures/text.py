@@ -40,8 +40,8 @@ def exact(prediction: str, target: str) -> bool:
     return wanted != "" and normalise(prediction) == wanted
 
 
-def may_become(said: str, target: str) -> bool:
-    """Return whether continuing the text said so far could still give an exact match of the target.
+def may_become(predicted: str, target: str) -> bool:
+    """Return whether continuing the text so far could still give an exact match of the target.
 
     Never False where it could: letters are compared case-folded (`ς` and `σ` are one, whatever
     follows), white space is ignored (some tokenizers drop it again before a full stop), and so is
@@ -49,7 +49,7 @@ def may_become(said: str, target: str) -> bool:
     come.
     """
     wanted = _letters(target)
-    return wanted != "" and wanted.startswith(_letters(said.split("\ufffd", maxsplit=1)[0]))
+    return wanted != "" and wanted.startswith(_letters(predicted.split("\ufffd", maxsplit=1)[0]))
 
 
 def _letters(text: str) -> str:
@@ -72,24 +72,24 @@ def token_f1(prediction: str, answers: Iterable[str]) -> float:
         prediction: the model's answer.
         answers: every accepted answer; none gives 0.
     """
-    said = _squad_words(prediction)
-    return max((_word_f1(prediction, said, answer) for answer in answers), default=0.0)
+    predicted = _squad_words(prediction)
+    return max((_word_f1(prediction, predicted, answer) for answer in answers), default=0.0)
 
 
 def _squad_words(text: str) -> list[str]:
     return _ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split()
 
 
-def _word_f1(prediction: str, said: Sequence[str], answer: str) -> float:
+def _word_f1(prediction: str, predicted: Sequence[str], answer: str) -> float:
     wanted = _squad_words(answer)
-    if not said and not wanted:
+    if not predicted and not wanted:
         return float(exact(prediction, answer))
-    return _f_measure((Counter(said) & Counter(wanted)).total(), len(said), len(wanted))
+    return _f_measure((Counter(predicted) & Counter(wanted)).total(), len(predicted), len(wanted))
 
 
-def _f_measure(common: int, said: int, wanted: int) -> float:
-    """Return the harmonic mean of precision `common / said` and recall `common / wanted`."""
-    return 2 * common / (said + wanted) if common else 0.0
+def _f_measure(common: int, predicted: int, wanted: int) -> float:
+    """Return the harmonic mean of precision `common / predicted` and recall `common / wanted`."""
+    return 2 * common / (predicted + wanted) if common else 0.0
 
 
 def rouge_l(prediction: str, target: str) -> float:
@@ -99,8 +99,8 @@ def rouge_l(prediction: str, target: str) -> float:
     script has none and scores 0. Source: Lin (2004); equal to `rougeL` of the package rouge-score
     0.1.2.
     """
-    said, wanted = (_ALPHANUMERICS.findall(text.lower()) for text in (prediction, target))
-    return _f_measure(common_subsequence(said, wanted), len(said), len(wanted))
+    predicted, wanted = (_ALPHANUMERICS.findall(text.lower()) for text in (prediction, target))
+    return _f_measure(common_subsequence(predicted, wanted), len(predicted), len(wanted))
 
 
 def common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:

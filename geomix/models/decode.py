@@ -25,8 +25,8 @@ def greedy(
     batch_size: int,
 ) -> list[str]:
     """Return greedy continuations as text, without special tokens; see `continuations`."""
-    said = continuations(loaded, prompts, budgets, ends, batch_size)
-    return [text_of(loaded, tokens) for tokens in said]
+    decoded = continuations(loaded, prompts, budgets, ends, batch_size)
+    return [text_of(loaded, tokens) for tokens in decoded]
 
 
 def text_of(loaded: LoadedModel, tokens: Sequence[int]) -> str:
@@ -92,9 +92,9 @@ def continuations(
                 synced_gpus=False,  # each process has its own prompts, and the whole model here
             )
         for i, row in zip(part, generated[:, width:].tolist(), strict=True):
-            most_said = given_up.after.get(i, steps[i]) if given_up else steps[i]
+            most_kept = given_up.after.get(i, steps[i]) if given_up else steps[i]
             # An end token need not be marked special, nor the padding after it.
-            found[i] = list(takewhile(lambda token: token not in ends, row[:most_said]))
+            found[i] = list(takewhile(lambda token: token not in ends, row[:most_kept]))
     return found
 
 

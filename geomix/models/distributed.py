@@ -207,16 +207,16 @@ class Workers:
         """Gather the arrays of all processes, of any shapes, by rank in process 0 only."""
         if self.world == 1:
             return [values]
-        told = self._gathered([values.dtype.str, list(values.shape)])
-        sizes = [math.prod(shape) * np.dtype(kind).itemsize for kind, shape in told]
+        shapes = self._gathered([values.dtype.str, list(values.shape)])
+        sizes = [math.prod(shape) * np.dtype(kind).itemsize for kind, shape in shapes]
         filled = torch.zeros(max(sizes), dtype=torch.uint8, device=_wire(self.device))
         data = np.frombuffer(values.tobytes(), dtype=np.uint8)
         filled[: len(data)] = torch.tensor(data).to(filled.device)
-        parts = [torch.zeros_like(filled) for _ in told] if self.main else None
+        parts = [torch.zeros_like(filled) for _ in shapes] if self.main else None
         distributed.gather(filled, parts)
         return [
             np.frombuffer(part.cpu().numpy()[:size].tobytes(), kind).reshape(shape)
-            for part, size, (kind, shape) in zip(parts or (), sizes, told, strict=self.main)
+            for part, size, (kind, shape) in zip(parts or (), sizes, shapes, strict=self.main)
         ]
 
     def everyone(self, value: Any) -> list[Any]:
@@ -287,8 +287,8 @@ def _launched() -> tuple[int, int]:
 
 def lost(error: RuntimeError) -> bool:
     """Return whether an error reports that another process has gone."""
-    told = ("onnection closed", "onnection reset", "roken pipe", "Gloo", "gloo")
-    return isinstance(error, distributed.DistError) or any(part in str(error) for part in told)
+    reasons = ("onnection closed", "onnection reset", "roken pipe", "Gloo", "gloo")
+    return isinstance(error, distributed.DistError) or any(part in str(error) for part in reasons)
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -21,10 +21,10 @@ def no_folder(name: str) -> str | None:
     path = Path(name).expanduser() if name.startswith("~") else Path(name)
     if not is_path(name) or path.is_dir():
         return None
-    told = no_such_folder(path)
+    message = no_such_folder(path)
     if path.exists():
-        return f"{told}; give the folder that holds its {CONFIG}"
-    return told + "; give one that is there, or a hub id" * ("did you mean" not in told)
+        return f"{message}; give the folder that holds its {CONFIG}"
+    return message + "; give one that is there, or a hub id" * ("did you mean" not in message)
 
 
 def check_reachable(name: str, builtin: str) -> None:

@@ -80,9 +80,9 @@ def goes_on(model: nn.Module, first: int, last: int) -> bool:
         ).logits[0]
     except Exception:  # a model of another kind may raise anything
         return False
-    told = torch.stack([long, short])
-    most = told.abs().max() * _SAME.get(told.dtype, _SAME_HALF)
-    return bool((found.float() - told.float()).abs().max() <= most)
+    expected = torch.stack([long, short])
+    most = expected.abs().max() * _SAME.get(expected.dtype, _SAME_HALF)
+    return bool((found.float() - expected.float()).abs().max() <= most)
 
 
 _SAME = {torch.float32: 1e-4, torch.float64: 1e-4}

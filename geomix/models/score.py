@@ -112,7 +112,7 @@ class TokenLoss:
 
 def judge(
     example: TokenisedExample,
-    said: str,
+    decoded: str,
     loss: TokenLoss,
     *,
     cut: bool = False,
@@ -123,14 +123,14 @@ def judge(
 
     Args:
         example: the example.
-        said: the answer.
+        decoded: the answer.
         loss: of its target.
         cut: whether the answer is truncated.
         given: whether it counts as an exact match in any case.
         brief: whether the answer stops where it can no longer be right; then it is no prediction.
     """
     target = example.text.target
-    prediction = said if not brief or may_become(said, target) else None
+    prediction = decoded if not brief or may_become(decoded, target) else None
     return Answer(
         prompt=example.text.prompt,
         target=target,
@@ -174,12 +174,12 @@ def known_answer(example: TokenisedExample, argmaxes: Sequence[int]) -> KnownAns
         argmaxes: the likeliest token in place of each token that carries loss, `(target_tokens,)`.
     """
     target = answer_of(example)
-    said = argmaxes[-len(target) :]  # in a conversation, earlier answers carry loss too
+    decoded = argmaxes[-len(target) :]  # in a conversation, earlier answers carry loss too
     right = next(
-        (i for i, (one, other) in enumerate(zip(said, target, strict=True)) if one != other),
+        (i for i, (one, other) in enumerate(zip(decoded, target, strict=True)) if one != other),
         len(target),
     )
-    known = list(said[: right + 1])
+    known = list(decoded[: right + 1])
     end = example.labels[-1]
     if end in known:
         known = known[: known.index(end)]
@@ -237,8 +237,8 @@ def _complete(
     """
     chosen = [examples[i] for i in open_.which]
 
-    def hopeless(place: int, said: Sequence[int]) -> bool:
-        text = text_of(loaded, [*open_.known[place], *said])
+    def hopeless(place: int, decoded: Sequence[int]) -> bool:
+        text = text_of(loaded, [*open_.known[place], *decoded])
         return not may_become(text, chosen[place].text.target)
 
     budgets = [_budget(loaded, e, len(k)) for e, k in zip(chosen, open_.known, strict=True)]
@@ -251,10 +251,10 @@ def _complete(
         hopeless if exact_only else None,
         past,
     )
-    for i, known, said, most in zip(open_.which, open_.known, rest, budgets, strict=True):
-        texts[i] = text_of(loaded, [*known, *said])
+    for i, known, decoded, most in zip(open_.which, open_.known, rest, budgets, strict=True):
+        texts[i] = text_of(loaded, [*known, *decoded])
         given_up = exact_only and not may_become(texts[i], examples[i].text.target)
-        cut[i] = len(said) == most or given_up
+        cut[i] = len(decoded) == most or given_up
 
 
 def _budget(loaded: LoadedModel, example: TokenisedExample, known: int) -> int:
@@ -281,9 +281,9 @@ def _teacher_forced(
     argmaxes, tokens = iter(logits.argmax(dim=-1).tolist()), iter(nll.tolist())
     answers, losses = [], []
     for example, total in zip(examples, batch.per_example(nll).tolist(), strict=True):
-        said, each = (list(islice(part, example.target_tokens)) for part in (argmaxes, tokens))
-        answers.append(known_answer(example, said))
+        decoded, each = (list(islice(part, example.target_tokens)) for part in (argmaxes, tokens))
+        answers.append(known_answer(example, decoded))
         answer = answer_of(example)
-        greedy = tuple(a == b for a, b in zip(said[-len(answer) :], answer, strict=True))
+        greedy = tuple(a == b for a, b in zip(decoded[-len(answer) :], answer, strict=True))
         losses.append(TokenLoss(total, tuple(each[-len(answer) :]), greedy))
     return answers, losses, None if cache is None else Past.of(cache)

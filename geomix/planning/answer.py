@@ -51,8 +51,8 @@ class Fit:
     def facts(self) -> dict[str, Any]:
         """Return the facts for JSON."""
         ways = [self.configured, *self.others]
-        told = [{**asdict(way), "verdict": self.node.verdict(way.memory)} for way in ways]
-        return {**asdict(self.node), "ways": told}
+        listed = [{**asdict(way), "verdict": self.node.verdict(way.memory)} for way in ways]
+        return {**asdict(self.node), "ways": listed}
 
 
 def this_machine() -> Node:
@@ -197,21 +197,24 @@ def _fit_lines(fit: Fit, costs: Mapping[str, Any]) -> list[str]:
         lines = [f"Memory: ≈ {needed} in one process: {verdict} on this machine ({here})"]
         ways = [(way, node.verdict(way.memory)) for way in fit.others]
         return lines + [
-            f"  ≈ {amount(way.memory)}: {told}; {_change(way, configured)}"
-            for way, told in ways
-            if told != "does not fit"
+            f"  ≈ {amount(way.memory)}: {answer}; {_change(way, configured)}"
+            for way, answer in ways
+            if answer != "does not fit"
         ]
     gpus = "a GPU" if node.processes == 1 else f"{node.processes} GPUs"
     head = f"Memory: {verdict} on {gpus} of {node.memory / GIB:.3g} GB"
     lines = [head + " (assumed; yours: --gpus N --gpu-memory GB)" * node.assumed]
     for way in (configured, *fit.others):
-        told, names = node.verdict(way.memory), [f"parallel: {way.parallel}"] * (node.processes > 1)
+        answer, names = (
+            node.verdict(way.memory),
+            [f"parallel: {way.parallel}"] * (node.processes > 1),
+        )
         names += [way.precision] + ["checkpointing"] * way.checkpointing
         if way.record != configured.record:
             names.append("no record" if way.record == "none" else "record on disk")
-        line = f"{amount(way.memory):>9} a GPU: {told}; {', '.join(names)}"
+        line = f"{amount(way.memory):>9} a GPU: {answer}; {', '.join(names)}"
         lines.append(line + " (as configured)" * (way == configured))
-        if way != configured and told != "does not fit":
+        if way != configured and answer != "does not fit":
             lines.append(f"{'':17}{_change(way, configured)}")
     lines += _state_lines(fit, costs)
     if node.processes > 1 and verdict != "does not fit":

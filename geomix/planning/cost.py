@@ -205,14 +205,14 @@ def _model_line(arm: Mapping[str, Any], stage: Mapping[str, Any]) -> str:
 
 def _record_lines(arms: Mapping[str, Any]) -> list[str]:
     """Return one line for all arms that are recorded alike."""
-    told: dict[str, list[str]] = {}
+    by_line: dict[str, list[str]] = {}
     for name, arm in arms.items():
         if arm["record"]:
-            told.setdefault(_record_line(arm), []).append(name)
-    named = len(told) > 1
+            by_line.setdefault(_record_line(arm), []).append(name)
+    named = len(by_line) > 1
     return [
         f"Record{' of ' + ', '.join(names) if named else ''}: {line}"
-        for line, names in told.items()
+        for line, names in by_line.items()
     ]
 
 

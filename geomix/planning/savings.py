@@ -23,12 +23,12 @@ def savings_of(arms: Mapping[str, Arm]) -> list[tuple[str, int]]:
     if whole is None:
         return []
     found = [(change, _taken(others)) for change, others in _changes(list(arms.values()))]
-    told = [(change, left) for change, left in found if left is not None]
+    known = [(change, left) for change, left in found if left is not None]
     if len(arms) > 1:
         alone = [left for arm in arms.values() if (left := _taken([arm])) is not None]
-        told.append(("one arm alone (--arm NAME)", max(alone)))
-    by_left = {left: change for change, left in reversed(told)}  # of equal ones the first
-    return [(c, left) for c, left in told if left <= (1 - _WORTH) * whole and by_left[left] == c]
+        known.append(("one arm alone (--arm NAME)", max(alone)))
+    by_left = {left: change for change, left in reversed(known)}  # of equal ones the first
+    return [(c, left) for c, left in known if left <= (1 - _WORTH) * whole and by_left[left] == c]
 
 
 def _changes(arms: Sequence[Arm]) -> Iterator[tuple[str, list[Arm]]]:

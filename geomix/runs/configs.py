@@ -68,8 +68,8 @@ def differences(
         for key, (was, now) in changes.items():
             shared = re.sub(r"^stages\.\d+\.(?=train\.)", "", key)
             if shared == key or changes.get(shared) != (was, now):
-                said = f"{key} was {was!r}, is {now!r}"
-                lines.setdefault(said, f"{run.path}: {arm}{said}")
+                change = f"{key} was {was!r}, is {now!r}"
+                lines.setdefault(change, f"{run.path}: {arm}{change}")
     return list(lines.values())
 
 
@@ -77,7 +77,7 @@ _MOST_KEYS, _LONGEST = 2, 16
 """Most differing keys, and characters of a value, that can name a configuration."""
 
 
-def told_apart(configs: Sequence[RunConfig]) -> list[str]:
+def distinctions(configs: Sequence[RunConfig]) -> list[str]:
     """Return what distinguishes each configuration: `ratio 2` and `ratio 1`.
 
     Args:

@@ -119,12 +119,12 @@ def mixture(members: Mapping[str, Sequence[Environment]]) -> str | None:
             for condition, value in _conditions(part).items():
                 names = seen.setdefault(condition, {}).setdefault(str(value), [])
                 names += [] if name in names else [name]
-    told = [
+    differences = [
         f"{condition} " + ", ".join(f"{value} ({_some(who)})" for value, who in values.items())
         for condition, values in seen.items()
         if len(values) > 1
     ]
-    return f"computed in different environments: {'; '.join(told)}" if told else None
+    return f"computed in different environments: {'; '.join(differences)}" if differences else None
 
 
 def _some(names: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from geomix.snapshots.file import read_snapshot
-from geomix.snapshots.integrity import told
+from geomix.snapshots.integrity import open_snapshot
 from geomix.snapshots.versions import LAYER, layer_numbers
 from geomix.util.errors import UserError
 
@@ -148,7 +148,7 @@ def opened(path: Path) -> Iterator[Any]:
             the part that is read is damaged.
     """
     _check(*_state(path))
-    with told(path) as file:
+    with open_snapshot(path) as file:
         yield file
 
 

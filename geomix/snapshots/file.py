@@ -55,7 +55,7 @@ from geomix.runs.directory import snapshot_place
 from geomix.snapshots.checks import check_shapes
 from geomix.snapshots.groups import write_gradient, write_parameters, write_path, write_probes
 from geomix.snapshots.heaps import check_heaps
-from geomix.snapshots.integrity import check_alone, told
+from geomix.snapshots.integrity import check_alone, open_snapshot
 from geomix.snapshots.schema import (
     ORIGIN,
     AdamProducts,
@@ -123,7 +123,7 @@ def read_snapshot(path: Path, activations: bool = True) -> Snapshot:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such snapshot")
-    with told(path) as file:
+    with open_snapshot(path) as file:
         check_alone(path, file)
         check_heaps(path, file)
         _check(path, file)

@@ -17,7 +17,7 @@ _DAMAGE = (OSError, LookupError, ValueError, TypeError, AttributeError, Overflow
 
 
 @contextmanager
-def told(path: Path) -> Iterator[Any]:
+def open_snapshot(path: Path) -> Iterator[Any]:
     """Open a snapshot's file, whatever it holds.
 
     Raises:

@@ -161,8 +161,8 @@ def _tables(snapshots: Sequence[Path]) -> dict[Key, _Table]:
                     kind = _scalar(one.dtype)
                     if len(one.dims) > len(key[1]):
                         kind = pa.list_(kind)
-                    said = {k: v for k, v in one.attrs.items() if isinstance(v, str)}
-                    table.arrays[name] = pa.field(name, kind, metadata=said)
+                    metadata = {k: v for k, v in one.attrs.items() if isinstance(v, str)}
+                    table.arrays[name] = pa.field(name, kind, metadata=metadata)
     return found
 
 

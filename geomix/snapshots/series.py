@@ -81,10 +81,10 @@ def _held(places: Sequence[Place], group: str) -> Held:
     return [(place, datasets) for place, datasets in found if datasets]
 
 
-def _with_attributes(array: xr.DataArray, said: Sequence[dict[str, Any]]) -> xr.DataArray:
+def _with_attributes(array: xr.DataArray, attributes: Sequence[dict[str, Any]]) -> xr.DataArray:
     """Keep attributes that all snapshots share; make the others `<variable>_<attribute>`."""
-    names = dict.fromkeys(name for attrs in said for name in attrs)
-    values = {name: [attrs.get(name) for attrs in said] for name in names}
+    names = dict.fromkeys(name for attrs in attributes for name in attrs)
+    values = {name: [attrs.get(name) for attrs in attributes] for name in names}
     shared = {name: found[0] for name, found in values.items() if found == found[:1] * len(found)}
     rest = {
         f"{array.name}_{name}": ("snapshot", np.array(found))

@@ -197,12 +197,14 @@ def _judged(
     else:
         estimate, half = (effects or [math.nan])[0], math.nan
     low, high = estimate - half, estimate + half
-    told: Verdict = "undetermined"
+    judgement: Verdict = "undetermined"
     if not math.isnan(half):
-        told = verdict(low, high, smallest=smallest, pairs=len(effects), planned=config.planned)
+        judgement = verdict(
+            low, high, smallest=smallest, pairs=len(effects), planned=config.planned
+        )
     unit = config.unit if claim.unit is None else claim.unit
     count = len(effects)
-    return Judged(claim.claim, of, estimate, low, high, unit, count, level, smallest, told)
+    return Judged(claim.claim, of, estimate, low, high, unit, count, level, smallest, judgement)
 
 
 def _effects(claim: ClaimConfig, table: Table, named: Mapping[str, str]) -> dict[str, float]:
@@ -266,26 +268,28 @@ class Table:
                 there = ", ".join(columns) or "none"
                 raise UserError(f"{self.path}: no column {name!r}; there are: {there}")
         found: dict[str, float] = {}
-        told = ", ".join(f"{name} = {value}" for name, value in wanted.items())
+        described = ", ".join(f"{name} = {value}" for name, value in wanted.items())
         for row in self.rows:
             if any(row[name] != str(value) for name, value in wanted.items()):
                 continue
             seed = row[self.replicate]
             if seed in found:
                 raise UserError(
-                    f"{self.path}: two rows with {told}, {self.replicate} = {seed}; "
+                    f"{self.path}: two rows with {described}, {self.replicate} = {seed}; "
                     "say more in `where`"
                 )
-            found[seed] = self._number(row[column], column, told)
+            found[seed] = self._number(row[column], column, described)
         if not found:
-            raise UserError(f"{self.path}: no row with {told}")
+            raise UserError(f"{self.path}: no row with {described}")
         return found
 
-    def _number(self, text: str | None, column: str, told: str) -> float:
+    def _number(self, text: str | None, column: str, described: str) -> float:
         try:
             value = float(text or "")
         except ValueError:
             value = math.nan
         if not math.isfinite(value):
-            raise UserError(f"{self.path}: {column} is {text!r}, no number, in the row with {told}")
+            raise UserError(
+                f"{self.path}: {column} is {text!r}, no number, in the row with {described}"
+            )
         return value

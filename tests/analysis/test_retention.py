@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from geomix.api import Run
 from geomix.cli import main
 from geomix.config.run import RunConfig
-from geomix.runs.configs import told_apart
+from geomix.runs.configs import distinctions
 
 EXACT = {(0, 0): 0.0, (0, 40): 100.0, (1, 10): 70.0, (1, 30): 40.0}
 """(stage, step) → exact match on D_A of seed 0; other seeds have as much more as their number."""
@@ -117,15 +117,15 @@ def config(ratio: int, **more: Any) -> RunConfig:
 
 
 def test_configurations_of_one_name_are_told_apart_by_what_differs() -> None:
-    assert told_apart([config(2), config(1, seed=3)]) == ["ratio 2", "ratio 1"]
-    assert told_apart([config(2), config(2, seed=3)]) == []  # nothing
+    assert distinctions([config(2), config(1, seed=3)]) == ["ratio 2", "ratio 1"]
+    assert distinctions([config(2), config(2, seed=3)]) == []  # nothing
     faster = config(2).model_dump(mode="json")
     for stage, lr in zip(faster["stages"], (0.5, 0.25), strict=True):
         stage["train"] = {"lr": lr}
-    found = told_apart([config(2), RunConfig.model_validate(faster)])
+    found = distinctions([config(2), RunConfig.model_validate(faster)])
     assert found[1] == "stage 1 lr 0.5, stage 2 lr 0.25"
     others = {
         "seed": 1,
         "train": {"lr": 0.1, "batch_size": 3, "precision": "fp32", "loss": "example"},
     }
-    assert told_apart([config(2), config(1, **others)]) == []  # too much for a name
+    assert distinctions([config(2), config(1, **others)]) == []  # too much for a name

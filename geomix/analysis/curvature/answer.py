@@ -45,8 +45,8 @@ def answer(result: Curvature, stem: str, run: RunDirectory, files: Sequence[Path
         dict.fromkeys(f"{s.matrix} of {s.facts}" for s in spectra if "½" not in s.matrix)
     )
     seeds = seeds_of(one.place.seed for one in spectra)
-    told = filter(None, [f"{run.name}, {seeds}", facts, result.budget])
-    lines += [*wrapped("; ".join(told)), ""]
+    parts = filter(None, [f"{run.name}, {seeds}", facts, result.budget])
+    lines += [*wrapped("; ".join(parts)), ""]
     lines += [*_table(result), ""]
     lines += [line for sentence in _sentences(result) for line in wrapped(sentence)]
     meanings = {
@@ -72,13 +72,13 @@ def findings(result: Curvature) -> list[Finding]:
         claim = f"{matrix} at {checkpoint} is positive semidefinite, {arm}: smallest eigenvalue"
         word, counted = _verdict(seeds)
         if word == "refuted":
-            said = f"{counted}: a Ritz value is below 0 by more than its residual and rounding."
+            sentence = f"{counted}: a Ritz value is below 0 by more than its residual and rounding."
         elif word == "supported":
-            said = "All eigenvalues were computed."
+            sentence = "All eigenvalues were computed."
         else:
-            said = f"No negative eigenvalue was proved in {seeds[0].products} products."
+            sentence = f"No negative eigenvalue was proved in {seeds[0].products} products."
         ends = (low - half, low + half)
-        found.append(Finding(claim, low, *ends, _UNIT, len(seeds), word, said))
+        found.append(Finding(claim, low, *ends, _UNIT, len(seeds), word, sentence))
     return found
 
 
@@ -122,20 +122,20 @@ def _table(result: Curvature) -> list[str]:
         named = [shortened(p, _NAME) for p, several in zip(place, kinds, strict=True) if several]
         named += [_short(matrix), *[shortened(block, _NAME)] * blocks]
         means = [sum(column[i]) / len(column[i]) for column in columns.values()]
-        rows.append([*named, *map(_number, means), _said(seeds)])
+        rows.append([*named, *map(_number, means), _definite(seeds)])
     lines = aligned(rows)
     if (left := len(groups) - _MOST_ROWS) > 0:
         lines.append(f"… and {left} more rows in the files")
     return lines
 
 
-def _said(seeds: Sequence[Spectrum]) -> str:
+def _definite(seeds: Sequence[Spectrum]) -> str:
     """Return `no`, `yes` or `?`; for several seeds the number that refute."""
     word, _ = _verdict(seeds)
-    said = {"refuted": "no", "supported": "yes"}.get(word, "?")
+    answer = {"refuted": "no", "supported": "yes"}.get(word, "?")
     if len(seeds) > 1 and word == "refuted":
-        said += f", {sum(one.verdict == 'refuted' for one in seeds)}/{len(seeds)}"
-    return said
+        answer += f", {sum(one.verdict == 'refuted' for one in seeds)}/{len(seeds)}"
+    return answer
 
 
 def _short(matrix: str) -> str:

@@ -119,7 +119,7 @@ class _Measured:
         part = Curvature()
         with self._hessians() as hessians:
             if not self.result.budget:
-                self._tell(hessians[0], way)
+                self._log_cost(hessians[0], way)
             CheckpointCurvature(place, self.arm, self.asked, hessians, part).measure(way)
             for other, run in others.items():
                 self._between(place, hessians, other, run, checkpoint, part)
@@ -137,11 +137,11 @@ class _Measured:
                 if self.asked.differences:
                     hessian = SetHessian(name, objective.counted, loss, dict, dict, None)
 
-                    def tell(value: float, hessian: SetHessian = hessian) -> None:
+                    def report(value: float, hessian: SetHessian = hessian) -> None:
                         hessian.disagreement = float(np.fmax(hessian.disagreement, value))
 
-                    hessian.product = by_differences(objective, self.arm, tell)
-                    hessian.again = by_differences(other, self.arm, tell)
+                    hessian.product = by_differences(objective, self.arm, report)
+                    hessian.again = by_differences(other, self.arm, report)
                 else:
                     kept = stack.enter_context(objective.kept())
                     outer = objective.gauss_newton_product  # called too seldom to keep its graph
@@ -165,7 +165,7 @@ class _Measured:
         way = minus(self.arm.weights(end), self.arm.weights(begin))
         return f"θ_{end} − θ_{begin}", way
 
-    def _tell(self, hessian: SetHessian, way: tuple[str, Vector] | None) -> None:
+    def _log_cost(self, hessian: SetHessian, way: tuple[str, Vector] | None) -> None:
         """Report the expected cost of all spectra's ends, from one timed product."""
         v = way[1] if way else self.arm.here()
         hessian(v)  # builds the graph

@@ -55,12 +55,14 @@ class SetHessian:
         return found
 
 
-def by_differences(objective: Objective, arm: PreciseArm, told: Callable[[float], object]) -> Apply:
-    """Return products by central differences; `told` receives each one's disagreement."""
+def by_differences(
+    objective: Objective, arm: PreciseArm, report: Callable[[float], object]
+) -> Apply:
+    """Return products by central differences; `report` receives each one's disagreement."""
 
     def product(v: Vector) -> dict[str, Tensor]:
         found = difference_product(objective, arm, v)
-        told(found.disagreement)
+        report(found.disagreement)
         return found.product
 
     return product

@@ -91,11 +91,11 @@ def local_notes(result: Delta2) -> Iterator[str]:
             for term in ("total", "sa_sb")
         )
         gates = [degeneracy(whole(one)) for one in found]
-        said = [
+        terms = [
             f"{name} {number(value)}" + " (degenerate)" * any(getattr(gate, key) for gate in gates)
             for name, value, key in (("Δ₂/η", exact, "sign"), ("s_A·s_B", third, "third"))
         ]
-        text = f"{pair}: {', '.join(said)}"
+        text = f"{pair}: {', '.join(terms)}"
         if any(gate.sign or gate.third for gate in gates):
             text += f": a degenerate sign says how far {pair.reference} was from convergence"
         known = all(one.linear is not None for one in found)

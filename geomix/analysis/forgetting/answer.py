@@ -44,8 +44,8 @@ def answer(
         f"How did {result.title} change the loss of {result.name}, and how far do models hold?"
     )
     seeds = seeds_of(result.seeds)
-    said = f"{Path(first.run).name}, {seeds}; {first.counted}, {first.reduction} loss"
-    lines += wrapped(said)[:2]
+    head = f"{Path(first.run).name}, {seeds}; {first.counted}, {first.reduction} loss"
+    lines += wrapped(head)[:2]
     if len(result.seeds) == 1:
         lines.append("No interval: one seed; nothing is claimed beyond this run.")
     lines += ["", *_orders(result), ""]
@@ -135,11 +135,11 @@ def less(difference: float) -> str:
 def _shapley(pairs: Sequence[PathPair]) -> str:
     parts = np.mean([pair.fine.parts for pair in pairs], axis=0)
     stable = np.all([signs_agree(p.fine.parts, p.coarse.parts) for p in pairs], axis=0)
-    said = [
+    texts = [
         f"{name} {value:+.3f}{'' if kept else '?'}".replace("-", "−")
         for name, value, kept in zip(FACTORS, parts, stable, strict=True)
     ]
-    return "of which " + ", ".join(said)
+    return "of which " + ", ".join(texts)
 
 
 def _main(contrast: Contrast, pair: PathPair) -> str:

@@ -26,23 +26,23 @@ def findings(result: Forgetting, rule: Rule) -> Iterator[Finding]:
             yield _difference(result, contrast, rule)
     for arm in result.arms:
         values = [member.real.change for member in arm.members]
-        told = _judged(values, rule)
+        judged = _judged(values, rule)
         shares = [m.real.first / m.real.change for m in arm.members if m.real.change]
         first = f"{100 * float(np.mean(shares)):.0f} %" if shares else "no part"
-        sentence = f"First order at {result.start} has {first} of it. {told[1]}"
+        sentence = f"First order at {result.start} has {first} of it. {judged[1]}"
         claim = f"{arm.label}: {result.title} forgets {result.name}"
-        yield Finding(claim, *_interval(values), "nats", len(values), told[0], sentence.strip())
+        yield Finding(claim, *_interval(values), "nats", len(values), judged[0], sentence.strip())
 
 
 def _difference(result: Forgetting, contrast: Contrast, rule: Rule) -> Finding:
     values = contrast.differences
-    told = _judged(values, rule) if contrast.judged else ("undetermined", _ALONE)
+    judged = _judged(values, rule) if contrast.judged else ("undetermined", _ALONE)
     one, other = contrast.reference.label, contrast.arm.label
     claim = f"{other} forgets less of {result.name} than {one}"
     mean = float(np.mean(values))
     what = f"{abs(mean):.3g} nats {'less' if mean >= 0 else 'more'}"
-    sentence = f"{other} forgot {what}. {told[1]}".strip()
-    return Finding(claim, *_interval(values), "nats", len(values), told[0], sentence)
+    sentence = f"{other} forgot {what}. {judged[1]}".strip()
+    return Finding(claim, *_interval(values), "nats", len(values), judged[0], sentence)
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -54,5 +54,5 @@ def _judged(values: Sequence[float], rule: Rule) -> tuple[Verdict, str]:
     """Return the verdict, and why there is none."""
     _, low, high = _interval(values)
     lacking = rule.lacking(len(values))
-    said = f"No verdict: {lacking}." if lacking else ""
-    return rule.judge(low, high, len(values)), said
+    reason = f"No verdict: {lacking}." if lacking else ""
+    return rule.judge(low, high, len(values)), reason

@@ -152,13 +152,13 @@ def _paths(
 
 def _compared(reference: Segments, arm: Segments) -> tuple[Comparison, str]:
     """Compare two paths whose segments are put together where their steps are unlike."""
-    bounds, said = _bounds(reference, arm)
+    bounds, how = _bounds(reference, arm)
     one, two = (merged(s.factors, b) for s, b in zip((reference, arm), bounds, strict=True))
     errors = [
         np.abs(f.integral - np.add.reduceat(s.measured, b[:-1]))
         for f, s, b in zip((one, two), (reference, arm), bounds, strict=True)
     ]
-    return compare(one, two, errors[0], errors[1]), said
+    return compare(one, two, errors[0], errors[1]), how
 
 
 def _groups(reference: Segments, arm: Segments, index: NDArray[np.int64]) -> NDArray[np.float64]:

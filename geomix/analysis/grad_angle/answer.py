@@ -177,12 +177,12 @@ def _verdicts(result: GradAngle, label: str) -> Iterator[str]:
             "of each arm (`geomix sweep` trains them; name all their runs here)."
         )
         return
-    said: dict[str, list[str]] = {}
+    by_text: dict[str, list[str]] = {}
     for arm in result.arms:
-        said.setdefault(conflict(arm, label, rule, result.pair)[1], []).append(
+        by_text.setdefault(conflict(arm, label, rule, result.pair)[1], []).append(
             f"{arm.arm} (n = {counts[arm.arm]})"
         )
-    for text, arms in said.items():
+    for text, arms in by_text.items():
         yield from wrapped(f"Verdict, {names_of(arms)}: {text}.")
     turned: dict[str, list[str]] = {}
     for c in contrasts(result):

@@ -71,15 +71,15 @@ def contrasts(result: GradAngle) -> Iterator[Contrast]:
                 beyond = values - same
                 mean, half = over_seeds(values)
                 null, null_half = over_seeds(beyond)
-                told = _judged(result.rule, len(seeds), (mean, half), (null, null_half))
+                judged = _judged(result.rule, len(seeds), (mean, half), (null, null_half))
                 where = (arm.arm, base.arm, label, first, second)
-                yield Contrast(*where, mean, half, null, null_half, len(seeds), told)
+                yield Contrast(*where, mean, half, null, null_half, len(seeds), judged)
 
 
 def _judged(rule: Rule, n: int, one: tuple[float, float], beyond: tuple[float, float]) -> Verdict:
     """Judge a difference; each pair is a mean and half of its interval."""
-    told = rule.judge(one[0] - one[1], one[0] + one[1], n)
-    return told if told != "supported" or beyond[0] - beyond[1] > 0 else "undetermined"
+    judged = rule.judge(one[0] - one[1], one[0] + one[1], n)
+    return judged if judged != "supported" or beyond[0] - beyond[1] > 0 else "undetermined"
 
 
 def _paired(

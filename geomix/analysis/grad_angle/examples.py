@@ -229,6 +229,6 @@ def _uncertain(tables: Tables, whole: Collection[str], first: str) -> list[str]:
         names = f"cos({first}, {_other(row, first)})"
         what = f"{names} of the sets, freed of noise: {signed(row['cosine'])}"
         between = f"{signed(row['low'])} to {signed(row['high'])} over examples"
-        told = " undetermined;" if row["verdict"] == "undetermined" else ""
-        lines.append(f"{what},{told} {between}; reliability bound {number(row['bound'])}")
+        note = " undetermined;" if row["verdict"] == "undetermined" else ""
+        lines.append(f"{what},{note} {between}; reliability bound {number(row['bound'])}")
     return lines

@@ -120,12 +120,12 @@ def conflict(arm: ArmAngles, label: str, rule: Rule, pair: Pair) -> tuple[Verdic
     values = -arm.cosine(label, *pair.names)
     (mean, half) = over_seeds(values)
     (null, null_half) = over_seeds(values + arm.null(label, *pair.names))
-    told = rule.judge(mean - half, mean + half, n)
-    if told == "supported" and not null - null_half > 0:
-        told = "undetermined"
-    agree = "; they agree" if told == "refuted" and mean + half < 0 else ""
+    word = rule.judge(mean - half, mean + half, n)
+    if word == "supported" and not null - null_half > 0:
+        word = "undetermined"
+    agree = "; they agree" if word == "refuted" and mean + half < 0 else ""
     known = {"smallest": rule.smallest, "first": pair.first, "second": pair.second}
-    return told, _SENTENCES[told].format(**known) + agree
+    return word, _SENTENCES[word].format(**known) + agree
 
 
 def _contrast_lines(result: GradAngle) -> Iterator[str]:

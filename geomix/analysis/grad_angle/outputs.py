@@ -53,8 +53,8 @@ def save_all(
         files.append(_printed(folder / f"{result.stem}.txt", report(result, examples)))
         if examples:
             files.append(_conflicts(folder / f"{result.stem}_conflicts.csv", examples))
-        for ending, figure, rows, said in figures(result, examples):
-            files += save_figure(figure, rows, drawn, result.stem + ending, said)
+        for ending, figure, rows, caption in figures(result, examples):
+            files += save_figure(figure, rows, drawn, result.stem + ending, caption)
         for file in _all_files(run, result.stem):
             if file not in files:  # of an earlier call with more output
                 file.unlink(missing_ok=True)

@@ -246,7 +246,7 @@ class GradAngle:
                             cosine=mean,
                             half_width=half,
                             n=len(values),
-                            told=told(mean, half),
+                            told=determination(mean, half),
                             angle_degrees=float(np.degrees(np.arccos(mean))),
                             inner_product=float(inner[:, m, g, i, j].mean()),
                             norm_first=float(norm[:, m, g, i].mean()),
@@ -255,7 +255,7 @@ class GradAngle:
                         )
 
 
-def told(mean: float, half: float) -> str:
+def determination(mean: float, half: float) -> str:
     """Return `undetermined` for a cosine of unknown sign; "" for others, as of a single run."""
     if np.isnan(mean) or abs(mean) <= half:
         return UNDETERMINED

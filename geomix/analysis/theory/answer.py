@@ -21,9 +21,9 @@ def answer(
     """Return a line per claim, decided ones first; then why others are open, and the files."""
     measured = sorted((s for s in result if s.n), key=lambda score: _ORDER.index(score.verdict))
     counts = Counter(score.verdict for score in measured)
-    said = ", ".join(f"{counts[name]} {name}" for name in _ORDER if counts[name])
+    summary = ", ".join(f"{counts[name]} {name}" for name in _ORDER if counts[name])
     lines = ["Which claims of the theory do these runs support?"]
-    lines += wrapped(f"{run.path.name}; {len(measured)} rows: {said or 'none was measured'}.")
+    lines += wrapped(f"{run.path.name}; {len(measured)} rows: {summary or 'none was measured'}.")
     files_lines = file_map(run, files, stem, {"analysis/": "all rows", "figures/": "the scorecard"})
     below = _open(result) + ([] if full else ["All rows: the same command with --full."])
     room = max(MOST_LINES - len(lines) - len(below) - len(files_lines) - 2, 1)

@@ -99,7 +99,7 @@ def _records(path: Path, file: TextIO, separator: str, longest: int) -> Iterator
         except StopIteration:
             return
         except csv.Error as error:  # what follows cannot be split into rows
-            raise UserError(f"{place}: not {_said(separator, error)}") from None
+            raise UserError(f"{place}: not {_message(separator, error)}") from None
         refuse_binary(place, "".join(cells))
         if len(cells) <= 1 and columns != 1 and not "".join(cells).strip():
             empty += 1
@@ -157,7 +157,7 @@ class _Lines:
 _NAMES = {",": "comma", "\t": "tab"}
 
 
-def _said(separator: str, error: csv.Error) -> str:
+def _message(separator: str, error: csv.Error) -> str:
     name = "CSV" if separator == "," else "TSV"
     if "end of data" in str(error):
         return f'{name} ({error}); is a quote (") left open?'

@@ -173,7 +173,7 @@ def _item(window: _Window, index: int, number: int) -> tuple[Any, int]:
                 ) from None
             raise window.wrong(error.msg, error.pos) from None
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{window.path} item {number}: not JSON ({_said(error)})") from None
+            raise UserError(f"{window.path} item {number}: not JSON ({_message(error)})") from None
         if end == len(window.text) and window.move(index):  # a number may continue
             index = 0
             continue
@@ -189,7 +189,7 @@ def _check_rest(window: _Window, index: int) -> None:
     try:
         _object("{" + rest.removeprefix(","))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{window.path}: not JSON ({_said(error)})") from None
+        raise UserError(f"{window.path}: not JSON ({_message(error)})") from None
 
 
 def _whole(path: Path, window: _Window) -> list[Any]:
@@ -203,7 +203,7 @@ def _whole(path: Path, window: _Window) -> list[Any]:
                 advice = "; the file is empty"
             elif error.msg == "Extra data":
                 advice = "; is it JSON Lines? then name it .jsonl"
-        raise UserError(f"{place}: not JSON ({_said(error)}){advice}") from None
+        raise UserError(f"{place}: not JSON ({_message(error)}){advice}") from None
     if isinstance(whole, dict):
         whole = whole["Data"] if isinstance(whole.get("Data"), list) else [whole]
     if not isinstance(whole, list):
@@ -232,11 +232,11 @@ def _row(line: str) -> Mapping[str, Any] | str:
     try:
         row = _object(line)
     except (ValueError, RecursionError) as error:
-        return f"not JSON ({_said(error)})"
+        return f"not JSON ({_message(error)})"
     return row if isinstance(row, dict) else "not a JSON object"
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     """Describe why a text is not JSON, with only the column as location."""
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg}, column {error.colno}"

@@ -21,10 +21,10 @@ DIFFICULTIES = ("introductory", "interview", "competition")
 
 def ultrachat_row(row: Mapping[str, Any]) -> Example | None:
     """Convert `data`, which alternates between user and assistant; drop a final user turn."""
-    said = row.get("data")
-    if not isinstance(said, list) or not said:
+    given = row.get("data")
+    if not isinstance(given, list) or not given:
         raise RowError("'data' is not a list of texts")
-    turns = [text_in({"data": text}, "data") for text in said]
+    turns = [text_in({"data": text}, "data") for text in given]
     pairs = list(zip(turns[::2], turns[1::2], strict=False))
     if not pairs:
         return None

@@ -82,7 +82,7 @@ def chosen(names: Iterable[str]) -> list[Score]:
     return list(found.values())
 
 
-def told(line: Mapping[str, Any], most: int | None = None) -> dict[str, str]:
+def scores_in(line: Mapping[str, Any], most: int | None = None) -> dict[str, str]:
     """Return a line's scores beyond the default ones, as texts: `{"bits": "18.0"}`.
 
     Args:

@@ -72,10 +72,10 @@ class Association(Score):
         for i, others in wrong.items():
             for j in (i, *others):
                 wanted.setdefault(j, []).append(i)
-        told = asked.log_probabilities([*wanted], [*wanted.values()])
+        logs = asked.log_probabilities([*wanted], [*wanted.values()])
         known = {
             (j, i): float(score)
-            for (j, answers), scores in zip(wanted.items(), told, strict=True)
+            for (j, answers), scores in zip(wanted.items(), logs, strict=True)
             for i, score in zip(answers, scores, strict=True)
         }
         return [self._row(examples[i].entropy, i, wrong.get(i, []), known) for i in which]

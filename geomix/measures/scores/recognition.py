@@ -135,8 +135,8 @@ class Recognition(Score):
             for i in which
             if asked_of(examples[i]) and (found := others_of(examples, i, candidates))
         }
-        told = asked.log_probabilities([*others], [[i, *found] for i, found in others.items()])
-        rows = {i: self._row(scores) for i, scores in zip(others, told, strict=True)}
+        logs = asked.log_probabilities([*others], [[i, *found] for i, found in others.items()])
+        rows = {i: self._row(scores) for i, scores in zip(others, logs, strict=True)}
         return [rows.get(i, dict.fromkeys(self._row(None))) for i in which]
 
     @staticmethod
