@@ -82,9 +82,9 @@ class Analysis(ABC, Generic[Result, Asked]):
 
     def stem(self, result: Result, options: Asked, runs: Sequence[RunDirectory]) -> str:
         """Return the common start of its files' names."""
-        from geomix.analysis.replicates import together
+        from geomix.analysis.replicates import suffix_of
 
-        return self.name + together([str(run.path) for run in runs])
+        return self.name + suffix_of([str(run.path) for run in runs])
 
     def save(
         self, result: Result, options: Asked, runs: Sequence[RunDirectory], log: Log

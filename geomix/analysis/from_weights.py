@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from geomix.analysis.checkpoints import NamedCheckpoint
 from geomix.analysis.directions import UPDATE, is_shuffled
-from geomix.analysis.layout import Cut, Gradient, Metric
+from geomix.analysis.layout import Gradient, Metric, SlicedParameters
 from geomix.analysis.measurement import Measurement, Secant
 from geomix.analysis.partial_results import ArmResults, Unfinished
 from geomix.analysis.past_checkpoints import gradients, ignored, named_checkpoint
@@ -169,20 +169,20 @@ class _AtCheckpoint:
         metric: SecondMoments | None,
     ) -> Measurement:
         """Return everything measured at the checkpoint."""
-        cut = Cut.of(self.model, self.parameters, heads=heads)
-        weights = None if metric is None else cut.metric(metric)
-        named: dict[str, Gradient] = {n: cut.split(g) for n, g in self.gradients.items()}
+        sliced = SlicedParameters.of(self.model, self.parameters, heads=heads)
+        weights = None if metric is None else sliced.metric(metric)
+        named: dict[str, Gradient] = {n: sliced.split(g) for n, g in self.gradients.items()}
         if way is not None:
-            named[UPDATE] = cut.split(way) if metric is None else cut.lowered(way, metric)
+            named[UPDATE] = sliced.split(way) if metric is None else sliced.lowered(way, metric)
         sets = tuple(name for name in self.gradients if not is_shuffled(name))
         inner = inner_products(list(named.values()), weights)
         secant = None
         if start is not None and not (self.checkpoint.is_boundary and not self.checkpoint.end):
-            secant = self._secant(sets, start, cut, weights)
-        return Measurement(self.checkpoint, cut.layout, sets, tuple(named), inner, secant)
+            secant = self._secant(sets, start, sliced, weights)
+        return Measurement(self.checkpoint, sliced.layout, sets, tuple(named), inner, secant)
 
     def _secant(
-        self, sets: Sequence[str], start: _Start, cut: Cut, weights: Metric | None
+        self, sets: Sequence[str], start: _Start, sliced: SlicedParameters, weights: Metric | None
     ) -> Secant | None:
         if any(name not in start.gradients[sets[0]] for name in self.parameters):
             return None  # the stage trains parameters that the previous one did not
@@ -192,10 +192,10 @@ class _AtCheckpoint:
         }
         count = len(sets)
         everything = [
-            *(cut.split(self.gradients[name]) for name in sets),
-            *(cut.split(start.gradients[name]) for name in sets),
+            *(sliced.split(self.gradients[name]) for name in sets),
+            *(sliced.split(start.gradients[name]) for name in sets),
         ]
-        plain = inner_products([*everything, cut.split(moved)])
+        plain = inner_products([*everything, sliced.split(moved)])
         inner = plain if weights is None else inner_products(everything, weights)
         each = np.arange(count)
         squares = inner[:, each, each] + inner[:, count + each, count + each]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from geomix.analysis.parameter_groups import Kind, Layout, grouped
 from geomix.gradients.inner_products import adam_metric
-from geomix.measures.heads import Piece, head_pieces
+from geomix.measures.heads import HeadSlice, head_slices
 from geomix.models.layers import decoder_layers, place_of, tied_head
 from geomix.training.observer import SecondMoments
 from geomix.util.errors import UserError
@@ -24,19 +24,21 @@ Metric = list[Callable[[int, int], Tensor] | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class SlicedParameters:
     """Trained parameters, or their slices by head.
 
     Attributes:
         layout: of the slices.
-        pieces: each slice's parameter name, and its index within the parameter.
+        parts: each slice's parameter name, and its index within the parameter.
     """
 
     layout: Layout
-    pieces: list[tuple[str, Piece]]
+    parts: list[tuple[str, HeadSlice]]
 
     @classmethod
-    def of(cls, model: nn.Module, parameters: Mapping[str, nn.Parameter], *, heads: bool) -> Cut:
+    def of(
+        cls, model: nn.Module, parameters: Mapping[str, nn.Parameter], *, heads: bool
+    ) -> SlicedParameters:
         """Build the layout of a model.
 
         Args:
@@ -49,41 +51,41 @@ class Cut:
         """
         layers = len(decoder_layers(model))
         places = {name: place_of(name, layers) for name in parameters}
-        whole = [Piece("")]
-        pieces = [
-            (name, piece)
+        whole = [HeadSlice("")]
+        parts = [
+            (name, part)
             for name, p in parameters.items()
-            for piece in ((heads and _heads(model, places[name].module, p)) or whole)
+            for part in ((heads and _heads(model, places[name].module, p)) or whole)
         ]
-        if heads and all(piece.head == "" for _, piece in pieces):
+        if heads and all(part.head == "" for _, part in parts):
             raise UserError(
                 f"--by head: none of the parameters of {type(model).__name__} that are trained is "
                 "known to be cut into attention heads; take --by module"
             )
         layout = Layout(
-            parameters=tuple(f"{name} {piece.head}".strip() for name, piece in pieces),
-            sizes=np.array([parameters[name][piece.index].numel() for name, piece in pieces]),
-            parameter_layers=np.array([places[name].layer for name, _ in pieces]),
-            parameter_modules=tuple(places[name].module for name, _ in pieces),
+            parameters=tuple(f"{name} {part.head}".strip() for name, part in parts),
+            sizes=np.array([parameters[name][part.index].numel() for name, part in parts]),
+            parameter_layers=np.array([places[name].layer for name, _ in parts]),
+            parameter_modules=tuple(places[name].module for name, _ in parts),
             layers=layers,
             tied_head=tied_head(model),
-            heads=tuple(piece.head for _, piece in pieces) if heads else (),
+            heads=tuple(part.head for _, part in parts) if heads else (),
         )
-        return cls(layout, pieces)
+        return cls(layout, parts)
 
     def split(self, tensors: Mapping[str, Tensor | None]) -> Gradient:
         """Return the slices of a gradient."""
         return [
-            None if (whole := tensors[name]) is None else whole[piece.index]
-            for name, piece in self.pieces
+            None if (whole := tensors[name]) is None else whole[part.index]
+            for name, part in self.parts
         ]
 
     def metric(self, second: SecondMoments) -> Metric:
         """Return the weights of Adam's metric, slice by slice; None for untrained parameters."""
         found = second.read()
         return [
-            adam_metric(found[name][piece.index], second.eps) if name in found else None
-            for name, piece in self.pieces
+            adam_metric(found[name][part.index], second.eps) if name in found else None
+            for name, part in self.parts
         ]
 
     def lowered(self, way: Mapping[str, Tensor], second: SecondMoments) -> Gradient:
@@ -96,10 +98,10 @@ class Cut:
         """
         found = second.read()
         return [
-            way[name][piece.index] * (found[name][piece.index].sqrt() + second.eps)
+            way[name][part.index] * (found[name][part.index].sqrt() + second.eps)
             if name in found
             else None
-            for name, piece in self.pieces
+            for name, part in self.parts
         ]
 
 
@@ -111,14 +113,14 @@ def groups_of(model: nn.Module, parameters: Mapping[str, nn.Parameter], by: Kind
         parameters: the trained parameters.
         by: `layer`, `module`, `layer-module` or `parameter`.
     """
-    layout = Cut.of(model, parameters, heads=False).layout
+    layout = SlicedParameters.of(model, parameters, heads=False).layout
     names, index = grouped(layout, by)
     found = {name: names[i] for name, i in zip(layout.parameters, index, strict=True)}
     return dict(sorted(found.items(), key=lambda item: names.index(item[1])))
 
 
-def _heads(model: Any, module: str, parameter: nn.Parameter) -> list[Piece] | None:
+def _heads(model: Any, module: str, parameter: nn.Parameter) -> list[HeadSlice] | None:
     config = model.config.get_text_config()
     heads = config.num_attention_heads
     shared = getattr(config, "num_key_value_heads", None) or heads
-    return head_pieces(module, parameter.shape, heads, shared)
+    return head_slices(module, parameter.shape, heads, shared)

@@ -18,7 +18,7 @@ NORMS = "norms"
 """Group of all norms of a layer."""
 
 
-class Laid(Protocol):
+class HasLayout(Protocol):
     """Layout of a model's parameters; a snapshot has it, as does `Layout`."""
 
     @property
@@ -48,7 +48,7 @@ class Laid(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Parameters of a model, or slices of them; see `Laid`.
+    """Parameters of a model, or slices of them; see `HasLayout`.
 
     Attributes:
         parameters: names of the M tensors or slices.
@@ -69,24 +69,24 @@ class Layout:
     heads: tuple[str, ...] = ()
 
 
-def layout_of(laid: Laid) -> Layout:
+def layout_of(layout: HasLayout) -> Layout:
     """Return only the layout of an object that has more."""
     return Layout(
-        laid.parameters,
-        laid.sizes,
-        laid.parameter_layers,
-        laid.parameter_modules,
-        laid.layers,
-        laid.tied_head,
+        layout.parameters,
+        layout.sizes,
+        layout.parameter_layers,
+        layout.parameter_modules,
+        layout.layers,
+        layout.tied_head,
     )
 
 
-def same_parameters(one: Laid, other: Laid) -> bool:
+def same_parameters(one: HasLayout, other: HasLayout) -> bool:
     """Return whether two models have the same tensors."""
     return one.parameters == other.parameters and np.array_equal(one.sizes, other.sizes)
 
 
-def grouped(laid: Laid, by: Kind) -> tuple[list[str], NDArray[np.int64]]:
+def grouped(layout: HasLayout, by: Kind) -> tuple[list[str], NDArray[np.int64]]:
     """Return the groups' names, from the embedding to the head, and each parameter's group.
 
     By head, parameters that belong to no head are in the group `no head`.
@@ -95,9 +95,9 @@ def grouped(laid: Laid, by: Kind) -> tuple[list[str], NDArray[np.int64]]:
         The g names, and `(p,)` the index of each parameter's group.
     """
     if by == "layer-module":
-        return layer_modules(laid)
-    names = [_group(laid, i, by) for i in range(len(laid.parameters))]
-    depth = {name: int(layer) for name, layer in zip(names, laid.parameter_layers, strict=True)}
+        return layer_modules(layout)
+    names = [_group(layout, i, by) for i in range(len(layout.parameters))]
+    depth = {name: int(layer) for name, layer in zip(names, layout.parameter_layers, strict=True)}
     order = list(depth)
     if by == "layer":
         order.sort(key=lambda name: depth[name])
@@ -115,20 +115,20 @@ def _natural(name: str) -> Sequence[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split()]
 
 
-def _group(laid: Laid, i: int, by: Kind) -> str:
-    layer, module = int(laid.parameter_layers[i]), laid.parameter_modules[i]
+def _group(layout: HasLayout, i: int, by: Kind) -> str:
+    layer, module = int(layout.parameter_layers[i]), layout.parameter_modules[i]
     if by == "head":
-        heads = laid.heads if isinstance(laid, Layout) else ()
+        heads = layout.heads if isinstance(layout, Layout) else ()
         return f"layer {layer} {heads[i]}" if heads and heads[i] else NO_HEAD
     positions = layer == 0 and ("pos" in module or "wpe" in module)
     norm = "norm" in module or module.startswith("ln")
     # A tied head has no parameter of its own: its part must never pass for the embedding's.
-    tied = " (tied)" if laid.tied_head and layer == 0 and not positions and not norm else ""
+    tied = " (tied)" if layout.tied_head and layer == 0 and not positions and not norm else ""
     if by == "parameter":
-        return laid.parameters[i] + (" +head" + tied if tied else "")
+        return layout.parameters[i] + (" +head" + tied if tied else "")
     if by == "module":
         return module + ("+head" + tied if tied else "")
-    if 1 <= layer <= laid.layers:
+    if 1 <= layer <= layout.layers:
         return f"layer {layer}"
     if layer == 0:
         plain = "position embedding" if positions else "embedding norm" if norm else "embedding"
@@ -136,7 +136,7 @@ def _group(laid: Laid, i: int, by: Kind) -> str:
     return "final norm" if norm else "head" if "head" in module or "embed" in module else module
 
 
-def layer_modules(laid: Laid) -> tuple[list[str], NDArray[np.int64]]:
+def layer_modules(layout: HasLayout) -> tuple[list[str], NDArray[np.int64]]:
     """Group by layer and module: `layer 3 · q_proj`; a layer's norms are one, `layer 3 · norms`.
 
     Groups outside of the layers keep their name by layer. A module's name is its shortest unique
@@ -145,16 +145,16 @@ def layer_modules(laid: Laid) -> tuple[list[str], NDArray[np.int64]]:
     Returns:
         As `grouped`; a layer's modules are in the model's order, followed by its norms.
     """
-    inside = [1 <= layer <= laid.layers for layer in laid.parameter_layers]
-    modules = laid.parameter_modules
+    inside = [1 <= layer <= layout.layers for layer in layout.parameter_layers]
+    modules = layout.parameter_modules
     short = _shortest({m for m, within in zip(modules, inside, strict=True) if within})
     names, depth = [], {}
     for i, within in enumerate(inside):
-        name = _group(laid, i, "layer")
+        name = _group(layout, i, "layer")
         if within:
             name += f" · {short[modules[i]]}"
         names.append(name)
-        depth[name] = (int(laid.parameter_layers[i]), name.endswith(f" · {NORMS}"))
+        depth[name] = (int(layout.parameter_layers[i]), name.endswith(f" · {NORMS}"))
     order = sorted(depth, key=lambda name: depth[name])
     index = {name: i for i, name in enumerate(order)}
     return order, np.array([index[name] for name in names], dtype=np.int64)

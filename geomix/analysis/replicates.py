@@ -55,7 +55,7 @@ def seed_of(run: RunDirectory) -> int:
     return int(run.resolved()["config"]["seed"])
 
 
-def together(runs: Sequence[str]) -> str:
+def suffix_of(runs: Sequence[str]) -> str:
     """Return the part of file names for several runs: their number and a hash; "" for a single one.
 
     Args:

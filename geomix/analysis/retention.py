@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from geomix.analysis.replicates import replicates, together
+from geomix.analysis.replicates import replicates, suffix_of
 from geomix.config.names import role_of
 from geomix.figures import retention as figure
 from geomix.figures.stage_panels import begun
@@ -107,7 +107,7 @@ def retention_figure(
             f"{runs[0].path}: no evaluation has {score} of {', '.join(shown) or 'a set'}"
         )
     kind = ("" if score == "exact_match" else f"_{score}") + ("_log" if log else "")
-    name = f"retention{kind}" + together([str(run.path) for run in runs])
+    name = f"retention{kind}" + suffix_of([str(run.path) for run in runs])
     drawn = figure.draw(rows, score, log=log)
     with runs[0].saving():
         return save_figure(drawn, rows, runs[0].figure_folder, name, figure.caption(rows))

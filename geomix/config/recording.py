@@ -55,7 +55,7 @@ class SketchConfig(Strict):
 
 Preset = Literal["light", "path"]
 
-_LAID_UNDER: dict[str, dict[str, Any]] = {
+_PRESETS: dict[str, dict[str, Any]] = {
     "light": {},  # the fields' own defaults
     "path": {
         "at": ["every:1"],
@@ -139,7 +139,7 @@ class RecordConfig(Strict):
         if not isinstance(given, dict):
             return given
         preset = given.get("preset")
-        filled = {**_LAID_UNDER.get(preset if isinstance(preset, str) else "", {}), **given}
+        filled = {**_PRESETS.get(preset if isinstance(preset, str) else "", {}), **given}
         without = type(filled.get("activations")) is int and filled["activations"] == 0
         if given.get("midpoints") is False:  # the preset's pairs need midpoints
             filled["pairs"] = given.get("pairs", False)

@@ -99,7 +99,7 @@ def collate(
         width: rows may hold several examples up to this many tokens; None gives each its own row.
     """
     lengths = [len(example.ids) for example in examples]
-    rows, filled = laid_out(lengths, width)
+    rows, filled = packed_rows(lengths, width)
     row_of, start_of = np.empty((2, len(lengths)), dtype=np.int64)
     last = np.empty((len(rows), 1), dtype=np.int64)  # start of each row's last example
     for number, members in enumerate(rows):
@@ -131,7 +131,7 @@ def collate(
     )
 
 
-def laid_out(lengths: Sequence[int], width: int | None) -> tuple[list[list[int]], int]:
+def packed_rows(lengths: Sequence[int], width: int | None) -> tuple[list[list[int]], int]:
     """Return the rows as indices of a batch's examples, and their common length.
 
     Args:

@@ -181,7 +181,7 @@ class _Jinja:
     name: str
     template: Template
     tokenizer: Any
-    _cut: dict[int, Literals] = field(default_factory=dict)
+    _known: dict[int, Literals] = field(default_factory=dict)
 
     def literals(self, n: int) -> Literals:
         """Return the texts around n exchanges.
@@ -189,10 +189,10 @@ class _Jinja:
         Raises:
             UserError: the template cannot be used for them.
         """
-        if n not in self._cut:
+        if n not in self._known:
             self.prepare([n])
-            self._cut[n] = _literals(self._where(n), self._text(n), n, self.tokenizer)
-        return self._cut[n]
+            self._known[n] = _literals(self._where(n), self._text(n), n, self.tokenizer)
+        return self._known[n]
 
     def prepare(self, counts: Collection[int]) -> None:
         """Render all numbers of exchanges that are not known yet in one child."""
@@ -246,7 +246,7 @@ def _literals(where: str, rendered: str, n: int, tokenizer: Any) -> Literals:
     Templates strip contents and put texts of their own between them (a system prompt, an empty
     `<think>` block before the last answer); the text between the sentinels is what they write.
     """
-    pieces = []
+    parts = []
     rest = rendered
     for i, mark in enumerate(_marks(n)):
         what = f"{('prompt', 'target')[i % 2]} {i // 2 + 1}"
@@ -254,18 +254,18 @@ def _literals(where: str, rendered: str, n: int, tokenizer: Any) -> Literals:
             times = rendered.count(mark)
             wrong = f"writes {what} {times} times, not once" if times else f"leaves {what} out"
             raise UserError(f"{where}: {wrong}; it must write every prompt and target once")
-        piece, found, rest = rest.partition(mark)
+        part, found, rest = rest.partition(mark)
         if not found:
             raise UserError(f"{where}: writes {what} before what precedes it in the conversation")
-        pieces.append(piece)
+        parts.append(part)
     end = _end_token(rest, tokenizer)
     if rest.lstrip().startswith("<|") and not rest.lstrip().startswith(end):
         raise UserError(
             f"{where}: ends an answer in {rest.split()[0]!r:.40}, which is no token of this "
             "tokenizer; take a template of its own, or add the token to it"
         )
-    before = (pieces[0], *(_without(end, piece) for piece in pieces[2::2]))
-    return Literals(before, tuple(pieces[1::2]), end)
+    before = (parts[0], *(_without(end, part) for part in parts[2::2]))
+    return Literals(before, tuple(parts[1::2]), end)
 
 
 def _end_token(after: str, tokenizer: Any) -> str:

@@ -70,7 +70,7 @@ def tokenise_all(
     begin: Beginning | None = None
     while part := list(islice(waiting, BATCH)):
         chat.prepare({len(e.earlier) + 1 for e in part})
-        texts = [_laid_out(e, chat.literals(len(e.earlier) + 1), chat.newline_loss) for e in part]
+        texts = [_text_of(e, chat.literals(len(e.earlier) + 1), chat.newline_loss) for e in part]
         check_tokenizer(tokenizer, [text.text for text in texts])
         with one_line(where_of(tokenizer)):
             begin = begin or Beginning.of(tokenizer, chat)
@@ -101,7 +101,7 @@ class _Text:
     newline_loss: bool
 
 
-def _laid_out(example: Example, literals: Literals, newline_loss: bool) -> _Text:
+def _text_of(example: Example, literals: Literals, newline_loss: bool) -> _Text:
     text, targets = "", []
     exchanges = (*example.earlier, (example.prompt, example.target))
     for before, between, (prompt, target) in zip(
@@ -121,9 +121,11 @@ def _tokens_and_labels(tokenizer: Any, texts: Sequence[_Text]) -> list[tuple[lis
         _labels(ids, spans, text, tokenizer.convert_tokens_to_ids(text.end), spaced)
         for (ids, spans), text in zip(encoded, texts, strict=True)
     ]
-    cut = iter(_apart(tokenizer, [t for t, given in zip(texts, labels, strict=True) if not given]))
+    apart = iter(
+        _apart(tokenizer, [t for t, given in zip(texts, labels, strict=True) if not given])
+    )
     return [
-        (ids, given) if given else next(cut)
+        (ids, given) if given else next(apart)
         for (ids, _), given in zip(encoded, labels, strict=True)
     ]
 
@@ -167,9 +169,9 @@ def _apart(tokenizer: Any, texts: Sequence[_Text]) -> list[tuple[list[int], list
     around, inside = [], []
     for text in texts:
         edges = [0, *(edge for target in text.targets for edge in target), len(text.text)]
-        pieces = [text.text[a:b] for a, b in pairwise(edges)]
-        around += pieces[::2]
-        inside += pieces[1::2]
+        parts = [text.text[a:b] for a, b in pairwise(edges)]
+        around += parts[::2]
+        inside += parts[1::2]
     outer = iter(zip(_encode(tokenizer, around), around, strict=True))
     inner = iter(_alone(tokenizer, inside))
     made = []
@@ -177,10 +179,10 @@ def _apart(tokenizer: Any, texts: Sequence[_Text]) -> list[tuple[list[int], list
         (ids, _), _ = next(outer)
         labels = [IGNORED] * len(ids)
         for _ in text.targets:
-            target, ((after, spans), piece) = next(inner), next(outer)
+            target, ((after, spans), part) = next(inner), next(outer)
             carries = 1  # `after` begins with the end token
             if text.newline_loss:
-                carries += _line_break(spans[1:], piece, len(text.end))
+                carries += _line_break(spans[1:], part, len(text.end))
             ids = [*ids, *target, *after]
             labels += [*target, *after[:carries], *[IGNORED] * (len(after) - carries)]
         made.append((ids, labels))

@@ -89,7 +89,7 @@ def run_experiment(
     """
     for config in experiment.arms.values():
         check_trackers(config.trackers)
-    with _together(experiment.arms) as workers:
+    with _joined(experiment.arms) as workers:
         path = workers.first(lambda: _free(folder, experiment.name))
         experiment = replace(experiment, arms=with_named_arms(experiment.arms))
         check_elsewhere(experiment.arms)
@@ -156,7 +156,7 @@ def _begun(
 
 
 @contextmanager
-def _together(arms: Mapping[str, RunConfig]) -> Iterator[Workers]:
+def _joined(arms: Mapping[str, RunConfig]) -> Iterator[Workers]:
     """Join the processes of a training; one that loses the others ends as they do."""
     workers = workers_here(next(iter(arms.values())).parallel)
     try:
@@ -209,7 +209,7 @@ def resume_experiment(
         arms = experiment.arms  # the checkpoints' schedule may have changed
     for config in arms.values():
         check_trackers(config.trackers)
-    with _together(arms) as workers, run.locked() if workers.main else nullcontext():
+    with _joined(arms) as workers, run.locked() if workers.main else nullcontext():
         found = workers.first(lambda: _places(run, arms, log, warn or log))
         begun(run.path)
         starts = {name: checkpoint_of(place) for name, place in found.items()}

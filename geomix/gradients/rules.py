@@ -240,10 +240,10 @@ def _leads(one: Tensor, other: Tensor) -> bool:
 
 def _only(gradient: Tensor, mine: Tensor, heads_first: bool) -> Tensor:
     """Return the gradient at some tokens, 0 at the others."""
-    laid = gradient.transpose(1, 2) if heads_first else gradient
-    leading = laid.shape[:1] if laid.shape[0] == len(mine) else laid.shape[:2]
-    kept = mine.view(*leading, *[1] * (laid.ndim - len(leading)))
-    masked = torch.where(kept, laid, torch.zeros_like(laid))
+    by_token = gradient.transpose(1, 2) if heads_first else gradient
+    leading = by_token.shape[:1] if by_token.shape[0] == len(mine) else by_token.shape[:2]
+    kept = mine.view(*leading, *[1] * (by_token.ndim - len(leading)))
+    masked = torch.where(kept, by_token, torch.zeros_like(by_token))
     return masked.transpose(1, 2) if heads_first else masked
 
 

@@ -13,7 +13,7 @@ KEY_VALUE = "kv head"
 """Label of a key and value head that several query heads share."""
 
 
-_CUT = {
+_SPLIT = {
     "q_proj": (0, [QUERY]),
     "k_proj": (0, [KEY_VALUE]),
     "v_proj": (0, [KEY_VALUE]),
@@ -30,7 +30,7 @@ _OUT = ("o_proj", "out_proj", "dense", "c_proj")
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class HeadSlice:
     """A slice of a parameter tensor.
 
     Attributes:
@@ -42,7 +42,9 @@ class Piece:
     index: tuple[slice, ...] = ()
 
 
-def head_pieces(module: str, shape: Sequence[int], heads: int, kv_heads: int) -> list[Piece] | None:
+def head_slices(
+    module: str, shape: Sequence[int], heads: int, kv_heads: int
+) -> list[HeadSlice] | None:
     """Split a parameter into its heads.
 
     Known layouts: separate projections (`q_proj`, `k_proj`, `v_proj`, `o_proj` or `out_proj`),
@@ -60,18 +62,20 @@ def head_pieces(module: str, shape: Sequence[int], heads: int, kv_heads: int) ->
         attention, or the heads do not divide its size.
     """
     *within, name = module.split(".")
-    known = any("attn" in part or "attention" in part for part in within) and name in _CUT
+    known = any("attn" in part or "attention" in part for part in within) and name in _SPLIT
     if not known or (name in _OUT and len(shape) != 2):  # noqa: PLR2004
         return None  # a bias behind the heads belongs to none of them
     if name == "query_key_value" and kv_heads != heads:
         return None
-    axis, kinds = _CUT[name]
+    axis, kinds = _SPLIT[name]
     shared = KEY_VALUE if kv_heads != heads else QUERY
     parts = [(QUERY, heads) if kind == QUERY else (shared, kv_heads) for kind in kinds]
-    return _cut(shape, axis % len(shape), parts)
+    return _slices(shape, axis % len(shape), parts)
 
 
-def _cut(shape: Sequence[int], axis: int, parts: Sequence[tuple[str, int]]) -> list[Piece] | None:
+def _slices(
+    shape: Sequence[int], axis: int, parts: Sequence[tuple[str, int]]
+) -> list[HeadSlice] | None:
     """Split one axis into all heads, which are equally wide."""
     count = sum(number for _, number in parts)
     width, rest = divmod(shape[axis], count)
@@ -80,5 +84,6 @@ def _cut(shape: Sequence[int], axis: int, parts: Sequence[tuple[str, int]]) -> l
     names = [f"{kind} {head}" for kind, number in parts for head in range(number)]
     before = (slice(None),) * axis
     return [
-        Piece(name, (*before, slice(i * width, (i + 1) * width))) for i, name in enumerate(names)
+        HeadSlice(name, (*before, slice(i * width, (i + 1) * width)))
+        for i, name in enumerate(names)
     ]

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from geomix.data.batch import Batch, chunks, laid_out
+from geomix.data.batch import Batch, chunks, packed_rows
 from geomix.data.example import TokenisedExample
 from geomix.models.loss import weighted_loss
 from geomix.models.meta import weightless
@@ -118,7 +118,7 @@ def micro_batches(
     """Return the forward passes over examples of one source."""
     found = []
     for part in chunks(examples, size):
-        rows, filled = laid_out([len(e.ids) for e in part], width)
+        rows, filled = packed_rows([len(e.ids) for e in part], width)
         found.append(MicroBatch(len(rows), filled, sum(e.target_tokens for e in part)))
     return found
 

@@ -17,7 +17,7 @@ _KEPT = ("activations", "gradients", "lens_rank", "lens_logprob")
 _NOTHING = np.zeros(0, dtype=np.uint8)
 
 
-def put_together(record: ProbeRecord, examples: int, workers: Workers) -> ProbeRecord:
+def gather_record(record: ProbeRecord, examples: int, workers: Workers) -> ProbeRecord:
     """Return the record of a whole set in the first process; elsewhere this process's own.
 
     Args:

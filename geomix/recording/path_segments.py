@@ -30,7 +30,7 @@ Gradient = Sequence[Tensor | None]
 
 
 @dataclass
-class Piece:
+class Segment:
     """Segment of the path, from one snapshot to the next of its stage.
 
     Attributes:
@@ -49,7 +49,7 @@ class Piece:
     gradients: list[Gradient]
     workers: Workers = ALONE
     parts: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    before: Piece | None = None
+    before: Segment | None = None
 
     @classmethod
     def begin(
@@ -58,8 +58,8 @@ class Piece:
         parameters: Mapping[str, nn.Parameter],
         gradients: list[Gradient],
         workers: Workers = ALONE,
-        before: Piece | None = None,
-    ) -> Piece:
+        before: Segment | None = None,
+    ) -> Segment:
         """Start a segment at the model's present weights."""
         weights = {name: local(p.detach()).clone() for name, p in parameters.items()}
         return cls(event.stage, event.step, weights, gradients, workers, before=before)
@@ -127,14 +127,14 @@ class Piece:
 
         return record
 
-    def _with_before(self) -> tuple[Piece, ...]:
+    def _with_before(self) -> tuple[Segment, ...]:
         """Return the previous segment and this one; empty if there is none, or its parts differ."""
         fits = self.before is not None and self.before.parts.keys() == self.parts.keys()
         return (self.before, self) if self.before is not None and fits else ()
 
     def _pair(
         self,
-        both: tuple[Piece, ...],
+        both: tuple[Segment, ...],
         start: NDArray[np.float64] | None,
         ends: Mapping[str, Tensor],
         gradients: Sequence[Gradient],
@@ -147,21 +147,21 @@ class Piece:
 
 
 def _products(
-    pieces: Sequence[Piece], ends: Mapping[str, Tensor], gradients: Sequence[Gradient]
+    segments: Sequence[Segment], ends: Mapping[str, Tensor], gradients: Sequence[Gradient]
 ) -> NDArray[np.float64]:
     """Return `(M, S, J)` products of gradients with the whole step of segments and its parts."""
     return np.stack(
         [
-            products_with([g[index] for g in gradients], _updates(pieces, name, end), end.numel())
+            products_with([g[index] for g in gradients], _updates(segments, name, end), end.numel())
             for index, (name, end) in enumerate(ends.items())
         ]
     )
 
 
-def _updates(pieces: Sequence[Piece], name: str, end: Tensor) -> Callable[[int, int], Tensor]:
-    begin, after = pieces[0].weights[name].reshape(-1), end.reshape(-1)
-    names = sorted(pieces[-1].parts)
-    parts = [[piece.parts[part][name].reshape(-1) for piece in pieces] for part in names]
+def _updates(segments: Sequence[Segment], name: str, end: Tensor) -> Callable[[int, int], Tensor]:
+    begin, after = segments[0].weights[name].reshape(-1), end.reshape(-1)
+    names = sorted(segments[-1].parts)
+    parts = [[segment.parts[part][name].reshape(-1) for segment in segments] for part in names]
 
     def some(first: int, last: int) -> Tensor:
         total = after[first:last].double() - begin[first:last].double()

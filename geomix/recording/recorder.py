@@ -33,8 +33,8 @@ from geomix.gradients.spill import in_memory, on_disk
 from geomix.models.distributed import ALONE, Workers, shard_of
 from geomix.models.forward import Forward, backward_over, batches_of, plain_forward
 from geomix.models.layers import after_layers, decoder_layers, place_of, tied_head
-from geomix.recording.gather import put_together
-from geomix.recording.path_segments import Gradient, Piece
+from geomix.recording.gather import gather_record
+from geomix.recording.path_segments import Gradient, Segment
 from geomix.recording.probe_pass import Rows
 from geomix.recording.quantities.base import ProbeBatch, ProbeSet, Quantity
 from geomix.recording.quantities.collected import Collected
@@ -138,17 +138,17 @@ class Recorder:
         self.origin = dict(origin or {})
         self.hashes = {name: content_hash_of(examples) for name, examples in probes.items()}
         self.workers = workers
-        self._piece: Piece | None = None
+        self._segment: Segment | None = None
         self._known: Sketcher | None = None
 
     def observe(self, event: TrainingEvent) -> None:
         """Write a snapshot of this event if it is scheduled."""
-        if self._piece is not None and event.update is not None:
-            self._piece.add(event.update())
+        if self._segment is not None and event.update is not None:
+            self._segment.add(event.update())
         scheduled = event.step in self.schedule.steps_of(event.stage, event.steps)
         begins = event.step == 0 and not scheduled  # as between two stages
         if event.resumed or begins:
-            self._piece = None
+            self._segment = None
             if self.midpoints and (begins or scheduled):
                 self._begin(event)
         elif scheduled or (event.last and self.schedule.boundaries):
@@ -193,7 +193,7 @@ class Recorder:
         before = ended[0] if ended and self.pairs else None
         ended = None  # releases the weights of its start before those of the next are kept
         if self.midpoints and not event.last:
-            self._piece = Piece.begin(event, parameters, [*gradients], self.workers, before)
+            self._segment = Segment.begin(event, parameters, [*gradients], self.workers, before)
         return Snapshot(
             stage=event.stage,
             stage_name=event.stage_name,
@@ -234,14 +234,14 @@ class Recorder:
 
     def _end(
         self, event: TrainingEvent, parameters: Mapping[str, nn.Parameter]
-    ) -> tuple[Piece, Callable[[Sequence[Gradient]], PathRecord]] | None:
+    ) -> tuple[Segment, Callable[[Sequence[Gradient]], PathRecord]] | None:
         """Return the segment that ends here, and its record without the gradients at its end."""
-        piece, self._piece = self._piece, None
-        if piece is None or not piece.leads_to(event, parameters):
+        segment, self._segment = self._segment, None
+        if segment is None or not segment.leads_to(event, parameters):
             return None
         middle = partial(self._gradients, event.model, parameters)
         keep = self.pairs and not event.last
-        return piece, piece.end(event, parameters, middle, keep)
+        return segment, segment.end(event, parameters, middle, keep)
 
     def _is_whole(self, snapshot: Snapshot) -> bool:
         """Return whether a snapshot has everything requested of the path that leads to it."""
@@ -256,7 +256,7 @@ class Recorder:
         parameters = trainable_parameters(event.model)
         with undisturbed(event.model):
             found = list(map(self.keep, self._gradients(event.model, parameters)))
-        self._piece = Piece.begin(event, parameters, [*found], self.workers)
+        self._segment = Segment.begin(event, parameters, [*found], self.workers)
 
     def _gradients(
         self, model: nn.Module, parameters: Mapping[str, nn.Parameter]
@@ -325,7 +325,7 @@ class Recorder:
                 collected.add(ProbeBatch(batch, logits, capture, model))
         with self.workers.unsharded(model), self.autocast():
             found = rows.joined()
-        return put_together(found, len(examples), self.workers)
+        return gather_record(found, len(examples), self.workers)
 
     def _sketcher(self, model: nn.Module) -> Sketcher | None:
         if self.sketches is None:

@@ -159,8 +159,8 @@ def _chunked(data: NDArray[Any] | list[str]) -> dict[str, Any]:
     if not isinstance(data, np.ndarray) or not data.size or not data.ndim:
         return {}
     most = max(1, _BLOCK // (data.nbytes // len(data)))
-    pieces = -(-len(data) // most)
-    rows = -(-len(data) // pieces)  # equally long, since every chunk is stored in full
+    chunks = -(-len(data) // most)
+    rows = -(-len(data) // chunks)  # equally long, since every chunk is stored in full
     return {"chunks": (rows, *data.shape[1:]), "fletcher32": True}
 
 

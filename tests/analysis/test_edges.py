@@ -22,7 +22,7 @@ from geomix.analysis.grad_angle.files import save
 from geomix.analysis.grad_angle.measure import measure, measured
 from geomix.analysis.grad_angle.notes import notes, number
 from geomix.analysis.grad_angle.outputs import _conflicts
-from geomix.analysis.layout import Cut
+from geomix.analysis.layout import SlicedParameters
 from geomix.analysis.retention import retention_rows
 from geomix.api import Run
 from geomix.models.load import LoadedModel
@@ -197,7 +197,7 @@ def test_the_contrast_that_is_named_is_one_of_stage_2(
 def test_heads_of_an_attention_that_is_not_trained(loaded: LoadedModel) -> None:
     trained = {n: p for n, p in loaded.model.named_parameters() if "mlp" in n}
     with pytest.raises(UserError, match=r"none of the parameters .* that are trained"):
-        Cut.of(loaded.model, trained, heads=True)
+        SlicedParameters.of(loaded.model, trained, heads=True)
 
 
 def _shown(

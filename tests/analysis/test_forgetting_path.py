@@ -116,7 +116,7 @@ def test_half_the_snapshots_say_what_the_pairs_say(
     """The same training, recorded after every other step and at its end: another path of pieces."""
     other = train(tmp_path / "other", tiny_model, "record.at=[boundaries, every:2]")
     (fine,), (rough,) = (measure([each], by="parameter").arms for each in (run, other))
-    assert fine.pieces[0] == 2 * rough.pieces[0] - 1  # the last piece has no partner
+    assert fine.segments[0] == 2 * rough.segments[0] - 1  # the last piece has no partner
     assert np.array_equal(fine.measured, rough.measured)
     most = np.abs(rough.trapezoid).max()
     np.testing.assert_allclose(fine.coarser, rough.trapezoid, rtol=1e-4, atol=1e-6 * most)

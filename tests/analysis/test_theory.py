@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from geomix.analysis.replicates import together
+from geomix.analysis.replicates import suffix_of
 from geomix.api import Run, analyze
 from geomix.cli import main
 
@@ -231,7 +231,7 @@ def test_runs_that_were_analysed_one_by_one_are_put_together(
     assert (found[claim].n, found[claim].verdict) == (3, "supported")
     assert found["claims that need delta2"].why.startswith("not measured")
     # What was analysed of all together comes first.
-    name = "forgetting_stage1" + together([str(one.path) for one in runs])
+    name = "forgetting_stage1" + suffix_of([str(one.path) for one in runs])
     write(runs[0], name, {"forgetting": orders(range(5))})
     assert scored(*runs, planned=3)[claim].n == 5
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from geomix.measures.heads import Piece, head_pieces
+from geomix.measures.heads import HeadSlice, head_slices
 
 SHAPES = {
     "self_attn.q_proj": (12, 12),
@@ -18,8 +18,8 @@ SHAPES = {
 }
 
 
-def pieces(module: str, shape: tuple[int, ...], heads: int, kv_heads: int) -> list[Piece]:
-    found = head_pieces(module, shape, heads, kv_heads)
+def pieces(module: str, shape: tuple[int, ...], heads: int, kv_heads: int) -> list[HeadSlice]:
+    found = head_slices(module, shape, heads, kv_heads)
     assert found is not None
     return found
 
@@ -51,11 +51,11 @@ def test_gpt2_has_queries_keys_and_values_side_by_side() -> None:
 
 @pytest.mark.parametrize("module", ["mlp.c_proj", "mlp.dense", "input_layernorm", "attn.bias"])
 def test_what_is_no_part_of_an_attention_has_no_heads(module: str) -> None:
-    assert head_pieces(module, (12, 12), 4, 4) is None
+    assert head_slices(module, (12, 12), 4, 4) is None
 
 
 def test_a_size_that_the_heads_do_not_divide_has_none() -> None:
-    assert head_pieces("self_attn.q_proj", (13, 12), 4, 4) is None
+    assert head_slices("self_attn.q_proj", (13, 12), 4, 4) is None
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "neox"])
@@ -95,7 +95,7 @@ def test_silencing_a_head_changes_nothing_but_its_gradient(kind: str) -> None:
         name: found
         for name, p in model.named_parameters()
         if "attn" in name or "attention" in name
-        if (found := head_pieces(name.split(".", 3)[3].rsplit(".", 1)[0], p.shape, 4, 4))
+        if (found := head_slices(name.split(".", 3)[3].rsplit(".", 1)[0], p.shape, 4, 4))
     }
     assert len(cut) >= 2
     named = dict(model.named_parameters())

@@ -105,8 +105,12 @@ def _headline(result: Delta2) -> list[str]:
         if row[0].n > 1:
             halves = [f"±{one.high - one.mean:.3f}" for one in row]
             lines.append([f"  {row[0].n} seeds", *halves, ""])
-    cut = len(rows) - _MOST
-    more = [f"… and {cut} more comparison{'s' * (cut > 1)}, with --full"] if cut > 0 else []
+    left_out = len(rows) - _MOST
+    more = (
+        [f"… and {left_out} more comparison{'s' * (left_out > 1)}, with --full"]
+        if left_out > 0
+        else []
+    )
     return [*_aligned(lines), *more]
 
 

@@ -15,7 +15,7 @@ from geomix.analysis.delta2.ends import Base, Ends, base_of, ends_of
 from geomix.analysis.delta2.mixed import mixed_names, mixed_objective
 from geomix.analysis.delta2.path import CrossTerms, Tested, condition_along
 from geomix.analysis.delta2.result import ArmRow, Delta2
-from geomix.analysis.layout import Cut
+from geomix.analysis.layout import SlicedParameters
 from geomix.analysis.parameter_groups import Layout
 from geomix.config.names import HELD_OUT, REPLAY, role_of, set_name
 from geomix.data.batch import Batch
@@ -109,7 +109,9 @@ def _arm(
         arm = PreciseArm.open(member.arm)
     own, later = (arm.objective(set_name(stage), facts=facts) for stage in range(2))
     so_far.counted = own.counted
-    so_far.layout = so_far.layout or Cut.of(arm.loaded.model, arm.parameters, heads=False).layout
+    so_far.layout = (
+        so_far.layout or SlicedParameters.of(arm.loaded.model, arm.parameters, heads=False).layout
+    )
     keep = _shelf(arm, len(arms.labels) * len(arms.seeds))
     with phase(f"{name}: losses and gradients at both ends"):
         ends = ends_of(arm, own, later, arm.weights("A"), arm.weights("B"))

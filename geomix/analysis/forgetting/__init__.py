@@ -91,11 +91,11 @@ class ForgettingAnalysis(Analysis["Forgetting", Asked]):
 
     def stem(self, result: Forgetting, options: Asked, runs: Sequence[RunDirectory]) -> str:
         """Return the common start of the files' names; like all files they count stages from 0."""
-        from geomix.analysis.replicates import together
+        from geomix.analysis.replicates import suffix_of
 
         name = "" if options.name == "D_A" else f"_{options.name}"
         by = "" if options.by == "layer" else f"_by_{options.by}"
-        return f"forgetting_stage{result.stage}{name}{by}" + together([str(r.path) for r in runs])
+        return f"forgetting_stage{result.stage}{name}{by}" + suffix_of([str(r.path) for r in runs])
 
     def answer(
         self,

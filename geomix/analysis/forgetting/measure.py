@@ -14,7 +14,7 @@ from geomix.analysis.forgetting.expansion import Expansion, expand, expansions, 
 from geomix.analysis.forgetting.result import Arm, Forgetting, Member, contrasts_of
 from geomix.analysis.forgetting.segments import Path, follow, spread
 from geomix.analysis.forgetting.sharpness import Sharpness, sharpness
-from geomix.analysis.layout import Cut
+from geomix.analysis.layout import SlicedParameters
 from geomix.analysis.parameter_groups import Layout, grouped, same_parameters
 from geomix.analysis.replicates import check_tokenizers, replicates, seed_of
 from geomix.config.names import checkpoint_name, set_name
@@ -85,10 +85,10 @@ def measure(runs: Sequence[RunDirectory], asked: Asked) -> Forgetting:
     for label, members in groups:
         done = []
         for arm in members:
-            member, laid = _Measured(given[arm], stage, asked, points.get(arm)).member()
-            if layout is not None and not same_parameters(laid, layout):
+            member, own = _Measured(given[arm], stage, asked, points.get(arm)).member()
+            if layout is not None and not same_parameters(own, layout):
                 raise UserError(f"{arm.path}: it trains other parameters than the first run or arm")
-            layout = layout or laid
+            layout = layout or own
             done.append(member)
         arms.append(Arm(label, tuple(done)))
     assert layout is not None
@@ -160,7 +160,7 @@ class _Measured:
 
     def member(self) -> tuple[Member, Layout]:
         """Measure everything; return it with the layout of its parameters."""
-        laid = Cut.of(self._arm.loaded.model, self._arm.parameters, heads=False).layout
+        own = SlicedParameters.of(self._arm.loaded.model, self._arm.parameters, heads=False).layout
         real, end = self._expanded()
         null = [self._null(draw) for draw in range(self._asked.draws)]
         levels = self._levels(real.change)
@@ -179,7 +179,7 @@ class _Measured:
             names=names,
             sharpness=tuple(self._sharpness()),
         )
-        return member, laid
+        return member, own
 
     def _expanded(self) -> tuple[Expansion, float]:
         with phase(f"{self._given.arm.name}: expanding at {self._given.names[0]}"):

@@ -9,7 +9,7 @@ from typing import Any
 from geomix.analysis.forgetting_path.notes import notes
 from geomix.analysis.forgetting_path.split import ArmSplit, ForgettingPath, to_json
 from geomix.analysis.parameter_groups import By
-from geomix.analysis.replicates import together
+from geomix.analysis.replicates import suffix_of
 from geomix.figures.forgetting_path import caption, draw
 from geomix.figures.style import save_figure
 from geomix.runs.directory import RunDirectory
@@ -47,7 +47,7 @@ def save_all(result: ForgettingPath, runs: Sequence[RunDirectory], name: str, by
 
 def stem_of(result: ForgettingPath, runs: Sequence[RunDirectory]) -> str:
     """Return the common start of the files' names; like all files they count stages from 0."""
-    return f"forgetting_path_stage{result.stage}" + together([str(run.path) for run in runs])
+    return f"forgetting_path_stage{result.stage}" + suffix_of([str(run.path) for run in runs])
 
 
 def _write_arm(group: Any, arm: ArmSplit, groups: tuple[str, ...]) -> None:

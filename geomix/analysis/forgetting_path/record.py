@@ -32,7 +32,7 @@ class RecordedPath:
         change: of each set's loss, by both rules, `(M, S, J)` nats.
         coarser: by the trapezoid rule along half as many segments, likewise; None without pairs.
         measured: change of each set's mean loss from the path's start to its end, `(S,)` nats.
-        pieces: number of segments.
+        segments: number of segments.
         pairs: how many of the coarser path's segments stand for two.
     """
 
@@ -41,7 +41,7 @@ class RecordedPath:
     change: PathChange
     coarser: Floats | None
     measured: Floats
-    pieces: int
+    segments: int
     pairs: int
 
 
@@ -89,7 +89,7 @@ def read_path(run: RunDirectory, stage: int) -> RecordedPath:
         there = f"there are some of stage {stage_titles(known)}" if known else _RECORD
         raise UserError(f"{run.path}: no snapshots within {stage_title(stage)}; {there}")
     before = _start(run, stage, list(shots.values()))
-    path = _pieces(stage, here)
+    path = _segments(stage, here)
     model = list(here.values())[-1]
     if model.sets != before.sets:
         where = stage_title(stage, model.stage_name)
@@ -102,7 +102,7 @@ def read_path(run: RunDirectory, stage: int) -> RecordedPath:
         change=path_change(products),
         coarser=coarser_trapezoid(products, pairs) if paired else None,
         measured=np.array([_loss(model, name) - _loss(before, name) for name in model.sets]),
-        pieces=len(path),
+        segments=len(path),
         pairs=paired,
     )
 
@@ -121,7 +121,7 @@ def _start(run: RunDirectory, stage: int, shots: list[Snapshot]) -> Snapshot:
     return found[0]
 
 
-def _pieces(stage: int, shots: dict[Path, Snapshot]) -> list[PathRecord]:
+def _segments(stage: int, shots: dict[Path, Snapshot]) -> list[PathRecord]:
     """Return every segment from the stage's start on, checked for gaps."""
     found: list[PathRecord] = []
     at = 0
@@ -142,17 +142,17 @@ def _pieces(stage: int, shots: dict[Path, Snapshot]) -> list[PathRecord]:
 
 def _stacked(path: list[PathRecord]) -> tuple[tuple[str, ...], Floats, list[Floats | None]]:
     """Return parts, `(K, M, S, 3, J)` products and the pairs; only the total if parts differ."""
-    same = all(piece.parts == path[0].parts for piece in path)
+    same = all(segment.parts == path[0].parts for segment in path)
     names = path[0].parts if same else (TOTAL,)
     count = len(names)  # the total is the first of all parts
-    products = np.stack([piece.products[..., :count] for piece in path])
+    products = np.stack([segment.products[..., :count] for segment in path])
     fits = [
-        piece.pair is not None and k > 0 and piece.pair_from_step == path[k - 1].from_step
-        for k, piece in enumerate(path)
+        segment.pair is not None and k > 0 and segment.pair_from_step == path[k - 1].from_step
+        for k, segment in enumerate(path)
     ]
     pairs = [
-        piece.pair[..., :count] if fit and piece.pair is not None else None
-        for piece, fit in zip(path, fits, strict=True)
+        segment.pair[..., :count] if fit and segment.pair is not None else None
+        for segment, fit in zip(path, fits, strict=True)
     ]
     return names, products, pairs
 

@@ -39,7 +39,7 @@ class ArmSplit:
         trapezoid: the same by that rule.
         coarser: the same with half as many snapshots; nan if a run has no pairs.
         measured: `(n, S)` nats, the change of the recorded mean loss.
-        pieces: number of segments of each run's path.
+        segments: number of segments of each run's path.
         steps: last recorded step of each run's stage, and most steps of the stage.
         cells: `(n, c, S, J)` nats by Simpson's rule, of the c cells of layer and block.
     """
@@ -53,7 +53,7 @@ class ArmSplit:
     trapezoid: Floats
     coarser: Floats
     measured: Floats
-    pieces: tuple[int, ...]
+    segments: tuple[int, ...]
     steps: tuple[tuple[int, int], ...]
     cells: Floats
 
@@ -189,7 +189,7 @@ def _arm(
             [_grouped(none if path.coarser is None else path.coarser, index) for path in paths]
         ),
         measured=np.stack([path.measured for path in paths]),
-        pieces=tuple(path.pieces for path in paths),
+        segments=tuple(path.segments for path in paths),
         steps=tuple((path.model.step, path.model.steps) for path in paths),
         cells=np.stack([_grouped(path.change.simpson, cell)[1:] for path in paths]),
     )
@@ -246,7 +246,7 @@ def checks(result: ForgettingPath) -> Iterator[dict[str, Any]]:
                     "run": run,
                     "seed": seed,
                     "set": name,
-                    "pieces": arm.pieces[n],
+                    "pieces": arm.segments[n],
                     "measured": float(arm.measured[n, s]),
                     "simpson": float(arm.simpson[n, 0, s, 0]),
                     "trapezoid": float(arm.trapezoid[n, 0, s, 0]),

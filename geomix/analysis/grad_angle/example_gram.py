@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomix.analysis.checkpoints import NamedCheckpoint
-from geomix.analysis.layout import Cut
+from geomix.analysis.layout import SlicedParameters
 from geomix.analysis.parameter_groups import Kind, grouped
 from geomix.analysis.past_checkpoints import probe_batches, probe_texts
 from geomix.data.example import Example
@@ -111,7 +111,9 @@ def example_geometry(
     probes = probe_texts(past, most)
     texts = [example for examples in probes.values() for example in examples]
     loaded, event = past.event(stored, stage)
-    layout = Cut.of(loaded.model, trainable_parameters(loaded.model), heads=False).layout
+    layout = SlicedParameters.of(
+        loaded.model, trainable_parameters(loaded.model), heads=False
+    ).layout
     names, index = grouped(layout, by)
     _check_size(past, len(names) + 1, len(texts))
     batches = [batch for one in probe_batches(past, loaded, most).values() for batch in one]

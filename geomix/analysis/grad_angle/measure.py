@@ -92,7 +92,7 @@ def measured(
     assert layout is not None  # a requested checkpoint exists
     there = [(run, arm) for run, arm in found if arm.path in by_path]
     arms = tuple(
-        _together(label, [by_path[arm.path] for arm in members], layout)
+        _stacked(label, [by_path[arm.path] for arm in members], layout)
         for label, members in replicates(runs, there)
     )
     missing = tuple(arm.name for run in runs for arm in run.arms if arm.path not in by_path)
@@ -121,7 +121,7 @@ def _nothing(run: RunDirectory, asked: Asked) -> str:
     return f"{run.path}: no snapshots, and no stage that has ended; train with `record:` on"
 
 
-def _together(label: str, members: Sequence[ArmMeasurements], layout: Layout) -> ArmAngles:
+def _stacked(label: str, members: Sequence[ArmMeasurements], layout: Layout) -> ArmAngles:
     """Stack the seeds of an arm, at the checkpoints and in the directions that all have."""
     first = next(iter(members[0].measurements.values()))
     for one in members:

@@ -17,7 +17,7 @@ from geomix.analysis.directions import HELD_OUT, rank
 from geomix.analysis.grad_angle.asked import MetricName
 from geomix.analysis.grad_angle.pair import Pair, null_of
 from geomix.analysis.parameter_groups import Kind, Layout, grouped
-from geomix.analysis.replicates import together
+from geomix.analysis.replicates import suffix_of
 from geomix.measures.cosine import Floats, cosines, group_inner_products, norms
 from geomix.measures.intervals import over_seeds
 from geomix.measures.verdict import Rule
@@ -184,7 +184,7 @@ class GradAngle:
         parts += [f"by_{self.by}"] if self.by != "layer" else []
         parts += [self.metric] if self.metric != "euclidean" else []
         parts += [f"at_{'_'.join(item.strip() for item in self.at)}"] if self.at else []
-        return "_".join(parts) + together(self.runs)
+        return "_".join(parts) + suffix_of(self.runs)
 
     @cached_property
     def groups(self) -> tuple[str, ...]:

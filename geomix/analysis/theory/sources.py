@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geomix.analysis.replicates import together
+from geomix.analysis.replicates import suffix_of
 from geomix.runs.directory import RunDirectory
 from geomix.util.errors import UserError
 from geomix.util.reading import all_of, expect, read_json
@@ -61,7 +61,7 @@ def read(runs: Sequence[RunDirectory]) -> Written:
 
 
 def _files(runs: Sequence[RunDirectory], analysis: str, begins: str) -> list[Path]:
-    shared = _file(runs[0], begins, together([str(run.path) for run in runs]))
+    shared = _file(runs[0], begins, suffix_of([str(run.path) for run in runs]))
     if shared is not None:
         return [shared]
     alone = {run: _file(run, begins, "") for run in runs}
