@@ -142,7 +142,7 @@ def share_of_light(loaded: LoadedModel) -> None:
                 now = TrainingEvent(model, 0, "kvr", number, 99, 0, None, second_moments=second)
                 shots.append(seconds(partial(recorder.observe, now))[1])
     done = [planned_steps(s, p) for s, p in zip(config.stages, plans, strict=True)]
-    count = sum(snapshots(record.at, i, n, taken=False) for i, n in enumerate(done))
+    count = sum(snapshots(record.at, i, n, reused=False) for i, n in enumerate(done))
     step, shot = statistics.median(steps), statistics.median(shots[1:])
     share = 100 * count * shot / (sum(done) * step)
     print(

@@ -42,7 +42,7 @@ def sweep(
     (status 75), or retries failed members (status 1).
     """
     from geomix.data.sources import SOURCES
-    from geomix.studies.member import refuse_others
+    from geomix.studies.member import reject_others
     from geomix.studies.sweep_file import load_study
     from geomix.util.console import Console, LastingConsole
     from geomix.util.errors import UserError
@@ -51,7 +51,7 @@ def sweep(
     where = executor or loaded.config.executor
     if no_wait and where == "local":
         raise UserError("--no-wait: only SLURM's jobs go on alone; say --executor slurm")
-    refuse_others(loaded.members)
+    reject_others(loaded.members)
     if dry_run:
         _print(loaded, _standing(loaded), as_json, Console())
         return
@@ -80,11 +80,11 @@ def _run(
     from geomix.studies.runner import run_members
     from geomix.util.errors import UserError
     from geomix.util.files import write_text
-    from geomix.util.links import refuse_links
+    from geomix.util.links import reject_links
     from geomix.util.signals import EXIT, asked_to_end
 
     own = RunDirectory(study.folder / "_sweep")  # no member's name begins like that
-    refuse_links([own.path, *own.path.glob("**/*")])
+    reject_links([own.path, *own.path.glob("**/*")])
     try:
         own.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

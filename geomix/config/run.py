@@ -79,7 +79,7 @@ def _places(asked: int | str, names: list[str]) -> list[int]:
     return [index for index, name in enumerate(names) if asked in (index, name)]
 
 
-def _taken_first(stages: list[StageConfig]) -> list[StageConfig]:
+def _reused_first(stages: list[StageConfig]) -> list[StageConfig]:
     """Reject a reused stage after a trained one: it would undo the training."""
     trained = [index for index, stage in enumerate(stages) if stage.from_ is None]
     late = [i for i, stage in enumerate(stages) if trained and stage.from_ and i > trained[0]]
@@ -216,7 +216,7 @@ class RunConfig(Strict):
         list[StageConfig],
         Field(min_length=1),
         AfterValidator(_looking_back),
-        AfterValidator(_taken_first),
+        AfterValidator(_reused_first),
     ]
     """The stages, in order."""
     train: TrainConfig = TrainConfig()

@@ -114,20 +114,20 @@ def parse(at: Sequence[str | int]) -> Schedule:
     return Schedule(boundaries, tuple(spaced["log"]), tuple(spaced["every"]), tuple(steps))
 
 
-def snapshots(at: Sequence[str | int], stage: int, steps: int, *, taken: bool) -> int:
+def snapshots(at: Sequence[str | int], stage: int, steps: int, *, reused: bool) -> int:
     """Return the number of snapshots of a stage that runs all its steps.
 
     Args:
         at: as in `parse`.
         stage: index of the stage, from 0.
         steps: optimiser steps of the stage.
-        taken: whether it is reused from another run, which has only its first and last step.
+        reused: whether it is reused from another run, which has only its first and last step.
 
     Raises:
         UserError: they are more than `MOST`.
     """
     scheduled = parse(at).steps_of(stage, steps)
-    return len(scheduled & {0, steps} if taken else scheduled)
+    return len(scheduled & {0, steps} if reused else scheduled)
 
 
 def steps_to_record(at: Sequence[str | int], stage: int, steps: int) -> frozenset[int]:

@@ -167,8 +167,8 @@ def shared_ngrams(
     for owner, start, low, high in zip(*(c.tolist() for c in columns), strict=True):
         for fact in fact_of[low:high].tolist():
             found = runs[fact, owner - len(facts)]
-            goes_on = found and found[-1][1] == start + size - 1
-            begin = found.pop()[0] if goes_on else start
+            continues = found and found[-1][1] == start + size - 1
+            begin = found.pop()[0] if continues else start
             found.append((begin, start + size))
     matches = [
         Match(fact, passage, (max(found, key=lambda span: span[1] - span[0]),))

@@ -32,7 +32,7 @@ from geomix.training.base_model import keep_base
 from geomix.training.checkpoint import Checkpoint
 from geomix.training.engine import Engine, Progress
 from geomix.training.observer import Observer
-from geomix.training.reuse import settle, taken_of
+from geomix.training.reuse import reused_of, settle
 from geomix.training.stage import other_tokens
 from geomix.training.step import autocast, row_width
 from geomix.util.errors import Interrupted, UserError
@@ -142,7 +142,7 @@ class Training:
         }
         known = {arm.name: arm for arm in self.run.arms if arm != self.run}
         found = self.workers.first(lambda: settle(config, run, known))
-        self._compare_taken(found)
+        self._compare_reused(found)
         engine = Engine(
             config,
             loaded,
@@ -151,18 +151,18 @@ class Training:
             progress,
             evaluated,
             self.stop,
-            taken_of(found),
+            reused_of(found),
             {int(index): steps for index, steps in found["steps"].items()},
             self.workers,
             chat,
         )
         engine.train(prepared.plans, start)
 
-    def _compare_taken(self, settled: Mapping[str, Any]) -> None:
+    def _compare_reused(self, settled: Mapping[str, Any]) -> None:
         """Warn about stages still to be reused that were trained in another environment."""
-        for index, taken in settled["taken"].items() if self.workers.main else ():
-            what = f"stages[{index}].from {taken['folder']}: taken into a run"
-            found = [warning(what, part, self.environment) for part in taken["environment"]]
+        for index, reused in settled["taken"].items() if self.workers.main else ():
+            what = f"stages[{index}].from {reused['folder']}: taken into a run"
+            found = [warning(what, part, self.environment) for part in reused["environment"]]
             for line in dict.fromkeys(filter(None, found)):
                 self.warn(line)
 

@@ -15,7 +15,7 @@ from geomix.config.data import JINJA_SUFFIX
 from geomix.config.run import RunConfig
 from geomix.data.chat import ChatFormat, Template, chat_format, template_of
 from geomix.runs.directory import RunDirectory
-from geomix.training.reuse import taken_folders
+from geomix.training.reuse import reused_folders
 from geomix.util.errors import UserError
 from geomix.util.reading import expect
 
@@ -62,19 +62,19 @@ def format_of(
         UserError: there is no such format, or its template cannot be used.
     """
     if template is None:
-        now = _taken_moment(config) or now
+        now = _reused_time(config) or now
         template = template_of(config.chat_template, tokenizer, now)
     newline_loss = "newline-loss" in config.paper_literal
     return chat_format(config.chat_template, tokenizer, template, newline_loss=newline_loss)
 
 
-def _taken_moment(config: RunConfig) -> str | None:
+def _reused_time(config: RunConfig) -> str | None:
     """Return the time of the run whose stage is reused, if there is one and it is known."""
-    for folder in taken_folders(config).values():
+    for folder in reused_folders(config).values():
         run = RunDirectory(folder.parents[1])
         kept = kept_templates(run) if run.resolved_file.is_file() else {}
-        if moments := [template.now for template in kept.values() if template.now]:
-            return moments[0]
+        if times := [template.now for template in kept.values() if template.now]:
+            return times[0]
     return None
 
 

@@ -23,7 +23,7 @@ from geomix.training.base_model import check_base
 from geomix.training.checkpoint import FINAL, KEPT, Checkpoint, check, saved_second_moments
 from geomix.training.checkpoint_rotation import steps_in
 from geomix.training.observer import TrainingEvent
-from geomix.training.reuse import FILE as ELSEWHERE
+from geomix.training.reuse import FILE as REUSED
 from geomix.training.setup import Setup, weights_dtype
 from geomix.training.stage import Stage, check_described, check_unchanged, stages_of
 from geomix.util.errors import UserError
@@ -83,7 +83,7 @@ class Revisit:
         """
         tokenizer = load_tokenizer(self.config.model)
         chat = self.chat
-        file = self.arm.path / ELSEWHERE
+        file = self.arm.path / REUSED
         known = read_json(file)["steps"] if file.exists() else {}
         steps = {int(index): count for index, count in known.items()}
         stages = stages_of(self.config, self.prepared.plans, tokenizer, chat, steps)

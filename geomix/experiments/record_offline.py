@@ -127,8 +127,8 @@ def _check_settings(arm: RunDirectory, config: RunConfig, own: RunConfig) -> Non
         UserError: existing snapshots, or those that a resumed run will make, have other settings.
     """
     file, snapshots = _settings_file(arm), arm.snapshots()
-    going_on = own.record is not None and arm.status()["state"] != "done"
-    if not snapshots and not going_on:
+    unfinished = own.record is not None and arm.status()["state"] != "done"
+    if not snapshots and not unfinished:
         return
     if file.exists():
         known = read_json(file)

@@ -24,7 +24,7 @@ from geomix.runs.parts import Environment, keep_part, parts_before, warning
 from geomix.training.checkpoint import Checkpoint, checkpoint_of, described_checkpoint
 from geomix.training.checkpoint_rotation import newest, tidy
 from geomix.training.engine import Progress
-from geomix.training.reuse import check_elsewhere
+from geomix.training.reuse import check_other_runs
 from geomix.training.trackers import check_trackers, tracked
 from geomix.util.environment import describe_environment
 from geomix.util.errors import UserError
@@ -92,7 +92,7 @@ def run_experiment(
     with _joined(experiment.arms) as workers:
         path = workers.first(lambda: _free(folder, experiment.name))
         experiment = replace(experiment, arms=with_named_arms(experiment.arms))
-        check_elsewhere(experiment.arms)
+        check_other_runs(experiment.arms)
         ready = prepared_arms(experiment.arms, workers.device, begins=workers.first(moment))
         run = RunDirectory(Path(path))
         environment = describe_environment(workers.device, workers.world)
@@ -217,7 +217,7 @@ def resume_experiment(
         if not left and _done(run):
             return run
         environment = describe_environment(workers.device, workers.world)
-        for line in _elsewhere(run, starts, environment) if workers.main else ():
+        for line in _environment_changes(run, starts, environment) if workers.main else ():
             (warn or log)(line)
         templates = kept_templates(run)
         ready = prepared_arms(left, workers.device, templates=templates) if left else Ready({})
@@ -255,7 +255,7 @@ def _place_in(
     return ({"arm": name} if name else {}) | place_of(starts.get(name))
 
 
-def _elsewhere(
+def _environment_changes(
     run: RunDirectory, starts: Mapping[str, Checkpoint | None], environment: Environment
 ) -> list[str]:
     """Return a line for each difference between the environments of the stored and new results."""

@@ -126,12 +126,12 @@ def _groups(
 ) -> Iterator[list[str]]:
     """Yield groups of parameters, in order, whose factors fit in the memory together."""
     group: list[str] = []
-    taken = 0
+    used = 0
     for name, parameter in parameters.items():
         needed = 4 * tokens * sum(matrix_shape(parameter.shape))
-        if group and taken + needed > memory:
+        if group and used + needed > memory:
             yield group
-            group, taken = [], 0
+            group, used = [], 0
         group.append(name)
-        taken += needed
+        used += needed
     yield group

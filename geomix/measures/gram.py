@@ -119,11 +119,11 @@ def _by_matrix(
     """Fill the upper triangle from some rows of all gradients at a time."""
     n, (height, width) = sum(counts), shape
     some = wide(next(f for factors in batches for f in factors))
-    taken = max(1, min(memory, _SLICE) // (n * width * some.element_size()))
+    at_once = max(1, min(memory, _SLICE) // (n * width * some.element_size()))
     gram = some.new_zeros(n, n, dtype=torch.float64)
-    room = some.new_zeros(n * min(taken, height) * width)
-    for first in range(0, height, taken):
-        rows = min(taken, height - first)
+    room = some.new_zeros(n * min(at_once, height) * width)
+    for first in range(0, height, at_once):
+        rows = min(at_once, height - first)
         formed = room[: n * rows * width].view(n, rows, width)
         for factors, count, start in zip(batches, counts, _starts(counts), strict=True):
             if factors:

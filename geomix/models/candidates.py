@@ -1,7 +1,7 @@
 """Likelihoods of a set's answers after other prompts of the set; each prompt is read once.
 
 For a prompt of P tokens and C answers of T tokens, P + C·T tokens are run if the model can decode
-from stored keys and values (`geomix.models.kv_cache.goes_on`), else C·(P + T).
+from stored keys and values (`geomix.models.kv_cache.can_cache`), else C·(P + T).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Candidates:
         new = [(i, each) for i, each in new if each]
         with phase("prompts", len(new)) as advance, torch.no_grad():
             for part in chunks(new, self._size):
-                after = self._cached if self.loaded.goes_on else self._plain
+                after = self._cached if self.loaded.can_cache else self._plain
                 after(part)
                 advance(len(part))
         return [

@@ -50,11 +50,11 @@ def check_reachable(name: str, builtin: str) -> None:
         near = close_to(Path(name), folders=True)
         guess = f"; did you mean the folder '{near}'?" * bool(near)
         raise UserError(
-            f"model '{name}': no such local folder, and {_refused(name, error)}{guess}"
+            f"model '{name}': no such local folder, and {_rejection(name, error)}{guess}"
         ) from None
 
 
-def _refused(name: str, error: Exception) -> str:
+def _rejection(name: str, error: Exception) -> str:
     """Return the hub's answer, or that it cannot be reached and what to do then."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 

@@ -50,7 +50,7 @@ class Past:
 
 
 @torch.no_grad()
-def goes_on(model: nn.Module, first: int, last: int) -> bool:
+def can_cache(model: nn.Module, first: int, last: int) -> bool:
     """Return whether a model's output from stored keys and values equals that from the text.
 
     This is tested by running the model. Models that store something else (recurrent ones), or share

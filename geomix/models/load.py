@@ -16,7 +16,7 @@ from geomix.data.foreign import trust
 from geomix.models.claims import check_counts, check_weights
 from geomix.models.files import check_indices, read_config
 from geomix.models.hub import check_reachable, fetched_config, fetched_weights
-from geomix.models.kv_cache import goes_on
+from geomix.models.kv_cache import can_cache
 from geomix.models.neighbours import neighbour_problem
 from geomix.models.packing import packs
 from geomix.models.positions import Positions, positions_of
@@ -47,14 +47,14 @@ class LoadedModel:
         tokenizer: a fast tokenizer.
         pad_id: token id that pads a batch; nothing is predicted from it.
         packs: whether several examples may share a row (`geomix.models.packing`).
-        goes_on: whether it can decode from stored keys and values (`geomix.models.kv_cache`).
+        can_cache: whether it can decode from stored keys and values (`geomix.models.kv_cache`).
     """
 
     model: nn.Module
     tokenizer: Any
     pad_id: int
     packs: bool = False
-    goes_on: bool = False
+    can_cache: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -155,7 +155,7 @@ def _load_model(name: str, device: torch.device) -> LoadedModel:
         tokenizer=tokenizer,
         pad_id=pad,
         packs=packs(model, *_two_tokens(model, tokenizer)),
-        goes_on=goes_on(model, *_two_tokens(model, tokenizer)),
+        can_cache=can_cache(model, *_two_tokens(model, tokenizer)),
     )
 
 

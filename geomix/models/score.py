@@ -273,7 +273,7 @@ def _teacher_forced(
     Also return the keys and values of each example, if the model can decode from them.
     """
     batch = collate(examples, [1.0] * len(examples), loaded.pad_id, width).to(loaded.device)
-    alone = loaded.goes_on and len(batch.ids) == len(examples)
+    alone = loaded.can_cache and len(batch.ids) == len(examples)
     cache = DynamicCache() if alone else None
     with torch.no_grad():
         logits = plain_forward(loaded.model, cache=cache)(batch)

@@ -68,13 +68,13 @@ def _arm_cost(arm: Arm, processes: int) -> dict[str, Any]:
     """Return one arm's cost: its model, and each stage."""
     stages = []
     for index in range(len(arm.plans)):
-        taken, size = arm.config.stages[index].from_ is not None, arm.size(index)
+        reused, size = arm.config.stages[index].from_ is not None, arm.size(index)
         stages.append(
             {
                 "stage": arm.config.stage_name(index),
-                "taken": taken,
+                "taken": reused,
                 "checkpointing": arm.config.stages[index].train.gradient_checkpointing,
-                **(_STILL if taken else _training(arm, index, processes)),
+                **(_STILL if reused else _training(arm, index, processes)),
                 "size": size and asdict(size),
                 "disk": asdict(disk_of(arm, index)),
             }

@@ -42,17 +42,17 @@ class Disk:
 def disk_of(arm: Arm, index: int) -> Disk:
     """Return the bytes that a stage of an arm writes; a reused stage's files are only linked."""
     size, saving = arm.size(index), arm.config.checkpoint
-    record, taken = arm.config.record, arm.config.stages[index].from_ is not None
+    record, reused = arm.config.record, arm.config.stages[index].from_ is not None
     steps = planned_steps(arm.config.stages[index], arm.plans[index])
-    verdicts = _verdicts(arm, index, steps) + (0 if taken else _beginnings(arm))
+    verdicts = _example_scores(arm, index, steps) + (0 if reused else _beginnings(arm))
     if size is None:
-        return Disk(0 if taken else None, 0 if taken else None, None, verdicts)
+        return Disk(0 if reused else None, 0 if reused else None, None, verdicts)
     by_kind: dict[str, int] = {}
     if record is not None:
-        count = snapshots(record.at, index, steps, taken=taken)
+        count = snapshots(record.at, index, steps, reused=reused)
         by_kind = {kind: count * n for kind, n in _snapshot(arm, size, index).items()}
     written = sum(by_kind.values())
-    if taken:
+    if reused:
         return Disk(0, 0, written, verdicts, by_kind)
     if record is not None and record.weights:
         within = len(steps_to_record(record.at, index, steps) - {0, steps})
@@ -106,7 +106,7 @@ def _lengths(arm: Arm, size: Size) -> list[dict[str, int]]:
     ]
 
 
-def _verdicts(arm: Arm, index: int, steps: int) -> int:
+def _example_scores(arm: Arm, index: int, steps: int) -> int:
     stage, every = arm.config.stages[index], arm.config.evaluate.epochs
     own = [_texts(plan.own) for plan in arm.plans]
     extra = sum(_texts(examples) for examples in arm.evaluated.values())

@@ -84,8 +84,8 @@ def show_plan(
         for line in lines:
             console.print(line, soft_wrap=not console.is_terminal)
 
-    taken = (costs["disk"] or 0) + (costs["disk_within"] or 0)
-    savings = savings_of(dict(zip(experiment.arms, arms, strict=True))) if taken > free else []
+    space = (costs["disk"] or 0) + (costs["disk_within"] or 0)
+    savings = savings_of(dict(zip(experiment.arms, arms, strict=True))) if space > free else []
     write([*answer_lines(fits, costs, steps, at_most, free, savings), *_estimated(absent)])
     write([*(f"warning: {line}" for line in remarks_on(experiment, planned)), ""])
     write(_methods(experiment))
@@ -177,12 +177,12 @@ def plan(experiment: Experiment) -> tuple[Experiment, dict[str, Planned]]:
     """
     for config in experiment.arms.values():
         _countable(config)
-    elsewhere = any(s.from_ or s.stop.steps_of for c in experiment.arms.values() for s in c.stages)
-    if elsewhere:  # only then, since it imports torch
-        from geomix.training.reuse import check_elsewhere, with_steps
+    other_runs = any(s.from_ or s.stop.steps_of for c in experiment.arms.values() for s in c.stages)
+    if other_runs:  # only then, since it imports torch
+        from geomix.training.reuse import check_other_runs, with_steps
 
         experiment = replace(experiment, arms=with_named_arms(experiment.arms))
-        check_elsewhere(experiment.arms, hashes=False)
+        check_other_runs(experiment.arms, hashes=False)
     found: dict[str, Planned] = {}
     mistakes = Gathered()
     with reading_once():
@@ -191,7 +191,7 @@ def plan(experiment: Experiment) -> tuple[Experiment, dict[str, Planned]]:
                 plans = plan_stages(config)
                 found[arm] = (plans, probe_sets(config, plans), evaluation_sets(config, plans))
     mistakes.check()
-    if elsewhere:
+    if other_runs:
         arms = with_steps(experiment.arms, {arm: stages for arm, (stages, _, _) in found.items()})
         experiment = replace(experiment, arms=arms)
     return experiment, found
@@ -248,7 +248,7 @@ def _row(
     absent: frozenset[str],
 ) -> tuple[str, ...]:
     stage = config.stages[index]
-    taken = stage.from_ is not None
+    reused = stage.from_ is not None
     counts = [f"{_about(part, absent)}{len(part.examples)}" for part in plan.mixes.values()]
     left_out = [not part.trained for part in plan.mixes.values()]
     mixed = [f"({n})" if out else n for n, out in zip(counts, left_out, strict=True)]
@@ -258,8 +258,8 @@ def _row(
         "+".join(mixed) or "–",
         *(["+".join(map(str, facts["replay"].values())) or "–"] * replays),
         f"from {origin(stage.from_)}" if stage.from_ else facts["stop"],
-        "–" if taken else "≤ " * facts["at_most"] + str(facts["steps"]),
-        "–" if taken else f"{stage.train.lr:g}",
+        "–" if reused else "≤ " * facts["at_most"] + str(facts["steps"]),
+        "–" if reused else f"{stage.train.lr:g}",
         str(facts["snapshots"]),
     )
 
@@ -295,7 +295,7 @@ def _stage_facts(experiment: Experiment, arm: str, index: int, plan: StagePlan) 
     """Return the exact counts of a stage."""
     config = experiment.arms[arm]
     stage, record = config.stages[index], config.record
-    taken, steps = stage.from_ is not None, planned_steps(stage, plan)
+    reused, steps = stage.from_ is not None, planned_steps(stage, plan)
     mixed = plan.mixes
     return {
         "stage": config.stage_name(index),
@@ -310,10 +310,10 @@ def _stage_facts(experiment: Experiment, arm: str, index: int, plan: StagePlan) 
         "replay": plan.sets[REPLAY].source["examples"] if REPLAY in plan.sets else {},
         "from": stage.from_,
         "stop": stop_text(stage.stop),
-        "steps": 0 if taken else steps,
+        "steps": 0 if reused else steps,
         "at_most": _at_most(experiment, config, index),
         "lr": stage.train.lr,
-        "snapshots": snapshots(record.at, index, steps, taken=taken) if record else 0,
+        "snapshots": snapshots(record.at, index, steps, reused=reused) if record else 0,
     }
 
 

@@ -45,13 +45,13 @@ def record_cost(arm: Arm) -> RecordCost | None:
     kept: dict[str, int] = {}
     further = sum(QUANTITIES[one.name].cost(one).passes for one in record.quantities)
     for index, (stage, plan) in enumerate(zip(arm.config.stages, arm.plans, strict=True)):
-        steps, taken = planned_steps(stage, plan), stage.from_ is not None
-        found = snapshots(record.at, index, steps, taken=taken)
+        steps, reused = planned_steps(stage, plan), stage.from_ is not None
+        found = snapshots(record.at, index, steps, reused=reused)
         count += found
         begun = 0 in steps_to_record(record.at, index, steps)  # with the gradients of a snapshot
         passes += each * (found + record.midpoints * (found + (-1 if begun else 1)))
         passes += math.ceil(each * found * further)
-        if not taken:
+        if not reused:
             trained = sum(len(part.examples) for part in plan.sets.values() if part.trained)
             training += round(steps * trained / plan.steps(1, stage.train.batch_size))
         copies = max(copies, arm.record_copies(index))

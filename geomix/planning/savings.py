@@ -19,13 +19,13 @@ def savings_of(arms: Mapping[str, Arm]) -> list[tuple[str, int]]:
     Args:
         arms: of an experiment, by name.
     """
-    whole = _taken(list(arms.values()))
+    whole = _space(list(arms.values()))
     if whole is None:
         return []
-    found = [(change, _taken(others)) for change, others in _changes(list(arms.values()))]
+    found = [(change, _space(others)) for change, others in _changes(list(arms.values()))]
     known = [(change, left) for change, left in found if left is not None]
     if len(arms) > 1:
-        alone = [left for arm in arms.values() if (left := _taken([arm])) is not None]
+        alone = [left for arm in arms.values() if (left := _space([arm])) is not None]
         known.append(("one arm alone (--arm NAME)", max(alone)))
     by_left = {left: change for change, left in reversed(known)}  # of equal ones the first
     return [(c, left) for c, left in known if left <= (1 - _WORTH) * whole and by_left[left] == c]
@@ -57,7 +57,7 @@ def _set(arm: Arm, part: str, value: Any) -> Arm:
     return replace(arm, config=arm.config.model_copy(update={part: value}))
 
 
-def _taken(arms: Sequence[Arm]) -> int | None:
+def _space(arms: Sequence[Arm]) -> int | None:
     """Return the peak bytes while the arms train one after the other; None if unknown."""
     found = [disk_of(arm, index) for arm in arms for index in range(len(arm.plans))]
     kept = [_kept(disk) for disk in found]

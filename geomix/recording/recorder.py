@@ -227,7 +227,7 @@ class Recorder:
         collected: Collected,
     ) -> tuple[Gradient, dict[str, QuantityRecord]]:
         """Take a set's gradient, finish its quantities and store it; nothing else holds it."""
-        gradient = self._taken(parameters)
+        gradient = self._take(parameters)
         known = dict(zip(parameters, gradient, strict=True))
         extra = collected.joined(ProbeSet(examples, model, known), self.workers)
         return self.keep(gradient), extra
@@ -266,9 +266,9 @@ class Recorder:
         for examples in self.probes.values():
             for _ in backward_over(forward, self._batches(model, examples)):
                 pass
-            yield self._taken(parameters)
+            yield self._take(parameters)
 
-    def _taken(self, parameters: Mapping[str, nn.Parameter]) -> Gradient:
+    def _take(self, parameters: Mapping[str, nn.Parameter]) -> Gradient:
         """Take a set's gradient from the parameters, averaged over the processes' shares."""
         return self.workers.averaged(take_gradients(parameters), list(parameters.values()))
 

@@ -27,7 +27,7 @@ from typing import IO, Any, Self
 
 from geomix.util.errors import Interrupted, UserError
 from geomix.util.files import write_json
-from geomix.util.links import open_lock, refuse_linked_folders, shorten
+from geomix.util.links import open_lock, reject_linked_folders, shorten
 from geomix.util.nearby import close_to
 from geomix.util.reading import all_of, check_ordinary, expect, expect_names, parse_json, read_json
 
@@ -236,11 +236,11 @@ class RunDirectory:
         self.path.mkdir(parents=True, exist_ok=True)
         with os.fdopen(open_lock(self.path / "lock")) as handle:
             deadline = time.monotonic() + _PATIENCE
-            while not _taken(handle):
+            while not _try_lock(handle):
                 if time.monotonic() > deadline:
                     raise UserError(f"{self.path}: another process is writing this run")
                 time.sleep(_PATIENCE / 20)
-            refuse_linked_folders(self.path)
+            reject_linked_folders(self.path)
             yield
 
     @contextmanager
@@ -256,10 +256,10 @@ class RunDirectory:
             UserError: a link is in the place of a file to write.
         """
         with os.fdopen(open_lock(self.path / "analysis.lock")) as handle:
-            if not _taken(handle):
+            if not _try_lock(handle):
                 log(f"{self.path}: another process is saving an analysis; waiting for it")
                 fcntl.flock(handle, fcntl.LOCK_EX)
-            refuse_linked_folders(self.path)
+            reject_linked_folders(self.path)
             yield
 
     @contextmanager
@@ -288,13 +288,13 @@ class RunDirectory:
         write_json(self.status_file, {"state": state, "pid": os.getpid(), **details})
 
 
-def verdict_file(stage_folder: Path, moment: str, epoch: int, step: int) -> Path:
+def scores_file(stage_folder: Path, moment: str, epoch: int, step: int) -> Path:
     """Return an evaluation's score file: `start`, `epoch-003` or `step-000123`, with `.jsonl`."""
     when = {"start": "start", "step": f"step-{step:06d}"}.get(moment, f"epoch-{epoch:03d}")
     return stage_folder / "eval" / f"{when}.jsonl"
 
 
-def _taken(handle: IO[str]) -> bool:
+def _try_lock(handle: IO[str]) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

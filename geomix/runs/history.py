@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from geomix.config.names import set_name
-from geomix.runs.directory import RunDirectory, verdict_file
+from geomix.runs.directory import RunDirectory, scores_file
 
 Matrix = Sequence[Sequence[float]]
 
@@ -158,20 +158,20 @@ def forgetting_of(arm: RunDirectory) -> list[Forgetting]:
     """
     steps: dict[str, list[int]] = {}
     right: dict[str, list[list[bool]]] = {}
-    for file, step in _verdict_files(arm).items():
-        for name, verdicts in _verdicts(file).items():
+    for file, step in _score_files(arm).items():
+        for name, correct in _correct(file).items():
             steps.setdefault(name, []).append(step)
-            right.setdefault(name, []).append(verdicts)
+            right.setdefault(name, []).append(correct)
     found: list[Forgetting] = []
     for name, made in right.items():
-        facts = min(len(verdicts) for verdicts in made)
-        common = [verdicts[:facts] for verdicts in made]
+        facts = min(len(correct) for correct in made)
+        common = [correct[:facts] for correct in made]
         events, learnt = forgetting_events(common), first_learnt(common, steps[name])
         found.append(Forgetting(arm.name, name, facts, steps[name], events, learnt))
     return found
 
 
-def _verdict_files(arm: RunDirectory) -> dict[Path, int]:
+def _score_files(arm: RunDirectory) -> dict[Path, int]:
     """Return the existing files of example scores in temporal order, with the steps since θ_0."""
     before, stage, last = 0, 0, 0
     found: dict[Path, int] = {}
@@ -181,16 +181,16 @@ def _verdict_files(arm: RunDirectory) -> dict[Path, int]:
         last = line["step"]
         if line["event"] == "evaluation":
             for folder in arm.path.glob(f"stages/{stage:d}-*"):
-                file = verdict_file(folder, line["moment"], line["epoch"], last)
+                file = scores_file(folder, line["moment"], line["epoch"], last)
                 if file.exists():
                     found[file] = before + last  # twice if a rule ended the stage: one file
     return found
 
 
-def _verdicts(file: Path) -> Mapping[str, list[bool]]:
+def _correct(file: Path) -> Mapping[str, list[bool]]:
     found: dict[str, list[bool]] = {}
     with file.open(encoding="utf-8") as lines:
         for line in lines:
-            verdict: dict[str, Any] = json.loads(line)
-            found.setdefault(verdict["set"], []).append(bool(verdict["exact"]))
+            score: dict[str, Any] = json.loads(line)
+            found.setdefault(score["set"], []).append(bool(score["exact"]))
     return found

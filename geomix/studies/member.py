@@ -13,7 +13,7 @@ from geomix.config.load import Experiment
 from geomix.runs.configs import differences, stored_configs
 from geomix.runs.directory import RunDirectory
 from geomix.util.errors import UserError
-from geomix.util.links import refuse_links
+from geomix.util.links import reject_links
 from geomix.util.signals import EXIT
 
 State = Literal["left", "queued", "running", "done", "interrupted", "failed"]
@@ -104,7 +104,7 @@ def standing(member: Member) -> State:
     return "done" if member.done else "interrupted"
 
 
-def refuse_others(members: Sequence[Member]) -> None:
+def reject_others(members: Sequence[Member]) -> None:
     """Reject folders that hold something other than these members.
 
     Raises:
@@ -114,7 +114,7 @@ def refuse_others(members: Sequence[Member]) -> None:
     for member in members:
         run = member.run
         try:
-            refuse_links([run.path])
+            reject_links([run.path])
             if member.begun:
                 standing(member)  # a status that cannot be read is reported now
                 mistakes += differences(run, stored_configs(run), member.experiment.arms)

@@ -110,7 +110,7 @@ class Slurm:
                     for member in members
                 ]
         except (FailedJobError, FailedSubmissionError) as error:
-            raise UserError(_refusal(str(error))) from None
+            raise UserError(_rejection(str(error))) from None
         submitted = {m.name: str(job.job_id) for m, job in zip(members, jobs, strict=True)}
         self._jobs |= submitted
         write_json(self._folder / "jobs.json", jobs_of(self._folder) | submitted)
@@ -165,7 +165,7 @@ def _queue() -> dict[str, str]:
     except subprocess.TimeoutExpired:
         raise UserError("squeue: no answer in 60 s") from None
     except subprocess.CalledProcessError as error:
-        raise UserError(_refusal(error.stderr)) from None
+        raise UserError(_rejection(error.stderr)) from None
     return dict(line.split() for line in done.stdout.splitlines() if line.strip())
 
 
@@ -173,7 +173,7 @@ def _state(found: str) -> State:
     return "queued" if found in ("PENDING", "CONFIGURING", "REQUEUED") else "running"
 
 
-def _refusal(stderr: str) -> str:
+def _rejection(stderr: str) -> str:
     lines = [line.split("error: ", 1)[-1] for line in stderr.splitlines() if "error:" in line]
     return f"SLURM: {'; '.join(lines) or stderr.strip()}"
 

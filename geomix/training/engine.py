@@ -25,9 +25,9 @@ from geomix.training.methods.applied import applied
 from geomix.training.methods.base import StageContext
 from geomix.training.observer import Observer, TrainingEvent
 from geomix.training.retention import Retention, lines_of
-from geomix.training.reuse import Taken
+from geomix.training.reuse import ReusedStage
 from geomix.training.setup import Setup, check_workers, weights_dtype
-from geomix.training.stage import Stage, check_taken, check_unchanged, stages_of
+from geomix.training.stage import Stage, check_reused_data, check_unchanged, stages_of
 from geomix.training.step import StepResult, seed_dropout
 from geomix.training.stopping import Stopping
 from geomix.util.errors import Interrupted, UserError
@@ -68,7 +68,7 @@ class Engine:
         progress: displays the training.
         evaluated: sets that are evaluated besides the stages' own, by name.
         stop: whether the process was asked to end: then a checkpoint is saved after the step.
-        taken: stages reused from other runs, by index.
+        reused: stages reused from other runs, by index.
         known_steps: number of steps of the stages that copy another run's, by index.
         workers: the processes that share the training.
         chat: the run's chat format; None reads the configured template in its present form.
@@ -81,7 +81,7 @@ class Engine:
     progress: Progress
     evaluated: Mapping[str, Sequence[TokenisedExample]] = field(default_factory=dict)
     stop: Callable[[], bool] = bool
-    taken: Mapping[int, Taken] = field(default_factory=dict)
+    reused: Mapping[int, ReusedStage] = field(default_factory=dict)
     known_steps: Mapping[int, int] = field(default_factory=dict)
     workers: Workers = ALONE
     chat: ChatFormat | None = None
@@ -110,8 +110,8 @@ class Engine:
         )
         first = start.position.stage if start else 0
         for stage in stages[first:]:
-            if stage.index in self.taken:
-                self._take(stage, retention, self.taken[stage.index])
+            if stage.index in self.reused:
+                self._take(stage, retention, self.reused[stage.index])
             else:
                 begun = start if stage.index == first else None
                 self._stage(stage, retention, begun, stages[: stage.index])
@@ -121,30 +121,30 @@ class Engine:
         known = [stage.described(dict(self.evaluated), chat) for stage in stages]
         for stage, described in zip(stages, known, strict=True):
             check_unchanged(self._folder(stage) / "data.json", described)
-            if stage.index in self.taken:
-                check_taken(self.taken[stage.index].folder / "data.json", described, stage)
+            if stage.index in self.reused:
+                check_reused_data(self.reused[stage.index].folder / "data.json", described, stage)
         for stage, described in zip(stages, known, strict=True):
             file = self._folder(stage) / "data.json"
             if not file.exists():
                 write_text(file.with_name("examples.jsonl"), listed(stage.plan))
                 write_json(file, described)
 
-    def _take(self, stage: Stage, retention: Retention, taken: Taken) -> None:
+    def _take(self, stage: Stage, retention: Retention, reused: ReusedStage) -> None:
         """Apply a stage reused from another run: θ before the stage → θ after it."""
         self._begin(stage, retention)
         model = self.loaded.model.to(weights_dtype(self.config, stage.index))
-        theirs = load_model(str(taken.checkpoint.path), CPU).model
+        theirs = load_model(str(reused.checkpoint.path), CPU).model
         try:
             model.load_state_dict(theirs.state_dict())
         except RuntimeError:
-            raise UserError(f"{taken.folder}: a stage of another model than this run's") from None
-        self._measure(retention, "end", stage, 0, taken.steps)
-        moments = saved_second_moments(taken.checkpoint, stage.index, taken.steps)
-        known = replace(stage, steps=taken.steps)
-        self._announce(known, taken.steps, 0, None, last=True, second_moments=moments)
+            raise UserError(f"{reused.folder}: a stage of another model than this run's") from None
+        self._measure(retention, "end", stage, 0, reused.steps)
+        moments = saved_second_moments(reused.checkpoint, stage.index, reused.steps)
+        known = replace(stage, steps=reused.steps)
+        self._announce(known, reused.steps, 0, None, last=True, second_moments=moments)
         if self.workers.main:
             place = Position(stage.index + 1, metrics=self.run.metrics_saved())
-            adopt(taken.checkpoint, self._saving(stage).final, place)
+            adopt(reused.checkpoint, self._saving(stage).final, place)
 
     def _begin(self, stage: Stage, retention: Retention) -> None:
         """Begin a stage: a later stage's start was evaluated at the previous one's end."""

@@ -11,7 +11,7 @@ from geomix.data.example import TokenisedExample
 from geomix.measures.scores import chosen
 from geomix.models.distributed import ALONE, Workers
 from geomix.models.load import LoadedModel
-from geomix.runs.directory import RunDirectory, verdict_file
+from geomix.runs.directory import RunDirectory, scores_file
 from geomix.training.evaluate import SetResult, evaluate
 from geomix.training.finite import check_finite
 from geomix.training.kl_reference import Reference
@@ -87,7 +87,7 @@ class Retention:
             sets if boundary else self._sampled(stage, sets),
             stage.config.train.loss,
             self.config.evaluate.batch_size,
-            verdict_file(self.run.stage_folder(stage.index, stage.name), moment, epoch, step),
+            scores_file(self.run.stage_folder(stage.index, stage.name), moment, epoch, step),
             row_width(stage.config.train, self.loaded),
             scores=chosen(self.config.evaluate.scores),
             empty_right="empty-answers" in self.config.paper_literal,

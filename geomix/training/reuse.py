@@ -33,7 +33,7 @@ SHAPE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class ReusedStage:
     """A finished stage of another run.
 
     Attributes:
@@ -62,20 +62,20 @@ def settle(
         arms: the arms of the same experiment, by name.
 
     Returns:
-        Under `steps` the numbers of steps, under `taken` the stages that are still to be reused.
+        Under `steps` the numbers of steps, under `reused` the stages that are still to be reused.
 
     Raises:
         UserError: something does not exist, is unfinished, damaged, or has changed.
     """
     file = run.path / FILE
     if not file.exists():
-        steps = steps_elsewhere(config, arms)
-        taken = {
+        steps = steps_of_other_runs(config, arms)
+        reused = {
             index: {**_described(found), "environment": environments(found.folder)}
-            for index, found in taken_stages(config).items()
+            for index, found in reused_stages(config).items()
         }
-        found: dict[str, Any] = {"steps": steps, "taken": taken}
-        if steps or taken:
+        found: dict[str, Any] = {"steps": steps, "taken": reused}
+        if steps or reused:
             write_json(file, found)
         return found
     found = read_json(file)
@@ -84,7 +84,7 @@ def settle(
         name = config.stage_name(int(index))
         if (run.stage_folder(int(index), name) / "checkpoints" / FINAL).is_dir():
             del found["taken"][index]  # it belongs to this run by now
-        elif not _described(taken_stages(config)[int(index)]).items() <= known.items():
+        elif not _described(reused_stages(config)[int(index)]).items() <= known.items():
             raise UserError(
                 f"stages[{index}].from {known['folder']}: not what it was when the run began; "
                 "restore it or begin a new run"
@@ -92,11 +92,11 @@ def settle(
     return found
 
 
-def _described(taken: Taken) -> dict[str, Any]:
-    manifest = (taken.checkpoint.path / MANIFEST).read_bytes()
+def _described(reused: ReusedStage) -> dict[str, Any]:
+    manifest = (reused.checkpoint.path / MANIFEST).read_bytes()
     return {
-        "folder": str(taken.folder),
-        "steps": taken.steps,
+        "folder": str(reused.folder),
+        "steps": reused.steps,
         "sha256": hashlib.sha256(manifest).hexdigest(),
     }
 
@@ -109,17 +109,17 @@ def environments(folder: Path) -> list[dict[str, Any]]:
     """
     run, number = RunDirectory(folder.parents[1]), folder.name.split("-")[0]
     index = int(number) if number.isdecimal() else 0
-    elsewhere = read_json(run.path / FILE) if (run.path / FILE).is_file() else {}
-    taken = elsewhere.get("taken", {}).get(str(index))
-    if taken is not None:
-        return list(taken.get("environment", []))
+    stored = read_json(run.path / FILE) if (run.path / FILE).is_file() else {}
+    reused = stored.get("taken", {}).get(str(index))
+    if reused is not None:
+        return list(reused.get("environment", []))
     return [part for part in parts_of(run) if part[FROM]["stage"] <= index]
 
 
-def taken_of(settled: Mapping[str, Any]) -> dict[int, Taken]:
+def reused_of(settled: Mapping[str, Any]) -> dict[int, ReusedStage]:
     """Return the stages that `settle` found, which it has validated."""
     return {
-        int(index): Taken(
+        int(index): ReusedStage(
             Path(found["folder"]),
             Checkpoint(Path(found["folder"]) / "checkpoints" / FINAL, Position(int(index) + 1)),
             found["steps"],
@@ -150,19 +150,19 @@ def check_fits(config: RunConfig, loaded: LoadedModel) -> None:
             )
 
 
-def taken_stages(config: RunConfig) -> dict[int, Taken]:
+def reused_stages(config: RunConfig) -> dict[int, ReusedStage]:
     """Return the stages that a run reuses instead of training them, by index.
 
     Raises:
         UserError: there is no such stage, or it is unfinished or damaged.
     """
     return {
-        index: Taken(folder, check(folder / "checkpoints" / FINAL), steps)
+        index: ReusedStage(folder, check(folder / "checkpoints" / FINAL), steps)
         for index, (folder, steps) in _found(config).items()
     }
 
 
-def taken_steps(config: RunConfig) -> dict[int, int]:
+def reused_steps(config: RunConfig) -> dict[int, int]:
     """Return the number of optimiser steps of the reused stages, by index, without their weights.
 
     Raises:
@@ -171,8 +171,8 @@ def taken_steps(config: RunConfig) -> dict[int, int]:
     return {index: steps for index, (_, steps) in _found(config).items()}
 
 
-def taken_folders(config: RunConfig) -> dict[int, Path]:
-    """Return the folders of the reused stages, by index; raises as `taken_steps`."""
+def reused_folders(config: RunConfig) -> dict[int, Path]:
+    """Return the folders of the reused stages, by index; raises as `reused_steps`."""
     return {index: folder for index, (folder, _) in _found(config).items()}
 
 
@@ -216,7 +216,7 @@ def _one_arm(key: str, run: RunDirectory) -> None:
         raise UserError(f"{key} {run.path}: that run has arms; name one of {names}")
 
 
-def steps_elsewhere(
+def steps_of_other_runs(
     config: RunConfig, arms: Mapping[str, RunDirectory], skip: Collection[str] = ()
 ) -> dict[int, int]:
     """Return the number of steps of the stages that copy another run's, by index.
@@ -251,7 +251,7 @@ def _none(index: int, named: str) -> UserError:
     return UserError(f"{key} {named}: that run trained no stage {index + 1}")
 
 
-def check_elsewhere(arms: Mapping[str, RunConfig], *, hashes: bool = True) -> None:
+def check_other_runs(arms: Mapping[str, RunConfig], *, hashes: bool = True) -> None:
     """Find what arms reuse from other runs, or from earlier arms, before any is trained.
 
     Args:
@@ -263,7 +263,7 @@ def check_elsewhere(arms: Mapping[str, RunConfig], *, hashes: bool = True) -> No
     """
     before: list[str] = []
     for name, config in arms.items():
-        taken_stages(config) if hashes else taken_steps(config)
+        reused_stages(config) if hashes else reused_steps(config)
         own = [stage.stop.steps_of for stage in config.stages]
         late = [arm for arm in own if arm in arms and arm not in before]
         if late:
@@ -271,7 +271,7 @@ def check_elsewhere(arms: Mapping[str, RunConfig], *, hashes: bool = True) -> No
                 f"arm {name}: stop.steps_of: arm '{late[0]}' is not trained before it; "
                 "change their order"
             )
-        steps_elsewhere(config, {}, skip=before)
+        steps_of_other_runs(config, {}, skip=before)
         before.append(name)
 
 
@@ -292,7 +292,7 @@ def with_steps(
     """
     found: dict[str, RunConfig] = {}
     for name, config in arms.items():
-        known = steps_elsewhere(config, {}, skip=found)
+        known = steps_of_other_runs(config, {}, skip=found)
         for index, stage in enumerate(config.stages):
             named = stage.stop.steps_of
             if named is None or named not in found:
@@ -300,7 +300,7 @@ def with_steps(
             if index >= len(plans[named]):
                 raise _none(index, named)
             known[index] = planned_steps(found[named].stages[index], plans[named][index])
-        known |= taken_steps(config)
+        known |= reused_steps(config)
         stages = [_with(stage, known.get(i)) for i, stage in enumerate(config.stages)]
         found[name] = config.model_copy(update={"stages": stages})
     return found

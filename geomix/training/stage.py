@@ -217,7 +217,7 @@ def check_described(file: Path) -> None:
         )
 
 
-def check_taken(file: Path, described: dict[str, Any], stage: Stage) -> None:
+def check_reused_data(file: Path, described: dict[str, Any], stage: Stage) -> None:
     """Reject a stage of another run that was trained on other examples.
 
     Args:

@@ -173,7 +173,7 @@ class Stepper:
         """Return the context of the step for methods, with the passes that they may request."""
         plain, trained = replace(self, shares=None, methods=None), self._trained
 
-        def taken() -> dict[str, Tensor]:
+        def take() -> dict[str, Tensor]:
             found = {name: p.grad for name, p in trained.items() if p.grad is not None}
             self.optimiser.zero_grad(set_to_none=True)
             return found
@@ -184,14 +184,14 @@ class Stepper:
             with torch.enable_grad():
                 reseed()
                 plain._backward(weighed, ended)
-            found = taken()
+            found = take()
             for name, parameter in trained.items():
                 parameter.grad = held[name]
             return found
 
         def by_source() -> dict[str, dict[str, Tensor]]:
             sources: dict[str, dict[str, Tensor]] = {}
-            again(lambda name: sources.update({name: taken()}))
+            again(lambda name: sources.update({name: take()}))
             return sources
 
         def recompute() -> dict[str, Tensor]:

@@ -96,8 +96,8 @@ class Trackers:
 
     def _start(self, name: str) -> None:
         folder = self.run.path / "trackers"
-        goes_on = bool(self._steps)
-        options = _options(name, self.run, sum(self._steps.values()), goes_on=goes_on)
+        resumed = bool(self._steps)
+        options = _options(name, self.run, sum(self._steps.values()), resumed=resumed)
         kind = _accelerate().LOGGER_TYPE_TO_CLASS[name]
         where = [str(folder)] if kind.requires_logging_directory else []
 
@@ -107,7 +107,7 @@ class Trackers:
             tracker.main_process_only = False  # only a process with a Progress calls it
             self._live[name] = tracker
             tracker.start()
-            if not goes_on:
+            if not resumed:
                 tracker.store_init_configuration(_plain(self.config))
 
         self._do(name, start)
@@ -164,11 +164,11 @@ def _plain(config: RunConfig) -> dict[str, int | float | str]:
     }
 
 
-def _options(name: str, run: RunDirectory, step: int, *, goes_on: bool) -> dict[str, Any]:
+def _options(name: str, run: RunDirectory, step: int, *, resumed: bool) -> dict[str, Any]:
     """Return options that make a tracker write into the run's folder, and resume there."""
     folder = run.path / "trackers"
     if name == "tensorboard":  # purges lines logged after the last checkpoint
-        return {"purge_step": step + 1} if goes_on else {}
+        return {"purge_step": step + 1} if resumed else {}
     if name == "wandb":
         file = folder / "wandb-id"
         if not file.exists():

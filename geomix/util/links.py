@@ -67,7 +67,7 @@ def _opened(path: Path, flags: int) -> int:
         descriptor = os.open(path, flags, 0o644)
     except OSError as error:
         if error.errno == errno.ELOOP and path.is_symlink():
-            raise UserError(_refusal(path)) from None
+            raise UserError(_rejection(path)) from None
         if error.errno == errno.ENXIO:  # a pipe that nobody reads
             raise UserError(f"{path}: no ordinary file; remove it") from None
         raise
@@ -77,11 +77,11 @@ def _opened(path: Path, flags: int) -> int:
     return descriptor
 
 
-def _refusal(path: Path) -> str:
+def _rejection(path: Path) -> str:
     return f"{path}: a link; nothing is written through it: put what it leads to in its place"
 
 
-def refuse_linked_folders(run: Path) -> None:
+def reject_linked_folders(run: Path) -> None:
     """Reject links in place of folders that geomix writes into.
 
     The run's own folder may be reached through links. Within `trackers`, only the trackers' own
@@ -93,18 +93,18 @@ def refuse_linked_folders(run: Path) -> None:
     Raises:
         UserError: one is a link; it is named.
     """
-    refuse_links((run / name for name in (*_OWN, "trackers", "arms")), folders=True)
+    reject_links((run / name for name in (*_OWN, "trackers", "arms")), folders=True)
     for name in _OWN:
         for folder, inside, _ in os.walk(run / name):
-            refuse_links((Path(folder, each) for each in inside), folders=True)
-    refuse_links(_inside(run / "trackers"), folders=True)
+            reject_links((Path(folder, each) for each in inside), folders=True)
+    reject_links(_inside(run / "trackers"), folders=True)
     for arm in _inside(run / "arms"):
-        refuse_links([arm], folders=True)
+        reject_links([arm], folders=True)
         if arm.is_dir():
-            refuse_linked_folders(arm)
+            reject_linked_folders(arm)
 
 
-def refuse_links(paths: Iterable[Path], *, folders: bool = False) -> None:
+def reject_links(paths: Iterable[Path], *, folders: bool = False) -> None:
     """Reject links.
 
     Args:
@@ -116,7 +116,7 @@ def refuse_links(paths: Iterable[Path], *, folders: bool = False) -> None:
     """
     for path in paths:
         if path.is_symlink() and not (folders and path.is_file()):
-            raise UserError(_refusal(path))
+            raise UserError(_rejection(path))
 
 
 def _inside(folder: Path) -> list[Path]:

@@ -23,7 +23,7 @@ from geomix.planning.plan import origin, plan, plan_table
 from geomix.runs.directory import RunDirectory
 from geomix.snapshots.file import read_snapshot
 from geomix.training.checkpoint import check
-from geomix.training.reuse import steps_elsewhere, taken_stages
+from geomix.training.reuse import reused_stages, steps_of_other_runs
 from geomix.util.errors import UserError
 
 FIRST = """
@@ -144,12 +144,12 @@ def config(stages: list[dict[str, Any]]) -> RunConfig:
 def test_each_stage_has_the_steps_that_it_took_there(both: RunDirectory) -> None:
     """A folder that is named says itself which stage it is; of a run it is the same stage."""
     path = str(both.path)
-    taken = taken_stages(config([{"from": path}, {"from": path}]))
+    taken = reused_stages(config([{"from": path}, {"from": path}]))
     assert [taken[i].steps for i in (0, 1)] == [6, 4]
     assert [taken[i].folder.name for i in (0, 1)] == ["0-kvr", "1-arithmetic"]
-    assert taken_stages(config([{"from": f"{path}/stages/1-arithmetic"}]))[0].steps == 4
-    assert steps_elsewhere(config([{"stop": {"steps_of": path}}] * 2), {}) == {0: 6, 1: 4}
-    assert steps_elsewhere(config([{}, {"stop": {"steps_of": "b"}}]), {"b": both}) == {1: 4}
+    assert reused_stages(config([{"from": f"{path}/stages/1-arithmetic"}]))[0].steps == 4
+    assert steps_of_other_runs(config([{"stop": {"steps_of": path}}] * 2), {}) == {0: 6, 1: 4}
+    assert steps_of_other_runs(config([{}, {"stop": {"steps_of": "b"}}]), {"b": both}) == {1: 4}
 
 
 def test_steps_of_a_run_that_has_not_said_how_many_are_one_line(
@@ -161,17 +161,17 @@ def test_steps_of_a_run_that_has_not_said_how_many_are_one_line(
     for name in ("resolved.json", "status.json", "metrics.jsonl"):
         (copy.path / name).write_bytes((both.path / name).read_bytes())
     asked = config([{"stop": {"steps_of": str(copy.path)}}])
-    assert steps_elsewhere(asked, {}) == {0: 6}
+    assert steps_of_other_runs(asked, {}) == {0: 6}
     copy.set_status("interrupted")
     with pytest.raises(
         UserError, match=r"stages\[0\]\.stop\.steps_of .*: that run is not finished"
     ):
-        steps_elsewhere(asked, {})
+        steps_of_other_runs(asked, {})
     copy.set_status("done")
     resolved = copy.resolved() | {"arms": ["one", "two"]}
     copy.resolved_file.write_text(json.dumps(resolved))
     with pytest.raises(UserError, match=r"that run has arms; name one of .*arms/one, .*arms/two"):
-        steps_elsewhere(asked, {})
+        steps_of_other_runs(asked, {})
 
 
 @pytest.mark.parametrize(

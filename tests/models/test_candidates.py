@@ -36,12 +36,12 @@ def alone(loaded: LoadedModel, prompt: TokenisedExample, answer: TokenisedExampl
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])
-@pytest.mark.parametrize("goes_on", [True, False])
+@pytest.mark.parametrize("can_cache", [True, False])
 def test_every_pair_is_scored_as_if_alone(
-    loaded: LoadedModel, mixed: list[TokenisedExample], size: int, goes_on: bool
+    loaded: LoadedModel, mixed: list[TokenisedExample], size: int, can_cache: bool
 ) -> None:
-    assert loaded.goes_on, "else the cache is not tested"
-    asked = Candidates(replace(loaded, goes_on=goes_on), mixed, size)
+    assert loaded.can_cache, "else the cache is not tested"
+    asked = Candidates(replace(loaded, can_cache=can_cache), mixed, size)
     answers = [[3, 0, 1, 2], [1, 0], [2, 2, 3], [0, 1, 2, 3]]
     found = asked.log_probabilities(range(4), answers)
     for i, wanted in enumerate(answers):
@@ -84,8 +84,8 @@ def test_an_answer_without_positions_has_no_number(
 ) -> None:
     model: Any = loaded.model
     model.config.max_position_embeddings = mixed[1].target_start + 3
-    for goes_on in (True, False):
-        asked = Candidates(replace(loaded, goes_on=goes_on), mixed, 8)
+    for can_cache in (True, False):
+        asked = Candidates(replace(loaded, can_cache=can_cache), mixed, 8)
         (found,) = asked.log_probabilities([1], [[0, 1, 2, 3]])
         fits = [len(answer_of(e)) <= 3 for e in mixed]
         assert np.isfinite(found).tolist() == fits

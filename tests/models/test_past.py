@@ -12,7 +12,7 @@ from geomix.data.batch import collate
 from geomix.data.example import TokenisedExample
 from geomix.models.decode import continuations
 from geomix.models.forward import plain_forward
-from geomix.models.kv_cache import Past, goes_on
+from geomix.models.kv_cache import Past, can_cache
 from geomix.models.load import LoadedModel
 from geomix.models.score import score
 from tests.models.test_packing import APART, FAMILIES, VOCABULARY, examples, model_of
@@ -22,8 +22,8 @@ from tests.models.test_packing import APART, FAMILIES, VOCABULARY, examples, mod
 def test_decoding_from_what_was_kept_is_decoding_from_the_text(family: str) -> None:
     """Rows of all lengths, some longer than the sliding windows, chosen out of order."""
     model = model_of(family, attn_implementation="eager")
-    assert goes_on(model, 2, VOCABULARY - 1)
-    loaded = LoadedModel(model, None, 0, goes_on=True)
+    assert can_cache(model, 2, VOCABULARY - 1)
+    loaded = LoadedModel(model, None, 0, can_cache=True)
     data = examples(9, 3)
     cache = DynamicCache()
     with torch.no_grad():
@@ -39,21 +39,21 @@ def test_decoding_from_what_was_kept_is_decoding_from_the_text(family: str) -> N
 
 @pytest.mark.parametrize("family", sorted(set(APART) - {"OPT", "Bloom"}))
 def test_a_model_that_keeps_something_else_does_not_go_on(family: str) -> None:
-    assert not goes_on(model_of(family), 2, VOCABULARY - 1)
+    assert not can_cache(model_of(family), 2, VOCABULARY - 1)
 
 
 def test_a_model_that_keeps_other_tokens_does_not_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     model, up_to = model_of("Llama"), Past.up_to
     monkeypatch.setattr(Past, "up_to", lambda past, rows, _: up_to(past, rows, [3, 3]))
-    assert not goes_on(model, 2, VOCABULARY - 1)
+    assert not can_cache(model, 2, VOCABULARY - 1)
 
 
 @pytest.mark.parametrize("exact_only", [False, True])
 def test_scores_are_the_same_from_the_past(
     loaded: LoadedModel, facts: list[TokenisedExample], exact_only: bool
 ) -> None:
-    assert loaded.goes_on
-    plain = score(replace(loaded, goes_on=False), facts, 5, exact_only=exact_only)
+    assert loaded.can_cache
+    plain = score(replace(loaded, can_cache=False), facts, 5, exact_only=exact_only)
     assert sum(not verdict.exact for verdict in plain) > 5, "most are decoded"
     found = score(loaded, facts, 5, exact_only=exact_only)
     assert [replace(v, nll=0.0) for v in found] == [replace(v, nll=0.0) for v in plain]

@@ -352,7 +352,7 @@ def test_on_disk_one_gradient_at_a_time_is_in_memory(
 ) -> None:
     """At a stage's start, in the middle of a piece and at its end, also where no snapshot is."""
     taken: list[weakref.ref[Tensor]] = []
-    take = Recorder._taken
+    take = Recorder._take
 
     def watched(self: Recorder, parameters: Any) -> Any:
         alive = sum(one() is not None for one in taken)
@@ -361,7 +361,7 @@ def test_on_disk_one_gradient_at_a_time_is_in_memory(
         taken.extend(weakref.ref(tensor) for tensor in found if tensor is not None)
         return found
 
-    monkeypatch.setattr(Recorder, "_taken", watched)
+    monkeypatch.setattr(Recorder, "_take", watched)
     made = recorder(tmp_path, probes, [1, 3], scratch=True, pairs=True)
     model = gpt2()
     trajectory(model, examples(6, 3), [made])

@@ -41,7 +41,7 @@ def pairs(loaded: LoadedModel, n: int = 12) -> list[TokenisedExample]:
 def lookup(loaded: LoadedModel, known: Sequence[TokenisedExample]) -> LoadedModel:
     """A model that holds these answers with certainty."""
     table = Lookup.of([(e.ids, e.target_start) for e in known], loaded.model.config)
-    return replace(loaded, model=table, goes_on=False, packs=False)
+    return replace(loaded, model=table, can_cache=False, packs=False)
 
 
 def measured(

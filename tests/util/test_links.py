@@ -391,4 +391,4 @@ def test_the_name_that_wandb_gives_to_a_folder_is_one_part_of_a_path(run: Run) -
     (run.path / "trackers").mkdir()
     (run.path / "trackers/wandb-id").write_text("../../x\n")
     with pytest.raises(UserError, match=r"wandb-id: id: '../../x' is no name"):
-        _options("wandb", run, 0, goes_on=True)
+        _options("wandb", run, 0, resumed=True)

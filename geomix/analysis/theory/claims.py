@@ -31,7 +31,7 @@ def scorecard(written: Written, rules: Rules) -> list[Score]:
     """Return every claim, in the order of the theory; also those that were not measured."""
     makers = (orders, parts, third_term, direction, angle, draws, definite, condition, predictors)
     found = [score for make in makers for score in make(written, rules)]
-    return found + list(elsewhere(written))
+    return found + list(unmeasured_claims(written))
 
 
 def _kept(*scores: Score | None) -> Iterator[Score]:
@@ -214,7 +214,7 @@ def definite(written: Written, _: Rules) -> Iterator[Score]:
         )
 
 
-def elsewhere(written: Written) -> Iterator[Score]:
+def unmeasured_claims(written: Written) -> Iterator[Score]:
     """Yield claims that need data which these runs lack."""
     for analysis in written.missing:
         why = f"not measured: geomix analyze {analysis} of these runs is missing"

@@ -10,7 +10,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TextIO
 
-from geomix.data.files.row import Row, refuse_binary, refuse_empty
+from geomix.data.files.row import Row, reject_binary, reject_empty
 from geomix.util.errors import UserError
 
 HEAD = 20
@@ -100,10 +100,10 @@ def _records(path: Path, file: TextIO, separator: str, longest: int) -> Iterator
             return
         except csv.Error as error:  # what follows cannot be split into rows
             raise UserError(f"{place}: not {_message(separator, error)}") from None
-        refuse_binary(place, "".join(cells))
+        reject_binary(place, "".join(cells))
         if len(cells) <= 1 and columns != 1 and not "".join(cells).strip():
             empty += 1
-            refuse_empty(place, empty)
+            reject_empty(place, empty)
             continue
         if not cells:
             continue

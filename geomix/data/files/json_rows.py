@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
 
-from geomix.data.files.row import Row, refuse_binary, refuse_empty
+from geomix.data.files.row import Row, reject_binary, reject_empty
 from geomix.util.errors import UserError
 
 MOST_WHOLE = 256 * 2**20
@@ -49,9 +49,9 @@ def line_rows(path: Path, file: TextIO, longest: int) -> Iterator[Row]:
             return
         if len(line) > longest:
             raise UserError(f"{path}:{number}: a line of more than {longest:,} characters")
-        refuse_binary(f"{path}:{number}", line)
+        reject_binary(f"{path}:{number}", line)
         empty = 0 if line.strip() else empty + 1
-        refuse_empty(f"{path}:{number}", empty)
+        reject_empty(f"{path}:{number}", empty)
         if not empty:
             yield f"{path}:{number}", _row(line)
 

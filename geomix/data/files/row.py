@@ -17,7 +17,7 @@ Row = tuple[str, Mapping[str, Any] | str]
 """Location of a row (`facts.jsonl:12`), and its columns or its error."""
 
 
-def refuse_empty(place: str, count: int) -> None:
+def reject_empty(place: str, count: int) -> None:
     """Reject a file with too many consecutive empty lines.
 
     Raises:
@@ -27,7 +27,7 @@ def refuse_empty(place: str, count: int) -> None:
         raise UserError(f"{place}: more than {MOST_EMPTY:,} empty lines in a row; is it whole?")
 
 
-def refuse_binary(place: str, text: str) -> None:
+def reject_binary(place: str, text: str) -> None:
     """Reject a text with a NUL character.
 
     Raises:

@@ -220,7 +220,7 @@ def by_share(
     total = 0
     for number, (place, row) in enumerate(rows, start=1):
         try:
-            example = convert(row) if not isinstance(row, str) else _refuse(row)
+            example = convert(row) if not isinstance(row, str) else _reject(row)
         except RowError as error:
             mistakes.append((place, str(error)))
             continue
@@ -270,7 +270,7 @@ def in_order(origin: str, rows: Iterable[Row], convert: Convert, request: Reques
             continue
         examined += 1
         try:
-            example = convert(row) if not isinstance(row, str) else _refuse(row)
+            example = convert(row) if not isinstance(row, str) else _reject(row)
         except RowError as error:
             mistakes.append((place, str(error)))
             absent += [error] if isinstance(error, NoColumn) else []
@@ -319,7 +319,7 @@ def raise_mistakes(origin: str, mistakes: Sequence[tuple[str, str]]) -> None:
     raise UserError(*lines[:SHOWN], *([f"{origin}: and {left:,} more"] if left else []))
 
 
-def _refuse(problem: str) -> Example:
+def _reject(problem: str) -> Example:
     raise RowError(problem)
 
 
