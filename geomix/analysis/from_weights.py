@@ -56,7 +56,7 @@ def measurements(
     chosen = [stored for stored in checkpoints if wanted(named_checkpoint(past, stored))]
     kept = kept or ArmResults(Unfinished(), "")
     known = {p: found for p in chosen if (found := kept.measurement(p)) is not None}
-    ways = _Ways(past, checkpoints)
+    updates = _Updates(past, checkpoints)
     start: _Start | None = None
     for stored in checkpoints:
         ahead = _stage_ahead(stored, checkpoints)
@@ -67,7 +67,7 @@ def measurements(
             continue
         here = _AtCheckpoint.at(past, stored, stages[stored.stage])
         if stored in chosen and stored not in known:
-            measurement = here.measurement(ways.of(ahead), start, heads=heads, metric=metric)
+            measurement = here.measurement(updates.of(ahead), start, heads=heads, metric=metric)
             kept.keep_measurement(stored, measurement)
             yield measurement
         if stored.last or start is None:
@@ -97,7 +97,7 @@ class _Start:
     gradients: Mapping[str, Mapping[str, Tensor | None]]
 
 
-class _Ways:
+class _Updates:
     """Descent direction −Δθ of each finished stage, by parameter name; caches one stage."""
 
     def __init__(self, past: Revisit, checkpoints: Sequence[StoredCheckpoint]) -> None:
@@ -116,8 +116,8 @@ class _Ways:
             self._held = None
             first, last = self._past.weights(begin), self._past.weights(end)
             names = list(last)
-            way = [first.pop(name).float().sub_(last.pop(name)) for name in names]
-            self._held = stage, _kept(self._past, dict(zip(names, way, strict=True)))
+            update = [first.pop(name).float().sub_(last.pop(name)) for name in names]
+            self._held = stage, _kept(self._past, dict(zip(names, update, strict=True)))
         return self._held[1]
 
 
@@ -162,7 +162,7 @@ class _AtCheckpoint:
     @during(lambda here, *_, **__: f"{here.past.arm.name}: angles at {here.checkpoint.label}")
     def measurement(
         self,
-        way: Mapping[str, Tensor] | None,
+        update: Mapping[str, Tensor] | None,
         start: _Start | None,
         *,
         heads: bool,
@@ -172,8 +172,10 @@ class _AtCheckpoint:
         sliced = SlicedParameters.of(self.model, self.parameters, heads=heads)
         weights = None if metric is None else sliced.metric(metric)
         named: dict[str, Gradient] = {n: sliced.split(g) for n, g in self.gradients.items()}
-        if way is not None:
-            named[UPDATE] = sliced.split(way) if metric is None else sliced.lowered(way, metric)
+        if update is not None:
+            named[UPDATE] = (
+                sliced.split(update) if metric is None else sliced.lowered(update, metric)
+            )
         sets = tuple(name for name in self.gradients if not is_shuffled(name))
         inner = inner_products(list(named.values()), weights)
         secant = None

@@ -88,7 +88,7 @@ class SlicedParameters:
             for name, part in self.parts
         ]
 
-    def lowered(self, way: Mapping[str, Tensor], second: SecondMoments) -> Gradient:
+    def lowered(self, displacement: Mapping[str, Tensor], second: SecondMoments) -> Gradient:
         """Convert a displacement to a gradient for Adam's metric: each element times √v̂ + ε.
 
         Its product with others in that metric equals theirs with the displacement itself.
@@ -98,7 +98,7 @@ class SlicedParameters:
         """
         found = second.read()
         return [
-            way[name][part.index] * (found[name][part.index].sqrt() + second.eps)
+            displacement[name][part.index] * (found[name][part.index].sqrt() + second.eps)
             if name in found
             else None
             for name, part in self.parts

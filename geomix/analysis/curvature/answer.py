@@ -177,8 +177,10 @@ def _sentences(result: Curvature) -> list[str]:
         f"cos(H_B δ, H_A δ) = {_number(one.cosine)}, ‖δ‖ = {_number(one.length)}."
         for one in result.turned[:_MOST_PAIRS]
     ]
-    ways = dict.fromkeys(one.displacement for one in result.along if math.isnan(one.spread))
-    if stages := [way for way in ways if "(" not in way]:
+    displacements = dict.fromkeys(
+        one.displacement for one in result.along if math.isnan(one.spread)
+    )
+    if stages := [one for one in displacements if "(" not in one]:
         found.append(
             f"κ: curvature along {names_of(stages)}; permuted: its values shuffled within tensors."
         )

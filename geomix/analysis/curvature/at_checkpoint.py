@@ -45,14 +45,14 @@ class CheckpointCurvature:
     hessians: Sequence[SetHessian]
     result: Curvature
 
-    def measure(self, way: tuple[str, dict[str, Tensor]] | None) -> None:
+    def measure(self, displacement: tuple[str, dict[str, Tensor]] | None) -> None:
         """Measure every matrix and block: spectra, and curvature along the displacement."""
         here = self.arm.here()
-        draws = [_permuted(way[1], draw) for draw in range(DRAWS)] if way else []
-        if way is not None:
+        draws = [_permuted(displacement[1], draw) for draw in range(DRAWS)] if displacement else []
+        if displacement is not None:
             for hessian in self.hessians:
-                along(self.place, hessian, way[0], way[1], self.result)
-                self._nulls(hessian, way[0], draws)
+                along(self.place, hessian, displacement[0], displacement[1], self.result)
+                self._nulls(hessian, displacement[0], draws)
         blocks = {WHOLE: list(here)}
         if self.asked.by == "layer":
             groups = groups_of(self.arm.loaded.model, self.arm.parameters, "layer")
@@ -63,12 +63,12 @@ class CheckpointCurvature:
         for block, names in blocks.items():
             like = restricted(here, names)
             for symbol, hessian_ in made:
-                self._spectrum(Operator(symbol, hessian_, like), block, way, draws)
+                self._spectrum(Operator(symbol, hessian_, like), block, displacement, draws)
             if self.asked.symmetrised:
                 one, two = self.hessians[:2]
                 a, b = _symbol(one.name), _symbol(two.name)
                 operator = Operator(f"½({a} {b} + {b} {a})", (one, two), like)
-                self._spectrum(operator, block, way, draws)
+                self._spectrum(operator, block, displacement, draws)
 
     def _nulls(self, hessian: SetHessian, displacement: str, draws: Sequence[Vector]) -> None:
         values = [_kappa(d, hessian(d)) for d in draws]
@@ -82,7 +82,7 @@ class CheckpointCurvature:
         self,
         operator: Operator,
         block: str,
-        way: tuple[str, Vector] | None,
+        displacement: tuple[str, Vector] | None,
         draws: Sequence[Vector],
     ) -> None:
         before = sum(h.products for h in operator.hessians)
@@ -92,7 +92,7 @@ class CheckpointCurvature:
         products = sum(h.products for h in operator.hessians) - before
         low, high, rounding = found.bottom, found.top, operator.rounding(found.bottom.vector)
         bounds = {"residual": low.residual, "rounding": rounding}
-        along, permuted = self._kappas(operator, block, way, draws)
+        along, permuted = self._kappas(operator, block, displacement, draws)
         trace, half = np.nan, np.nan
         if self.asked.trace:
             estimate = hutch_plus_plus(operator, operator.size)
@@ -125,18 +125,18 @@ class CheckpointCurvature:
         self,
         operator: Operator,
         block: str,
-        way: tuple[str, Vector] | None,
+        displacement: tuple[str, Vector] | None,
         draws: Sequence[Vector],
     ) -> tuple[float, float]:
         """Return κ along the displacement within a block, and the mean of its permutations."""
-        if way is None:
+        if displacement is None:
             return np.nan, np.nan
         if block == WHOLE and len(operator.hessians) == 1:  # measured already
             name = operator.hessians[0].name
             mine = [a for a in self.result.along if (a.place, a.name) == (self.place, name)]
             named = {a.displacement: a.hessian for a in mine}
-            return named[way[0]], named[f"{way[0]}, permuted"]
-        parts = [restricted(d, operator.like) for d in (way[1], *draws)]
+            return named[displacement[0]], named[f"{displacement[0]}, permuted"]
+        parts = [restricted(d, operator.like) for d in (displacement[1], *draws)]
         values = [_kappa(d, operator.image(d)) if norm(d) else np.nan for d in parts]
         return values[0], float(np.mean(values[1:]))
 

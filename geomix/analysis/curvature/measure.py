@@ -115,12 +115,12 @@ class _Measured:
     def _measured(self, checkpoint: str, others: Mapping[str, RunDirectory]) -> Curvature:
         self.arm.move_to(checkpoint)
         place = Place(self.label, self.seed, f"θ_{checkpoint}")
-        way = self._displacement(checkpoint)
+        displacement = self._displacement(checkpoint)
         part = Curvature()
         with self._hessians() as hessians:
             if not self.result.budget:
-                self._log_cost(hessians[0], way)
-            CheckpointCurvature(place, self.arm, self.asked, hessians, part).measure(way)
+                self._log_cost(hessians[0], displacement)
+            CheckpointCurvature(place, self.arm, self.asked, hessians, part).measure(displacement)
             for other, run in others.items():
                 self._between(place, hessians, other, run, checkpoint, part)
         return part
@@ -162,12 +162,12 @@ class _Measured:
         begin, end = "0" if stage == 0 else letter_of(stage - 1), letter_of(stage)
         if begin not in there or end not in there:
             return None
-        way = minus(self.arm.weights(end), self.arm.weights(begin))
-        return f"θ_{end} − θ_{begin}", way
+        displacement = minus(self.arm.weights(end), self.arm.weights(begin))
+        return f"θ_{end} − θ_{begin}", displacement
 
-    def _log_cost(self, hessian: SetHessian, way: tuple[str, Vector] | None) -> None:
+    def _log_cost(self, hessian: SetHessian, displacement: tuple[str, Vector] | None) -> None:
         """Report the expected cost of all spectra's ends, from one timed product."""
-        v = way[1] if way else self.arm.here()
+        v = displacement[1] if displacement else self.arm.here()
         hessian(v)  # builds the graph
         hessian(v)
         asked, matrices = self.asked, len(self.sets)

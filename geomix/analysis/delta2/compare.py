@@ -151,23 +151,23 @@ def compare(
         base: gradients at θ_0; None if there is no D_M.
         weight: w_M of the other arm's stage 1.
     """
-    way = minus(other.theta, here.theta)
-    asked: dict[str, Vector] = {"δ": way}
+    delta = minus(other.theta, here.theta)
+    asked: dict[str, Vector] = {"δ": delta}
     if base is not None and weight:
         asked |= {"printed": base.mixed}
         asked |= {"weighted": combine([(weight, base.mixed), (-weight, base.own)])}
     at.move_to(here.theta)
     of_a, of_b = (_products(objective, asked) for objective in (own, later))
     terms = {name: _terms(here, of_a[name], of_b[name]) for name in asked}
-    length = norm(way)
+    length = norm(delta)
     square = length**2 or float("nan")
     found = _gradients(here, other, [of_a["δ"], of_b["δ"]])
     return Comparison(
         *found,
         length,
-        (dot(way, of_a["δ"]) / square, dot(way, of_b["δ"]) / square),
-        _linear(here, way, at, (own, of_a["δ"]), (later, of_b["δ"]), terms["δ"]),
-        None if base is None else _assumptions(here, way, base, weight, terms),
+        (dot(delta, of_a["δ"]) / square, dot(delta, of_b["δ"]) / square),
+        _linear(here, delta, at, (own, of_a["δ"]), (later, of_b["δ"]), terms["δ"]),
+        None if base is None else _assumptions(here, delta, base, weight, terms),
     )
 
 
@@ -179,10 +179,10 @@ def from_gradients(here: Ends, other: Ends, base: Base | None = None) -> Compari
         other: the other one.
         base: gradients at θ_0, for the cosines of δ.
     """
-    way = minus(other.theta, here.theta)
+    delta = minus(other.theta, here.theta)
     nan = float("nan")
-    assumed = None if base is None else _assumptions(here, way, base, 0.0, {})
-    return Comparison(*_gradients(here, other, []), norm(way), (nan, nan), None, assumed)
+    assumed = None if base is None else _assumptions(here, delta, base, 0.0, {})
+    return Comparison(*_gradients(here, other, []), norm(delta), (nan, nan), None, assumed)
 
 
 def _gradients(
@@ -208,19 +208,19 @@ def _terms(here: Ends, of_a: Vector, of_b: Vector) -> Products:
 
 def _linear(
     here: Ends,
-    way: Vector,
+    delta: Vector,
     at: Weights,
     own: tuple[Objective, Vector],
     later: tuple[Objective, Vector],
     products: Products,
 ) -> LinearModel:
-    reach_a = _reach(here, way, at, here.own, *own)
-    reach_b = _reach(here, way, at, here.later, *later)
+    reach_a = _reach(here, delta, at, here.own, *own)
+    reach_b = _reach(here, delta, at, here.later, *later)
     found = LinearModel(products, reach_a, reach_b, None)
     t = found.reach
     if not t > 0:
         return found
-    at.move_to(combine([(1.0, here.theta), (t, way)]))
+    at.move_to(combine([(1.0, here.theta), (t, delta)]))
     moved = [own[0].gradient(), later[0].gradient()]
     vectors = [here.own, here.later, *moved]
     inner = inner_products([[v[name] for name in here.own] for v in vectors]).sum(axis=0)
@@ -229,13 +229,13 @@ def _linear(
 
 
 def _reach(
-    here: Ends, way: Vector, at: Weights, start: Vector, objective: Objective, product: Vector
+    here: Ends, delta: Vector, at: Weights, start: Vector, objective: Objective, product: Vector
 ) -> Reach:
     """Measure the reach of the Hessian's prediction along δ; stop at the first failure."""
     errors: list[float] = []
     norms: list[float] = []
     for t in GRID:
-        at.move_to(combine([(1.0, here.theta), (t, way)]))
+        at.move_to(combine([(1.0, here.theta), (t, delta)]))
         changed = minus(objective.gradient(), start)
         norms.append(norm(changed))
         errors.append(norm(combine([(1.0, changed), (-t, product)])))
@@ -245,7 +245,7 @@ def _reach(
 
 
 def _assumptions(
-    here: Ends, way: Vector, base: Base, weight: float, terms: Mapping[str, Products]
+    here: Ends, delta: Vector, base: Base, weight: float, terms: Mapping[str, Products]
 ) -> Assumptions:
     printed, weighted = (
         printed_coefficients(terms[name]) if name in terms else None
@@ -254,8 +254,8 @@ def _assumptions(
     return Assumptions(
         norm_m=norm(base.mixed),
         norm_a=norm(base.own),
-        cos_m=-cosine(way, base.mixed),
-        cos_difference=-cosine(way, minus(base.mixed, base.own)),
+        cos_m=-cosine(delta, base.mixed),
+        cos_difference=-cosine(delta, minus(base.mixed, base.own)),
         descends=base.descends(here),
         weight=weight,
         printed=printed,

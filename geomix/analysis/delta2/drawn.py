@@ -58,12 +58,12 @@ def chains(arms: Arms, known: Iterable[Pair]) -> list[list[Pair]]:
     """Return chains from the reference to each arm, through its control if it has one."""
     judged = [pair for pair in known if pair.judged]
     found: list[list[Pair]] = []
-    by_way = {pair.reference for pair in judged} - {arms.reference}
+    between = {pair.reference for pair in judged} - {arms.reference}
     for pair in judged:
         if pair.reference != arms.reference:
             first = next((p for p in judged if p.other == pair.reference), None)
             found.append([first, pair] if first else [pair])
-        elif pair.other not in by_way:
+        elif pair.other not in between:
             found.append([pair])
     return found
 

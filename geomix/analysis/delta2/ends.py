@@ -60,14 +60,14 @@ def ends_of(at: Weights, own: Objective, later: Objective, start: Vector, end: V
     loss, gradient = own.loss_and_gradient()
     later_loss, later_gradient = later.loss_and_gradient()
     at.move_to(end)
-    way = minus(end, start)
+    displacement = minus(end, start)
     return Ends(
         start=loss,
         end=own.loss(),
         later_start=later_loss,
         later_end=later.loss(),
-        slopes=dots(gradient, way),
-        moved=norm(way),
+        slopes=dots(gradient, displacement),
+        moved=norm(displacement),
         theta=start,
         own=gradient,
         later=later_gradient,

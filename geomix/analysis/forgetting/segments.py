@@ -145,9 +145,9 @@ def follow(
         return _Visited(there, *objective.loss_and_gradient())
 
     def row(first: _Visited, last: _Visited) -> Floats:
-        way = minus(last.weights, first.weights)
-        mover.move_to(first.weights, way, 0.5)
-        return _products(first.gradient, objective.gradient(), last.gradient, way)
+        displacement = minus(last.weights, first.weights)
+        mover.move_to(first.weights, displacement, 0.5)
+        return _products(first.gradient, objective.gradient(), last.gradient, displacement)
 
     fine: list[Floats] = []
     coarse: list[Floats] = []
@@ -171,11 +171,13 @@ def follow(
     )
 
 
-def _products(start: Vector, middle: Vector, end: Vector, way: dict[str, Tensor]) -> Floats:
+def _products(
+    start: Vector, middle: Vector, end: Vector, displacement: dict[str, Tensor]
+) -> Floats:
     """Return `(3, M)` ḡ·d, ‖ḡ‖² and ‖d‖² of each tensor."""
     mean = combine([(1 / 6, start), (4 / 6, middle), (1 / 6, end)])
-    found = (dots(mean, way), dots(mean, mean), dots(way, way))
-    return np.array([[one.get(name, 0.0) for name in way] for one in found])
+    found = (dots(mean, displacement), dots(mean, mean), dots(displacement, displacement))
+    return np.array([[one.get(name, 0.0) for name in displacement] for one in found])
 
 
 def _segments(steps: Sequence[int], losses: Sequence[float], rows: list[Floats]) -> Segments:
