@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from geomix.analysis.parameter_groups import Kind, Layout, grouped
 from geomix.gradients.inner_products import adam_metric
 from geomix.measures.heads import HeadSlice, head_slices
-from geomix.models.layers import decoder_layers, place_of, tied_head
+from geomix.models.layers import decoder_layers, location_of, tied_head
 from geomix.training.observer import SecondMoments
 from geomix.util.errors import UserError
 
@@ -50,12 +50,12 @@ class SlicedParameters:
             UserError: heads are requested, and no trained parameter is known to have any.
         """
         layers = len(decoder_layers(model))
-        places = {name: place_of(name, layers) for name in parameters}
+        locations = {name: location_of(name, layers) for name in parameters}
         whole = [HeadSlice("")]
         parts = [
             (name, part)
             for name, p in parameters.items()
-            for part in ((heads and _heads(model, places[name].module, p)) or whole)
+            for part in ((heads and _heads(model, locations[name].module, p)) or whole)
         ]
         if heads and all(part.head == "" for _, part in parts):
             raise UserError(
@@ -65,8 +65,8 @@ class SlicedParameters:
         layout = Layout(
             parameters=tuple(f"{name} {part.head}".strip() for name, part in parts),
             sizes=np.array([parameters[name][part.index].numel() for name, part in parts]),
-            parameter_layers=np.array([places[name].layer for name, _ in parts]),
-            parameter_modules=tuple(places[name].module for name, _ in parts),
+            parameter_layers=np.array([locations[name].layer for name, _ in parts]),
+            parameter_modules=tuple(locations[name].module for name, _ in parts),
             layers=layers,
             tied_head=tied_head(model),
             heads=tuple(part.head for _, part in parts) if heads else (),

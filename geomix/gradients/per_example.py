@@ -18,7 +18,7 @@ from geomix.data.batch import Batch
 from geomix.gradients.calls import Call
 from geomix.gradients.capture import CAPTURES, CaptureName
 from geomix.gradients.inner_products import trainable_parameters, undisturbed
-from geomix.gradients.rules import Places, Rule, by_autograd, guesses
+from geomix.gradients.rules import Rule, TokenIndices, by_autograd, guesses
 from geomix.measures.factors import Factor, materialised
 from geomix.measures.sketch import matrix_shape
 from geomix.models.loss import weighted_loss
@@ -122,14 +122,14 @@ class PerExample:
             batch: the batch of the pass.
             names: of the requested parameters.
         """
-        places = Places.of(batch, self._behind, self._heads_first)
+        indices = TokenIndices.of(batch, self._behind, self._heads_first)
         found: Factors = {name: [] for name in names}
         for call in calls:
             if not call.reached:
                 continue
             rule, owned = self._rules[call.path], self._owned(call.module)
             with self.autocast() if rule is by_autograd else exactly(batch.ids.device):
-                factors = rule(call, places)
+                factors = rule(call, indices)
             for local, some in factors.items():
                 if owned.get(local) in found:
                     found[owned[local]] += some

@@ -23,7 +23,7 @@ from geomix.measures.factors import Factor, Lookup, Outer, Whole
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class TokenIndices:
     """Indices of a batch's examples in the tensors of modules.
 
     Attributes:
@@ -41,10 +41,10 @@ class Places:
     heads_first: frozenset[str]
 
     @staticmethod
-    def of(batch: Batch, behind: frozenset[str], heads_first: frozenset[str]) -> Places:
+    def of(batch: Batch, behind: frozenset[str], heads_first: frozenset[str]) -> TokenIndices:
         """Return the indices of a batch."""
         shape = (batch.ids.shape[0], batch.ids.shape[1])
-        return Places(tokens_of(batch), answers_of(batch), shape, behind, heads_first)
+        return TokenIndices(tokens_of(batch), answers_of(batch), shape, behind, heads_first)
 
     def at(self, path: str) -> Placement:
         """Return the placement of the vectors that the module sees."""
@@ -77,7 +77,7 @@ class Places:
 
 
 Found = dict[str, list[Factor]]
-Rule = Callable[[Call, Places], Found]
+Rule = Callable[[Call, TokenIndices], Found]
 """Function that returns a call's factors, by the names of the parameters within the module."""
 
 
@@ -96,10 +96,10 @@ def guesses(module: nn.Module) -> list[Rule]:
     return [*found, by_autograd]
 
 
-def linear(call: Call, places: Places) -> Found:
+def linear(call: Call, indices: TokenIndices) -> Found:
     """Factor linear maps, W x + b; also routers, whose first output determines the others."""
-    g = places.gradients(call, _gradient(call))
-    x = places.inputs(call, call.input).to(g.dtype)
+    g = indices.gradients(call, _gradient(call))
+    x = indices.inputs(call, call.input).to(g.dtype)
     return {"weight": [Outer(g, x)], **_bias(call, g)}
 
 
@@ -113,14 +113,14 @@ def _summed(values: Tensor) -> Whole:
     return Whole(values.sum(1, keepdim=True))
 
 
-def conv1d(call: Call, places: Places) -> Found:
+def conv1d(call: Call, indices: TokenIndices) -> Found:
     """Factor GPT-2's linear maps, Wᵀ x + b."""
-    g = places.gradients(call, _gradient(call))
-    x = places.inputs(call, call.input).to(g.dtype)
+    g = indices.gradients(call, _gradient(call))
+    x = indices.inputs(call, call.input).to(g.dtype)
     return {"weight": [Outer(x, g)], **_bias(call, g)}
 
 
-def embedding(call: Call, places: Places) -> Found:
+def embedding(call: Call, indices: TokenIndices) -> Found:
     """Factor embeddings: rows of the weight, scaled (Gemma), of ids that may be shifted (OPT).
 
     Rows and scale are found by running the module with test weights.
@@ -130,50 +130,50 @@ def embedding(call: Call, places: Places) -> Found:
     with torch.no_grad():
         scale = _with(call, weight=torch.ones_like(weight[:, :1]))
         scaled, ones = (_with(call, weight=w) for w in (counted, torch.ones_like(counted)))
-    ids = places.inputs(call, (scaled / ones).round()).long()[..., 0]
+    ids = indices.inputs(call, (scaled / ones).round()).long()[..., 0]
     g = _gradient(call)
-    values = places.gradients(call, g * scale.to(g.dtype))
+    values = indices.gradients(call, g * scale.to(g.dtype))
     unused = call.module.padding_idx  # its row is never trained
     if unused is not None:
         values = values * torch.ne(ids, unused)[..., None]  # type: ignore[arg-type]
     return {"weight": [Lookup(ids, values)]}
 
 
-def norm(call: Call, places: Places) -> Found:
+def norm(call: Call, indices: TokenIndices) -> Found:
     """Factor norms, w * x̂ + b: with a weight of one they give x̂."""
-    return _normed(call, places, 1.0)
+    return _normed(call, indices, 1.0)
 
 
-def norm_about_one(call: Call, places: Places) -> Found:
+def norm_about_one(call: Call, indices: TokenIndices) -> Found:
     """Factor Gemma's norms, (1 + w) * x̂ + b."""
-    return _normed(call, places, 0.0)
+    return _normed(call, indices, 0.0)
 
 
-def _normed(call: Call, places: Places, weight: float) -> Found:
+def _normed(call: Call, indices: TokenIndices, weight: float) -> Found:
     own = dict(call.module.named_parameters(recurse=False))
     plain = {name: torch.full_like(p, weight * (name == "weight")) for name, p in own.items()}
     with torch.no_grad():
         normed = _with(call, **plain)
     g = _gradient(call)
     normed = normed.to(torch.promote_types(g.dtype, torch.float32))
-    found: Found = {"weight": [_summed(places.gradients(call, g * normed))]}
+    found: Found = {"weight": [_summed(indices.gradients(call, g * normed))]}
     if "bias" in own:
-        found["bias"] = [_summed(places.gradients(call, g))]
+        found["bias"] = [_summed(indices.gradients(call, g))]
     return found
 
 
-def experts(call: Call, places: Places) -> Found:
+def experts(call: Call, indices: TokenIndices) -> Found:
     """Factor fused experts of transformers 5: down(act(gate) * up), weighed by the router.
 
     Each expert is two linear maps over the tokens routed to it.
     """
     module: Any = call.module
     hidden, chosen, weights = (a.detach() for a in call.args)
-    owners, g = places.at(call.path).owners, places.flat(call.path, _gradient(call))[:, 0]
-    hidden = places.flat(call.path, hidden)[:, 0].to(g.dtype)
+    owners, g = indices.at(call.path).owners, indices.flat(call.path, _gradient(call))[:, 0]
+    hidden = indices.flat(call.path, hidden)[:, 0].to(g.dtype)
     gate_up, down = module.gate_up_proj, module.down_proj
     found: Found = {"gate_up_proj": [], "down_proj": []}
-    examples = places.tokens.index.shape[0]
+    examples = indices.tokens.index.shape[0]
     for expert in range(len(down)):
         token, slot = (chosen == expert).nonzero(as_tuple=True)
         token, slot = token[owners[token] >= 0], slot[owners[token] >= 0]
@@ -196,7 +196,7 @@ def experts(call: Call, places: Places) -> Found:
     return found
 
 
-def by_autograd(call: Call, places: Places) -> Found:
+def by_autograd(call: Call, indices: TokenIndices) -> Found:
     """Repeat a module's own backward pass once per example: works for any module.
 
     Exact as long as its outputs keep tokens separate, since an example's loss depends on its own
@@ -204,7 +204,7 @@ def by_autograd(call: Call, places: Places) -> Found:
     one gradient per example.
     """
     own = dict(call.module.named_parameters(recurse=False))
-    owners = places.at(call.path).owners
+    owners = indices.at(call.path).owners
     with torch.enable_grad():
         again = tensors(call.module(*_detached(call.args), **_detached(call.kwargs)))
     before = zip(again, call.outputs, strict=True)
@@ -212,11 +212,11 @@ def by_autograd(call: Call, places: Places) -> Found:
     reached = [(a, g) for a, g in reached if not any(_leads(a, b) for b, _ in reached)]
     outputs, gradients = [a for a, _ in reached], [g for _, g in reached]
     for gradient in gradients:
-        places.flat(call.path, gradient)  # rejects tensors that are not laid out by token
+        indices.flat(call.path, gradient)  # rejects tensors that are not laid out by token
     leaves = {name: p for name, p in own.items() if p.requires_grad}
     values: dict[str, list[Tensor]] = {name: [] for name in leaves}
-    for example in range(places.tokens.index.shape[0]):
-        mine = [_only(g, owners == example, call.path in places.heads_first) for g in gradients]
+    for example in range(indices.tokens.index.shape[0]):
+        mine = [_only(g, owners == example, call.path in indices.heads_first) for g in gradients]
         got = torch.autograd.grad(
             outputs,
             list(leaves.values()),

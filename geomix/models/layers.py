@@ -14,7 +14,7 @@ _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.+)$")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Location:
     """Location of a parameter.
 
     Attributes:
@@ -45,7 +45,7 @@ def decoder_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(f"{name}.{i}", layer) for i, layer in enumerate(stack)]
 
 
-def place_of(parameter: str, layers: int) -> Place:
+def location_of(parameter: str, layers: int) -> Location:
     """Return layer and module of a parameter, from its qualified name.
 
     Args:
@@ -55,10 +55,10 @@ def place_of(parameter: str, layers: int) -> Place:
     found = _LAYER.search(parameter)
     if found:
         inner = found.group(2).removesuffix(".weight").removesuffix(".bias")
-        return Place(int(found.group(1)) + 1, inner)
+        return Location(int(found.group(1)) + 1, inner)
     short = parameter.removesuffix(".weight").removesuffix(".bias").split(".")[-1]
     before = any(word in short for word in ("embed", "wte", "wpe"))
-    return Place(0 if before else layers + 1, short)
+    return Location(0 if before else layers + 1, short)
 
 
 def tied_head(model: nn.Module) -> bool:

@@ -32,7 +32,7 @@ from geomix.gradients.per_example import PerExample
 from geomix.gradients.spill import in_memory, on_disk
 from geomix.models.distributed import ALONE, Workers, shard_of
 from geomix.models.forward import Forward, backward_over, batches_of, plain_forward
-from geomix.models.layers import after_layers, decoder_layers, place_of, tied_head
+from geomix.models.layers import after_layers, decoder_layers, location_of, tied_head
 from geomix.recording.gather import gather_record
 from geomix.recording.path_segments import Gradient, Segment
 from geomix.recording.probe_pass import Rows
@@ -173,7 +173,7 @@ class Recorder:
         model = event.model
         parameters = trainable_parameters(model)
         layers = len(decoder_layers(model))
-        places = [place_of(name, layers) for name in parameters]
+        locations = [location_of(name, layers) for name in parameters]
         chosen = module_names(model, self.modules)
         sketcher = self._sketcher(model)
         probes: dict[str, ProbeRecord] = {}
@@ -204,8 +204,8 @@ class Recorder:
             probes=probes,
             parameters=tuple(parameters),
             sizes=np.array([p.numel() for p in parameters.values()], dtype=np.int64),
-            parameter_layers=np.array([place.layer for place in places], dtype=np.int64),
-            parameter_modules=tuple(place.module for place in places),
+            parameter_layers=np.array([one.layer for one in locations], dtype=np.int64),
+            parameter_modules=tuple(one.module for one in locations),
             inner_products=self.workers.summed(inner_products(gradients)),
             layers=layers,
             tied_head=tied_head(model),

@@ -40,7 +40,7 @@ _SNAPSHOT = re.compile(r"stage(0|[1-9][0-9]?)-step([0-9]{6}|[1-9][0-9]{6,11})\.h
 """Pattern of the names from `geomix.snapshots.file.file_name`; no other spelling of the numbers."""
 
 
-def snapshot_place(name: str) -> tuple[int, int] | None:
+def snapshot_position(name: str) -> tuple[int, int] | None:
     """Return the stage and step of a snapshot's file name; None for any other file."""
     found = _SNAPSHOT.fullmatch(name)
     return (int(found[1]), int(found[2])) if found else None
@@ -121,7 +121,7 @@ class RunDirectory:
 
     def snapshots(self) -> list[Path]:
         """Return the snapshot files in the order of stage and step; other files are ignored."""
-        found = [(snapshot_place(file.name), file) for file in self.snapshot_folder.glob("*")]
+        found = [(snapshot_position(file.name), file) for file in self.snapshot_folder.glob("*")]
         return [file for _, file in sorted((place, file) for place, file in found if place)]
 
     @property

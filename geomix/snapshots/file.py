@@ -51,7 +51,7 @@ from typing import Any
 
 import numpy as np
 
-from geomix.runs.directory import snapshot_place
+from geomix.runs.directory import snapshot_position
 from geomix.snapshots.checks import check_shapes
 from geomix.snapshots.groups import write_gradient, write_parameters, write_path, write_probes
 from geomix.snapshots.heaps import check_heaps
@@ -178,7 +178,7 @@ def _check(path: Path, file: Any) -> None:
 def _check_name(path: Path, file: Any) -> None:
     """Reject a snapshot under the name of another, such as a copy: readers rely on the names."""
     place = int(file.attrs["stage"]), int(file.attrs["step"])
-    if snapshot_place(path.name) not in (None, place):
+    if snapshot_position(path.name) not in (None, place):
         raise UserError(
             f"{path}: holds step {place[1]} of stage {place[0] + 1}, which its name does not say; "
             f"name it {file_name(*place)} (files count stages from 0) or delete it"

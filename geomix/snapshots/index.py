@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from geomix.runs.directory import RunDirectory, snapshot_place
+from geomix.runs.directory import RunDirectory, snapshot_position
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SnapshotFile:
     """A snapshot on disk.
 
     Attributes:
@@ -30,9 +30,9 @@ class Place:
         return self.path.stem
 
 
-def places(run: RunDirectory) -> list[Place]:
+def snapshot_files(run: RunDirectory) -> list[SnapshotFile]:
     """Return the snapshots of a run, in the order of stage and step."""
     folders = (run.path / "stages").glob("*-*")
     names = dict(folder.name.split("-", 1) for folder in folders)
-    found = [(snapshot_place(path.name), path) for path in run.snapshots()]
-    return [Place(at[0], names.get(str(at[0]), ""), at[1], path) for at, path in found if at]
+    found = [(snapshot_position(path.name), path) for path in run.snapshots()]
+    return [SnapshotFile(at[0], names.get(str(at[0]), ""), at[1], path) for at, path in found if at]

@@ -22,7 +22,7 @@ import numpy as np
 
 from geomix.config.stage_names import stage_title
 from geomix.runs.directory import RunDirectory
-from geomix.snapshots.index import Place, places
+from geomix.snapshots.index import SnapshotFile, snapshot_files
 from geomix.util.errors import UserError
 from geomix.util.reading import all_of, expect, read_json
 
@@ -48,13 +48,13 @@ class Records:
     run: RunDirectory
 
     @property
-    def snapshots(self) -> list[Place]:
+    def snapshots(self) -> list[SnapshotFile]:
         """Index of the snapshots, in the order of stage and step; `pandas.DataFrame` accepts it.
 
         Raises:
             UserError: the run has arms, each with its own records.
         """
-        found = places(self.run)
+        found = snapshot_files(self.run)
         if not found and (arms := self.run.arms) != [self.run]:
             names = ", ".join(arm.name for arm in arms)
             raise UserError(f"{self.run.path}: its arms have the records ({names}); open run.arms")
@@ -70,7 +70,7 @@ class Records:
     def _summary(self) -> str:
         from geomix.snapshots.arrays import group_of
 
-        if not (found := places(self.run)):
+        if not (found := snapshot_files(self.run)):
             arms = [arm.name for arm in self.run.arms if arm != self.run]
             return f"in its arms {', '.join(arms)}" if arms else "no snapshot yet"
         steps: dict[str, list[int]] = {}
@@ -193,7 +193,7 @@ class Records:
         source = Source([place.path for place in places], self.run.probes_file)
         return export({"": source}, Path(folder), format)
 
-    def _arrays(self, place: Place) -> SnapshotArrays:
+    def _arrays(self, place: SnapshotFile) -> SnapshotArrays:
         from geomix.snapshots.arrays import SnapshotArrays
 
         return SnapshotArrays(place.path)

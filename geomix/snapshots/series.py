@@ -10,22 +10,22 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from geomix.snapshots.arrays import Described, Stacked, group_of, is_label, lazy, opened, read
-from geomix.snapshots.index import Place
+from geomix.snapshots.index import SnapshotFile
 from geomix.util.errors import UserError
 
 _OF_THE_SET = ("offsets", "positions", "targets")
 """Variables that are equal in every snapshot: the measured tokens of a probe set."""
 
 
-Held = list[tuple[Place, dict[str, Described]]]
+Held = list[tuple[SnapshotFile, dict[str, Described]]]
 """Datasets of a group, for each snapshot that has the group."""
 
 
-def series(places: Sequence[Place], name: str) -> xr.DataArray | None:
+def series(files: Sequence[SnapshotFile], name: str) -> xr.DataArray | None:
     """Return one variable of all snapshots with it; see `geomix.snapshots.records.Records.series`.
 
     Args:
-        places: the snapshots, in order.
+        files: the snapshots, in order.
         name: group and variable.
 
     Returns:
@@ -35,40 +35,40 @@ def series(places: Sequence[Place], name: str) -> xr.DataArray | None:
         UserError: a file is damaged.
     """
     group, _, own = name.rpartition("/")
-    held = [(place, found) for place, found in _held(places, group) if own in found]
+    held = [(file, found) for file, found in _held(files, group) if own in found]
     if not held:
         return None
-    here = [place for place, _ in held]
+    here = [file for file, _ in held]
     axes = [_axes(found, own) for _, found in held]
     if all(_same(axes[0], other) for other in axes[1:]):
         union, one = axes[0], held[0][1][own]
-        array = Stacked([place.path for place in here], name, one)
+        array = Stacked([file.path for file in here], name, one)
         variable = lazy(array, ("snapshot", *one.dims), {})
     else:
         union = {dim: _union([one[dim] for one in axes]) for dim in axes[0]}
         variable = _filled(here, name, [found[own] for _, found in held], axes, union)
-    coordinates = {**_moments(here), **{dim: (dim, labels) for dim, labels in union.items()}}
+    coordinates = {**_coordinates(here), **{dim: (dim, labels) for dim, labels in union.items()}}
     found = xr.DataArray(variable, {**coordinates, **_labels(held, name, union)}, name=own)
     return _with_attributes(found, [datasets[own].attrs for _, datasets in held])
 
 
-def probes(places: Sequence[Place], name: str) -> xr.Dataset | None:
+def probes(files: Sequence[SnapshotFile], name: str) -> xr.Dataset | None:
     """Return all variables of one probe set; see `geomix.snapshots.records.Records.probes`.
 
     Raises:
         UserError: it differs between snapshots, or a file is damaged.
     """
     group = f"probes/{name}"
-    held = _held(places, group)
+    held = _held(files, group)
     names = {own: one for _, found in held for own, one in found.items() if one.values is None}
     variables: dict[str, xr.DataArray] = {}
     for own in names:
-        one = series(places, f"{group}/{own}")
+        one = series(files, f"{group}/{own}")
         assert one is not None
         if own in _OF_THE_SET:
             if (one.values != one.values[0]).any():
                 raise UserError(
-                    f"{places[0].path.parent}: {name} is not the same in all snapshots; "
+                    f"{files[0].path.parent}: {name} is not the same in all snapshots; "
                     "look at them one by one"
                 )
             one = one[0].drop_vars(("snapshot", "stage", "stage_name", "step"))
@@ -76,9 +76,9 @@ def probes(places: Sequence[Place], name: str) -> xr.Dataset | None:
     return xr.Dataset(variables) if held else None
 
 
-def _held(places: Sequence[Place], group: str) -> Held:
-    found = [(place, group_of(place.path, group)) for place in places]
-    return [(place, datasets) for place, datasets in found if datasets]
+def _held(files: Sequence[SnapshotFile], group: str) -> Held:
+    found = [(file, group_of(file.path, group)) for file in files]
+    return [(file, datasets) for file, datasets in found if datasets]
 
 
 def _with_attributes(array: xr.DataArray, attributes: Sequence[dict[str, Any]]) -> xr.DataArray:
@@ -117,17 +117,17 @@ def _union(labels: Sequence[NDArray[Any]]) -> NDArray[Any]:
     return np.array(list(found), dtype=labels[0].dtype)
 
 
-def _moments(places: Sequence[Place]) -> dict[str, Any]:
-    texts = {"snapshot": [place.name for place in places]}
-    texts["stage_name"] = [place.stage_name for place in places]
+def _coordinates(files: Sequence[SnapshotFile]) -> dict[str, Any]:
+    texts = {"snapshot": [file.name for file in files]}
+    texts["stage_name"] = [file.stage_name for file in files]
     found: dict[str, Any] = {k: ("snapshot", np.array(v, object)) for k, v in texts.items()}
-    found["stage"] = ("snapshot", np.array([place.stage for place in places], np.int64))
-    found["step"] = ("snapshot", np.array([place.step for place in places], np.int64))
+    found["stage"] = ("snapshot", np.array([file.stage for file in files], np.int64))
+    found["step"] = ("snapshot", np.array([file.step for file in files], np.int64))
     return found
 
 
 def _filled(
-    places: Sequence[Place],
+    files: Sequence[SnapshotFile],
     name: str,
     described: Sequence[Described],
     axes: Sequence[Axes],
@@ -136,11 +136,11 @@ def _filled(
     """Read a variable whose axes differ between the snapshots."""
     first = described[0]
     dtype = first.dtype if first.dtype.kind == "f" else np.dtype(np.float64)
-    values = np.full((len(places), *(len(labels) for labels in union.values())), np.nan, dtype)
+    values = np.full((len(files), *(len(labels) for labels in union.values())), np.nan, dtype)
     rows = {dim: {label: i for i, label in enumerate(found)} for dim, found in union.items()}
-    for i, (place, mine) in enumerate(zip(places, axes, strict=True)):
+    for i, (one, mine) in enumerate(zip(files, axes, strict=True)):
         where = [[rows[dim][label] for label in labels] for dim, labels in mine.items()]
-        with opened(place.path) as file:
+        with opened(one.path) as file:
             values[np.ix_([i], *where)] = read(file[name], ...)
     return xr.Variable(("snapshot", *first.dims), values)
 
@@ -150,7 +150,7 @@ def _labels(held: Held, name: str, union: Axes) -> dict[str, Any]:
     group, _, own = name.rpartition("/")
     found: dict[str, dict[str, Any]] = {}
     left = set(union.get("parameter", ()))
-    for place, datasets in held:
+    for snapshot, datasets in held:
         if not left:
             break
         names = datasets["parameter"].values
@@ -158,7 +158,7 @@ def _labels(held: Held, name: str, union: Axes) -> dict[str, Any]:
         if left.isdisjoint(names):
             continue
         left -= set(names)
-        with opened(place.path) as file:
+        with opened(snapshot.path) as file:
             for label in (n for n, one in datasets.items() if is_label(one) and n != own):
                 values = read(file[f"{group}/{label}"], ...)
                 found.setdefault(label, {}).update(zip(names, values, strict=True))

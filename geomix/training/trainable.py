@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from geomix.config.training import LoraConfig
-from geomix.models.layers import Place, decoder_layers, place_of, tied_head
+from geomix.models.layers import Location, decoder_layers, location_of, tied_head
 from geomix.util.errors import UserError
 
 _BASE = ".base_layer"
@@ -36,7 +36,7 @@ def trained_names(model: nn.Module, patterns: str | Sequence[str], where: str) -
     if isinstance(patterns, str):
         return set(names)
     count = len(decoder_layers(model))
-    places = {name: place_of(name, count) for name in names}
+    locations = {name: location_of(name, count) for name in names}
     head = {id(p) for p in _head(model).parameters()} if not tied_head(model) else set()
     heads = {name for name, p in model.named_parameters() if id(p) in head}
     found: set[str] = set()
@@ -46,7 +46,7 @@ def trained_names(model: nn.Module, patterns: str | Sequence[str], where: str) -
                 f"{where}: '{pattern}': layers count from 1, the first block, to {count}; what "
                 "comes before it is 'embedding'"
             )
-        matched = {name for name in names if _matches(pattern, name, places[name], count)}
+        matched = {name for name in names if _matches(pattern, name, locations[name], count)}
         matched |= heads if pattern == "head" else set()
         if not matched:
             raise UserError(
@@ -63,14 +63,14 @@ def _head(model: Any) -> nn.Module:
     return head
 
 
-def _matches(pattern: str, name: str, place: Place, layers: int) -> bool:
+def _matches(pattern: str, name: str, location: Location, layers: int) -> bool:
     if span := re.fullmatch(r"layers:(\d{1,6})(?:-(\d{1,6}))?", pattern):
         first, last = int(span[1]), int(span[2] or span[1])
-        return first <= place.layer <= last and 1 <= place.layer <= layers
+        return first <= location.layer <= last and 1 <= location.layer <= layers
     if pattern.startswith("module:"):
-        return pattern.removeprefix("module:") in place.module.split(".")
+        return pattern.removeprefix("module:") in location.module.split(".")
     if pattern == "embedding":
-        return place.layer == 0
+        return location.layer == 0
     return fnmatchcase(name, pattern)
 
 

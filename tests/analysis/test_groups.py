@@ -12,7 +12,7 @@ import pytest
 
 from geomix.analysis.parameter_groups import layer_modules
 from geomix.api import Run
-from geomix.models.layers import place_of
+from geomix.models.layers import location_of
 from geomix.snapshots.file import read_snapshot
 from geomix.snapshots.schema import Snapshot
 
@@ -29,7 +29,7 @@ def some(tmp_path_factory: pytest.TempPathFactory, random_gradients: Make, write
 
 def of(some: Snapshot, names: list[str], layers: int, tied: bool) -> dict[str, list[str]]:
     """Groups with the parameters in them."""
-    places = [place_of(name, layers) for name in names]
+    places = [location_of(name, layers) for name in names]
     snapshot = replace(
         some,
         parameters=tuple(names),

@@ -13,7 +13,7 @@ from geomix.config.stage_names import stage_index, stage_title, stage_titles
 from geomix.measures.line_integral import PathChange, coarser_trapezoid, path_change
 from geomix.runs.directory import RunDirectory
 from geomix.snapshots.file import read_snapshot
-from geomix.snapshots.index import places
+from geomix.snapshots.index import snapshot_files
 from geomix.snapshots.schema import TOTAL, PathRecord, ProbeRecord, Snapshot
 from geomix.util.errors import UserError
 
@@ -64,7 +64,7 @@ def asked_stage(runs: Sequence[RunDirectory], asked: str) -> int:
         UserError: no such stage is recorded, or several share its name.
     """
     names: dict[int, set[str]] = {}
-    for place in (place for run in runs for arm in run.arms for place in places(arm)):
+    for place in (place for run in runs for arm in run.arms for place in snapshot_files(arm)):
         names.setdefault(place.stage, set()).add(place.stage_name)
     if not names:
         raise UserError(f"{runs[0].path}: no snapshots; {_RECORD}")
