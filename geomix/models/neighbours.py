@@ -20,7 +20,7 @@ _SHORT, _LONG, _LONG_EXPERTS = 4, 128, 1024
 for models with experts, which may take only so many tokens of a batch."""
 
 _WORK = {"cpu": 2e11}
-_WORK_ELSEWHERE = 2e13
+_WORK_OF_OTHERS = 2e13
 """Most floating-point operations of the long neighbours: a second or so."""
 
 
@@ -53,7 +53,7 @@ def neighbour_problem(model: Any, first: int, last: int) -> str | None:
 def _long(model: Any) -> int:
     """Return the tokens of a neighbour: as many as the model takes, within a second or so."""
     weights = sum(p.numel() for p in model.parameters())
-    work = _WORK.get(next(model.parameters()).device.type, _WORK_ELSEWHERE)
+    work = _WORK.get(next(model.parameters()).device.type, _WORK_OF_OTHERS)
     affordable = int(work / (2 * 2 * weights))  # two rows, two operations a weight
     experts = any("expert" in key for key in model.config.to_dict())
     most = min(_LONG_EXPERTS if experts else _LONG, affordable)

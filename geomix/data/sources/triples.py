@@ -133,13 +133,13 @@ def facts(seed: int) -> Iterator[tuple[Relation, str, str]]:
     The object is drawn independently of the subject, so a fact can only be memorised.
     """
     rng = Random(f"world {seed}")  # noqa: S311
-    taken: set[tuple[str, str]] = set()
-    while len(taken) < WORLD:
+    used: set[tuple[str, str]] = set()
+    while len(used) < WORLD:
         relation = rng.choice(RELATIONS)
         subject = relation.subject(rng)
         answer = rng.choice(objects(relation))
-        if (subject, relation.name) not in taken:
-            taken.add((subject, relation.name))
+        if (subject, relation.name) not in used:
+            used.add((subject, relation.name))
             yield relation, subject, answer
 
 
