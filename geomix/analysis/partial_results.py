@@ -75,13 +75,13 @@ def unfinished(run: RunDirectory, command: Mapping[str, Any]) -> Iterator[Unfini
         run: whose folder will hold the results.
         command: distinguishes it from others, as JSON can hold it.
     """
-    place = run.path / "analysis.partial"
-    folder = place / f"{command['analysis']}-{_hash(command)[:16]}"
-    if place.is_symlink() or folder.is_symlink():  # in a foreign run; nothing is written elsewhere
+    parent = run.path / "analysis.partial"
+    folder = parent / f"{command['analysis']}-{_hash(command)[:16]}"
+    if parent.is_symlink() or folder.is_symlink():  # in a foreign run; nothing is written elsewhere
         yield Unfinished()
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with (place / f"{folder.name}.lock").open("a") as lock:
+    with (parent / f"{folder.name}.lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -96,7 +96,7 @@ def unfinished(run: RunDirectory, command: Mapping[str, Any]) -> Iterator[Unfini
                 shutil.rmtree(folder, ignore_errors=True)
                 Path(lock.name).unlink(missing_ok=True)
                 with suppress(OSError):  # another command's results are in it
-                    place.rmdir()
+                    parent.rmdir()
 
 
 def _hash(value: Any) -> str:

@@ -63,8 +63,8 @@ def suffix_of(runs: Sequence[str]) -> str:
     """
     if len(runs) == 1:
         return ""
-    places = "\n".join(str(Path(run).absolute()) for run in runs)
-    return f"_of_{len(runs)}_runs_{hashlib.sha256(places.encode()).hexdigest()[:6]}"
+    paths = "\n".join(str(Path(run).absolute()) for run in runs)
+    return f"_of_{len(runs)}_runs_{hashlib.sha256(paths.encode()).hexdigest()[:6]}"
 
 
 def check_tokenizers(arms: Sequence[RunDirectory]) -> None:
@@ -125,8 +125,8 @@ def _unlike(label: str, found: Mapping[tuple[str, str], Sequence[RunDirectory]])
 
 
 def _own(label: str, arm: RunDirectory) -> str:
-    place = arm.path.absolute()
-    folder = place.parent.parent.name if place.parent.name == "arms" else arm.name
+    path = arm.path.absolute()
+    folder = path.parent.parent.name if path.parent.name == "arms" else arm.name
     return f"{label} of {folder}"
 
 

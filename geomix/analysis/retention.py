@@ -45,7 +45,7 @@ def retention_rows(
         names = stage_names(runs[0])
         for name in sets:
             found = [_measured(run, name, score) for run in runs]
-            shared = [place for place in found[0] if all(place in one for one in found)]
+            shared = [key for key in found[0] if all(key in one for one in found)]
             mine: Rows = []
             for stage, step in sorted(shared):
                 values = np.array([one[stage, step][0] for one in found])

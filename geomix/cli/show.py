@@ -15,7 +15,7 @@ from rich.text import Text
 
 from geomix.cli.show_history import history_parts, read_history
 from geomix.cli.show_stages import stage_table
-from geomix.config.names import place_of_set, set_name
+from geomix.config.names import order_of_set, set_name
 from geomix.measures.scores import score_named
 from geomix.runs.directory import RunDirectory
 from geomix.runs.retention import RetentionRow, asked_scores, retention_rows
@@ -51,7 +51,7 @@ def retention_table(
         only = score_named(metric).lacking
         because = f"; {only}" if only else ""
         raise UserError(f"{run.path}: no evaluation of this run has {metric}{because}")
-    sets = sorted({row.set for row in rows}, key=place_of_set)
+    sets = sorted({row.set for row in rows}, key=order_of_set)
     named = [metric] if metric else ["exact_match", *asked_scores(run)]
     parts = _fitting(rows, list(dict.fromkeys([*named, "loss"])))
     shown = parts if whole else parts[:1]

@@ -46,7 +46,7 @@ def in_arm(name: str) -> bool:
 
 
 def override_arm(
-    document: Document, name: str, value: Callable[[], Any], place: Origin, label: str
+    document: Document, name: str, value: Callable[[], Any], location: Origin, label: str
 ) -> None:
     """Make a value the last override of an arm.
 
@@ -54,7 +54,7 @@ def override_arm(
         document: a configuration with arms.
         name: `arms.NAME.key.path`.
         value: returns the value, once the arm is known.
-        place: origin of the value.
+        location: origin of the value.
         label: how a message names it.
 
     Raises:
@@ -78,7 +78,7 @@ def override_arm(
     arms[arm][key] = given
     written: Key = ("arms", arm, key)
     forget(document.origins, written)
-    document.origins[written] = place
+    document.origins[written] = location
 
 
 def _check_felt(document: Document, key: Key, change: str) -> None:

@@ -72,9 +72,9 @@ def known_chat_template(name: str) -> str:
         raise ValueError("it holds half a character (a lone \\ud800 … \\udfff)")
     if name in ("tulu", "tokenizer") or name.endswith(JINJA_SUFFIX):
         return name
-    places = [name.find(part) for part in ("{prompt}", "{target}")]
+    offsets = [name.find(part) for part in ("{prompt}", "{target}")]
     once = all(name.count(part) == 1 for part in ("{prompt}", "{target}"))
-    if once and places == sorted(places):
+    if once and offsets == sorted(offsets):
         return name
     raise ValueError(
         "give 'tulu', 'tokenizer', a path ending in .jinja, or a text that holds {prompt} and "

@@ -35,8 +35,8 @@ class Origin:
     key: Key
 
     def __str__(self) -> str:
-        place = self.file if self.line is None else f"{self.file}:{self.line}"
-        return f"{place} {dotted(self.key)}".rstrip()
+        location = self.file if self.line is None else f"{self.file}:{self.line}"
+        return f"{location} {dotted(self.key)}".rstrip()
 
 
 Mistakes = dict[str, float]
@@ -101,7 +101,7 @@ def parse(text: str, file: str, wants: str = RUN_WANTS) -> Document:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        place = f"{file}:{mark.line + 1}" if mark else file
+        location = f"{file}:{mark.line + 1}" if mark else file
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         if "'\\t'" in problem:
             problem += "; indent with spaces, not tabs"
@@ -109,7 +109,7 @@ def parse(text: str, file: str, wants: str = RUN_WANTS) -> Document:
             problem += "; only plain values may stand here"
         if problem == "but found another document":
             problem = "a second document (`---`); a run has one"
-        raise UserError(f"{place}: not YAML: {problem}") from None
+        raise UserError(f"{location}: not YAML: {problem}") from None
     except BAD_SCALARS as error:  # a date like 2026-99-99, `!!int` of nothing, endless nesting
         raise UserError(f"{file}: not YAML: {shortened(str(error))}") from None
     if not isinstance(values, dict):
@@ -222,7 +222,12 @@ def assign(document: Document, key: Key, value: Any, origin: Origin) -> None:
 
 
 def override(
-    document: Document, name: str, value: Any, place: Origin, written: Key, known: dict[Key, Origin]
+    document: Document,
+    name: str,
+    value: Any,
+    location: Origin,
+    written: Key,
+    known: dict[Key, Origin],
 ) -> None:
     """Assign a value written elsewhere to a dotted key; messages name where it was written.
 
@@ -230,7 +235,7 @@ def override(
         document: the document to change.
         name: the dotted key, as in `--set`.
         value: the value to assign.
-        place: origin of the value.
+        location: origin of the value.
         written: its key there.
         known: the origins of the document that it was written in.
 
@@ -238,7 +243,7 @@ def override(
         UserError: there can be no such key.
     """
     key = key_of(name)
-    assign(document, key, value, place)
+    assign(document, key, value, location)
     for inner, origin in list(known.items()):
         if inner[: len(written)] == written:
             document.origins[(*key, *inner[len(written) :])] = origin

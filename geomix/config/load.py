@@ -202,11 +202,11 @@ def _arm_documents(document: Document, arms: Any, mistakes: Mistakes) -> list[tu
         arm = Document(copy.deepcopy(document.values), dict(document.origins))
         for key, value in (changes or {}).items():
             written = ("arms", name, str(key))
-            place = document.origins.get(written, at)
+            location = document.origins.get(written, at)
             try:
-                override(arm, str(key), value, place, written, document.origins)
+                override(arm, str(key), value, location, written, document.origins)
             except UserError as error:
-                mistakes.update(dict.fromkeys(error.lines, line_of(place)))
+                mistakes.update(dict.fromkeys(error.lines, line_of(location)))
         found.append((name, arm))
     return found
 

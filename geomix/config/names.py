@@ -92,6 +92,6 @@ def role_of(name: str) -> Role:
     return "held-out" if name == HELD_OUT else "extra"
 
 
-def place_of_set(name: str) -> tuple[int, str]:
+def order_of_set(name: str) -> tuple[int, str]:
     """Return a sort key: the stages' own sets, `evaluate.sets`, mixed-in sets, held-out."""
     return {"own": 0, "mixed": 2, "held-out": 3}.get(role_of(name), 1), name

@@ -50,14 +50,14 @@ def _looking_back(stages: list[StageConfig]) -> list[StageConfig]:
             continue
         named = stage.replay.stages or []
         earlier = [_name_of(one) for one in stages[:index]]
-        places = [_places(one, earlier) for one in named]
-        indices = [place for each in places for place in each]
-        listed = ", ".join(f"{place} ({name})" for place, name in enumerate(earlier))
+        matches = [_matches(one, earlier) for one in named]
+        indices = [match for each in matches for match in each]
+        listed = ", ".join(f"{position} ({name})" for position, name in enumerate(earlier))
         if index == 0:
             why = "the first stage has none before it to replay"
-        elif any(len(each) > 1 for each in places):
+        elif any(len(each) > 1 for each in matches):
             why = f"several stages have this name; give the index: {listed}"
-        elif not all(places):
+        elif not all(matches):
             why = f"only the stages before it can be replayed: {listed}"
         elif len(set(indices)) < len(indices):
             why = "a stage is named twice"
@@ -74,7 +74,7 @@ def _looking_back(stages: list[StageConfig]) -> list[StageConfig]:
     return found
 
 
-def _places(asked: int | str, names: list[str]) -> list[int]:
+def _matches(asked: int | str, names: list[str]) -> list[int]:
     """Return the indices of the stages that an index or a name means."""
     return [index for index, name in enumerate(names) if asked in (index, name)]
 
@@ -273,7 +273,7 @@ class RunConfig(Strict):
         found._written = _Written(dict(origins))
         return found
 
-    def place(self, *key: str | int) -> str:
+    def location(self, *key: str | int) -> str:
         """Return a key with its origin: `my.yaml:5 stages[0].data.source`, as far as known."""
         return str(origin_at(self._written.origins, key)).lstrip()
 

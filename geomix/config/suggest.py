@@ -11,7 +11,7 @@ from geomix.config.document import Key
 from geomix.config.run import RunConfig, StageConfig
 from geomix.config.training import TrainConfig
 
-MOST_PLACES = 3
+MOST_KEYS = 3
 """Most places of a key that a message names."""
 
 
@@ -25,13 +25,13 @@ def suggestion(key: Key, root: type[BaseModel]) -> str:
     close = difflib.get_close_matches(str(key[-1]), names, n=1)
     if close:
         return f"; did you mean '{close[0]}'?"
-    if found := _places(str(key[-1]), root):
-        guesses = "' or '".join(found[:MOST_PLACES])
+    if found := _keys(str(key[-1]), root):
+        guesses = "' or '".join(found[:MOST_KEYS])
         return f"; did you mean '{guesses}'?"
     return f"; known: {', '.join(names)}"
 
 
-def _places(name: str, root: type[BaseModel], before: str = "") -> list[str]:
+def _keys(name: str, root: type[BaseModel], before: str = "") -> list[str]:
     """Return the dotted keys of that name in a configuration, those nearest to the top first."""
     names = {field.alias or own: own for own, field in root.model_fields.items()}
     found = [f"{before}{name}"] if name in names else []
@@ -41,8 +41,8 @@ def _places(name: str, root: type[BaseModel], before: str = "") -> list[str]:
         inner = StageConfig if alias == "stages" else _class_of(root, own)
         if inner is not root and (before + alias).count(alias) == 1:
             numbered = f"{alias}.0" if alias == "stages" else alias
-            found += _places(name, inner, f"{before}{numbered}.")
-    return sorted(found, key=lambda place: place.count("."))
+            found += _keys(name, inner, f"{before}{numbered}.")
+    return sorted(found, key=lambda key: key.count("."))
 
 
 def _model_at(key: Key, root: type[BaseModel]) -> type[BaseModel] | None:

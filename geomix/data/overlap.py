@@ -107,12 +107,12 @@ def entity_pairs(
     lengths = _lengths(entity for fact in facts for names in fact for entity in names)
     matches: dict[tuple[int, int], Match] = {}
     for passage, text in enumerate(passages):
-        places = _places(text.words, lengths)
-        for subject in places.keys() & by_subject.keys():
+        spans_of = _spans(text.words, lengths)
+        for subject in spans_of.keys() & by_subject.keys():
             for fact in by_subject[subject]:
-                answer = next((name for name in facts[fact][1] if name in places), None)
+                answer = next((name for name in facts[fact][1] if name in spans_of), None)
                 if answer is not None:
-                    spans = (places[subject], places[answer])
+                    spans = (spans_of[subject], spans_of[answer])
                     matches.setdefault((fact, passage), Match(fact, passage, spans))
     return [matches[key] for key in sorted(matches)]
 
@@ -125,7 +125,7 @@ def _lengths(entities: Iterable[Entity]) -> Mapping[str, Mapping[int, set[Entity
     return found
 
 
-def _places(words: Entity, lengths: Mapping[str, Mapping[int, set[Entity]]]) -> dict[Entity, Span]:
+def _spans(words: Entity, lengths: Mapping[str, Mapping[int, set[Entity]]]) -> dict[Entity, Span]:
     """Return the first span of each entity that occurs."""
     found: dict[Entity, Span] = {}
     for start, word in enumerate(words):

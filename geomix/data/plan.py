@@ -168,7 +168,7 @@ def written_at(config: RunConfig, *key: str | int) -> Iterator[None]:
     try:
         yield
     except OfKey as error:
-        raise UserError(f"{config.place(*key, *error.key)}: {error.text}") from None
+        raise UserError(f"{config.location(*key, *error.key)}: {error.text}") from None
 
 
 def _plan_stage(
@@ -287,7 +287,7 @@ def _mixed(
     mix: MixConfig,
     own: int,
     seed: int,
-    place: tuple[int, int],
+    position: tuple[int, int],
     key: tuple[str | int, ...],
     choose: Choose,
 ) -> SourceSet:
@@ -297,7 +297,7 @@ def _mixed(
         mix: it.
         own: how many examples the stage has of its own.
         seed: the run's.
-        place: index of the stage, and how many mixes of the same source it has before this one.
+        position: index of the stage, and how many mixes of the same source it has before this one.
         key: where it is written, for a message.
         choose: as in `plan_stages`.
     """
@@ -305,7 +305,7 @@ def _mixed(
     if count == 0:
         which = f"mix[{key[-1]}]" if isinstance(key[-1], int) else "mix"
         raise UserError(f"{which}.ratio {mix.ratio} of {own} examples is none; give a larger ratio")
-    stage, again = place
+    stage, again = position
     drawn = [seed_of(mix, seed), stage, *([again] if again else [])]
     derived = int(np.random.SeedSequence(drawn).generate_state(1)[0])
     request = request_of(mix, count, derived, words=mix.words)

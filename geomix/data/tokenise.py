@@ -154,14 +154,14 @@ def _labels(
     return labels
 
 
-def _line_break(spans: Sequence[tuple[int, int]], text: str, place: int) -> int:
+def _line_break(spans: Sequence[tuple[int, int]], text: str, index: int) -> int:
     """Return how many of the first tokens of `spans` form a line break at a text's index.
 
     A token with more than the line break does not count.
     """
-    if text[place : place + 1] != "\n":
+    if text[index : index + 1] != "\n":
         return 0
-    return sum(1 for _ in takewhile(lambda span: span[1] <= place + 1, spans))
+    return sum(1 for _ in takewhile(lambda span: span[1] <= index + 1, spans))
 
 
 def _apart(tokenizer: Any, texts: Sequence[_Text]) -> list[tuple[list[int], list[int]]]:

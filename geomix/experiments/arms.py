@@ -115,7 +115,7 @@ class Training:
         with arm.writing():
             write_text(arm.config_file, f"# arm {name} of ../../config.yaml\n")
             resolve(arm, name, {"": config}, {"": chat})
-            keep_part(arm, self.environment, place_of(start))
+            keep_part(arm, self.environment, position_of(start))
             yield
 
     def _train(
@@ -167,7 +167,7 @@ class Training:
                 self.warn(line)
 
 
-def place_of(start: Checkpoint | None) -> dict[str, int]:
+def position_of(start: Checkpoint | None) -> dict[str, int]:
     """Return the stage, from 0, and the step within it from which training resumes."""
     if start is None:
         return {"stage": 0, "step": 0}

@@ -146,8 +146,8 @@ class Revisit:
         name, halved = base_of(self.config)
         if start is not None or base is None:
             del base
-            place = name if start is None else str(start.path)
-            base = load_base((place, halved), default_device())
+            path = name if start is None else str(start.path)
+            base = load_base((path, halved), default_device())
         if start is None:
             check_base(self.arm, name, base)
         return base

@@ -93,7 +93,7 @@ def prepared_arms(
             for config in arms.values():
                 with mistakes.each():
                     if (why := no_folder(config.model)) is not None:
-                        raise UserError(f"{config.place('model')}: {why}")
+                        raise UserError(f"{config.location('model')}: {why}")
                 with mistakes.each():
                     prepare(config)  # a mistake in the data shows before any model is loaded
             mistakes.check()

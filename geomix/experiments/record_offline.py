@@ -223,10 +223,13 @@ def _chosen(
         asked = {(stage.index, s) for s in spaced.steps_of(stage.index, stage.steps) if s <= most}
         wanted |= asked
     for step in schedule.steps:
-        found = {place for place in there if place[1] == step}
+        found = {position for position in there if position[1] == step}
         wanted |= found
         missing += [] if found else [f"step {step}"]
-    missing = [*missing, *(str(StoredCheckpoint(*place)) for place in sorted(wanted - set(there)))]
+    missing = [
+        *missing,
+        *(str(StoredCheckpoint(*position)) for position in sorted(wanted - set(there))),
+    ]
     if missing:
         raise UserError(
             f"{arm.path}: no checkpoint at {_some(missing)}; there are {_some(checkpoints)}"

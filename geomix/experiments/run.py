@@ -13,7 +13,7 @@ from geomix.config.load import Experiment
 from geomix.config.run import RunConfig
 from geomix.data.chat import moment
 from geomix.data.remarks import remarks
-from geomix.experiments.arms import Training, arm_of, place_of, resolve
+from geomix.experiments.arms import Training, arm_of, position_of, resolve
 from geomix.experiments.chat_templates import edited, kept_templates
 from geomix.experiments.prepare import Ready, prepared_arms
 from geomix.models.distributed import Workers, lost, workers_here
@@ -151,7 +151,7 @@ def _begun(
             log(f"{experiment.name} → {run.path}")
             write_text(run.config_file, experiment.text)
             resolve(run, experiment.name, experiment.arms, ready.chats)
-            keep_part(run, environment, _place_in(experiment.arms, {}))
+            keep_part(run, environment, _position_in(experiment.arms, {}))
             yield
 
 
@@ -210,9 +210,9 @@ def resume_experiment(
     for config in arms.values():
         check_trackers(config.trackers)
     with _joined(arms) as workers, run.locked() if workers.main else nullcontext():
-        found = workers.first(lambda: _places(run, arms, log, warn or log))
+        found = workers.first(lambda: _starts(run, arms, log, warn or log))
         begun(run.path)
-        starts = {name: checkpoint_of(place) for name, place in found.items()}
+        starts = {name: checkpoint_of(position) for name, position in found.items()}
         left = {name: arms[name] for name in starts}
         if not left and _done(run):
             return run
@@ -224,13 +224,13 @@ def resume_experiment(
         traced = tracked(display, _with_runs(run, left, workers), warn or log)
         with run.reporting() if workers.main else nullcontext(), traced as shown:
             if left and workers.main:
-                keep_part(run, environment, _place_in(arms, starts))
+                keep_part(run, environment, _position_in(arms, starts))
             training = Training(run, shown, stop, workers, environment, warn or log)
             training.arms(left, ready, starts)
     return run
 
 
-def _places(
+def _starts(
     run: RunDirectory,
     arms: Mapping[str, RunConfig],
     log: Callable[[str], object],
@@ -247,12 +247,12 @@ def _places(
     return {name: described_checkpoint(start) for name, start in starts.items()}
 
 
-def _place_in(
+def _position_in(
     arms: Mapping[str, RunConfig], starts: Mapping[str, Checkpoint | None]
 ) -> dict[str, Any]:
     """Return the position in a run from which its first remaining arm is trained."""
     name = next(iter(starts or arms))
-    return ({"arm": name} if name else {}) | place_of(starts.get(name))
+    return ({"arm": name} if name else {}) | position_of(starts.get(name))
 
 
 def _environment_changes(
@@ -262,11 +262,11 @@ def _environment_changes(
     if not starts:
         return []
     found: dict[str, str] = {}
-    places = [(run, _place_in({}, starts))]
-    places += [(arm_of(run, name), place_of(start)) for name, start in starts.items() if name]
-    for one, place in places:
+    positions = [(run, _position_in({}, starts))]
+    positions += [(arm_of(run, name), position_of(start)) for name, start in starts.items() if name]
+    for one, position in positions:
         known = one.resolved_file.is_file() and one.environment_file.is_file()
-        parts = parts_before(one, place) if known else []
+        parts = parts_before(one, position) if known else []
         line = warning(f"{one.path}: goes on", parts[-1], environment) if parts else None
         if line is not None:
             found.setdefault(line.partition(": ")[2], line)  # the arms seldom differ from the run
@@ -290,11 +290,11 @@ def _start(
     tidy(folders)
     for line in skipped:
         warn(f"skipped: {line}")
-    log(f"{arm.path}: {_place(start, names)}")
+    log(f"{arm.path}: {_described(start, names)}")
     return start
 
 
-def _place(start: Checkpoint | None, names: list[str]) -> str:
+def _described(start: Checkpoint | None, names: list[str]) -> str:
     if start is None:
         return "begins anew"
     at = start.position

@@ -174,7 +174,7 @@ def unlike(rows: Sequence[Row], *keys: str) -> None:
     """
     seen = set()
     for row in rows:
-        place = tuple(row.get(key) for key in keys)
-        if place in seen:
-            raise ValueError(f"two rows for {place}: a figure takes one metric at a time")
-        seen.add(place)
+        values = tuple(row.get(key) for key in keys)
+        if values in seen:
+            raise ValueError(f"two rows for {values}: a figure takes one metric at a time")
+        seen.add(values)

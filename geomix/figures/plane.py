@@ -115,9 +115,9 @@ def draw(
             most = int(72 * side / (0.62 * size))
             title = plain(arm, most) if len(arms) > 1 else checkpoint_symbol(checkpoint)
             axes.set_title(title, size=size, pad=2)
-        for line, places in zip(panels, grid, strict=True):
+        for line, names in zip(panels, grid, strict=True):
             if len(arms) > 1:
-                symbol = checkpoint_symbol(places[0][1])
+                symbol = checkpoint_symbol(names[0][1])
                 line[0].set_ylabel(symbol, rotation=0, ha="right", va="center", size=9)
         _legend(figure, any(faint))
         below = 0.09 / figure.get_figheight()  # the layout underestimates the height of formulas

@@ -39,8 +39,8 @@ def draw(rows: Sequence[Row]) -> Figure:
     with style():
         figure = new_figure(0.75 + _ROW * max(len(known), 1), 7.0)
         axes = figure.subplots()
-        for place, row in enumerate(known):
-            _row(axes, place, row)
+        for index, row in enumerate(known):
+            _row(axes, index, row)
         axes.axvline(0, color="0.6", lw=0.7, zorder=0)
         axes.set_xlim(-1.15, 1.15)
         axes.set_xticks([0], ["0"])
@@ -58,16 +58,16 @@ def draw(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def _row(axes: Axes, place: int, row: Row) -> None:
+def _row(axes: Axes, index: int, row: Row) -> None:
     ends = [float(row[key]) for key in ("measured", "low", "high")]
     size = float(np.nanmax(np.abs(ends))) or 1.0
     value, low, high = (end / size for end in ends)
     colour, marker = _LOOKS[str(row["verdict"])]
     if np.isfinite(low) and np.isfinite(high):
-        axes.plot([low, high], [place, place], color=colour, lw=1.2, solid_capstyle="butt")
+        axes.plot([low, high], [index, index], color=colour, lw=1.2, solid_capstyle="butt")
     filled = "white" if row["verdict"] == "undetermined" else colour
     look: dict[str, Any] = {"color": colour, "marker": marker, "mfc": filled, "ms": 4}
-    axes.plot([value], [place], ls="none", **look)
+    axes.plot([value], [index], ls="none", **look)
 
 
 def _number(row: Row) -> str:

@@ -76,13 +76,13 @@ def caption(rows: Sequence[Row]) -> str:
 
 
 def _panel(axes: Axes, rows: Sequence[Row], sets: Sequence[str]) -> None:
-    places = list(dict.fromkeys(row["checkpoint"] for row in rows))
+    labels = list(dict.fromkeys(row["checkpoint"] for row in rows))
     for name in sets:
         mine = [row for row in rows if row["set"] == name]
         if not mine:
             continue
         index = sets.index(name)
-        at = [places.index(row["checkpoint"]) for row in mine]
+        at = [labels.index(row["checkpoint"]) for row in mine]
         values = [float(row["value"]) for row in mine]
         colour, line = COLOURS[index % len(COLOURS)], LINES[index % len(LINES)]
         axes.plot(at, values, color=colour, ls=line, lw=1.0)
@@ -93,11 +93,11 @@ def _panel(axes: Axes, rows: Sequence[Row], sets: Sequence[str]) -> None:
             axes.plot(x, float(row["value"]), **_marker(row["state"], index))
     axes.set_yscale("symlog", linthresh=_LINEAR)
     axes.axhline(0, color="0.6", lw=0.5)
-    axes.set_xticks(range(len(places)), [_place(name) for name in places])
+    axes.set_xticks(range(len(labels)), [_label(name) for name in labels])
     axes.set_xlabel("checkpoint")
 
 
-def _place(name: str) -> str:
+def _label(name: str) -> str:
     return rf"$\theta_{name}$" if len(name) == 1 else name[1:]
 
 

@@ -37,17 +37,17 @@ def begun(rows: Sequence[Row], ends: Sequence[Row]) -> list[dict[str, Any]]:
         ends: those of them that may be the last of their stage.
     """
 
-    def place(row: Row, stage: int) -> tuple[Any, ...]:
+    def cell(row: Row, stage: int) -> tuple[Any, ...]:
         pair = frozenset((row.get("first"), row.get("second")))
         return row["arm"], stage, row.get("set"), pair
 
     begun = {(row["arm"], row["stage"]) for row in rows}
     last = {
-        place(row, row["stage"] + 1): row
+        cell(row, row["stage"] + 1): row
         for row in sorted(ends, key=lambda row: int(row["step"]))
         if (row["arm"], row["stage"] + 1) in begun
     }
-    known = {place(row, row["stage"]) for row in rows if row["step"] == 0}
+    known = {cell(row, row["stage"]) for row in rows if row["step"] == 0}
     names = {(row["arm"], row["stage"]): row.get("stage_name", "") for row in rows}
     starts = [
         {**row, "stage": at[1], "step": 0}

@@ -204,9 +204,9 @@ class NNsightCapture(Capture):
     def _run(self, batch: Batch) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
         nnsight = self._nnsight
         paths = [f"{self._envoy.path}.{name}" for name, _ in self.layers]
-        places = {name: f"{self._envoy.path}.{name}" for name in self.modules}
+        by_name = {name: f"{self._envoy.path}.{name}" for name in self.modules}
         watched = {name: f"{self._envoy.path}.{name}" for name in self.watched}
-        wanted = list(dict.fromkeys([*paths, *places.values(), *watched.values()]))
+        wanted = list(dict.fromkeys([*paths, *by_name.values(), *watched.values()]))
         with self._envoy.trace(batch, fn=self._forward) as tracer:
             cache = tracer.cache(modules=wanted, device=None, detach=False, include_inputs=True)
             logits = nnsight.save(tracer.result)
@@ -215,7 +215,7 @@ class NNsightCapture(Capture):
         for name, path in watched.items():
             for given, output in _visits(cache[path]) if path in cache else ():
                 self.calls.append(called(name, self.watched[name], given, output))
-        found = {name: path for name, path in places.items() if path in cache}
+        found = {name: path for name, path in by_name.items() if path in cache}
         return logits, residuals, {n: _layer_output(cache[p].output) for n, p in found.items()}
 
 

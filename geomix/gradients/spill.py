@@ -42,7 +42,7 @@ def on_disk(folder: Path) -> Keep:
             except OSError as error:
                 error.filename = str(folder)
                 raise
-            place = torch.from_numpy(np.memmap(file, dtype=np.uint8, mode="r+"))
+            mapped = torch.from_numpy(np.memmap(file, dtype=np.uint8, mode="r+"))
         kept: list[Tensor | None] = []
         start = 0
         for gradient, size in zip(gradients, sizes, strict=True):
@@ -50,7 +50,7 @@ def on_disk(folder: Path) -> Keep:
                 kept.append(None)
                 continue
             bytes_ = gradient.numel() * gradient.element_size()
-            copy = place[start : start + bytes_].view(gradient.dtype).view(gradient.shape)
+            copy = mapped[start : start + bytes_].view(gradient.dtype).view(gradient.shape)
             kept.append(copy.copy_(gradient.detach()))
             start += size
         return kept

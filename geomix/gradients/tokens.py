@@ -43,12 +43,12 @@ class Placement:
         order = order[(owners < 0).sum() :]
         mine = owners[order]
         counts = torch.bincount(mine, minlength=examples)
-        place = torch.arange(len(mine), device=owners.device) - (counts.cumsum(0) - counts)[mine]
+        position = torch.arange(len(mine), device=owners.device) - (counts.cumsum(0) - counts)[mine]
         width = int(counts.max()) if len(mine) else 0
         index = torch.zeros(examples, width, dtype=torch.int64, device=owners.device)
         valid = torch.zeros_like(index, dtype=torch.bool)
-        index[mine, place] = order
-        valid[mine, place] = True
+        index[mine, position] = order
+        valid[mine, position] = True
         return Placement(owners, index, valid, rows)
 
     def inputs(self, values: Tensor) -> Tensor:
@@ -74,8 +74,8 @@ def tokens_of(batch: Batch) -> Placement:
     whose[segment[predicted]] = batch.owners
     last = torch.full_like(whose, -1)
     last.scatter_reduce_(0, segment[predicted], predicted, "amax")
-    place = torch.arange(segment.numel(), device=segment.device)
-    owners = torch.where(place <= last[segment], whose[segment], -1)
+    position = torch.arange(segment.numel(), device=segment.device)
+    owners = torch.where(position <= last[segment], whose[segment], -1)
     alone = count == len(batch.ids) and torch.equal(
         whose, torch.arange(batch.examples, device=whose.device)
     )

@@ -109,13 +109,13 @@ def common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
     Source: Hyyrö (2004), "Bit-parallel LCS-length computation revisited": bit i of `row` is zero
     where the length grows at `first[i]`.
     """
-    places: dict[str, int] = {}
+    positions: dict[str, int] = {}
     for index, token in enumerate(first):
-        places[token] = places.get(token, 0) | (1 << index)
+        positions[token] = positions.get(token, 0) | (1 << index)
     every = (1 << len(first)) - 1
     row = every
     for token in second:
-        matched = row & places.get(token, 0)
+        matched = row & positions.get(token, 0)
         row = ((row + matched) | (row - matched)) & every
     return len(first) - row.bit_count()
 

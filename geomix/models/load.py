@@ -129,7 +129,7 @@ def _load_model(name: str, device: torch.device) -> LoadedModel:
     _check_weights(name)
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
-            place_of_model(name),
+            path_of_model(name),
             dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=False,  # None would ask, and `yes |` would answer
@@ -191,7 +191,7 @@ def load_tokenizer(name: str) -> Any:
     """
     from transformers import AutoTokenizer
 
-    source = place_of_model(name)
+    source = path_of_model(name)
     if not Path(source).is_dir():
         check_reachable(name, BUILTIN)
     if (folder := _folder(name)) is not None:
@@ -219,7 +219,7 @@ def load_tokenizer(name: str) -> Any:
     return tokenizer
 
 
-def place_of_model(name: str) -> str:
+def path_of_model(name: str) -> str:
     """Return the folder of a model's files, or its id on the hub."""
     if name == BUILTIN:
         return str(builtin_folder())
@@ -228,14 +228,14 @@ def place_of_model(name: str) -> str:
 
 def _folder(name: str) -> Path | None:
     """Return the local folder with a model's configuration, fetched from the hub if needed."""
-    source = Path(place_of_model(name))
+    source = Path(path_of_model(name))
     return source if source.is_dir() else fetched_config(name)
 
 
 def _check_weights(name: str) -> None:
     """Compare a model's weights with its configuration before anything is built or read."""
     folder = _folder(name)
-    local = Path(place_of_model(name)).is_dir()
+    local = Path(path_of_model(name)).is_dir()
     if folder is None or not (local or fetched_weights(name)):
         return  # transformers reports what it lacks
     with _naming(name):
@@ -254,7 +254,7 @@ def _naming(name: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        if Path(place_of_model(name)).is_dir() or f"'{name}'" in str(error):
+        if Path(path_of_model(name)).is_dir() or f"'{name}'" in str(error):
             raise
         raise UserError(*(f"model '{name}': {line}" for line in error.lines)) from None
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from geomix.models.hub import is_path, no_folder
-from geomix.models.load import BUILTIN, builtin_folder, load_tokenizer, place_of_model
+from geomix.models.load import BUILTIN, builtin_folder, load_tokenizer, path_of_model
 from geomix.util.errors import UserError
 from geomix.util.package import PACKAGE
 
@@ -32,7 +32,7 @@ def local_folder(name: str) -> Path | None:
 
     if name == BUILTIN:
         return builtin_folder()
-    if (folder := Path(place_of_model(name))).is_dir():
+    if (folder := Path(path_of_model(name))).is_dir():
         return folder
     if is_path(name):
         if stand_in_shape(name) is None:
@@ -56,7 +56,7 @@ def stand_in_shape(name: str) -> str | None:
     `/models/Meta-Llama-3-8B` has the sizes of `meta-llama/Meta-Llama-3-8B`; None if no shipped
     model has that name, or the name is no path, or the folder exists.
     """
-    if not is_path(name) or Path(place_of_model(name)).is_dir():
+    if not is_path(name) or Path(path_of_model(name)).is_dir():
         return None
     folder = Path(name).name.lower()
     return next((shape for shape in _shapes() if Path(shape).name.lower() == folder), None)

@@ -77,10 +77,10 @@ def fits_of(arms: Sequence[Arm], costs: Mapping[str, Any], asked: Node | None) -
     heaviest = _heaviest(costs)
     if heaviest is None:
         return []
-    place, index = heaviest
+    position, index = heaviest
     found = []
     for node in (asked,) if asked else (this_machine(), EIGHT):
-        first = [arms[place], *arms[:place], *arms[place + 1 :]]
+        first = [arms[position], *arms[:position], *arms[position + 1 :]]
         fit = _fit(first, index, node, costs)
         found.append(fit)
         if node.verdict(fit.configured.memory) != "does not fit":
@@ -114,8 +114,8 @@ def _fit(arms: Sequence[Arm], index: int, node: Node, costs: Mapping[str, Any]) 
 def _heaviest(costs: Mapping[str, Any]) -> tuple[int, int] | None:
     """Return the indices of the arm and stage with the largest step; None if no size is known."""
     known = [
-        (max(stage["memory"], arm["snapshot_memory"] or 0), stage["memory"], -place, -index)
-        for place, arm in enumerate(costs["arms"].values())
+        (max(stage["memory"], arm["snapshot_memory"] or 0), stage["memory"], -position, -index)
+        for position, arm in enumerate(costs["arms"].values())
         for index, stage in enumerate(arm["stages"])
         if stage["memory"] is not None
     ]

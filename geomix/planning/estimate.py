@@ -115,7 +115,7 @@ class Arm:
         real, slots, shapes, passes = 0, 0, [MicroBatch(1, 1, 1)], 0
         longest = self._padded_to(plan)
         for batch in packed:
-            sources = {n: [tokens[n][i] for i in places] for n, places in batch.items()}
+            sources = {n: [tokens[n][i] for i in indices] for n, indices in batch.items()}
             sources = {n: [e for e in s if len(e.ids) <= self._longest] for n, s in sources.items()}
             real += sum(len(e.ids) for examples in sources.values() for e in examples)
             if "padding-loss" in self.config.paper_literal:

@@ -263,8 +263,8 @@ def _materialise(model: nn.Module, dtype: torch.dtype) -> None:
 
     for module in model.modules():
         # Rotary embeddings also keep their frequencies in a plain attribute.
-        places: tuple[dict[str, Any], ...] = (module._parameters, module._buffers, vars(module))
-        for held in places:
+        holders: tuple[dict[str, Any], ...] = (module._parameters, module._buffers, vars(module))
+        for held in holders:
             held.update({key: here(t) for key, t in held.items() if isinstance(t, Tensor)})
 
 

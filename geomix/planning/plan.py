@@ -144,7 +144,7 @@ def _check_models(experiment: Experiment) -> None:
     for config in experiment.arms.values():
         with mistakes.each():
             if (why := no_folder(config.model)) and stand_in_shape(config.model) is None:
-                raise UserError(f"{config.place('model')}: {why}")
+                raise UserError(f"{config.location('model')}: {why}")
     mistakes.check()
 
 

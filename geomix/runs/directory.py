@@ -122,7 +122,9 @@ class RunDirectory:
     def snapshots(self) -> list[Path]:
         """Return the snapshot files in the order of stage and step; other files are ignored."""
         found = [(snapshot_position(file.name), file) for file in self.snapshot_folder.glob("*")]
-        return [file for _, file in sorted((place, file) for place, file in found if place)]
+        return [
+            file for _, file in sorted((position, file) for position, file in found if position)
+        ]
 
     @property
     def arms(self) -> list[Self]:

@@ -53,9 +53,9 @@ def parts_before(run: RunDirectory, start: Mapping[str, Any]) -> list[dict[str, 
     return [part for part in parts_of(run) if _order(part[FROM], arms) < _order(start, arms)]
 
 
-def _order(place: Mapping[str, Any], arms: Sequence[str]) -> tuple[int, int, int]:
-    arm = place.get("arm")
-    return arms.index(arm) if arm in arms else 0, place["stage"], place["step"]
+def _order(position: Mapping[str, Any], arms: Sequence[str]) -> tuple[int, int, int]:
+    arm = position.get("arm")
+    return arms.index(arm) if arm in arms else 0, position["stage"], position["step"]
 
 
 def keep_part(run: RunDirectory, now: Environment, start: Mapping[str, Any]) -> None:

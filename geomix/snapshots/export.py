@@ -58,12 +58,12 @@ def export(sources: Mapping[str, Source], folder: Path, form: str) -> list[Path]
 
     def fill(partial: Path) -> None:
         for name, source in sources.items():
-            place = partial / name
-            place.mkdir(exist_ok=True)
+            target = partial / name
+            target.mkdir(exist_ok=True)
             with phase(f"exporting {name or folder}, snapshots", len(source.snapshots)) as advance:
-                _WRITERS[form](source.snapshots, place, advance)
+                _WRITERS[form](source.snapshots, target, advance)
             if source.beside.is_file():
-                shutil.copyfile(source.beside, place / source.beside.name)
+                shutil.copyfile(source.beside, target / source.beside.name)
 
     files = [file.absolute() for source in sources.values() for file in source.snapshots]
     make_folder(folder, {"format": form, "snapshots": [*map(str, files)]}, fill)

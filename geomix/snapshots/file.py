@@ -177,11 +177,11 @@ def _check(path: Path, file: Any) -> None:
 
 def _check_name(path: Path, file: Any) -> None:
     """Reject a snapshot under the name of another, such as a copy: readers rely on the names."""
-    place = int(file.attrs["stage"]), int(file.attrs["step"])
-    if snapshot_position(path.name) not in (None, place):
+    position = int(file.attrs["stage"]), int(file.attrs["step"])
+    if snapshot_position(path.name) not in (None, position):
         raise UserError(
-            f"{path}: holds step {place[1]} of stage {place[0] + 1}, which its name does not say; "
-            f"name it {file_name(*place)} (files count stages from 0) or delete it"
+            f"{path}: holds step {position[1]} of stage {position[0] + 1}, which its name does not "
+            f"say; name it {file_name(*position)} (files count stages from 0) or delete it"
         )
 
 

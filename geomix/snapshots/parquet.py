@@ -38,13 +38,13 @@ _VECTORS = ("feature", "entry")
 _WHOLE_KIND = "gradients"
 """Group whose arrays have the shapes of parameters: no table, a row each."""
 
-_PLACE = [("stage", pa.int64()), ("step", pa.int64())]
+_POSITION = [("stage", pa.int64()), ("step", pa.int64())]
 _ABOUT = pa.schema(
-    [*_PLACE, ("path", pa.string()), ("attribute", pa.string()), ("value", pa.string())]
+    [*_POSITION, ("path", pa.string()), ("attribute", pa.string()), ("value", pa.string())]
 )
 _WHOLE = pa.schema(
     [
-        *_PLACE,
+        *_POSITION,
         ("path", pa.string()),
         ("shape", pa.list_(pa.int64())),
         ("values", pa.large_list(pa.float32())),
@@ -82,7 +82,7 @@ class _Table:
     @property
     def schema(self) -> pa.Schema:
         columns = [*self.inner.values(), *self.labels.values(), *self.arrays.values()]
-        return pa.schema([*(pa.field(*one) for one in _PLACE), *columns])
+        return pa.schema([*(pa.field(*one) for one in _POSITION), *columns])
 
 
 def write_parquet(
@@ -110,13 +110,13 @@ def write_parquet(
             whole = begin("arrays", _WHOLE)
         for path in snapshots:
             groups = groups_of(path)
-            place = {name: int(groups[""][name]) for name, _ in _PLACE}
-            about.write_table(_about(path, place))
+            position = {name: int(groups[""][name]) for name, _ in _POSITION}
+            about.write_table(_about(path, position))
             for group in groups:
                 for key, names in _sorted(group, group_of(path, group)).items():
-                    writers[key].write_table(_rows(path, group, names, tables[key], place))
+                    writers[key].write_table(_rows(path, group, names, tables[key], position))
                 for name in _whole(group, group_of(path, group)):
-                    whole.write_table(_row(path, f"{group}/{name}", place))
+                    whole.write_table(_row(path, f"{group}/{name}", position))
             advance(1)
 
 
@@ -171,13 +171,13 @@ def _scalar(dtype: np.dtype[Any]) -> pa.DataType:
 
 
 def _rows(
-    path: Path, group: str, names: Sequence[str], table: _Table, place: dict[str, int]
+    path: Path, group: str, names: Sequence[str], table: _Table, position: dict[str, int]
 ) -> pa.Table:
     """Return the rows of one group in a table."""
     datasets, dims = group_of(path, group), table.key[1]
     shape = tuple(datasets[dim].shape[0] for dim in dims)
     rows = int(np.prod(shape))
-    same = {**place, **_kind(group)[1]}
+    same = {**position, **_kind(group)[1]}
     columns = {name: pa.repeat(pa.scalar(value), rows) for name, value in same.items()}
     for axis, dim in enumerate(dims):
         values = datasets[dim].values
@@ -203,22 +203,22 @@ def _column(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
     return pa.ListArray.from_arrays(ends, pa.array(flat, kind.value_type))
 
 
-def _about(path: Path, place: dict[str, int]) -> pa.Table:
+def _about(path: Path, position: dict[str, int]) -> pa.Table:
     """Return the attributes of a file and its arrays, with values as JSON."""
     rows = [
-        {**place, "path": name, "attribute": key, "value": json.dumps(value, default=json_value)}
+        {**position, "path": name, "attribute": key, "value": json.dumps(value, default=json_value)}
         for name, attrs in attributes_of(path).items()
         for key, value in attrs.items()
     ]
     return pa.Table.from_pylist(rows, _ABOUT)
 
 
-def _row(path: Path, name: str, place: dict[str, int]) -> pa.Table:
+def _row(path: Path, name: str, position: dict[str, int]) -> pa.Table:
     """Return a whole array as one row: 64-bit offsets, as a gradient may exceed 2³¹ numbers."""
     with opened(path) as file:
         values = read(file[name], ...)
     flat = pa.array(values.reshape(-1).astype(np.float32))
     numbers = pa.LargeListArray.from_arrays(pa.array([0, len(flat)], pa.int64()), flat)
     shape = pa.array([list(values.shape)], pa.list_(pa.int64()))
-    columns = [pa.array([place[key]]) for key, _ in _PLACE]
+    columns = [pa.array([position[key]]) for key, _ in _POSITION]
     return pa.Table.from_arrays([*columns, pa.array([name]), shape, numbers], schema=_WHOLE)

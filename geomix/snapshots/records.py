@@ -74,9 +74,9 @@ class Records:
             arms = [arm.name for arm in self.run.arms if arm != self.run]
             return f"in its arms {', '.join(arms)}" if arms else "no snapshot yet"
         steps: dict[str, list[int]] = {}
-        for place in found:
-            title = stage_title(place.stage, place.stage_name)
-            steps.setdefault(title, []).append(place.step)
+        for file in found:
+            title = stage_title(file.stage, file.stage_name)
+            steps.setdefault(title, []).append(file.step)
         when = (f"{title} at {_shown(map(str, at))}" for title, at in steps.items())
         sets = group_of(found[-1].path, "parameters")["set"].values
         assert sets is not None
@@ -87,7 +87,7 @@ class Records:
         return len(self.snapshots)
 
     def __iter__(self) -> Iterator[SnapshotArrays]:
-        return (self._arrays(place) for place in self.snapshots)
+        return (self._arrays(file) for file in self.snapshots)
 
     def __getitem__(self, name: str) -> SnapshotArrays:
         """Return one snapshot, by its file's name without suffix.
@@ -95,7 +95,7 @@ class Records:
         Raises:
             UserError: there is none of that name, or its file is damaged.
         """
-        known = {place.name: place for place in self.snapshots}
+        known = {file.name: file for file in self.snapshots}
         if name not in known:
             raise UserError(f"{self.run.path}: no snapshot '{name}'; {_listed(known)}")
         return self._arrays(known[name])
@@ -110,13 +110,13 @@ class Records:
         Raises:
             UserError: there is none, several stages have the name, or its file is damaged.
         """
-        found = [place for place in self.snapshots if stage in (place.stage, place.stage_name)]
-        if len({place.stage for place in found}) > 1:
+        found = [file for file in self.snapshots if stage in (file.stage, file.stage_name)]
+        if len({file.stage for file in found}) > 1:
             raise UserError(f"{self.run.path}: several stages are named {stage}; give its index")
-        here = {place.step: place for place in found}
+        here = {file.step: file for file in found}
         if not here or (step is not None and step not in here):
             asked = f"stage={stage!r}" + (f", step={step}" if step is not None else "")
-            known = [place.name for place in self.snapshots]
+            known = [file.name for file in self.snapshots]
             raise UserError(f"{self.run.path}: no snapshot at {asked}; {_listed(known)}")
         return self._arrays(here[max(here) if step is None else step])
 
@@ -188,22 +188,22 @@ class Records:
         """
         from geomix.snapshots.export import Source, export
 
-        if not (places := self.snapshots):
+        if not (files := self.snapshots):
             raise UserError(f"{self.run.path}: nothing is recorded yet")
-        source = Source([place.path for place in places], self.run.probes_file)
+        source = Source([file.path for file in files], self.run.probes_file)
         return export({"": source}, Path(folder), format)
 
-    def _arrays(self, place: SnapshotFile) -> SnapshotArrays:
+    def _arrays(self, file: SnapshotFile) -> SnapshotArrays:
         from geomix.snapshots.arrays import SnapshotArrays
 
-        return SnapshotArrays(place.path)
+        return SnapshotArrays(file.path)
 
     def _groups(self) -> list[str]:
         """Return the groups of the last snapshot; none if nothing is recorded yet."""
         from geomix.snapshots.arrays import groups_of
 
-        places = self.snapshots
-        return [group for group in groups_of(places[-1].path) if group] if places else []
+        files = self.snapshots
+        return [group for group in groups_of(files[-1].path) if group] if files else []
 
     def _known(self, name: str) -> str:
         """List the variables of a variable's group, else the existing groups, for a message."""
@@ -249,7 +249,7 @@ def export_run(run: RunDirectory, folder: Path, form: Format) -> list[Path]:
     from geomix.snapshots.export import Source, export
 
     sources = {
-        arm.name: Source([place.path for place in Records(arm).snapshots], arm.probes_file)
+        arm.name: Source([file.path for file in Records(arm).snapshots], arm.probes_file)
         for arm in recorded
     }
     return export(sources, folder, form)

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from geomix.config.names import place_of_set, set_name
+from geomix.config.names import order_of_set, set_name
 from geomix.runs.directory import RunDirectory
 from geomix.runs.retention import RetentionRow, retention_rows
 from geomix.runs.state import state_text
@@ -81,7 +81,7 @@ def retention_columns(rows: Sequence[RetentionRow]) -> list[tuple[str, int]]:
     last = max((number for _, number in after), default=0)
     own = {set_name(number - 1): number for number in range(1, last + 1)}
     kept = {(name, number) for name, number in after if number in (own.get(name), last)}
-    return sorted(kept, key=lambda column: (place_of_set(column[0]), column[1]))
+    return sorted(kept, key=lambda column: (order_of_set(column[0]), column[1]))
 
 
 def _ended(row: RetentionRow) -> bool:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from geomix.models.load import LoadedModel, place_of_model
+from geomix.models.load import LoadedModel, path_of_model
 from geomix.runs.directory import RunDirectory
 from geomix.util.errors import UserError
 from geomix.util.files import file_hash, write_json
@@ -52,7 +52,7 @@ def check_base(run: RunDirectory, name: str, loaded: LoadedModel) -> None:
 @during(lambda name, _: f"hashing the weights of {name}")
 def _weights(name: str, model: Any) -> str:
     """Hash the files of the weights; for a model of the hub, return its commit there."""
-    folder = Path(place_of_model(name))
+    folder = Path(path_of_model(name))
     if not folder.is_dir():
         return f"commit {getattr(model.config, '_commit_hash', None)}"
     whole = hashlib.sha256()

@@ -143,8 +143,8 @@ class Engine:
         known = replace(stage, steps=reused.steps)
         self._announce(known, reused.steps, 0, None, last=True, second_moments=moments)
         if self.workers.main:
-            place = Position(stage.index + 1, metrics=self.run.metrics_saved())
-            adopt(reused.checkpoint, self._saving(stage).final, place)
+            position = Position(stage.index + 1, metrics=self.run.metrics_saved())
+            adopt(reused.checkpoint, self._saving(stage).final, position)
 
     def _begin(self, stage: Stage, retention: Retention) -> None:
         """Begin a stage: a later stage's start was evaluated at the previous one's end."""
@@ -204,8 +204,8 @@ class Engine:
                     return
                 asked, due = self.workers.any(self.stop(), self.workers.main and saving.due(step))
                 if asked or due:
-                    place = (epoch + 1, 0) if finished else (epoch, number)
-                    at = Position(stage.index, *place, step, stopping=stopping.state())
+                    batch = (epoch + 1, 0) if finished else (epoch, number)
+                    at = Position(stage.index, *batch, step, stopping=stopping.state())
                     self._save(saving.within(step), setup.state(), at, setup.weights())
                     if self.workers.main:
                         saving.saved()
@@ -257,8 +257,8 @@ class Engine:
         weights: Mapping[str, Tensor] | None,
     ) -> None:
         if self.workers.main:
-            place = replace(position, metrics=self.run.metrics_saved())
-            save(path, self.loaded, state, place, weights)
+            saved = replace(position, metrics=self.run.metrics_saved())
+            save(path, self.loaded, state, saved, weights)
 
     def _measure(
         self, retention: Retention, moment: str, stage: Stage, epoch: int, step: int

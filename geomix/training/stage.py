@@ -82,8 +82,8 @@ class Stage:
     def batch(self, indices: Sequence[int]) -> dict[str, list[TokenisedExample]]:
         """Return the examples of one step by source, padded if padding carries loss."""
         found = {
-            name: [self.tokenised[name][i] for i in places]
-            for name, places in self.plan.by_set(indices).items()
+            name: [self.tokenised[name][i] for i in chosen]
+            for name, chosen in self.plan.by_set(indices).items()
         }
         if "padding-loss" not in self.literal:
             return found

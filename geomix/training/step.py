@@ -54,8 +54,8 @@ _ACCELERATED = torch.accelerator.is_available()
 
 def seed_dropout(seed: int, stage: int, step: int, rank: int = 0) -> None:
     """Derive a step's dropout from the run's seed and position, so that resuming needs no state."""
-    place = [seed, stage, step, 0x44524F50, *([rank] if rank else [])]
-    drawn = np.random.SeedSequence(place).generate_state(1, np.uint64)[0]
+    position = [seed, stage, step, 0x44524F50, *([rank] if rank else [])]
+    drawn = np.random.SeedSequence(position).generate_state(1, np.uint64)[0]
     seed_all = torch.manual_seed if _ACCELERATED else torch.default_generator.manual_seed
     seed_all(int(drawn) >> 1)  # 63 bits: what every generator takes
 
@@ -118,7 +118,7 @@ class Stepper:
     def step(
         self,
         sources: Mapping[str, Sequence[TokenisedExample]],
-        place: tuple[int, int] = (0, 0),
+        position: tuple[int, int] = (0, 0),
         reseed: Callable[[], object] = bool,
     ) -> StepResult:
         """Take one optimiser step on a batch.
@@ -129,7 +129,7 @@ class Stepper:
         Args:
             sources: the batch's examples by set name, the same in every process; all empty (the
                 control, by chance) is a step on a gradient of zero.
-            place: index of the stage and of the step, from 0.
+            position: index of the stage and of the step, from 0.
             reseed: resets dropout to its state at the step's start.
         """
         everything = [example for examples in sources.values() for example in examples]
@@ -139,7 +139,7 @@ class Stepper:
             for name, examples in sources.items()
         }
         if self.methods is not None:
-            self.methods.begin_step(self._context(weighed, place, reseed))
+            self.methods.begin_step(self._context(weighed, position, reseed))
             reseed()
         loss = self._backward(weighed)
         self._fill()
@@ -168,7 +168,7 @@ class Stepper:
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     def _context(
-        self, weighed: Weighted, place: tuple[int, int], reseed: Callable[[], object]
+        self, weighed: Weighted, position: tuple[int, int], reseed: Callable[[], object]
     ) -> StepContext:
         """Return the context of the step for methods, with the passes that they may request."""
         plain, trained = replace(self, shares=None, methods=None), self._trained
@@ -198,7 +198,7 @@ class Stepper:
             return again(None)
 
         rate = self.optimiser.param_groups[0]["lr"]
-        return StepContext(*place, rate, self.optimiser, by_source, recompute)
+        return StepContext(*position, rate, self.optimiser, by_source, recompute)
 
     def _backward(self, weighed: Weighted, ended: Callable[[str], object] | None = None) -> Tensor:
         """Add the batch's gradient to the parameters; return this process's share of the loss.

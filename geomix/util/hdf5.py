@@ -75,10 +75,13 @@ def text_hash(file: Any) -> str:
     names: list[str] = []
     file.visit(names.append)
     items = {name: file[name] for name in ("/", *sorted(names))}
-    places = {_place(item): name for name, item in items.items()}
+    names_by_offset = {_offset(item): name for name, item in items.items()}
     digest = hashlib.sha256()
     for name, item in items.items():
-        found = {key: _texts(file, places, item.attrs[key]) for key in item.attrs.keys() - _APART}
+        found = {
+            key: _texts(file, names_by_offset, item.attrs[key])
+            for key in item.attrs.keys() - _APART
+        }
         if isinstance(item, h5py.Dataset) and h5py.check_string_dtype(item.dtype):
             found[""] = list(strings(item)) if item.ndim else [item.asstr()[()]]
         known = {key: texts for key, texts in found.items() if texts}
@@ -90,12 +93,12 @@ _APART = {TEXTS, "complete", "CLASS", "NAME", "REFERENCE_LIST"}
 """Attributes that are written later, and those of HDF5's dimension scales that have checksums."""
 
 
-def _place(item: Any) -> int:
+def _offset(item: Any) -> int:
     """Return an object's address in its file; asking HDF5 for its name takes 40 times as long."""
     return int(h5py.h5o.get_info(item.id).addr)
 
 
-def _texts(file: Any, places: dict[int, str], value: Any) -> list[str]:
+def _texts(file: Any, names_by_offset: dict[int, str], value: Any) -> list[str]:
     """Return the texts in an attribute's value, with references as the names that they lead to."""
     if isinstance(value, str):
         return [value]
@@ -103,7 +106,8 @@ def _texts(file: Any, places: dict[int, str], value: Any) -> list[str]:
         return []
     items = [each for one in value.flat for each in (one if isinstance(one, np.ndarray) else [one])]
     return [
-        places[_place(file[one])] if isinstance(one, h5py.Reference) else str(one) for one in items
+        names_by_offset[_offset(file[one])] if isinstance(one, h5py.Reference) else str(one)
+        for one in items
     ]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from geomix.config.document import parse
 from geomix.config.load import Experiment, experiment_of, load_text
-from geomix.config.names import Role, mix_label, mixed_name, place_of_set, role_of, set_name
+from geomix.config.names import Role, mix_label, mixed_name, order_of_set, role_of, set_name
 from geomix.config.run import RunConfig
 from geomix.data.sources import SOURCES
 from geomix.util.errors import UserError
@@ -139,7 +139,7 @@ def test_names_of_mixed_sets_and_their_order() -> None:
     assert made == ["D_M", "D_M1", "D_M13", "D_M-a-b", "D_M1-a-b", "D_M13-a-b"]
     assert [mix_label(name) for name in made] == ["", "", "", "a-b", "a-b", "a-b"]
     names = ["held-out", "D_M-z", "D_N", "extra", "D_M", "D_A"]
-    assert sorted(names, key=place_of_set) == ["D_A", "D_N", "extra", "D_M", "D_M-z", "held-out"]
+    assert sorted(names, key=order_of_set) == ["D_A", "D_N", "extra", "D_M", "D_M-z", "held-out"]
 
 
 @pytest.mark.parametrize("name", ["D_M-prose", "D_M1", "D_M", "D_C", "replay", "held-out"])

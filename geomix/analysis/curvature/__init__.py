@@ -89,8 +89,8 @@ class CurvatureAnalysis(Analysis["Curvature", Asked]):
         """Keep partial results until everything is saved."""
         from geomix.analysis.partial_results import unfinished
 
-        places = [str(run.path.absolute()) for run in runs]
-        command = {"analysis": self.name, "asked": asdict(options.listed()), "runs": places}
+        paths = [str(run.path.absolute()) for run in runs]
+        command = {"analysis": self.name, "asked": asdict(options.listed()), "runs": paths}
         with unfinished(runs[0], command) as self._kept:
             yield
 

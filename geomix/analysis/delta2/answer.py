@@ -190,10 +190,10 @@ def _groups(result: Delta2, by: By) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), title=title, title_justify="left")
     for column in ("", by, *columns):
         table.add_column(column, overflow="fold", justify="right" if column in columns else "left")
-    places = dict.fromkeys((row["comparison"], row["group"]) for row in rows)
+    cells = dict.fromkeys((row["comparison"], row["group"]) for row in rows)
     values = {(row["comparison"], row["group"], row["quantity"]): row["mean"] for row in rows}
     before = ""
-    for comparison, group in places:
+    for comparison, group in cells:
         named = "" if comparison == before else comparison
         table.add_row(named, group, *(number(values[comparison, group, q]) for q in columns))
         before = comparison

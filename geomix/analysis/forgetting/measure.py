@@ -214,10 +214,10 @@ class _Measured:
         sets = {self._asked.name: self._objective}
         if own != self._asked.name:
             sets = {own: self._arm.objective(own, facts=self._asked.facts), **sets}
-        places = spread(len(names) - 1)
+        segments = spread(len(names) - 1)
         found = []
-        with phase(f"{self._given.arm.name}: sharpness, segments", len(places)) as advance:
-            for k in places:
+        with phase(f"{self._given.arm.name}: sharpness, segments", len(segments)) as advance:
+            for k in segments:
                 start = self._arm.weights(names[k])
                 d = minus(self._arm.weights(names[k + 1]), start)
                 count = steps[k + 1] - steps[k]

@@ -161,15 +161,17 @@ def contrast_rows(result: Forgetting) -> Iterator[Row]:
 def _pair(where: Row, pair: PathPair) -> Iterator[Row]:
     for name, one in (("K", pair.fine), ("K/2", pair.coarse)):
         for k, ratio in enumerate(one.ratios):
-            place = where | {"partition": name, "segment": str(k + 1)}
+            labels = where | {"partition": name, "segment": str(k + 1)}
             if ratio:
-                yield place | {"form": "ln ratio"} | _three(one.logs[k]) | {"fails": pair.fails}
-            yield place | {"form": "Shapley, nats"} | _three(one.shapley[k]) | {"fails": pair.fails}
-        place = where | {"partition": name, "segment": "sum", "form": "Shapley, nats"}
-        yield place | _three(one.parts) | {"fails": pair.fails}
+                yield labels | {"form": "ln ratio"} | _three(one.logs[k]) | {"fails": pair.fails}
+            yield (
+                labels | {"form": "Shapley, nats"} | _three(one.shapley[k]) | {"fails": pair.fails}
+            )
+        labels = where | {"partition": name, "segment": "sum", "form": "Shapley, nats"}
+        yield labels | _three(one.parts) | {"fails": pair.fails}
     stable = signs_agree(pair.fine.parts, pair.coarse.parts)
-    place = where | {"partition": "both", "segment": "sum", "form": "sign is the same"}
-    yield place | _three(stable.astype(float)) | {"fails": pair.fails}
+    labels = where | {"partition": "both", "segment": "sum", "form": "sign is the same"}
+    yield labels | _three(stable.astype(float)) | {"fails": pair.fails}
 
 
 def _three(values: Any) -> Row:

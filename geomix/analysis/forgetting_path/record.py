@@ -64,8 +64,8 @@ def asked_stage(runs: Sequence[RunDirectory], asked: str) -> int:
         UserError: no such stage is recorded, or several share its name.
     """
     names: dict[int, set[str]] = {}
-    for place in (place for run in runs for arm in run.arms for place in snapshot_files(arm)):
-        names.setdefault(place.stage, set()).add(place.stage_name)
+    for file in (file for run in runs for arm in run.arms for file in snapshot_files(arm)):
+        names.setdefault(file.stage, set()).add(file.stage_name)
     if not names:
         raise UserError(f"{runs[0].path}: no snapshots; {_RECORD}")
     return stage_index(asked, names)

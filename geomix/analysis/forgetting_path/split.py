@@ -116,7 +116,7 @@ class ForgettingPath:
                     where = {"arm": arm.arm, "set": name, "layer": layer, "block": block}
                     yield where | {"part": part} | interval(arm.cells[:, c, s, j])
             for layer in dict.fromkeys(layer for layer, _ in self.cells):
-                mine = [c for c, (place, _) in enumerate(self.cells) if place == layer]
+                mine = [c for c, (group, _) in enumerate(self.cells) if group == layer]
                 where = {"arm": arm.arm, "set": name, "layer": layer, "block": WHOLE}
                 whole = arm.cells[:, mine, s, 0].sum(axis=1)
                 yield where | {"part": arm.parts[0]} | interval(whole)
@@ -204,10 +204,10 @@ def _grouped(values: Floats, index: Any) -> Floats:
 
 def _cells(model: Snapshot) -> tuple[list[tuple[str, str]], Any]:
     """Return layer and block of every cell, by depth, and each parameter's cell."""
-    places, at = grouped(model, "layer")
+    groups, at = grouped(model, "layer")
     blocks = [_block(module) for module in model.parameter_modules]
-    names = [(places[place], block) for place, block in zip(at, blocks, strict=True)]
-    cells = sorted(dict.fromkeys(names), key=lambda cell: places.index(cell[0]))
+    names = [(groups[group], block) for group, block in zip(at, blocks, strict=True)]
+    cells = sorted(dict.fromkeys(names), key=lambda cell: groups.index(cell[0]))
     return cells, np.array([cells.index(name) for name in names])
 
 

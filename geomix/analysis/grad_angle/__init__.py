@@ -41,8 +41,8 @@ class GradAngleAnalysis(Analysis["Measured", Asked]):
         """Keep partial results until everything is saved."""
         from geomix.analysis.partial_results import unfinished
 
-        places = [str(run.path.absolute()) for run in runs]
-        command = {"analysis": self.name, "asked": _measured(options), "runs": places}
+        paths = [str(run.path.absolute()) for run in runs]
+        command = {"analysis": self.name, "asked": _measured(options), "runs": paths}
         with unfinished(runs[0], command) as self._kept:
             yield
 

@@ -120,8 +120,8 @@ def example_geometry(
     recorded = partial(autocast, train.precision, loaded.device)
     examples = PerExample(loaded.model, capture="hooks", autocast=recorded)
     gram = np.zeros((len(names) + 1, len(texts), len(texts)))
-    for place, (_, products) in zip(index, gram_matrices(examples, batches), strict=True):
-        gram[1 + place] += products.numpy()
+    for group, (_, products) in zip(index, gram_matrices(examples, batches), strict=True):
+        gram[1 + group] += products.numpy()
         gram[0] += products.numpy()
     return ExampleGeometry(
         arm=past.arm.name,

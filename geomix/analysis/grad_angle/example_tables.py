@@ -221,16 +221,16 @@ def _groups(found: ExampleGeometry) -> Iterator[dict[str, Any]]:
         yield {"arm": found.arm, "seed": found.seed, "moment": found.checkpoint, "group": group}
 
 
-def _number(found: ExampleGeometry, place: int) -> int:
+def _number(found: ExampleGeometry, index: int) -> int:
     """Return the index of an example in its own set."""
-    return int(place - members(found.owners, int(found.owners[place]))[0])
+    return int(index - members(found.owners, int(found.owners[index]))[0])
 
 
-def _named(found: ExampleGeometry, key: str, name: str, place: int) -> dict[str, Any]:
-    text = found.texts[place]
+def _named(found: ExampleGeometry, key: str, name: str, index: int) -> dict[str, Any]:
+    text = found.texts[index]
     return {
         f"{key}_set": name,
-        f"{key}_example": _number(found, place),
+        f"{key}_example": _number(found, index),
         f"{key}_prompt": text.prompt,
         f"{key}_target": text.target,
     }

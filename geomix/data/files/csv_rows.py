@@ -27,12 +27,12 @@ class _Record:
     """One record as written in the file.
 
     Attributes:
-        place: file and line.
+        location: file and line.
         cells: their texts.
         bare: for each cell, whether it is written without CSV's own quotes.
     """
 
-    place: str
+    location: str
     cells: list[str]
     bare: list[bool]
 
@@ -79,7 +79,7 @@ def separated_rows(path: Path, file: TextIO, separator: str, longest: int) -> It
         broken = error
     _check_quotes(names, [record for record in head if len(record.cells) == len(names)])
     for record in chain(head, records):
-        yield record.place, _row(record, names, separator)
+        yield record.location, _row(record, names, separator)
     if broken is not None:
         raise broken
 
@@ -92,18 +92,18 @@ def _records(path: Path, file: TextIO, separator: str, longest: int) -> Iterator
     field = re.compile(rf'(?:^|{separator})("(?:[^"]|"")*"|[^{separator}]*)')
     columns = empty = 0
     while True:
-        place = f"{path}:{reader.line_num + 1}"
+        location = f"{path}:{reader.line_num + 1}"
         lines.begin()
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:  # what follows cannot be split into rows
-            raise UserError(f"{place}: not {_message(separator, error)}") from None
-        reject_binary(place, "".join(cells))
+            raise UserError(f"{location}: not {_message(separator, error)}") from None
+        reject_binary(location, "".join(cells))
         if len(cells) <= 1 and columns != 1 and not "".join(cells).strip():
             empty += 1
-            reject_empty(place, empty)
+            reject_empty(location, empty)
             continue
         if not cells:
             continue
@@ -111,11 +111,11 @@ def _records(path: Path, file: TextIO, separator: str, longest: int) -> Iterator
         as_written = [found[1] for found in field.finditer("".join(lines.of_record).rstrip("\r\n"))]
         same = len(as_written) == len(cells)
         bare = [same and not text.startswith('"') for text in as_written] if same else []
-        record = _Record(place, cells, bare or [False] * len(cells))
+        record = _Record(location, cells, bare or [False] * len(cells))
         if record.spaced is not None:
             raise UserError(
-                f"{place}: a space before a quote ({record.spaced!r:.60}), which makes the quotes "
-                f"part of the text; write the quote right after the {_NAMES[separator]}"
+                f"{location}: a space before a quote ({record.spaced!r:.60}), which makes the "
+                f"quotes part of the text; write the quote right after the {_NAMES[separator]}"
             )
         yield record
 
@@ -143,12 +143,12 @@ class _Lines:
             raise StopIteration
         self.of_record.append(line)
         self.size += len(line)
-        place = f"{self.path}:{self.number}"
+        location = f"{self.path}:{self.number}"
         if len(line) > self.longest:
-            raise UserError(f"{place}: a line of more than {self.longest:,} characters")
+            raise UserError(f"{location}: a line of more than {self.longest:,} characters")
         if self.size > 2 * self.longest:
             raise UserError(
-                f'{place}: a row of more than {2 * self.longest:,} characters; is a quote (") '
+                f'{location}: a row of more than {2 * self.longest:,} characters; is a quote (") '
                 "left open?"
             )
         return line
@@ -179,20 +179,20 @@ def _row(record: _Record, names: Sequence[str], separator: str) -> dict[str, str
 
 def _check_names(first: _Record, separator: str) -> None:
     """Reject implausible column names."""
-    place, names = first.place, first.cells
+    location, names = first.location, first.cells
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise UserError(f"{place}: two columns of the same name ({twice[0]!r:.60}); rename one")
+        raise UserError(f"{location}: two columns of the same name ({twice[0]!r:.60}); rename one")
     other = next((c for c in "\t;," if c != separator and c in names[0]), None)
     if len(names) == 1 and other:
         files = {"\t": " Then name it .tsv", ",": " Then name it .csv"}.get(other, "")
         raise UserError(
-            f"{place}: one column, {names[0]!r:.60}; are its columns apart by {other!r}, not "
+            f"{location}: one column, {names[0]!r:.60}; are its columns apart by {other!r}, not "
             f"{separator!r}?{files}"
         )
     for index, name in enumerate(names):
         if first.in_others(index):
-            raise _foreign(place, f"the name of a column, {name!r:.60},")
+            raise _foreign(location, f"the name of a column, {name!r:.60},")
 
 
 def _check_quotes(names: Sequence[str], head: Sequence[_Record]) -> None:
@@ -201,11 +201,11 @@ def _check_quotes(names: Sequence[str], head: Sequence[_Record]) -> None:
         filled = [record for record in head if record.cells[index].strip()]
         if filled and all(record.in_others(index) for record in filled):
             cell = filled[0].cells[index]
-            raise _foreign(filled[0].place, f"every '{name}' ({cell!r:.60})")
+            raise _foreign(filled[0].location, f"every '{name}' ({cell!r:.60})")
 
 
-def _foreign(place: str, what: str) -> UserError:
+def _foreign(location: str, what: str) -> UserError:
     return UserError(
-        f'{place}: {what} stands in quotes that CSV takes for text; write ", or, where they '
+        f'{location}: {what} stands in quotes that CSV takes for text; write ", or, where they '
         'belong to the text, put " around them'
     )

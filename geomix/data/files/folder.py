@@ -154,7 +154,7 @@ def _grouped(folder: Path) -> Parts:
 def _files(folder: Path) -> list[Path]:
     found: list[Path] = []
     try:
-        for place, folders, names in os.walk(folder):
+        for directory, folders, names in os.walk(folder):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             found += [
                 file
@@ -162,7 +162,7 @@ def _files(folder: Path) -> list[Path]:
                 if name not in _NO_DATA
                 and file_suffix(name)
                 and not name.startswith(".")
-                and (file := Path(place) / name).is_file()
+                and (file := Path(directory) / name).is_file()
             ]
             if len(found) > MOST_FILES:
                 raise UserError(f"{folder}: more than {MOST_FILES:,} data files; give one of them")

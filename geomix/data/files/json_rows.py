@@ -196,14 +196,14 @@ def _whole(path: Path, window: _Window) -> list[Any]:
     try:
         whole = _object(window.rest(0))
     except (ValueError, RecursionError) as error:
-        place, advice = str(path), ""
+        location, advice = str(path), ""
         if isinstance(error, json.JSONDecodeError):
-            place += f":{error.lineno}"
+            location += f":{error.lineno}"
             if not error.doc.strip():
                 advice = "; the file is empty"
             elif error.msg == "Extra data":
                 advice = "; is it JSON Lines? then name it .jsonl"
-        raise UserError(f"{place}: not JSON ({_message(error)}){advice}") from None
+        raise UserError(f"{location}: not JSON ({_message(error)}){advice}") from None
     if isinstance(whole, dict):
         whole = whole["Data"] if isinstance(whole.get("Data"), list) else [whole]
     if not isinstance(whole, list):

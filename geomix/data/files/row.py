@@ -17,17 +17,17 @@ Row = tuple[str, Mapping[str, Any] | str]
 """Location of a row (`facts.jsonl:12`), and its columns or its error."""
 
 
-def reject_empty(place: str, count: int) -> None:
+def reject_empty(location: str, count: int) -> None:
     """Reject a file with too many consecutive empty lines.
 
     Raises:
         UserError: there are more than `MOST_EMPTY`.
     """
     if count > MOST_EMPTY:
-        raise UserError(f"{place}: more than {MOST_EMPTY:,} empty lines in a row; is it whole?")
+        raise UserError(f"{location}: more than {MOST_EMPTY:,} empty lines in a row; is it whole?")
 
 
-def reject_binary(place: str, text: str) -> None:
+def reject_binary(location: str, text: str) -> None:
     """Reject a text with a NUL character.
 
     Raises:
@@ -35,5 +35,5 @@ def reject_binary(place: str, text: str) -> None:
     """
     if "\0" in text:
         raise UserError(
-            f"{place}: holds a NUL character; is it UTF-16, or no text? save it as UTF-8"
+            f"{location}: holds a NUL character; is it UTF-16, or no text? save it as UTF-8"
         )

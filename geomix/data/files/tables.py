@@ -90,8 +90,8 @@ def _texts(path: Path, suffix: str) -> Iterator[Row]:
         else:
             known = ", ".join(FILE_SUFFIXES)
             unknown = f"read as JSON Lines, since its name ends in none of {known}"
-            for place, row in line_rows(path, file, LONGEST):
-                yield place, f"{row}; {unknown}" if isinstance(row, str) else row
+            for location, row in line_rows(path, file, LONGEST):
+                yield location, f"{row}; {unknown}" if isinstance(row, str) else row
 
 
 def _no_text(path: Path, error: UnicodeDecodeError) -> str:

@@ -93,20 +93,20 @@ def templates_near(path: Path) -> dict[str, str]:
     start = path if path.is_dir() else path.parent
     below = sorted(start.rglob("relations.jsonl")) if path.is_dir() else []
     near = [*below, start / "relations.jsonl", start.parent / "relations.jsonl"]
-    file = next((place for place in near if place.is_file()), None)
+    file = next((one for one in near if one.is_file()), None)
     if file is None:
         raise UserError(
             f"{path}: LAMA's relations.jsonl (the templates) is not beside it; copy "
             "it there from LAMA's data.zip"
         )
     found = {}
-    for place, row in rows(file):
+    for location, row in rows(file):
         try:
             if isinstance(row, str):
                 raise RowError(row)
             found[text_in(row, "relation")] = text_in(row, "template")
         except RowError as error:
-            raise UserError(f"{place}: {error}") from None
+            raise UserError(f"{location}: {error}") from None
     return found
 
 

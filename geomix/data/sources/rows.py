@@ -218,11 +218,11 @@ def by_share(
     found: dict[str, Example] = {}
     mistakes: list[tuple[str, str]] = []
     total = 0
-    for number, (place, row) in enumerate(rows, start=1):
+    for number, (location, row) in enumerate(rows, start=1):
         try:
             example = convert(row) if not isinstance(row, str) else _reject(row)
         except RowError as error:
-            mistakes.append((place, str(error)))
+            mistakes.append((location, str(error)))
             continue
         if example is not None:
             total += 1
@@ -261,7 +261,7 @@ def in_order(origin: str, rows: Iterable[Row], convert: Convert, request: Reques
     mistakes: list[tuple[str, str]] = []
     absent: list[NoColumn] = []
     number = -1
-    for number, (place, row) in enumerate(rows):
+    for number, (location, row) in enumerate(rows):
         if number >= first + count:
             if request.every:
                 raise UserError(f"{origin}: more than {count:,} rows; set a limit")
@@ -272,7 +272,7 @@ def in_order(origin: str, rows: Iterable[Row], convert: Convert, request: Reques
         try:
             example = convert(row) if not isinstance(row, str) else _reject(row)
         except RowError as error:
-            mistakes.append((place, str(error)))
+            mistakes.append((location, str(error)))
             absent += [error] if isinstance(error, NoColumn) else []
             continue
         if example is not None:
@@ -280,7 +280,7 @@ def in_order(origin: str, rows: Iterable[Row], convert: Convert, request: Reques
             characters += len(example.prompt) + len(example.target)
             if characters > MOST_CHARACTERS:
                 what = f"more than {MOST_CHARACTERS:,} characters in the first {number + 1:,} rows"
-                raise UserError(f"{place}: {what}; set a smaller limit")
+                raise UserError(f"{location}: {what}; set a smaller limit")
     kinds = {(one.whole, one.key): one for one in absent}
     if examined == len(absent) and len(kinds) == 1 and absent[0].whole:
         one = absent[0]
@@ -308,12 +308,12 @@ def raise_mistakes(origin: str, mistakes: Sequence[tuple[str, str]]) -> None:
     if not mistakes:
         return
     first: dict[str, str] = {}
-    for place, what in mistakes:
-        first.setdefault(what, place)
+    for location, what in mistakes:
+        first.setdefault(what, location)
     times = Counter(what for _, what in mistakes)
     lines = [
-        f"{place}: {what}" + (f"; {times[what] - 1:,} more like it" if times[what] > 1 else "")
-        for what, place in first.items()
+        f"{location}: {what}" + (f"; {times[what] - 1:,} more like it" if times[what] > 1 else "")
+        for what, location in first.items()
     ]
     left = sum(times[what] for what in list(first)[SHOWN:])
     raise UserError(*lines[:SHOWN], *([f"{origin}: and {left:,} more"] if left else []))

@@ -33,9 +33,9 @@ def strength(greedy: tuple[bool, ...]) -> float | None:
     Returns:
         0 to 1; None for an empty answer.
     """
-    places = [place for place, right in enumerate(greedy[:-1], start=1) if not right]
+    misses = [position for position, right in enumerate(greedy[:-1], start=1) if not right]
     length = len(greedy) - 1
-    return 1 - max(places, default=0) / length if length > 0 else None
+    return 1 - max(misses, default=0) / length if length > 0 else None
 
 
 def samples_needed(nll: float, chance: float = 0.5) -> float:
