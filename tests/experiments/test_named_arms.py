@@ -82,7 +82,7 @@ def test_it_goes_on_with_the_same_configuration_when_the_other_run_is_gone(
     shutil.rmtree(copy)
     said: list[str] = []
     experiment = load(tmp_path / "second.yaml", sources=tuple(SOURCES))
-    resume_experiment(second.path, lambda _: Silent(), experiment=experiment, say=said.append)
+    resume_experiment(second.path, lambda _: Silent(), experiment=experiment, log=said.append)
     assert said == [f"{second.path}: done already, nothing is left to train"]
 
 
