@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from geomix.data.example import IGNORED, Example, TokenisedExample
 from geomix.recording.recorder import Recorder
-from geomix.training.observer import Moment
+from geomix.training.observer import TrainingEvent
 from tests.recording.architectures import ARCHITECTURES
 
 def mebibytes():
@@ -41,11 +41,11 @@ recorder = Recorder(
     gradients=True,
     midpoints=True,
 )
-moment = Moment(model, 0, "kvr", 0, 600, 0, None)
+event = TrainingEvent(model, 0, "kvr", 0, 600, 0, None)
 for step in range(1, 501):
     for parameter in model.parameters():
         parameter.data += 1e-6
-    recorder.observe(replace(moment, step=step))
+    recorder.observe(replace(event, step=step))
     if step in (50, 500):
         print(mebibytes())
 """
