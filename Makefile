@@ -4,16 +4,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test portable golden torture torture-record slurm check docs notebooks bench slow base clean
+.PHONY: demo test portable golden torture torture-record slurm check check-code check-docs docs notebooks bench slow base clean
 
 demo: $(READY)  ## the main job: train the demo's three arms offline, measure the angles
 	@run=runs/demo-$$(date +%Y-%m-%d-%H%M%S); \
 	$(BIN)/geomix train --out $$run && $(BIN)/geomix analyze grad-angle $$run && \
 	echo "next: geomix show $$run; geomix analyze delta2 $$run --parts"
 
-test: $(READY)  ## all tests, a file at a time on each of up to four cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 \
-	  --dist loadfile --no-loadscope-reorder
+# a file at a time on each of up to four cores
+TESTS_AT_ONCE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 \
+  --dist loadfile --no-loadscope-reorder
+
+test: $(READY)  ## the tests, but for what is slow by nature
+	$(TESTS_AT_ONCE)
+
+slow: $(READY)  ## the tests that are slow by nature: launched processes, whole grids, the site
+	$(TESTS_AT_ONCE) -m slow
 
 portable: $(READY)  ## all tests as on other processors, with other threads and seeds (slow: four times)
 	$(BIN)/python tests/portable.py $(TESTS)
@@ -21,25 +27,26 @@ portable: $(READY)  ## all tests as on other processors, with other threads and 
 golden: $(READY)  ## whether two versions write the same: make golden OLD=REVISION
 	$(BIN)/python tests/golden.py $(OLD)
 
-slow: $(READY)  ## the tests that take longer than a minute
-	$(BIN)/python -m pytest -m slow
-
 torture: $(READY)  ## kills runs at every step and in every file, damages and fills; counts losses
-	$(BIN)/python -m pytest -m slow tests/invariants/test_kills.py tests/invariants/test_resume.py
+	$(BIN)/python -m pytest -m torture tests/invariants/test_kills.py tests/invariants/test_resume.py
 
 torture-record: $(READY)  ## kills recordings 200 times at random moments; counts what is lost
-	$(BIN)/python -m pytest -m slow tests/invariants/test_record_kills.py
+	$(BIN)/python -m pytest -m torture tests/invariants/test_record_kills.py
 
 slurm: $(READY)  ## a sweep on a real SLURM cluster of one node; as root it installs what is missing
 	@command -v slurmctld munged >/dev/null || [ -x /usr/sbin/slurmctld ] || [ "$$(id -u)" != 0 ] || { \
 	  apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes slurm-wlm munge; }
 	$(BIN)/python -m pytest -s -m slurm tests/studies/test_slurm.py
 
-check: $(READY)  ## style, types, the one-way flow of imports, and whether the documentation is fresh
+check: check-code check-docs  ## style, types, the one-way flow of imports, the documentation; twice as fast with -j2
+
+check-code: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	for study in analyses/*/; do MYPYPATH=$$study:data $(BIN)/mypy $$study*.py || exit 1; done
+
+check-docs: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
 	site=$$(mktemp -d) && NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir "$$site"; \

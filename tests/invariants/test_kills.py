@@ -310,7 +310,7 @@ def test_ways_to_train_survive_a_kill_in_each_stage(
     run.nothing_is_lost()
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_ways_to_train_survive_kills_at_every_step(
     alone: Callable[[str], Killed], variant: str
@@ -322,7 +322,7 @@ def test_ways_to_train_survive_kills_at_every_step(
     run.nothing_is_lost()
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 def test_a_kill_at_every_step_changes_nothing(run: Killed) -> None:
     """After the step is done, before it is noted."""
     steps = run.steps()
@@ -333,7 +333,7 @@ def test_a_kill_at_every_step_changes_nothing(run: Killed) -> None:
     run.nothing_is_lost()
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 def test_a_model_of_the_hub_at_every_fifth_line(alone: Callable[[str], Killed]) -> None:
     hub = alone("hub")
     lines = hub.numbers(f"write {hub.whole}/metrics.jsonl")[::5]
@@ -349,7 +349,7 @@ def changing(known: Killed) -> list[int]:
     return [n for n, c in enumerate(known.changes, 1) if "mkdir" not in c or first[c] == n]
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 def test_a_kill_before_any_change_to_a_file_changes_nothing(short: Killed) -> None:
     """Before and after every renaming and removal, too: after one is before the next."""
     numbers = changing(short)
@@ -360,7 +360,7 @@ def test_a_kill_before_any_change_to_a_file_changes_nothing(short: Killed) -> No
     short.nothing_is_lost()
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 def test_a_kill_in_the_middle_of_any_file_changes_nothing(short: Killed) -> None:
     """After 7 bytes of what is written next, then within the weights of every checkpoint."""
     writes = [n for n in changing(short) if "write" in short.changes[n - 1]]
@@ -374,7 +374,7 @@ def test_a_kill_in_the_middle_of_any_file_changes_nothing(short: Killed) -> None
     short.nothing_is_lost()
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 def test_kills_of_kills_and_at_moments_of_the_clock(short: Killed, run: Killed) -> None:
     """Up to five in a row, and at any instruction."""
     draw = random.Random(0)
@@ -387,7 +387,7 @@ def test_kills_of_kills_and_at_moments_of_the_clock(short: Killed, run: Killed) 
     run.nothing_is_lost()
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 def test_arms_survive_too(geomix: Any, tally: Counter[str]) -> None:
     arms = Killed(geomix, "arms", tally, str(geomix.model)).alone(ARMS)
     numbers = changing(arms)[::9]
@@ -397,7 +397,7 @@ def test_arms_survive_too(geomix: Any, tally: Counter[str]) -> None:
     arms.nothing_is_lost()
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 @pytest.mark.parametrize("form", ["parquet", "numpy"])
 def test_a_killed_export_is_made_by_the_same_command(
     geomix: Any, tally: Counter[str], form: str
@@ -431,7 +431,7 @@ def test_a_killed_export_is_made_by_the_same_command(
     run.nothing_is_lost()
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 @pytest.mark.parametrize("limit", [10, 60, 300, 700, 1_500, 10_000, 100_000, 172_050, 250_000])
 def test_a_file_that_cannot_grow_loses_nothing(short: Killed, limit: int) -> None:
     """As on a full disk: one line, status 2, and it goes on when there is space."""
@@ -478,7 +478,7 @@ def stopped(run: Killed) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_of_the_newest_checkpoint_is_noticed(
     run: Killed, stopped: Path, damage: str

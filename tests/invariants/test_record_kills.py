@@ -221,7 +221,7 @@ def test_a_kill_around_the_writing_of_a_snapshot_leaves_whole_ones(
 
 
 @pytest.mark.parametrize("way", [online, afterwards])
-@pytest.mark.parametrize("kills", [2, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(100, marks=pytest.mark.torture)])
 def test_a_kill_at_any_moment_leaves_whole_snapshots(
     geomix: Any, tally: Counter[str], command: list[str], way: Callable[..., Kind], kills: int
 ) -> None:

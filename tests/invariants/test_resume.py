@@ -341,7 +341,7 @@ def test_a_full_disk_is_one_line_and_space_heals_it(
     survives_a_full_disk(place, small_disk, size)
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 def test_a_disk_of_any_size_that_is_full(place: Any, small_disk: Path, tally: Counter[str]) -> None:
     """Finely up to the first checkpoints, then every 300 kB."""
     for size in [*range(8, 100, 12), *range(100, 1200, 100), *range(1200, 3000, 300)]:
@@ -351,7 +351,7 @@ def test_a_disk_of_any_size_that_is_full(place: Any, small_disk: Path, tally: Co
         tally["losses"] -= 1
 
 
-@pytest.mark.parametrize("limit", [900, 120_000, pytest.param(6_500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("limit", [900, 120_000, pytest.param(6_500, marks=pytest.mark.torture)])
 def test_a_file_that_cannot_grow_is_one_line(place: Any, limit: int) -> None:
     """As under `ulimit -f`."""
     shutil.rmtree(place.folder / "full", ignore_errors=True)
