@@ -139,8 +139,9 @@ def _load_model(name: str, device: torch.device) -> LoadedModel:
         raise _unusable(name, error) from None
     model.to(device).eval()
     try:
-        problem = _problem(model, tokenizer, info)
-        problem = problem or neighbour_problem(model, *_two_tokens(model, tokenizer))
+        tokens = _two_tokens(model, tokenizer)
+        problem = _problem(model, tokenizer, tokens, info)
+        problem = problem or neighbour_problem(model, *tokens)
     except BaseException as error:  # an architecture that takes no token ids raises anything
         raise _unusable(name, error) from None
     if problem:
@@ -154,8 +155,8 @@ def _load_model(name: str, device: torch.device) -> LoadedModel:
         model=model,
         tokenizer=tokenizer,
         pad_id=pad,
-        packs=packs(model, *_two_tokens(model, tokenizer)),
-        can_cache=can_cache(model, *_two_tokens(model, tokenizer)),
+        packs=packs(model, *tokens),
+        can_cache=can_cache(model, *tokens),
     )
 
 
@@ -265,11 +266,13 @@ def embedded_tokens(model: Any) -> int:
     return rows
 
 
-def _problem(model: Any, tokenizer: Any, info: dict[str, Any]) -> str | None:
+def _problem(
+    model: Any, tokenizer: Any, tokens: tuple[int, int], info: dict[str, Any]
+) -> str | None:
     """Return why geomix cannot use a model that transformers loads; None if it can."""
     if tokenizer.eos_token_id >= embedded_tokens(model):
         return f"it embeds {embedded_tokens(model)} tokens, but not its tokenizer's end token"
-    if not _is_causal(model, tokenizer):
+    if not _is_causal(model, *tokens):
         return "not causal: a token changes what is predicted before it (an encoder?)"
     # Masks and the like that older versions saved are computed now.
     buffers = {buffer for buffer, _ in model.named_buffers()}
@@ -287,9 +290,8 @@ def _problem(model: Any, tokenizer: Any, info: dict[str, Any]) -> str | None:
 
 
 @torch.no_grad()
-def _is_causal(model: Any, tokenizer: Any) -> bool:
+def _is_causal(model: Any, first: int, last: int) -> bool:
     """Return whether two sequences that differ in the last token agree in all earlier logits."""
-    first, last = _two_tokens(model, tokenizer)
     both = [[first, last, first, first], [first, last, first, last]]
     one, other = model(input_ids=torch.tensor(both, device=model.device)).logits[:, :-1]
     return not bool((one - other).abs().max() > _NOT_CAUSAL * one.abs().max())
@@ -299,7 +301,7 @@ def _two_tokens(model: Any, tokenizer: Any) -> tuple[int, int]:
     """Return the first and the last ordinary token that the model embeds."""
     known = set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)
     ids = [token for token in known if token < embedded_tokens(model)]
-    return min(ids), max(ids)
+    return min(ids, default=0), max(ids, default=0)
 
 
 def _unusable(name: str, error: BaseException) -> BaseException:

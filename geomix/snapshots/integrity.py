@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,23 @@ from geomix.util.hdf5 import reading
 
 _DAMAGE = (OSError, LookupError, ValueError, TypeError, AttributeError, OverflowError, RuntimeError)
 """Exceptions that h5py and numpy raise on a damaged file."""
+
+_SETTLED = 100_000_000
+"""Nanoseconds after which another change of a file has another time, whatever the clock's tick."""
+
+Version = tuple[int, ...]
+
+
+def version_of(path: Path) -> Version | None:
+    """Return what tells a file from any later content of its path; None within 0.1 s of a change.
+
+    Args:
+        path: of a file.
+    """
+    found = path.stat()
+    if time.time_ns() - found.st_ctime_ns < _SETTLED:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 @contextmanager

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
+import geomix.snapshots.file as file_module
 from geomix.snapshots.arrays import SnapshotArrays
 from geomix.snapshots.file import file_name, read_snapshot, write_snapshot
 from geomix.snapshots.heaps import _between, _numbers
@@ -235,6 +238,27 @@ def test_no_flipped_bit_anywhere_is_read_as_if_nothing_were(path: Path) -> None:
         else:
             assert same(found, written), place
     assert noticed > 50
+
+
+def test_a_file_is_checked_once_in_a_process_and_again_when_it_has_changed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it has been left alone for a while, each time; the time of a change may be forged."""
+    checked: list[Any] = []
+    check = file_module._check
+    monkeypatch.setattr(file_module, "_check", lambda *of: (checked.append(of), check(*of)))
+    assert same(read_snapshot(path), read_snapshot(path))
+    assert len(checked) == 2
+    time.sleep(0.2)
+    assert same(read_snapshot(path), read_snapshot(path))
+    assert len(checked) == 3
+    was, whole = path.stat(), bytearray(path.read_bytes())
+    whole[whole.rindex(snapshot().stage_name.encode())] ^= 1
+    path.write_bytes(whole)
+    os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
+    time.sleep(0.2)
+    for _ in range(2):
+        assert "damaged, its texts" in complaint(path)
 
 
 @pytest.mark.parametrize("where", ["its first object", "its size"])
