@@ -246,7 +246,12 @@ def test_a_file_is_checked_once_in_a_process_and_again_when_it_has_changed(
     """Until it has been left alone for a while, each time; the time of a change may be forged."""
     checked: list[Any] = []
     check = file_module._check
-    monkeypatch.setattr(file_module, "_check", lambda *of: (checked.append(of), check(*of)))
+
+    def counted(*of: Any) -> None:
+        checked.append(of)
+        check(*of)
+
+    monkeypatch.setattr(file_module, "_check", counted)
     assert same(read_snapshot(path), read_snapshot(path))
     assert len(checked) == 2
     time.sleep(0.2)
