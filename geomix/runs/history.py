@@ -6,16 +6,14 @@ is the model after stage i, for the k stages that have ended.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
-from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from geomix.config.names import set_name
-from geomix.runs.directory import RunDirectory, scores_file
+from geomix.runs.directory import RunDirectory
+from geomix.runs.evaluations import evaluations
 
 Matrix = Sequence[Sequence[float]]
 
@@ -158,39 +156,14 @@ def forgetting_of(arm: RunDirectory) -> list[Forgetting]:
     """
     steps: dict[str, list[int]] = {}
     right: dict[str, list[list[bool]]] = {}
-    for file, step in _score_files(arm).items():
-        for name, correct in _correct(file).items():
-            steps.setdefault(name, []).append(step)
-            right.setdefault(name, []).append(correct)
+    for one in evaluations(arm):
+        for name, lines in one.lines().items():
+            steps.setdefault(name, []).append(one.steps)
+            right.setdefault(name, []).append([bool(line["exact"]) for line in lines])
     found: list[Forgetting] = []
     for name, made in right.items():
         facts = min(len(correct) for correct in made)
         common = [correct[:facts] for correct in made]
         events, learnt = forgetting_events(common), first_learnt(common, steps[name])
         found.append(Forgetting(arm.name, name, facts, steps[name], events, learnt))
-    return found
-
-
-def _score_files(arm: RunDirectory) -> dict[Path, int]:
-    """Return the existing files of example scores in temporal order, with the steps since θ_0."""
-    before, stage, last = 0, 0, 0
-    found: dict[Path, int] = {}
-    for line in arm.metrics():
-        if line["stage"] != stage:
-            before, stage = before + last, line["stage"]
-        last = line["step"]
-        if line["event"] == "evaluation":
-            for folder in arm.path.glob(f"stages/{stage:d}-*"):
-                file = scores_file(folder, line["moment"], line["epoch"], last)
-                if file.exists():
-                    found[file] = before + last  # twice if a rule ended the stage: one file
-    return found
-
-
-def _correct(file: Path) -> Mapping[str, list[bool]]:
-    found: dict[str, list[bool]] = {}
-    with file.open(encoding="utf-8") as lines:
-        for line in lines:
-            score: dict[str, Any] = json.loads(line)
-            found.setdefault(score["set"], []).append(bool(score["exact"]))
     return found
