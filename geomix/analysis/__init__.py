@@ -24,6 +24,7 @@ ANALYSES: Registry[type[Analysis[object, object]]] = Registry(
         "forgetting-path": "geomix.analysis.forgetting_path:ForgettingPathAnalysis",
         "curvature": "geomix.analysis.curvature:CurvatureAnalysis",
         "theory": "geomix.analysis.theory:TheoryAnalysis",
+        "curve": "geomix.analysis.curve:CurveAnalysis",
     },
 )
 """Every analysis by the name that `geomix analyze` gives it."""

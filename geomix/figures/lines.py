@@ -78,6 +78,28 @@ def draw_band(axes: Axes, arm: int, x: Floats, low: Floats, high: Floats) -> Non
         axes.vlines(x[alone], low[alone], high[alone], colour, lw=0.6, alpha=FAINT, zorder=1)
 
 
+def limit_to_values(axes: Axes, y: Floats, half: Floats, room: float = 0.5) -> None:
+    """Set the vertical limits by values, not by intervals: a long one runs out of the panel.
+
+    Args:
+        axes: the panel.
+        y: all values drawn in it, `(n,)`, nan where there is nothing.
+        half: half widths of their intervals, nan without one, `(n,)`.
+        room: share of the values' span that intervals may add at each end.
+    """
+    there = np.isfinite(y)
+    if not there.any():
+        return
+    values, widths = y[there], np.nan_to_num(half[there])
+    low, high = float(values.min()), float(values.max())
+    span = (high - low) or abs(high) or 1.0
+    ends = (
+        max(float((values - widths).min()), low - room * span),
+        min(float((values + widths).max()), high + room * span),
+    )
+    axes.set_ylim(ends[0] - 0.06 * span, ends[1] + 0.06 * span)
+
+
 def write_blank(axes: Axes, text: str) -> None:
     """Write grey words into an empty panel."""
     look: dict[str, Any] = {"ha": "center", "va": "center", "size": 6, "color": "0.45"}
