@@ -25,6 +25,7 @@ ANALYSES: Registry[type[Analysis[object, object]]] = Registry(
         "curvature": "geomix.analysis.curvature:CurvatureAnalysis",
         "theory": "geomix.analysis.theory:TheoryAnalysis",
         "curve": "geomix.analysis.curve:CurveAnalysis",
+        "relearn": "geomix.analysis.relearn:RelearnAnalysis",
     },
 )
 """Every analysis by the name that `geomix analyze` gives it."""

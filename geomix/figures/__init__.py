@@ -30,6 +30,7 @@ FIGURES: Registry[TableFigure] = Registry(
         "path-factors": f"{_HERE}.path_factors:FIGURE",
         "plane": f"{_HERE}.plane:FIGURE",
         "reach": f"{_HERE}.reach:FIGURE",
+        "relearn": f"{_HERE}.relearn:FIGURE",
         "retention-law": f"{_HERE}.retention_law:FIGURE",
         "scorecard": f"{_HERE}.scorecard:FIGURE",
         "stage2-condition": f"{_HERE}.stage2_condition:FIGURE",
