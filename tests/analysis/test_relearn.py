@@ -144,6 +144,9 @@ def test_cues_are_not_scored_and_nulls_have_as_many(bench: Bench, arm: PreciseAr
     found = member(bench, arm.weights("A"), Asked(draws=2, budget=0))
     assert found.kinds == ["D_A", "held-out", "D_B", RANDOM, "θ_0"]
     assert len(found.courses) == 2 * len(RATES) * len(found.kinds)
+    lost = int(found.lost.sum())
+    assert bench.course_count(lost, Asked(draws=2)) == len(found.courses)
+    assert bench.course_count(1, Asked(draws=2)) == 0
     for one in found.courses:
         assert one.steps == (0, *STEPS)
         assert not (one.cues & ~found.lost).any()

@@ -60,6 +60,14 @@ class Bench:
         self.arm.move_to(weights)
         return fact_scores(self.arm, self.facts)
 
+    def course_count(self, lost: int, asked: Asked) -> int:
+        """Return the number of courses that `courses` yields, for as many lost facts."""
+        count = cue_count(lost)
+        if not count:
+            return 0
+        sets = sum(len(examples) >= count for examples in (self.held_out, self.later))
+        return asked.draws * len(RATES) * (3 + sets + (self.another is not None))
+
     def courses(self, lost: Bools, asked: Asked) -> Iterator[CueCourse]:
         """Yield the courses of the cues and of their nulls: draw by draw, rate by rate.
 

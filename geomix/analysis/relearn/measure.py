@@ -98,7 +98,11 @@ def _member(
         if budget is None:
             budget = 2 * max(1, arm.stages[stage].steps)
         _report(bench, int(lost.sum()), asked, budget, time.monotonic() - began, log, count)
-        courses = list(bench.courses(lost, asked))
+        courses = []
+        with phase("cues and nulls", bench.course_count(int(lost.sum()), asked)) as advance:
+            for course in bench.courses(lost, asked):
+                courses.append(course)
+                advance(1)
         relearnt = list(bench.relearnt(asked, budget))
     return Member(
         seed=seed_of(run),
@@ -162,8 +166,7 @@ def _report(
     for _ in retrained(bench.arm, bench.end, train, last, [cues]):
         pass
     stepping = time.monotonic() - began
-    kinds = 4 + (bench.another is not None)
-    runs = asked.draws * len(RATES) * kinds if cue_count(lost) else 0
+    runs = bench.course_count(lost, asked)
     steps = runs * STEPS[-1] + 3 * budget
     scorings = runs * (len(STEPS) + 1) + asked.draws * len(RATES) * len(STEPS) + 60 * bool(budget)
     said = f"at most {steps} steps and {scorings} scorings of the set"
