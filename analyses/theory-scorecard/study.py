@@ -1,24 +1,34 @@
 """The theory's scorecard: `study.py run` trains and measures what is missing, run by run.
 
-Of each run the tables stay, and the weights within stages go: 20 runs would hold 30 GB.
+Of each run the tables stay, in `measured/` beside this file, and the weights within stages go: 20
+runs would hold 30 GB. A run whose tables are there is done, on whatever machine it was made.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
+import lzma
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from geomix.api import analyze, open_run
+from geomix.analysis.theory.claims import scorecard
+from geomix.analysis.theory.scores import Rules
+from geomix.analysis.theory.sources import Written
+from geomix.api import open_run
+from geomix.figures.scorecard import draw
+from geomix.figures.style import style
+from geomix.measures.verdict import Rule
 
 HERE = Path(__file__).resolve().parent
 RUNS = Path("runs/theory-scorecard")
@@ -49,14 +59,19 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Arm → the first stage that it starts from, and what is its own."""
 
+MEASURED = ("delta2", "forgetting_stage1", "curvature")
+"""Files of a run's analysis folder whose tables stay."""
+
 TABLES = {
-    "delta2_seeds": "delta2_seeds.csv",
-    "delta2_condition": "delta2_condition.csv",
-    "forgetting": "forgetting_stage1.csv",
-    "forgetting_contrasts": "forgetting_stage1_contrasts.csv",
-    "curvature": "curvature.csv",
+    "delta2_seeds": "delta2_seeds",
+    "delta2_condition": "delta2_condition",
+    "forgetting": "forgetting_stage1",
+    "forgetting_contrasts": "forgetting_stage1_contrasts",
+    "curvature": "curvature",
 }
-"""Table of the study → the file in a run's analysis folder."""
+"""Table of the study → the analysis's table."""
+
+Row = dict[str, Any]
 
 
 def folder_of(seed: int, second: str) -> Path:
@@ -64,10 +79,16 @@ def folder_of(seed: int, second: str) -> Path:
     return RUNS / second / f"seed-{seed}"
 
 
+def kept_of(seed: int, second: str) -> Path:
+    """Return the file beside this one that has all tables of a run; with it, a run is done."""
+    return HERE / "measured" / f"{second}-seed-{seed}.json.xz"
+
+
 def run(seeds: Sequence[int], jobs: int) -> None:
     """Train first stages, then train and measure each run, as many at once as `jobs`."""
+    missing = [s for s in seeds if not all(kept_of(s, second).exists() for second in SECOND)]
     with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(_first, seeds))
+        list(pool.map(_first, missing))
         list(pool.map(lambda one: _one(*one), [(s, d_b) for d_b in SECOND for s in seeds]))
 
 
@@ -78,7 +99,7 @@ def _first(seed: int) -> None:
 
 def _one(seed: int, second: str) -> None:
     folder = folder_of(seed, second)
-    if (folder / "measured").exists():
+    if kept_of(seed, second).exists():
         return
     config = yaml.safe_load((HERE / "second.yaml").read_text(encoding="utf-8"))
     config["stages"][1]["data"] = SECOND[second]
@@ -93,9 +114,9 @@ def _one(seed: int, second: str) -> None:
         ["curvature"],
     ):
         _call(["analyze", analysis[0], folder, *analysis[1:]], folder)
-    for kept in folder.glob("arms/*/stages/*/weights"):
-        shutil.rmtree(kept)
-    (folder / "measured").touch()
+    _keep(seed, second)
+    for weights in folder.glob("arms/*/stages/*/weights"):
+        shutil.rmtree(weights)
 
 
 def _train(folder: Path, config: dict[str, Any], seed: int) -> None:
@@ -114,34 +135,62 @@ def _call(words: Sequence[str | Path], folder: Path) -> None:
         subprocess.run([GEOMIX, *words], check=True, stdout=log, stderr=log, env=one)
 
 
+def _keep(seed: int, second: str) -> None:
+    """Write all tables of a run that is measured, and its scores, into one file."""
+    run = open_run(folder_of(seed, second))
+    tables: dict[str, list[Row]] = {}
+    for name in MEASURED:
+        file = run.analysis_folder / f"{name}.json"
+        for ending, rows in json.loads(file.read_text(encoding="utf-8"))["tables"].items():
+            key = name if ending in (name, name.split("_")[0]) else f"{name}_{ending}"
+            tables[key] = [_without(row) for row in rows]
+    tables["retention"] = [
+        row
+        for row in run.retention().to_dict("records")
+        if row["checkpoint"] != "θ_0" and row["set"] in ("D_A", "D_B")
+    ]
+    file = kept_of(seed, second)
+    file.parent.mkdir(exist_ok=True)
+    text = json.dumps(tables, ensure_ascii=False, sort_keys=True)
+    file.write_bytes(lzma.compress(text.encode(), preset=9))
+
+
 def collect() -> None:
     """Write the study's tables beside this file, from the runs that are measured."""
-    done = [(s, d) for d in SECOND for s in SEEDS if (folder_of(s, d) / "measured").exists()]
-    for name, file in TABLES.items():
-        rows: list[dict[str, Any]] = []
-        for seed, second in done:
-            with (folder_of(seed, second) / "analysis" / file).open(encoding="utf-8") as lines:
-                found = list(csv.DictReader(lines))
-            rows += [{"d_b": second, "seed": seed} | _without(row) for row in found]
-        _write(HERE / f"{name}.csv", rows)
-        if name == "forgetting_contrasts":
-            _write(HERE / "factors.csv", list(_factors(rows)))
-    _write(HERE / "retention.csv", list(_ends(done)))
+    done = [(s, d) for d in SECOND for s in SEEDS if kept_of(s, d).exists()]
+    read = {one: json.loads(lzma.decompress(kept_of(*one).read_bytes())) for one in done}
+
+    def rows_of(name: str) -> list[Row]:
+        return [{"d_b": d, "seed": s} | row for s, d in done for row in read[s, d][name]]
+
+    for name, table in TABLES.items():
+        _write(HERE / f"{name}.csv", rows_of(table))
+    _write(HERE / "factors.csv", list(_factors(rows_of("forgetting_stage1_contrasts"))))
+    _write(HERE / "retention.csv", rows_of("retention"))
     for second in SECOND:
-        _scorecard(second, [folder_of(seed, one) for seed, one in done if one == second])
+        _scorecard(second, {s: read[s, d] for s, d in done if d == second})
     print(f"{len(done)} of {len(SECOND) * len(SEEDS)} runs are measured")
 
 
-def _scorecard(second: str, runs: Sequence[Path]) -> None:
+def _scorecard(second: str, seeds: Mapping[int, Mapping[str, Sequence[Row]]]) -> None:
     """Score the theory's claims over the runs of one D_B; two runs at least have an interval."""
-    if len(runs) < 2:
+    if len(seeds) < 2:
         return
-    found = analyze.theory(runs, smallest=0.05, smallest_share=0.1, planned=len(SEEDS))
-    _write(HERE / f"scorecard-{second}.csv", found.tables[""].to_dict("records"))
-    found.figures[""].save(HERE / f"scorecard-{second}.svg")
+    tables: dict[tuple[str, str], list[Row]] = {}
+    for seed, found in seeds.items():
+        for name, rows in found.items():
+            analysis = next((one for one in MEASURED if name.startswith(one)), None)
+            if analysis is not None:
+                key = (analysis.split("_")[0], name.removeprefix(analysis).lstrip("_"))
+                tables.setdefault(key, []).extend({"seed": seed} | row for row in rows)
+    rules = Rules(Rule(0.05, len(SEEDS)), Rule(0.1, len(SEEDS)))
+    scores = [asdict(one) for one in scorecard(Written(tables, ()), rules)]
+    _write(HERE / f"scorecard-{second}.csv", scores)
+    with style():
+        draw(scores).savefig(HERE / f"scorecard-{second}.svg", metadata={"Date": None})
 
 
-def _factors(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _factors(rows: Sequence[Row]) -> Iterator[Row]:
     """Yield the whole path's parts of each contrast in nats, one row per factor."""
     for row in rows:
         if row["segment"] == "sum" and row["form"] == "Shapley, nats":
@@ -150,20 +199,12 @@ def _factors(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
                 yield at | {"factor": factor, "value": row[factor]}
 
 
-def _without(row: dict[str, str]) -> dict[str, str]:
+def _without(row: Row) -> Row:
     """Return a row without the keys that name the machine's folders."""
     return {key: value for key, value in row.items() if key not in ("seed", "run", "d_b")}
 
 
-def _ends(done: Sequence[tuple[int, str]]) -> Iterator[dict[str, Any]]:
-    """Yield scores at the end of each stage, one row per seed, arm and set."""
-    for seed, second in done:
-        for row in open_run(folder_of(seed, second)).retention().to_dict("records"):
-            if row["checkpoint"] != "θ_0" and row["set"] in ("D_A", "D_B"):
-                yield {"d_b": second, "seed": seed} | row
-
-
-def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+def _write(path: Path, rows: Sequence[Row]) -> None:
     if not rows:
         return
     with path.open("w", encoding="utf-8", newline="") as file:
