@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+from matplotlib.figure import Figure
+
 from geomix.analysis import driver
 from geomix.analysis.forgetting_path import Asked as AskedPath
 from geomix.analysis.forgetting_path import ForgettingPathAnalysis
@@ -25,6 +28,16 @@ def grad_angle(
     """The angles, the tables of single examples by arm, and the files."""
     done = driver.run(GradAngleAnalysis(), runs, asked or Asked(), log)
     return *done.result, done.files
+
+
+def unprint(patch: pytest.MonkeyPatch) -> None:
+    """Have figures made but not laid out, and their files empty: `tests/figures` has them."""
+
+    def touch(_: Figure, file: Path, **__: object) -> None:
+        file.touch()
+
+    patch.setattr(Figure, "savefig", touch)
+    patch.setattr(Figure, "draw_without_rendering", lambda _: None)
 
 
 def command(runs: Sequence[RunDirectory], asked: Asked, as_json: bool, full: bool = False) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from geomix.api import Run
 from geomix.snapshots.file import file_name, write_snapshot
 from geomix.snapshots.schema import ProbeRecord, Snapshot
+from tests.analysis.calls import unprint
 
 SETS = ("D_A", "D_B", "D_M", "held-out")
 MOMENTS = ((0, 0, 40), (0, 40, 40), (1, 1, 20), (1, 20, 20))
@@ -141,12 +141,7 @@ def write_arm() -> Callable[..., None]:
 @pytest.fixture
 def unprinted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are made but not laid out, and their files are empty: `tests/figures` has them."""
-
-    def touch(_: Figure, file: Path, **__: object) -> None:
-        file.touch()
-
-    monkeypatch.setattr(Figure, "savefig", touch)
-    monkeypatch.setattr(Figure, "draw_without_rendering", lambda _: None)
+    unprint(monkeypatch)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from geomix.analysis.grad_angle.result import AngleRow, GradAngle
 from geomix.analysis.parameter_groups import Kind
 from geomix.api import Run
 from geomix.util.errors import UserError
-from tests.analysis.calls import command, grad_angle
+from tests.analysis.calls import command, grad_angle, unprint
 
 Make = Callable[..., Any]
 LAYERS = 3
@@ -156,7 +156,10 @@ def run(
 
 @pytest.fixture(scope="module")
 def saved(run: Run) -> tuple[GradAngle, list[Path]]:
-    result, _, files = grad_angle([run])
+    """Without figures in their files: `test_sets` has the same ones drawn."""
+    with pytest.MonkeyPatch.context() as patch:
+        unprint(patch)
+        result, _, files = grad_angle([run])
     return result, files
 
 
@@ -208,7 +211,9 @@ def test_csv_json_and_arrays_hold_the_same_numbers(
             assert axes == ["run", "moment", "group", "direction", "other"]
 
 
+@pytest.mark.usefixtures("unprinted")
 def test_the_same_run_gives_the_same_bytes(run: Run, saved: tuple[GradAngle, list[Path]]) -> None:
+    """All but the figures, which `tests/figures` draws twice from one table."""
     _, files = saved
     before = [file.read_bytes() for file in files]
     _, _, again = grad_angle([run])

@@ -134,6 +134,7 @@ def texts(tokens: range, seed: int) -> list[TokenisedExample]:
     return made
 
 
+@pytest.mark.usefixtures("unprinted")
 def test_sets_without_a_common_token_are_orthogonal_in_the_embedding_alone(
     tmp_path: Path, write_run: Make
 ) -> None:

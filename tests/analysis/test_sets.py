@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,15 @@ MOMENTS = ((0, 0, 9), (0, 9, 9), (1, 1, 7), (1, 7, 7), (2, 1, 5), (2, 5, 5))
 """θ_0, θ_A, θ_A+1, θ_B, θ_B+1, θ_C."""
 
 
-@pytest.fixture
-def run(tmp_path: Path, random_gradients: Make, write_arm: Make, write_run: Make) -> Run:
+@pytest.fixture(scope="module")
+def run(
+    tmp_path_factory: pytest.TempPathFactory,
+    random_gradients: Make,
+    write_arm: Make,
+    write_run: Make,
+) -> Run:
     """Three stages in two arms of one seed."""
-    made: Run = write_run(tmp_path / "r", ["one", "two"])
+    made: Run = write_run(tmp_path_factory.mktemp("sets") / "r", ["one", "two"])
     for seed, arm in enumerate(("one", "two")):
         write_arm(made.path / "arms" / arm, random_gradients(2, seed), SETS, 2, moments=MOMENTS)
     return made
@@ -48,7 +54,9 @@ def by_hand(draw: Any, first: str, second: str, stage: int, step: int) -> float:
     return float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
 
 
+@cache
 def compared(run: Run, *sets: str) -> GradAngle:
+    """Measured once for the tests of a pair, which change nothing in it."""
     return measure([run], Asked(sets=sets))
 
 
@@ -184,8 +192,10 @@ def test_bad_pairs_are_rejected(run: Run, sets: tuple[str, ...], says: str) -> N
 
 
 def test_the_command_names_its_files_by_the_pair_and_figures_are_drawn_again(
-    run: Run, tmp_path: Path
+    random_gradients: Make, write_arm: Make, tmp_path: Path
 ) -> None:
+    run, sets = Run(tmp_path / "run"), ("D_B", "D_C", "held-out")
+    write_arm(run.path, random_gradients(1), sets, 1, moments=MOMENTS[3:5])
     result, _, files = grad_angle([run], Asked(sets=("D_B,D_C",)))
     assert result.stem == "grad_angle_D_B_D_C"
     names = {file.name for file in files}

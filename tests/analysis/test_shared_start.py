@@ -27,6 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> geomix.Ru
     return geomix.train(config, out=tmp_path_factory.mktemp("shared") / "run", say=lambda _: None)
 
 
+@pytest.mark.usefixtures("unprinted")
 def test_curvature_has_no_images_of_a_displacement_that_is_zero(run: geomix.Run) -> None:
     tables = geomix.analyze.curvature(run, products=4).tables
     assert len(tables[""]) == 4  # two sets at θ_A, two arms
@@ -34,6 +35,7 @@ def test_curvature_has_no_images_of_a_displacement_that_is_zero(run: geomix.Run)
     assert not any("(later)" in name for name in tables["displacements"]["displacement"])
 
 
+@pytest.mark.usefixtures("unprinted")
 def test_delta2_has_its_parts_and_no_theory_of_a_displacement_that_is_zero(run: geomix.Run) -> None:
     found = geomix.analyze.delta2(run)
     parts = found.tables[""].set_index("quantity")["mean"]
