@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,11 @@ from geomix.api import Run
 from tests.analysis.calls import command
 
 Make = Callable[..., Any]
+EVERY = ((0, 0, 40), (0, 40, 40), (1, 1, 20), (1, 20, 20))
+"""Stage, step and the stage's steps: θ_0, θ_A, θ_A+1, θ_B."""
+
+BRIEF = EVERY[::2]
+"""θ_0 and θ_A+1, all that the answer is about."""
 
 
 def conflicting(random_gradients: Make, seed: int, share: float) -> Callable[..., Any]:
@@ -41,6 +46,7 @@ def seeds(
     gradients: Make,
     write_arm: Make,
     write_run: Make,
+    moments: Sequence[tuple[int, int, int]],
 ) -> list[Run]:
     """Runs of n seeds with these arms."""
     runs = []
@@ -48,7 +54,7 @@ def seeds(
         run = write_run(folder / f"s{seed}", list(shares), seed)
         for k, (arm, share) in enumerate(shares.items()):
             path = run.path / "arms" / arm
-            write_arm(path, conflicting(gradients, 100 * k + seed, share))
+            write_arm(path, conflicting(gradients, 100 * k + seed, share), moments=moments)
             write_run(path, None, seed)
         runs.append(run)
     return runs
@@ -56,8 +62,8 @@ def seeds(
 
 @pytest.fixture
 def make(random_gradients: Make, write_arm: Make, write_run: Make) -> Make:
-    return lambda folder, n, shares: seeds(
-        folder, n, shares, random_gradients, write_arm, write_run
+    return lambda folder, n, shares, moments=BRIEF: seeds(
+        folder, n, shares, random_gradients, write_arm, write_run, moments
     )
 
 
@@ -73,7 +79,7 @@ def test_one_seed_has_numbers_a_reason_and_no_claim(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    (run,) = make(tmp_path, 1, {"plain": -1.0, "mixed": 1.0})
+    (run,) = make(tmp_path, 1, {"plain": -1.0, "mixed": 1.0}, EVERY)
     command([run], Asked(), as_json=False)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 25
@@ -104,10 +110,12 @@ def test_one_seed_has_numbers_a_reason_and_no_claim(
 
 def test_ten_seeds_have_intervals_and_a_verdict(tmp_path: Path, make: Make) -> None:
     runs = make(tmp_path, 10, {"plain": -1.0, "mixed": 1.0, "noise": 0.0})
-    undeclared = flat(answer(measure(runs), Run(tmp_path), []))
+    result = measure(runs, Asked(smallest=0.05))
+    assert result.rule.smallest == 0.05
+    rule = replace(result.rule, smallest=Asked().smallest)
+    undeclared = flat(answer(replace(result, rule=rule), Run(tmp_path), []))
     assert "supported" not in undeclared
     assert "declare it with --smallest" in undeclared
-    result = measure(runs, Asked(smallest=0.05))
     lines = answer(result, Run(tmp_path), [])
     assert max(map(len, lines)) <= 80
     (row,) = (line.split() for line in lines if line.startswith("mixed"))

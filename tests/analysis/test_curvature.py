@@ -139,7 +139,7 @@ def copied(small_arms: geomix.Run, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def measured(copied: RunDirectory) -> Curvature:
-    return measure([copied], Asked(products=12).listed(), str)
+    return measure([copied], Asked(products=8).listed(), str)
 
 
 def test_a_run_is_measured_at_its_checkpoints(measured: Curvature, copied: RunDirectory) -> None:

@@ -349,6 +349,7 @@ def reordered(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> lis
         "model": str(tiny_model),
         "train": {"lr": 1e-2, "batch_size": 2, "loss": "example"},
         "stages": [{"data": SEEDED, "stop": {"epochs": 1}}, second],
+        "record": {"at": ["boundaries"], "probes": 2, "activations": 0, "lens": False},
         "evaluate": {"epochs": 0},
         "arms": {"plain": {}, "mixed": {"stages.0.mix": passages}},
     }
@@ -357,6 +358,7 @@ def reordered(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> lis
     ]
 
 
+@pytest.mark.usefixtures("unprinted")
 def test_another_order_of_the_same_examples_is_the_floor(reordered: list[geomix.Run]) -> None:
     found = geomix.analyze.delta2(reordered, smallest=0.01, planned=2)
     theta = [
@@ -392,6 +394,7 @@ def floors_of(found: Outcome[Any]) -> list[Any]:
     return list(found.result.floors.values())
 
 
+@pytest.mark.usefixtures("unprinted")
 def test_the_parts_alone_take_no_second_derivative(reordered: list[geomix.Run]) -> None:
     """Nor anything along the steps; of fewer facts, which is told."""
     found = geomix.analyze.delta2(reordered[0], parts=True, facts=3)

@@ -21,12 +21,13 @@ import geomix
 from geomix.cli import main
 from geomix.data.tokenise import tokenise_all
 from geomix.models.load import load_tokenizer
+from tests.analysis.calls import unprint
 
 CONFIG: dict[str, Any] = {
     "name": "small",
     "train": {"lr": 3e-3, "loss": "example", "batch_size": 4},
     "stages": [
-        {"data": {"source": "kvr", "limit": 6}, "stop": {"epochs": 2}},
+        {"data": {"source": "kvr", "limit": 6}, "stop": {"epochs": 1}},
         {"data": {"source": "triples", "limit": 4}, "stop": {"epochs": 5}},
     ],
     "record": {
@@ -34,6 +35,7 @@ CONFIG: dict[str, Any] = {
         "probes": 2,
         "adam": False,
         "activations": 0,
+        "lens": False,
         "weights": True,
     },
     "evaluate": {"epochs": 0},
@@ -60,7 +62,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> geomix.Ru
 
 @pytest.fixture(scope="module")
 def done(run: geomix.Run) -> Any:
-    return geomix.analyze.forgetting(run, expansions=2, draws=2)
+    with pytest.MonkeyPatch.context() as patch:
+        unprint(patch)  # a test draws them again
+        return geomix.analyze.forgetting(run, expansions=2, draws=2)
 
 
 def refused(*arguments: str) -> str:
@@ -201,6 +205,7 @@ def test_the_null_has_the_length_and_not_the_direction(done: Any) -> None:
     assert len({row["change"] for row in (real, *draws)}) == 3
 
 
+@pytest.mark.usefixtures("unprinted")
 def test_an_arm_without_kept_weights_has_its_orders_and_no_path(
     run: geomix.Run, done: Any, tmp_path: Path
 ) -> None:

@@ -23,8 +23,8 @@ from geomix.util.hdf5 import TEXTS, text_hash
 CONFIG = """name: small
 train: {lr: 3e-3, loss: token, batch_size: 4, update_shares: true, weight_decay: 0.1}
 stages:
-  - {data: {source: kvr, limit: 8}, stop: {epochs: 4}}
-  - {data: {source: triples, limit: 6}, replay: 0.5, stop: {epochs: 3}}
+  - {data: {source: kvr, limit: 8}, stop: {epochs: 2}}
+  - {data: {source: triples, limit: 6}, replay: 0.5, stop: {epochs: 1}}
 record: {preset: path, probes: 6, adam: false}
 evaluate: {epochs: 0}
 """
@@ -84,6 +84,7 @@ def recorded(run: Run) -> tuple[dict[str, float], dict[str, float]]:
     return {"measured": losses[-1] - start}, sums
 
 
+@pytest.mark.usefixtures("unprinted")
 def test_the_command_says_what_the_files_add_up_to(run: Run) -> None:
     result = asked(str(run.path), "--json")
     assert result.exit_code == 0, result.output
@@ -154,6 +155,7 @@ def test_tables_and_files(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_allclose(arm["simpson"][0].transpose(1, 0, 2).ravel(), change)
 
 
+@pytest.mark.usefixtures("unprinted")
 def test_a_stage_is_asked_for_by_number_from_1_or_by_name(run: Run) -> None:
     first, last = measure([run], 0), measure([run])
     assert (first.title, last.title) == ("stage 1 (kvr)", "stage 2 (triples)")
@@ -168,6 +170,7 @@ def test_a_stage_is_asked_for_by_number_from_1_or_by_name(run: Run) -> None:
     assert "no stage has this name" in refused(str(run.path), "--stage", "tripels")
 
 
+@pytest.mark.usefixtures("unprinted")
 def test_the_answer_comes_first_and_the_tables_on_demand(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +195,7 @@ def test_the_answer_comes_first_and_the_tables_on_demand(
     )
 
 
+@pytest.mark.usefixtures("unprinted")
 def test_runs_of_several_seeds_have_an_interval(run: Run, tmp_path: Path, tiny_model: Path) -> None:
     other = train(tmp_path / "one", tiny_model, "seed=1")
     result = measure([run, other])

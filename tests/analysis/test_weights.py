@@ -49,11 +49,12 @@ arms:
 """
 
 
-def train(folder: Path, model: Path, seed: int = 0, config: str = CONFIG) -> Run:
+def train(folder: Path, model: Path, seed: int = 0, config: str = CONFIG, *more: str) -> Run:
     file = folder.with_suffix(".yaml")
     file.write_text(config)
     asked = ["train", str(file), "--quiet", "--out", str(folder), "--set", f"model={model}"]
-    done = CliRunner().invoke(main, [*asked, "--set", f"seed={seed}"], catch_exceptions=False)
+    asked += ["--set", f"seed={seed}", *more]
+    done = CliRunner().invoke(main, asked, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return open_run(folder)
 
@@ -150,11 +151,11 @@ def test_gradients_updates_and_secants_against_plain_autograd(
 
 def test_gradients_may_lie_on_the_disk(tiny_model: Path, tmp_path: Path, seen: GradAngle) -> None:
     config = CONFIG.replace("weights: true", "weights: true, scratch: disk")
-    run = train(tmp_path / "disk", tiny_model, config=config)
-    found = measure([run], Asked(by="parameter", source="weights"))
-    for one, other in zip(found.arms, seen.arms, strict=True):
-        np.testing.assert_array_equal(one.inner, other.inner)
-        np.testing.assert_array_equal(one.secants.here, other.secants.here)
+    run = train(tmp_path / "disk", tiny_model, 0, config, "--arm", "mixed")
+    (one,) = measure([run], Asked(by="parameter", source="weights")).arms
+    (other,) = (arm for arm in seen.arms if arm.arm == "mixed")
+    np.testing.assert_array_equal(one.inner, other.inner)
+    np.testing.assert_array_equal(one.secants.here, other.secants.here)
     assert not list(run.path.glob("arms/*/analysis/*"))
 
 
@@ -242,12 +243,10 @@ def test_shuffled_labels_are_the_same_tokens_elsewhere(run: Run, seen: GradAngle
 def test_a_run_that_recorded_nothing_is_computed_from_its_checkpoints(
     run: Run, seen: GradAngle, tmp_path: Path
 ) -> None:
-    copy = tmp_path / "run"
-    shutil.copytree(run.path, copy)
-    for arm in open_run(copy).arms:
-        shutil.rmtree(arm.path / "records")
-    found = measure([open_run(copy)], Asked(by="parameter"))
-    np.testing.assert_array_equal(found.arms[0].inner, seen.arms[0].inner)
+    copy = Path(shutil.copytree(run.arm("plain").path, tmp_path / "arm"))
+    shutil.rmtree(copy / "records")
+    (found,) = measure([open_run(copy)], Asked(by="parameter")).arms
+    np.testing.assert_array_equal(found.inner, seen.arms[0].inner)
 
 
 def test_a_run_without_weights_is_read_from_its_record(run: Run, tmp_path: Path) -> None:
@@ -289,7 +288,7 @@ def test_a_moment_that_nobody_has_shows_before_anything_is_computed(
 def test_files_of_an_earlier_call_that_asked_for_more_do_not_stay(run: Run) -> None:
     asked = Asked(at=("A+2",), examples=2)
     more = grad_angle([run], asked)[2]
-    rest = grad_angle([run], replace(asked, examples=0))[2]
+    rest = grad_angle([run], replace(asked, examples=0, source="record"))[2]
     gone = {path.name for path in set(more) - set(rest)}
     assert {name.partition(".")[0] for name in gone} == {
         *(f"grad_angle_at_A+2_pairs_{arm}" for arm in ("plain", "mixed")),
@@ -310,7 +309,7 @@ def test_stage_1_is_not_computed_again_unasked(run: Run, unasked: GradAngle) -> 
     sources = dict(zip(found.arms[0].labels, found.arms[0].sources, strict=True))
     assert sources["θ_0"] == sources["θ_0+2"] == "record"
     assert sources["θ_A"] == sources["θ_A+2"] == sources["θ_B"] == "weights"
-    asked = measure([run], Asked(at=("0", "+2")))
+    asked = measure([run.arm("plain")], Asked(at=("0", "+2")))
     assert asked.arms[0].labels == ["θ_0", "θ_A+2"]
     assert set(asked.arms[0].sources) == {"weights"}
     assert (found.stem, asked.stem) == ("grad_angle", "grad_angle_at_0_+2")
@@ -375,11 +374,11 @@ def test_a_damaged_checkpoint_is_named_and_what_to_do(run: Run, tmp_path: Path) 
     (file,) = copy.glob("arms/mixed/stages/1-*/weights/step-000002/model.safetensors")
     file.write_bytes(file.read_bytes()[:-7])
     with pytest.raises(UserError, match=r"step-000002: .* damaged; --from record takes") as caught:
-        measure([open_run(copy)])
+        measure([open_run(copy)], Asked(at=("A+2",)))
     assert len(caught.value.lines) == 1
     assert "θ_A+2" in measure([open_run(copy)], Asked(source="record")).arms[1].labels
     with pytest.raises(UserError, match=r"damaged$"):
-        measure([open_run(copy)], Asked(source="weights"))
+        measure([open_run(copy)], Asked(at=("A+2",), source="weights"))
 
 
 OWN_DATA = """stages:
