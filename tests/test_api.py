@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
 
 import geomix
+from geomix.analysis.grad_angle import outputs
 from geomix.runs.directory import RunDirectory
 from geomix.util.errors import UserError
 
@@ -85,7 +87,12 @@ def test_examples_are_those_that_were_trained_on(run: geomix.Run) -> None:
         run.arm("plain")
 
 
-def test_an_analysis_gives_tables_findings_and_figures(run: geomix.Run) -> None:
+def test_an_analysis_gives_tables_findings_and_figures(
+    run: geomix.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of its figures the first, "", is drawn."""
+    every = outputs._figures
+    monkeypatch.setattr(outputs, "_figures", lambda result: islice(every(result), 1))
     angles = geomix.analyze.grad_angle(run, source="record")
     assert {"arm", "moment", "first", "second", "cosine"} <= {*angles.tables[""].columns}
     (finding,) = angles.findings
@@ -108,7 +115,10 @@ def test_a_run_is_its_folder(run: geomix.Run) -> None:
     assert len({RunDirectory(run.path), run}) == 1
 
 
-def test_the_weights_of_a_public_run_are_found(run: geomix.Run) -> None:
+def test_the_weights_of_a_public_run_are_found(
+    run: geomix.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outputs, "_figures", lambda _: ())
     angles = geomix.analyze.grad_angle(run, at=["A"], by="head", examples=0)
     assert {*angles.tables[""]["moment"]} == {"θ_A"}
 

@@ -259,6 +259,7 @@ def method_config(model: Path, strength: float) -> dict[str, Any]:
             {"data": {"source": "arithmetic", "limit": 6}, "mix": mix, "method": method, **stage},
         ],
         "record": None,
+        "evaluate": {"epochs": 0},
         "checkpoint": {"steps": 2},
     }
 
