@@ -392,13 +392,20 @@ def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         made.run("train", "my.yaml", "--set", "record=null", "--out", "runs/bare", "--quiet")
         for seed in range(3):
             few = ("--set", f"seed={seed}", "--set", "record.at=[boundaries, 1]", "--set")
+            few = (*few, "record.lens=false", "--set", "record.activations=0", "--set")
             out = ("record.weights=false", "--out", f"runs/s{seed}", "--quiet")
             made.run("train", "my.yaml", *few, *out)
         yield made
 
 
 RUNS = ("show", "export", "figure", "analyze", "record", "config", "data", "sweep")
-"""The commands that are run as they stand; `train` is run by the tutorial."""
+"""The commands that are run as they stand, but for FEWER; `train` is run by the tutorial."""
+
+FEWER = {
+    ("analyze", "forgetting"): ("--expansions", "2", "--draws", "1"),
+    ("analyze", "curvature"): ("--products", "4"),
+}
+"""Options that make a command cheaper, which no page gives it."""
 
 SAME = {"runs/mine": "runs/s0", "runs/seeds": "runs/demo"}
 """Folders that pages name → what stands for them."""
@@ -406,6 +413,7 @@ SAME = {"runs/mine": "runs/s0", "runs/seeds": "runs/demo"}
 PASSAGES = "{source: random-words, ratio: 1, words: 4"
 TINY = (
     *("--set", "stages.0.stop.steps=2", "--set", "stages.1.stop.steps=2"),
+    *("--set", "stages.0.data.limit=6", "--set", "stages.1.data.limit=6"),
     *("--set", "record.probes=4", "--set", "record.mix.words=4"),
     *("--set", f"arms.mixed.stages.0.mix={PASSAGES}}}"),
     *("--set", f"arms.control.stages.0.mix={PASSAGES}, passage_free: true}}"),
@@ -443,7 +451,7 @@ def test_commands_run(command: Command, trained: Field) -> None:
         words.append("runs/s0")  # not again for the newest run
     if words[:2] == ["data", "overlap"] and "my.yaml" not in words:
         pytest.skip("of a preset whose data are on the hub")
-    trained.run(*words)
+    trained.run(*words, *FEWER.get((words[0], words[1] if words[1:] else ""), ()))
 
 
 def configured() -> list[Command]:
@@ -497,6 +505,7 @@ def test_the_new_source_is_one(trained: Field) -> None:
     assert not {e.prompt for e in ten} & {e.prompt for e in examples(10, 3, "held-out")}
 
 
+@pytest.mark.slow  # ten commands one after the other; each is parsed, and its YAML loaded, above
 def test_the_tutorial_of_own_facts(
     trained: Field, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
