@@ -17,7 +17,7 @@ from geomix.data.chat import ChatFormat
 from geomix.data.tokenise import tokenise_all
 from geomix.experiments.prepare import Prepared, Ready, base_of, load_base
 from geomix.models.distributed import ALONE
-from geomix.models.load import CPU, LoadedModel, default_device, load_model, load_tokenizer
+from geomix.models.load import CPU, LoadedModel, default_device, load_parameters, load_tokenizer
 from geomix.runs.directory import RunDirectory
 from geomix.training.base_model import check_base
 from geomix.training.checkpoint import FINAL, KEPT, Checkpoint, check, saved_second_moments
@@ -137,8 +137,7 @@ class Revisit:
             base = load_base(base_of(self.config), CPU)
             check_base(self.arm, self.config.model, base)
             return {name: p.detach() for name, p in base.model.named_parameters()}
-        found = load_model(str(start.path), CPU).model
-        return {name: p.detach() for name, p in found.named_parameters()}
+        return load_parameters(start.path)
 
     def _weights(self, start: Checkpoint | None) -> LoadedModel:
         """Load the model of a checkpoint, or θ_0; no other one stays in memory."""

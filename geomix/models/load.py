@@ -122,10 +122,26 @@ def flush_denormals() -> None:
     torch.set_flush_denormal(True)
 
 
-def _load_model(name: str, device: torch.device) -> LoadedModel:
-    from transformers import AutoModelForCausalLM, GenerationConfig
+def load_parameters(folder: Path) -> dict[str, torch.Tensor]:
+    """Load the parameters of a model that geomix saved, by name, in float32 on the CPU.
 
-    tokenizer = load_tokenizer(name)
+    The files are checked as `load_model` checks them. The model is not tried out: its base was.
+
+    Raises:
+        Interrupted: the process was asked to end (`geomix.util.signals`).
+        UserError: there is no such model.
+    """
+    with ending_at_once():
+        model, info = _read_model(str(folder))
+    if problem := _unplaced(model, info):
+        raise UserError(f"model '{folder}': {problem}")
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def _read_model(name: str) -> tuple[Any, dict[str, Any]]:
+    """Return a model as transformers builds and fills it, and what it says about that."""
+    from transformers import AutoModelForCausalLM
+
     _check_weights(name)
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
@@ -137,6 +153,14 @@ def _load_model(name: str, device: torch.device) -> LoadedModel:
         )
     except BaseException as error:  # a broken file raises anything, a panic of Rust included
         raise _unusable(name, error) from None
+    return model, info
+
+
+def _load_model(name: str, device: torch.device) -> LoadedModel:
+    from transformers import GenerationConfig
+
+    tokenizer = load_tokenizer(name)
+    model, info = _read_model(name)
     model.to(device).eval()
     try:
         tokens = _two_tokens(model, tokenizer)
@@ -274,6 +298,11 @@ def _problem(
         return f"it embeds {embedded_tokens(model)} tokens, but not its tokenizer's end token"
     if not _is_causal(model, *tokens):
         return "not causal: a token changes what is predicted before it (an encoder?)"
+    return _unplaced(model, info)
+
+
+def _unplaced(model: Any, info: dict[str, Any]) -> str | None:
+    """Return which weights of its file a model has no place for; None if it has all."""
     # Masks and the like that older versions saved are computed now.
     buffers = {buffer for buffer, _ in model.named_buffers()}
     unknown = sorted(

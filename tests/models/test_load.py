@@ -12,7 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from geomix.models.load import LoadedModel, load_model, load_tokenizer, quiet_libraries
+from geomix.models import load as module
+from geomix.models.load import (
+    LoadedModel,
+    load_model,
+    load_parameters,
+    load_tokenizer,
+    quiet_libraries,
+)
 from geomix.util.errors import UserError
 
 CPU = torch.device("cpu")
@@ -216,6 +223,22 @@ def test_weights_without_a_place_are_refused(copy: Path) -> None:
     assert "9 weights that config.json has no place for, such as model.layers.1." in refused(
         str(copy)
     )
+
+
+def test_saved_parameters_are_read_without_trying_the_model_out(
+    copy: Path, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for tried in ("_is_causal", "neighbour_problem", "packs", "can_cache"):
+        monkeypatch.delattr(module, tried)
+    found = load_parameters(copy)
+    named = dict(loaded.model.named_parameters())
+    assert [*found] == [*named]
+    assert all(torch.equal(found[name], value) for name, value in named.items())
+    assert {value.dtype for value in found.values()} == {torch.float32}
+    weights = load_file(copy / "model.safetensors")
+    save_file({**weights, "more": torch.zeros(2)}, copy / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"1 weights .* no place for, such as more"):
+        load_parameters(copy)
 
 
 def test_what_older_versions_saved_beside_the_weights_is_let_be(copy: Path) -> None:
