@@ -360,14 +360,19 @@ class Field:
         return self.done[words]
 
 
+def enter(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Go into a folder; figures are made, but neither laid out nor drawn."""
+    patch.chdir(folder)
+    patch.setattr(Figure, "savefig", lambda _, file, **__: Path(file).write_bytes(b"drawn"))
+    patch.setattr(Figure, "draw_without_rendering", lambda _: None)
+
+
 @pytest.fixture(scope="module")
 def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
     """The runs that the pages speak of: `runs/demo` with three arms, `runs/path`, seeds, …"""
     here = tmp_path_factory.mktemp("docs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(here)
-        patch.setattr(Figure, "savefig", lambda _, file, **__: Path(file).write_bytes(b"drawn"))
-        patch.setattr(Figure, "draw_without_rendering", lambda _: None)  # their layout
+        enter(here, patch)
         train_members_here(patch)
         made = Field(here, tiny_model)
         own = OWN.replace("MODEL", str(tiny_model))
@@ -391,10 +396,11 @@ def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         made.run("train", "my.yaml", *changes, "--out", "runs/path", "--quiet")
         made.run("train", "my.yaml", "--set", "record=null", "--out", "runs/bare", "--quiet")
         for seed in range(3):
-            few = ("--set", f"seed={seed}", "--set", "record.at=[boundaries, 1]", "--set")
-            few = (*few, "record.lens=false", "--set", "record.activations=0", "--set")
-            out = ("record.weights=false", "--out", f"runs/s{seed}", "--quiet")
-            made.run("train", "my.yaml", *few, *out)
+            few = [f"seed={seed}", "record.at=[boundaries, 1]", "record.weights=false"]
+            few += ["record.lens=false", "record.activations=0"]
+            given = [word for one in few for word in ("--set", one)]
+            out = ("--out", f"runs/s{seed}", "--quiet")
+            made.run("train", "my.yaml", *given, *out)
         yield made
 
 
@@ -507,14 +513,14 @@ def test_the_new_source_is_one(trained: Field) -> None:
 
 @pytest.mark.slow  # ten commands one after the other; each is parsed, and its YAML loaded, above
 def test_the_tutorial_of_own_facts(
-    trained: Field, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    field = Field(tmp_path, trained.model)
+    enter(tmp_path, monkeypatch)
+    field = Field(tmp_path, tiny_model)
     python = blocks(TUTORIAL, "python")
     exec(compile(python[0].text, python[0].name, "exec"), {})
     (tmp_path / "towns.yaml").write_text(blocks(TUTORIAL, "yaml")[0].text, encoding="utf-8")
-    model = ("--set", f"model={trained.model}")
+    model = ("--set", f"model={tiny_model}")
     for command in commands(TUTORIAL):
         given = command.geomix
         assert given is not None, command
