@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from geomix.models.files import CONFIG, tensor_shapes, weight_files
+from geomix.models.files import CONFIG, INDEX, tensor_shapes, weight_files
 from geomix.util.errors import UserError
 
 _COUNTED = re.compile(r"(layer|layers|block|blocks|expert|experts|head|heads|depth)$")
@@ -62,7 +64,43 @@ def check_weights(folder: Path, config: Mapping[str, Any]) -> nn.Module:
     Raises:
         UserError: the weights are ambiguous, incomplete, or of other shapes.
     """
-    held = len(tensor_shapes(weight_files(folder, config)))
+    files = weight_files(folder, config)
+    held = len(tensor_shapes(files))
+    return _checked(_described(folder, files), held)
+
+
+@dataclass(frozen=True, slots=True)
+class _Described:
+    """All that a model's outline depends on; that of equal descriptions is built once.
+
+    Attributes:
+        folder: where they are read; equal ones lie in many, such as a run's checkpoints.
+        texts: of the files that describe the model; None for an absent one.
+        headers: names, sizes and headers of the weights' files.
+    """
+
+    folder: Path = field(compare=False)
+    texts: tuple[bytes | None, ...]
+    headers: tuple[tuple[str, int, bytes], ...]
+
+
+def _described(folder: Path, files: Sequence[Path]) -> _Described:
+    paths = [folder / name for name in (CONFIG, "generation_config.json", INDEX)]
+    texts = tuple(path.read_bytes() if path.is_file() else None for path in paths)
+    headers = tuple((file.name, file.stat().st_size, _header(file)) for file in files)
+    return _Described(folder, texts, headers)
+
+
+def _header(file: Path) -> bytes:
+    """Return a safetensors file's header, which names its tensors with their types and shapes."""
+    with file.open("rb") as opened:
+        return opened.read(int.from_bytes(opened.read(8), "little"))
+
+
+@lru_cache(maxsize=8)
+def _checked(described: _Described, held: int) -> nn.Module:
+    """Return the outline of a model whose weights hold so many tensors, or raise what is wrong."""
+    folder = described.folder
     most = max(_AT_LEAST, _PER_TENSOR * held)
     problem = f"{folder}: {CONFIG} describes over {most:,} tensors, its weights hold {held:,}"
     with _at_most(most, problem):

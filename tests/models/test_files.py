@@ -12,6 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from geomix.models.claims import _outline, check_weights
+from geomix.models.files import read_config
 from geomix.models.load import LoadedModel, check_saved, load_model, load_tokenizer
 from geomix.util.errors import UserError
 
@@ -162,7 +164,36 @@ def test_sizes_that_the_weights_do_not_have_are_said(
 
 def test_tables_beyond_all_measure_are_refused(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("geomix.models.claims._BUFFERS", 16)  # of rotary frequencies there are more
+    edit(copy, key="of its own")
     assert "tables beside the weights" in refused(copy)
+
+
+def test_equal_models_are_described_once(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever differs in the description, or in the weights' sizes and types, is another model."""
+    described: list[Path] = []
+
+    def counted(folder: Path) -> Any:
+        described.append(folder)
+        return _outline(folder)
+
+    monkeypatch.setattr("geomix.models.claims._outline", counted)
+    edit(copy, key="described once")
+    tensors = load_file(copy / "model.safetensors")
+    save_file(tensors, copy / "model.safetensors", {"format": "pt"})
+    check_weights(copy, read_config(copy))
+    other = Path(shutil.copytree(copy, tmp_path / "other"))
+    negative = {name: -tensor for name, tensor in tensors.items()}
+    save_file(negative, other / "model.safetensors", {"format": "pt"})
+    check_weights(other, read_config(other))
+    assert described == [copy]
+    halves = {name: tensor.bfloat16() for name, tensor in tensors.items()}
+    save_file(halves, other / "model.safetensors", {"format": "pt"})
+    check_weights(other, read_config(other))
+    edit(copy, key="another")
+    check_weights(copy, read_config(copy))
+    assert described == [copy, other, copy]
 
 
 def test_a_saved_model_that_would_not_be_loaded_again_is_found(
