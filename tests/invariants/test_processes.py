@@ -1,7 +1,7 @@
 """Several processes train the same run as one, and do not hang.
 
-Each launcher starts one of these runs as users start them; the others are forked with what a
-launcher tells its processes, so that the libraries are not imported again.
+The ordinary tests fork them with what a launcher tells its processes, so that the libraries are not
+imported again; the slow ones have each launcher start them as users do.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ CONFIG = """
 model: builtin
 train: {batch_size: 8, micro_batch_size: 3, weight_decay: 0.1}
 stages:
-  - data: {source: kvr, limit: 18}
+  - data: {source: kvr, limit: 6}
     mix: {source: random-words, ratio: 1, words: 4}
-    stop: {steps: 6}
+    stop: {steps: 2}
     train: {update_shares: true}
-  - data: {source: triples, limit: 21}
-    stop: {steps: 4}
+  - data: {source: triples, limit: 13}
+    stop: {steps: 3}
     train: {gradient_checkpointing: true}
 evaluate:
   epochs: 1
   kl: {examples: 4}
   sets:  # one process has all the wrong answers, and alone has something to decode
     uneven: {source: uneven.jsonl, limit: 8, allow_repeat: true}
-checkpoint: {steps: 3}
+checkpoint: {steps: 2}
 record:
-  at: [boundaries, 3]
+  at: [boundaries, 2]
   probes: 5  # which two processes cannot share evenly
   activations: 3
   batch_size: 2
@@ -51,8 +51,8 @@ record:
   pairs: true
   sketches: {entries: 4}
 """
-STEPS = 6 + 4
-"""Of 5 a first epoch whose last batch is half full, and of 3."""
+STEPS = 2 + 3
+"""Of an epoch whose last batch is half full, and of one and a half."""
 
 LAUNCHERS = {
     "torchrun": ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
@@ -115,7 +115,7 @@ def assert_same(run: Run, one: Run) -> None:
     """What was trained, what was recorded, and what the folder holds."""
     assert_same_training(run, one)
     assert files(run) == files(one)
-    assert len(one.snapshots()) == 3 + 2
+    assert len(one.snapshots()) == 2 + 2
     for path in one.snapshots():
         assert_same_snapshot(run.snapshot_folder / path.name, path)
 
@@ -203,16 +203,29 @@ def launched(place: Any, launcher: str, name: str, *settings: str) -> Run:
     return run
 
 
-def test_two_processes_train_as_one(place: Any, one: Run) -> None:
-    """Nothing is recorded here: the runs below record, and are killed."""
-    settings = (*shared_by("ddp"), "--set", "record=null")
-    assert_same_training(launched(place, "accelerate", "two", *settings), one)
+def test_two_processes_train_a_sharded_model_as_one(place: Any, one: Run) -> None:
+    """Nothing is recorded here: the runs below record."""
+    settings = ["--set", "parallel=fsdp", "--set", "record=null"]
+    first, second = place.together("train", "run.yaml", "--out", "two", *settings)
+    assert (first.status, second.status) == (0, 0), first.err
+    assert first.out.count("run → two") == 1
+    assert second.out == second.err == "", "one process speaks"
+    assert_same_training(Run(place.folder / "two"), one)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("launcher", LAUNCHERS)
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_two_processes_are_one(place: Any, one: Run, launcher: str, kind: str) -> None:
+LAUNCHED = [("ddp", "accelerate"), ("fsdp", "torchrun")]
+REPEATED = [("ddp", "torchrun"), ("fsdp", "accelerate")]
+"""Each way to share and each launcher is in another pair, too."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "launcher"),
+    [
+        *[pytest.param(*pair, marks=pytest.mark.slow) for pair in LAUNCHED],
+        *[pytest.param(*pair, marks=pytest.mark.torture) for pair in REPEATED],
+    ],
+)
+def test_two_launched_processes_are_one(place: Any, one: Run, launcher: str, kind: str) -> None:
     run = launched(place, launcher, f"two-{launcher}-{kind}", *shared_by(kind))
     assert_same(run, one)
 
@@ -233,17 +246,18 @@ def test_a_dead_process_ends_the_other_and_one_alone_goes_on(place: Any, one: Ru
     assert run.status()["state"] in ("interrupted", "failed")
     resumed = place("train", "--resume", name)
     assert resumed.status == 0, resumed.err
-    assert "goes on in stage 2, triples, after step 3" in resumed.out
+    assert "goes on in stage 2, triples, after step 2" in resumed.out
     assert_same(run, one)
 
 
+@pytest.mark.slow
 def test_a_launcher_ends_a_job_with_a_dead_process_and_another_job_goes_on(
     place: Any, one: Run
 ) -> None:
     name = "dead-fsdp"
     process = start(place, "torchrun", "run.yaml", "--out", name, *shared_by("fsdp"))
     run = Run(place.folder / name)
-    wait_for(lambda: steps(run) > 3)
+    wait_for(lambda: steps(run) > 1)
     assert "Warning" not in (place.folder / "err").read_text()
     os.kill(of_rank(process.pid, 1), signal.SIGKILL)
     began = time.monotonic()
