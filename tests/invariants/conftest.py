@@ -187,6 +187,7 @@ def server(
     answers = tmp_path_factory.mktemp("answers")
     fixed = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "100"}
     fixed |= {"HF_HUB_CACHE": str(hub_cache), "TOKENIZERS_PARALLELISM": "false"}
+    fixed["PYTHONHASHSEED"] = "1" if os.environ.get("PYTHONHASHSEED") == "0" else "0"  # its own
     script = Path(__file__).with_name("forked.py")
     command = [sys.executable, "-W", "ignore", str(script), str(dropout_model), str(answers)]
     with subprocess.Popen(

@@ -241,7 +241,7 @@ def test_words_that_are_not_installed_are_one_line(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["train", "cut.yaml"], ["cut.jsonl:1: not JSON"]),
+        pytest.param(["train", "cut.yaml"], ["cut.jsonl:1: not JSON"], marks=pytest.mark.slow),
         (["data", "show", "cut.jsonl", "--limit", "1"], ["cut.jsonl:1: not JSON"]),
         (["data", "overlap", "alone.yaml"], ["alone: it mixes nothing in that facts could overl"]),
         (["train", "alone.yaml", "--set", "sed=1", "--set", "a.b=1"], ["mean 'seed'?", " a: unkn"]),

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,11 @@ def test_mistaken_overrides_are_told_with_the_files_own_mistakes(tmp_path: Path)
     ]
 
 
+def test_the_heavy_libraries_have_those_names() -> None:
+    assert all(find_spec(name) for name in HEAVY)
+
+
+@pytest.mark.slow
 def test_the_heavy_libraries_would_be_noticed(tmp_path: Path) -> None:
     """A configuration without mistakes goes on to where they are needed."""
     (tmp_path / "x.yaml").write_text("stages: [{data: none.jsonl}]\n")

@@ -41,12 +41,16 @@ def python(folder: Path, *arguments: str, **own: str) -> subprocess.CompletedPro
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="torch has another OpenMP runtime there")
-def test_no_bit_depends_on_how_threads_wait(tmp_path: Path) -> None:
+def test_no_bit_depends_on_how_threads_wait_nor_on_how_strings_hash(tmp_path: Path) -> None:
     """As geomix starts and with a user's setting; the runtime itself says which one it has."""
     (tmp_path / "run.yaml").write_text(RUN)
     said = {}
-    for name, own in (("sleep", {}), ("spin", SPINNING)):
+    for name, own in (
+        ("sleep", {"PYTHONHASHSEED": "0"}),
+        ("spin", {"PYTHONHASHSEED": "1", **SPINNING}),
+    ):
         train = ("-m", "geomix", "train", "run.yaml", "--quiet", "--out", name)
         said[name] = python(tmp_path, *train, OMP_DISPLAY_ENV="VERBOSE", **own).stderr
     assert "GOMP_SPINCOUNT = '0'" in said["sleep"]
