@@ -334,7 +334,7 @@ def survives_a_full_disk(place: Any, disk: Path, size: int) -> None:
     assert_same(place, "disk/run")
 
 
-@pytest.mark.parametrize("size", [8, 600])
+@pytest.mark.parametrize("size", [8, pytest.param(600, marks=pytest.mark.slow)])
 def test_a_full_disk_is_one_line_and_space_heals_it(
     place: Any, small_disk: Path, size: int
 ) -> None:
