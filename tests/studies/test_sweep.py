@@ -494,6 +494,29 @@ def test_what_is_complete_is_not_run_again_and_a_failure_stops_nobody(
     assert (desk / "runs/study/good/metrics.jsonl").read_bytes() == metrics
 
 
+SAVES_WHEN_ASKED = f"""
+import os, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit({EXIT}))
+os.kill(os.getppid(), signal.SIGTERM)
+signal.alarm(20)
+signal.pause()
+"""
+
+
+def test_a_sweep_that_is_asked_to_end_asks_its_members(
+    desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In place of a training is a process that has the sweep asked, and ends when it is asked."""
+    line = [sys.executable, "-c", SAVES_WHEN_ASKED]
+    monkeypatch.setattr("geomix.studies.local.command", lambda *_: line)
+    study(desk, "seeds: [0, 1]")
+    result = sweep("--json")
+    assert result.exit_code == EXIT, result.output
+    assert [one["state"] for one in facts(result).values()] == ["interrupted", "left"]
+    assert not (desk / "runs/study/seed=1").exists()
+
+
+@pytest.mark.slow
 def test_a_sweep_that_is_asked_to_end_goes_on_when_run_again(
     desk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
