@@ -87,4 +87,4 @@ def test_the_same_table_gives_the_same_bytes(
     angle_table: Table, check_files: Check, tmp_path: Path
 ) -> None:
     rows = angle_table(2, GROUPS)
-    check_files(lambda: draw(rows, MOMENTS), rows, tmp_path)
+    check_files(lambda: draw(rows, MOMENTS[:2]), rows, tmp_path)

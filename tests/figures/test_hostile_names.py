@@ -94,9 +94,9 @@ def figures(table: Table, name: str) -> dict[str, Figure]:
     other = [row | {"first": name} if row["first"] == "D_M" else row for row in other]
     arms = ("none/none", name)
     return {
-        "depth": cosine_by_depth.draw(other, MOMENTS),
-        "row": cosine_row.draw(other, MOMENTS, ("D_A", name)),
-        "plane": plane.draw(other, MOMENTS, ("D_A", "D_B", name)),
+        "depth": cosine_by_depth.draw(other, MOMENTS[:1]),
+        "row": cosine_row.draw(other, MOMENTS[:1], ("D_A", name)),
+        "plane": plane.draw(other, MOMENTS[:1], ("D_A", "D_B", name)),
         "modules": layer_module.draw(crossed, "θ_A", difference=arms),
         "along": over_training.draw(other, scored(name), "cosine", others=("D_B", name)),
         "retention": retention.draw(scored(name)),

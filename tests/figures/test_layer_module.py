@@ -48,12 +48,13 @@ def test_every_cell_has_its_number_and_its_colour(angle_table: Table) -> None:
     limit = math.ceil(10 * max(abs(row["cosine"]) for row in mine)) / 10
     for axes, arm in zip(figure.axes, ("none/none", "random/none"), strict=False):
         expected = {row["group"]: row["cosine"] for row in mine if row["arm"] == arm}
-        assert set(cells(axes)) == set(expected)
+        shown, said = cells(axes), numbers(axes)
+        assert set(shown) == set(expected)
         for group, value in expected.items():
-            text = numbers(axes)[group].replace("−", "-")
+            text = said[group].replace("−", "-")
             assert float(text) == pytest.approx(value, abs=0.005)
             assert "0." not in text
-            face = cells(axes)[group].get_facecolor()
+            face = shown[group].get_facecolor()
             assert face == pytest.approx(SIGNED(0.5 + value / limit / 2), abs=0.01)
     assert [axes.get_title() for axes in figure.axes[:2]] == ["none/none", "random/none"]
 
