@@ -105,7 +105,10 @@ def test_each_mix_is_evaluated_at_the_boundaries(run: Run) -> None:
 
 @pytest.mark.parametrize(
     ("sets", "source"),
-    [("D_B,D_C", "weights"), ("D_A,D_M-text", "record")],
+    [
+        pytest.param("D_B,D_C", "weights", marks=pytest.mark.slow),
+        ("D_A,D_M-text", "record"),
+    ],
 )
 @pytest.mark.usefixtures("unprinted")
 def test_angles_of_any_two_sets(run: Run, sets: str, source: Any) -> None:

@@ -171,9 +171,9 @@ def test_arms_differ_in_colour_line_and_marker() -> None:
     [
         (1, 2, False, ("D_A", "D_B", "held-out")),
         (3, 4, True, SETS),
-        (4, 12, False, SETS),
+        pytest.param(4, 12, False, SETS, marks=pytest.mark.slow),
         (4, 32, False, SETS),
-        (4, 80, True, SETS),
+        pytest.param(4, 80, True, SETS, marks=pytest.mark.slow),
         (2, 32, True, ("D_A", "D_B", "D_C", "D_M", "held-out")),
     ],
 )

@@ -107,7 +107,14 @@ def figures(table: Table, name: str) -> dict[str, Figure]:
     }
 
 
-@pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (i in (1, 2, 3)))
+        for i, name in enumerate(NAMES)
+    ],
+    ids=range(len(NAMES)),
+)
 def test_every_figure_draws_any_name(
     angle_table: Table, check_texts: Check, tmp_path: Path, name: str
 ) -> None:

@@ -145,7 +145,13 @@ def test_only_the_moment_and_the_pair_that_are_asked_for(angle_table: Table) -> 
 
 
 @pytest.mark.parametrize(
-    ("arms", "layers", "tied"), [(1, 4, True), (3, 4, False), (6, 32, False), (2, 80, False)]
+    ("arms", "layers", "tied"),
+    [
+        (1, 4, True),
+        (3, 4, False),
+        pytest.param(6, 32, False, marks=pytest.mark.slow),
+        (2, 80, False),
+    ],
 )
 def test_no_text_is_cut_off_or_overlaps(
     angle_table: Table, check_texts: Check, arms: int, layers: int, tied: bool

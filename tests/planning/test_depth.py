@@ -64,8 +64,13 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     ("config", "prepare", "precision", "micro"),
     [
         (llama(), nn.Module.train, "bf16", MicroBatch(8, 64, 16)),
-        (llama(vocab_size=9_000), again, "bf16", MicroBatch(1, 64, 60)),  # the logits are highest
-        (llama(tie_word_embeddings=True), adapted, "fp32", MicroBatch(4, 16, 9)),
+        pytest.param(  # the logits are highest
+            *(llama(vocab_size=9_000), again, "bf16", MicroBatch(1, 64, 60)), marks=pytest.mark.slow
+        ),
+        pytest.param(
+            *(llama(tie_word_embeddings=True), adapted, "fp32", MicroBatch(4, 16, 9)),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_two_depths_give_what_all_layers_have(

@@ -68,6 +68,7 @@ def test_the_presets_are_for_a_node_of_eight_gpus(name: str) -> None:
         assert all(s.train.gradient_checkpointing for s in run.stages)
 
 
+@pytest.mark.slow
 def test_a_preset_of_eight_billion_is_planned_without_anything(place: Path) -> None:
     """No hub, no corpus, no model: what fits comes first, and what is estimated is said."""
     model = "./models/Meta-Llama-3-8B"

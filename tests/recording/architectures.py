@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 import transformers
 from torch.overrides import TorchFunctionMode
@@ -77,6 +78,16 @@ ARCHITECTURES: dict[str, Callable[[], Any]] = {
     name: maker(kind, extra, name in _OWN_SIZES) for name, (kind, extra) in _CONFIGURATIONS.items()
 }
 """Each makes the same model at every call: in float32 and training mode, dropout as configured."""
+
+_COVERING = {"llama", "gemma3", "gpt2", "opt", "mixtral"}
+"""Families that between them have grouped heads, norms of queries and keys, sliding windows, heads
+of another width, transposed weights, biases, learned positions, and experts."""
+
+EACH_ARCHITECTURE = [
+    name if name in _COVERING else pytest.param(name, marks=pytest.mark.slow)
+    for name in ARCHITECTURES
+]
+"""Names, for a test's parameter."""
 
 
 def drawn_anew(model: Any) -> Any:

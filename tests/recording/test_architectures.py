@@ -26,7 +26,7 @@ from geomix.models.packing import packs
 from geomix.recording.recorder import Recorder
 from geomix.snapshots.file import read_snapshot
 from geomix.snapshots.schema import Snapshot
-from tests.recording.architectures import ARCHITECTURES, Float64
+from tests.recording.architectures import ARCHITECTURES, EACH_ARCHITECTURE, Float64
 
 TOLERANCE = 1e-9
 """Relative to the largest number of an array; float64 sums in another order differ by 1e-14."""
@@ -100,7 +100,7 @@ def snapshot(
 
 
 @pytest.mark.parametrize("reduction", ["token", "example"])
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", EACH_ARCHITECTURE)
 def test_it_is_what_plain_autograd_gives(
     name: str, reduction: str, examples: Any, moment: Any
 ) -> None:
@@ -129,7 +129,7 @@ def test_it_is_what_plain_autograd_gives(
             close(record.gradients[:, layer], expected[key].gradients[:, layer])
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", EACH_ARCHITECTURE)
 def test_neither_batches_nor_padding_nor_packing_nor_order_matter(
     name: str, examples: Any, moment: Any
 ) -> None:
@@ -171,7 +171,7 @@ UNPACKED = {"opt"}
 """Families that geomix does not pack: they are told no positions."""
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", EACH_ARCHITECTURE)
 def test_nnsight_gives_the_same_bits_as_hooks(
     name: str, examples: Any, moment: Any, tmp_path: Path
 ) -> None:

@@ -196,18 +196,21 @@ def killed(run: Run, out: Path, form: Any, monkeypatch: pytest.MonkeyPatch, at: 
     return changes
 
 
-@pytest.mark.parametrize("form", ["parquet", "numpy"])
+@pytest.mark.parametrize(
+    ("form", "anywhere"),
+    [("parquet", False), ("numpy", False), pytest.param("numpy", True, marks=pytest.mark.slow)],
+)
 def test_a_killed_export_can_be_given_again(
-    arms: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: Any
+    arms: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: Any, anywhere: bool
 ) -> None:
-    """Before any change, in what is removed after the last one too."""
+    """Early, in what is removed after the last file, and (`anywhere`) before each change."""
     whole = export_run(arms, tmp_path / "undisturbed", form)
     names = [str(file.relative_to(tmp_path / "undisturbed")) for file in whole]
     expected = files_of(tmp_path / "undisturbed")
     place = tmp_path / "place"
     place.mkdir()
     changes = killed(arms, tmp_path / "counted", form, monkeypatch, 10**6)
-    places = [*range(1, changes + 1)] if form == "numpy" else [2, changes - 1, changes]
+    places = [*range(1, changes + 1)] if anywhere else [2, changes - 1, changes]
     assert changes >= 7
     for at in places:
         out = place / "out"

@@ -25,7 +25,7 @@ from geomix.models.forward import backward_over, batches_of, plain_forward
 from geomix.models.packing import packs
 
 from .alone import CPU, EXAMPLES, Gradients, assert_same, batches, formed, one_by_one
-from .architectures import ARCHITECTURES, Float64
+from .architectures import ARCHITECTURES, EACH_ARCHITECTURE, Float64
 
 BOTH: tuple[CaptureName, ...] = ("nnsight", "hooks")
 
@@ -53,7 +53,7 @@ def known(name: str) -> tuple[Any, Gradients]:
 
 @in_float64
 @pytest.mark.parametrize("capture", BOTH)
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", EACH_ARCHITECTURE)
 def test_every_gradient_of_every_architecture(name: str, capture: CaptureName) -> None:
     """Padded, packed where the model can, each alone: the same gradients."""
     model, expected = known(name)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import xarray as xr
 
 from geomix.api import Run, open_run
 from geomix.recording.recorder import Recorder
-from geomix.snapshots.file import file_name, read_snapshot
+from geomix.snapshots.file import file_name, read_snapshot, write_snapshot
 from geomix.snapshots.records import Records
 from geomix.util.errors import UserError
 
@@ -477,6 +479,46 @@ assert seen == 4
 """
 
 
+def test_a_reader_looks_at_every_moment_of_a_writing(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Around each change to a file: what is half written is not there yet."""
+    run.snapshots()[2].unlink()
+    written = read_snapshot(run.snapshots()[1])
+    seen: list[int] = []
+    looking = False
+
+    def look() -> None:
+        nonlocal looking
+        if looking:
+            return
+        looking = True
+        found = open_run(run.path).records.inner_products
+        assert found.step.values.tolist()[2:] == list(range(5, len(found) + 3))
+        assert float(found[-1].sum()) == float(found[1].sum())
+        seen.append(len(found))
+        looking = False
+
+    def watched(act: Callable[..., Any]) -> Callable[..., Any]:
+        def acted(*arguments: Any, **named: Any) -> Any:
+            look()
+            done = act(*arguments, **named)
+            look()
+            return done
+
+        return acted
+
+    for owner, name in ((Path, "replace"), (Path, "unlink"), (os, "close")):
+        monkeypatch.setattr(owner, name, watched(getattr(owner, name)))
+    for step in (5, 6):
+        write_snapshot(
+            run.snapshot_folder / file_name(0, step), replace(written, step=step, steps=200)
+        )
+    assert seen == sorted(seen)
+    assert set(seen) == {2, 3, 4}
+
+
+@pytest.mark.slow
 def test_two_readers_beside_one_writer(run: Run, tmp_path: Path) -> None:
     """Both look before each change to a file that the writer makes."""
     run.snapshots()[2].unlink()
