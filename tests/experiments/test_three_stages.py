@@ -103,12 +103,10 @@ def test_each_mix_is_evaluated_at_the_boundaries(run: Run) -> None:
     assert {row.set for row in rows if row.arm == "plain"} == {"D_A", "D_B", "D_C"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sets", "source"),
-    [
-        pytest.param("D_B,D_C", "weights", marks=pytest.mark.slow),
-        ("D_A,D_M-text", "record"),
-    ],
+    [("D_B,D_C", "weights"), ("D_A,D_M-text", "record")],
 )
 @pytest.mark.usefixtures("unprinted")
 def test_angles_of_any_two_sets(run: Run, sets: str, source: Any) -> None:
@@ -132,8 +130,10 @@ def test_angles_of_any_two_sets(run: Run, sets: str, source: Any) -> None:
 @pytest.mark.parametrize(
     ("stage", "parts"),
     [
-        ("1", {"D_A", "D_M-random-words", "D_M-text", "total"}),
-        ("arithmetic", {"D_B", "total"}),
+        pytest.param(
+            *("1", {"D_A", "D_M-random-words", "D_M-text", "total"}), marks=pytest.mark.slow
+        ),
+        pytest.param("arithmetic", {"D_B", "total"}, marks=pytest.mark.slow),
         ("3", {"D_C", "replay", "total"}),
     ],
 )
@@ -164,6 +164,7 @@ def test_show_figures_and_export(run: Run, tmp_path: Path) -> None:
     assert set(table["set"]) == set(SETS)
 
 
+@pytest.mark.slow
 def test_recording_afterwards_gives_the_same(run: Run, tiny_model: Path, tmp_path: Path) -> None:
     config = configured(tiny_model)
     record = config["record"]
