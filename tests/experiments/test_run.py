@@ -140,8 +140,7 @@ def test_a_folder_whose_name_no_file_can_hold_is_refused(tmp_path: Path, tiny_mo
 def test_a_reader_that_leaves_does_not_stop_the_training(tmp_path: Path, tiny_model: Path) -> None:
     """`geomix train | head -1`, on a terminal that cannot show Greek either."""
     file = tmp_path / "run.yaml"
-    stage = "{data: {source: kvr, limit: 4}, stop: {epochs: 1}}"
-    file.write_text(f"{{model: {tiny_model}, stages: [{stage}], record: null}}", encoding="utf-8")
+    file.write_text(CONFIG.format(model=tiny_model, change=""), encoding="utf-8")
     shell = shutil.which("sh")
     assert shell
     geomix = Path(sys.executable).with_name("geomix")
