@@ -26,6 +26,7 @@ ANALYSES: Registry[type[Analysis[object, object]]] = Registry(
         "theory": "geomix.analysis.theory:TheoryAnalysis",
         "curve": "geomix.analysis.curve:CurveAnalysis",
         "relearn": "geomix.analysis.relearn:RelearnAnalysis",
+        "kl-law": "geomix.analysis.kl_law:KLLawAnalysis",
     },
 )
 """Every analysis by the name that `geomix analyze` gives it."""

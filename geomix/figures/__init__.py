@@ -25,6 +25,7 @@ FIGURES: Registry[TableFigure] = Registry(
         "curvature": f"{_HERE}.curvature:FIGURE",
         "delta-parts": f"{_HERE}.delta_parts:FIGURE",
         "forgetting-path": f"{_HERE}.forgetting_path:FIGURE",
+        "kl-law": f"{_HERE}.kl_law:FIGURE",
         "layer-module": f"{_HERE}.layer_module:FIGURE",
         "pairwise": f"{_HERE}.pairwise:FIGURE",
         "path-factors": f"{_HERE}.path_factors:FIGURE",
