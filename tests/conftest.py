@@ -46,16 +46,17 @@ if SEED_SHIFT:
     _shift_seeds()
 
 LONGEST = (
-    "invariants/test_processes.py",
-    "invariants/test_record.py",
     "test_docs.py",
-    "analysis/test_theory.py",
-    "analysis/test_weights.py",
-    "oracles/test_scoring.py",
-    "planning/test_estimate.py",
+    "invariants/test_record.py",
+    "invariants/test_processes.py",
     "invariants/test_resume.py",
-    "analysis/test_forgetting_path.py",
-    "analysis/test_angle_answer.py",
+    "planning/test_estimate.py",
+    "analysis/test_weights.py",
+    "analysis/test_relearn.py",
+    "invariants/test_equivalence.py",
+    "invariants/test_kills.py",
+    "oracles/test_scoring.py",
+    "figures/test_figures.py",
 )
 """The files that take longest, which begin first: one that began last would run alone at the end,
 while the other cores wait."""
