@@ -1,6 +1,6 @@
 """Scores of hundreds of answers against greedy decoding, on a model that knows some of them.
 
-There are 2,000 and more, of which the ordinary tests take every sixteenth and `make slow` all.
+There are 2,000 and more, of which the ordinary tests take every sixteenth and `make torture` all.
 
 Why the oracle is independent: it decodes every answer, right or wrong, one argmax after the other,
 with the model's own key-value cache. Prompts of one length go together, so there is no padding and
@@ -133,7 +133,9 @@ def in_other_letters(example: Example, choose: random.Random) -> Example:
 
 
 @pytest.fixture(
-    scope="module", params=[16, pytest.param(1, marks=pytest.mark.slow)], ids=["a sixteenth", "all"]
+    scope="module",
+    params=[16, pytest.param(1, marks=pytest.mark.torture)],
+    ids=["a sixteenth", "all"],
 )
 def every(request: pytest.FixtureRequest) -> int:
     """Each how-many-eth answer is looked at."""
@@ -144,7 +146,7 @@ def every(request: pytest.FixtureRequest) -> int:
 def answers(half_taught: LoadedModel, taught: list[Example], every: int) -> list[TokenisedExample]:
     """Facts known and not, passages copied and not, other letters, single tokens, all mixed."""
     choose = random.Random(0)
-    unknown = [*kvr.examples(350, 8, "held-out"), *triples.examples(200, 8, "held-out")]
+    unknown = [*kvr.examples(360, 8, "held-out"), *triples.examples(200, 8, "held-out")]
     copies = [e for k in range(1, 30) for e in words.examples(29, k, 100 + k)]
     wrong = [altered(e, choose) for k in range(1, 30) for e in words.examples(13, k, 200 + k)]
     listed = [
