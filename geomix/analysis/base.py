@@ -80,11 +80,15 @@ class Analysis(ABC, Generic[Result, Asked]):
         found = {"analysis": self.name, "findings": findings, "tables": tables}
         return without_nan(found)  # type: ignore[no-any-return]
 
+    def prefix(self, result: Result, options: Asked) -> str:
+        """Return the start of its files' names, whatever the runs."""
+        return self.name
+
     def stem(self, result: Result, options: Asked, runs: Sequence[RunDirectory]) -> str:
         """Return the common start of its files' names."""
         from geomix.analysis.replicates import suffix_of
 
-        return self.name + suffix_of([str(run.path) for run in runs])
+        return self.prefix(result, options) + suffix_of([str(run.path) for run in runs])
 
     def save(
         self, result: Result, options: Asked, runs: Sequence[RunDirectory], log: Log

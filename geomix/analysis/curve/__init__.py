@@ -77,12 +77,11 @@ class CurveAnalysis(Analysis["Curve", Asked]):
         rows = list(drawn_rows(result))
         yield Drawn("", retention_law.draw(rows), rows, retention_law.caption(rows))
 
-    def stem(self, result: Curve, options: Asked, runs: Sequence[RunDirectory]) -> str:
-        """Return the common start of the files' names."""
-        from geomix.analysis.replicates import suffix_of
+    def prefix(self, result: Curve, options: Asked) -> str:
+        """Return the start of the files' names."""
+        from geomix.analysis.own_sets import suffix_of_set
 
-        name = "" if options.name == "D_A" else f"_{options.name}"
-        return f"curve{name}" + suffix_of([str(run.path) for run in runs])
+        return self.name + suffix_of_set(options.name)
 
     def answer(
         self,

@@ -114,12 +114,9 @@ class Delta2Analysis(Analysis["Delta2", Asked]):
 
         return drawn(result, options.parts)
 
-    def stem(self, result: Delta2, options: Asked, runs: Sequence[RunDirectory]) -> str:
-        """Return the stem of the files; the parts alone replace no file of a whole analysis."""
-        from geomix.analysis.replicates import suffix_of
-
-        name = "delta_parts" if options.parts else self.name
-        return name + suffix_of([str(run.path) for run in runs])
+    def prefix(self, result: Delta2, options: Asked) -> str:
+        """Return the start of the files' names."""
+        return "delta_parts" if options.parts else self.name
 
     def facts(self, result: Delta2, options: Asked) -> dict[str, Any]:
         """Return all tables, with D_A's facts, the reduction and the reference."""

@@ -89,13 +89,12 @@ class ForgettingAnalysis(Analysis["Forgetting", Asked]):
             drawn = path_factors.draw(segments)
             yield Drawn("factors", drawn, segments, path_factors.caption(segments))
 
-    def stem(self, result: Forgetting, options: Asked, runs: Sequence[RunDirectory]) -> str:
-        """Return the common start of the files' names; like all files they count stages from 0."""
-        from geomix.analysis.replicates import suffix_of
+    def prefix(self, result: Forgetting, options: Asked) -> str:
+        """Return the start of the files' names."""
+        from geomix.analysis.own_sets import suffix_of_set
 
-        name = "" if options.name == "D_A" else f"_{options.name}"
         by = "" if options.by == "layer" else f"_by_{options.by}"
-        return f"forgetting_stage{result.stage}{name}{by}" + suffix_of([str(r.path) for r in runs])
+        return f"forgetting_stage{result.stage}{suffix_of_set(options.name)}{by}"
 
     def answer(
         self,

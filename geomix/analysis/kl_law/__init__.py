@@ -85,12 +85,11 @@ class KLLawAnalysis(Analysis["KLLaw", Asked]):
         rows = drawn_rows(result)
         yield Drawn("", kl_law.draw(rows), rows, kl_law.caption(rows))
 
-    def stem(self, result: KLLaw, options: Asked, runs: Sequence[RunDirectory]) -> str:
-        """Return the common start of the files' names."""
-        from geomix.analysis.replicates import suffix_of
+    def prefix(self, result: KLLaw, options: Asked) -> str:
+        """Return the start of the files' names."""
+        from geomix.analysis.own_sets import suffix_of_set
 
-        name = "" if options.name == "D_A" else f"_{options.name}"
-        return f"kl_law{name}" + suffix_of([str(run.path) for run in runs])
+        return self.name + suffix_of_set(options.name)
 
     def answer(
         self,

@@ -10,8 +10,9 @@ from geomix.analysis.base import Log
 from geomix.analysis.kl_law import LEAVE, Asked
 from geomix.analysis.kl_law.fits import fitted, lacking
 from geomix.analysis.kl_law.result import BASE, START, KLLaw, Point
+from geomix.analysis.own_sets import own_stage
 from geomix.analysis.replicates import check_tokenizers, replicates, seed_of
-from geomix.config.names import checkpoint_name, letter_of, stage_of_set
+from geomix.config.names import checkpoint_name, letter_of
 from geomix.data.example import TokenisedExample
 from geomix.experiments.past_weights import folder_of
 from geomix.experiments.stage_ends import StageEnds, distance
@@ -35,9 +36,7 @@ def measure(runs: Sequence[RunDirectory], asked: Asked, log: Log) -> KLLaw:
         UserError: an option is none of the choices, the set is no earlier stage's own, or a
             checkpoint is missing.
     """
-    stage = stage_of_set(asked.name)
-    if stage is None:
-        raise UserError(f"--set {asked.name[:40]}: give an earlier stage's own set, such as D_A")
+    stage = own_stage(asked.name)
     for flag, value, known in (("form", asked.form, [*FORMS]), ("leave", asked.leave, LEAVE)):
         if value not in known:
             raise UserError(f"--{flag} {value[:40]}: there are {', '.join(known)}")

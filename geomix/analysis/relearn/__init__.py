@@ -99,12 +99,11 @@ class RelearnAnalysis(Analysis["Relearn", Asked]):
         if rows:
             yield Drawn("", relearn.draw(rows), rows, relearn.caption(rows))
 
-    def stem(self, result: Relearn, options: Asked, runs: Sequence[RunDirectory]) -> str:
-        """Return the common start of the files' names."""
-        from geomix.analysis.replicates import suffix_of
+    def prefix(self, result: Relearn, options: Asked) -> str:
+        """Return the start of the files' names."""
+        from geomix.analysis.own_sets import suffix_of_set
 
-        name = "" if options.name == "D_A" else f"_{options.name}"
-        return f"relearn{name}" + suffix_of([str(run.path) for run in runs])
+        return self.name + suffix_of_set(options.name)
 
     def answer(
         self,

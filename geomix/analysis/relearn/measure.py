@@ -7,11 +7,12 @@ import time
 from collections.abc import Sequence
 
 from geomix.analysis.base import Log
+from geomix.analysis.own_sets import own_stage
 from geomix.analysis.relearn import RATES, STEPS, Asked
 from geomix.analysis.relearn.bench import Bench
 from geomix.analysis.relearn.result import ANOTHER, UNSEEN, Arm, Member, Relearn
 from geomix.analysis.replicates import replicates, seed_of
-from geomix.config.names import HELD_OUT, checkpoint_name, letter_of, set_name, stage_of_set
+from geomix.config.names import HELD_OUT, checkpoint_name, letter_of, set_name
 from geomix.experiments.past_weights import model_at
 from geomix.experiments.precise import PreciseArm, checkpoints_of
 from geomix.experiments.retrain import plain_training, retrained
@@ -32,9 +33,7 @@ def measure(runs: Sequence[RunDirectory], asked: Asked, log: Log) -> Relearn:
         UserError: an option is none of the choices, the set is no earlier stage's own, or a
             checkpoint is missing.
     """
-    stage = stage_of_set(asked.name)
-    if stage is None:
-        raise UserError(f"--set {asked.name[:40]}: give an earlier stage's own set, such as D_A")
+    stage = own_stage(asked.name)
     for flag, value, known in (("step", asked.step, STEPS), ("rate", asked.rate, RATES)):
         if value not in known:
             there = ", ".join(f"{one:g}" for one in known)
