@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -12,8 +11,9 @@ from click.testing import CliRunner
 from geomix.cli import main
 from geomix.config.load import load
 from geomix.data.sources import SOURCES
-from geomix.experiments.run import resume_experiment, run_experiment
+from geomix.experiments.run import resume_experiment
 from geomix.runs.directory import RunDirectory
+from tests.experiments.test_reuse import Silent, run
 
 MIX = "stages.0.mix: {source: random-words, ratio: 1, words: 3}"
 FIRST = f"""
@@ -34,19 +34,6 @@ SECOND = FIRST.replace("  - data", "  - from: TAKEN\n    data").replace(
 
 def second_of(model: Path, taken: Path) -> str:
     return SECOND.replace("MODEL", str(model)).replace("TAKEN", str(taken))
-
-
-class Silent:
-    """A progress display of nothing."""
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *_, **__: None
-
-
-def run(text: str, folder: Path) -> RunDirectory:
-    file = folder.with_suffix(".yaml")
-    file.write_text(text, encoding="utf-8")
-    return run_experiment(load(file, sources=tuple(SOURCES)), folder, lambda _: Silent())
 
 
 @pytest.fixture(scope="module")
