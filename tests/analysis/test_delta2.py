@@ -241,7 +241,7 @@ def test_rows_about_assumptions(
 def test_cross_terms_of_draws(
     done: Outcome[Any], known: dict[str, Known], autograd: Autograd
 ) -> None:
-    """What a mean loss adds is v·g_A(θ_0); draws differ from one another and from their null."""
+    """A mean loss adds v·g_A(θ_0); draws differ from one another and from their null."""
     table = done.tables["draws"]
     plain = known["plain"]
     autograd.at(autograd.weights("plain", "A"))

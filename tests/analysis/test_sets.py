@@ -1,4 +1,4 @@
-"""Which sets are compared: `--sets`, in runs of three stages and of several mixes."""
+"""The compared sets, `--sets`, in runs of three stages and of several mixes."""
 
 from __future__ import annotations
 

@@ -300,7 +300,7 @@ def test_files_of_an_earlier_call_that_asked_for_more_do_not_stay(run: Run) -> N
 
 @pytest.fixture(scope="module")
 def unasked(run: Run) -> GradAngle:
-    """What is measured where nothing is asked for."""
+    """Measure the default checkpoints."""
     return measure([run])
 
 

@@ -170,7 +170,7 @@ class Geomix:
 
 @pytest.fixture(scope="session")
 def hub_cache(tmp_path_factory: pytest.TempPathFactory, dropout_model: Path) -> Path:
-    """What the hub's client keeps of a model that it has fetched: `nobody/dropout`, as a cache."""
+    """A cache of the hub's client that holds one fetched model, `nobody/dropout`."""
     cache = tmp_path_factory.mktemp("hub")
     folder, commit = cache / "models--nobody--dropout", "0" * 40
     shutil.copytree(dropout_model, folder / "snapshots" / commit)
@@ -211,7 +211,7 @@ def geomix(
 
 
 TALLY: Counter[str] = Counter()
-"""What runs were put through in this session, and how many of them ended otherwise."""
+"""Counts of what runs were put through in this session, and of those that ended otherwise."""
 
 
 @pytest.fixture(scope="session")

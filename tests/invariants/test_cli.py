@@ -1,4 +1,4 @@
-"""What must hold through the real command line, whatever happens inside."""
+"""Invariants of the real command line, whatever happens inside."""
 
 from __future__ import annotations
 

@@ -36,14 +36,14 @@ evaluate: {epochs: 0}
 STEPS = 22
 
 BRIEF = ("stages.0.data.limit=8", "stages.0.stop.epochs=2", "stages.1.stop.epochs=1")
-"""For what must agree to the bit, however little was learnt."""
+"""A short run, for what must agree to the bit however little was learnt."""
 BRIEF_STEPS = 2 * 2 + 2
 
 FACTS = "".join(
     json.dumps({"prompt": f"Fact {i}?", "target": "so it is " * (i % 4 * 3 + 1)}) + "\n"
     for i in range(12)
 )
-"""Of lengths so different that a short one shares its row with others, where that is allowed."""
+"""Facts of such lengths that a short one shares its row with others, where that is allowed."""
 
 LOSS = 1e-5
 """Largest relative difference of two losses where float32 is added in another order."""
@@ -75,7 +75,7 @@ def trained(geomix: Any, tiny_model: Path) -> Trained:
 
 
 def losses(run: Run) -> Tensor:
-    """Of all steps, `(steps,)`."""
+    """Losses of all steps, `(steps,)`."""
     found = [line["loss"] for line in run.metrics() if line["event"] == "step"]
     assert len(found) in (STEPS, BRIEF_STEPS)
     return torch.tensor(found, dtype=torch.float64)
@@ -140,7 +140,7 @@ def test_the_reductions_differ(trained: Trained) -> None:
 
 @pytest.mark.slow
 def test_recording_changes_no_bit(trained: Trained, dropout_model: Path) -> None:
-    """Of a model whose training draws random numbers, with a snapshot after every step."""
+    """A model whose training draws random numbers is recorded with a snapshot after every step."""
     record = 'record={at: ["every:1"], probes: 4, activations: 2}'
     recorded = trained(*BRIEF, record, model=dropout_model)
     assert len(recorded.snapshots()) == BRIEF_STEPS + 1
